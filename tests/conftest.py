@@ -1,0 +1,15 @@
+"""Where tests find the shared assets: real tokenizers, golden values, photographs. They skip, saying why, without."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("NTIL_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip(f"shared assets not found at {SHARED}; set NTIL_SHARED to their folder")
+    return SHARED
