@@ -26,7 +26,7 @@ class NTIL(NumberLoss):
     + alpha * mean over numbers of |X-Y| / (max+1) + beta * mean over numbers of log((max+1) / (min+1)).
 
     Deviations from the released code: values are float64; Gumbel noise has its own generator; decimals are one number
-    unless `number_style="released"`. The total equals (1 + lam) * CE whenever a number is present, so read the components.
+    unless `number_style="released"`. The total equals (1 + lam) * CE whenever there is a number: read the components.
 
     Args:
         vocab: the digits.
@@ -79,7 +79,7 @@ class NTIL(NumberLoss):
         return LossOutput(ce + factor * aux, {k: v.detach() for k, v in components.items()})
 
     def terms(self, digit_logits: Tensor, spans: NumberSpans) -> dict[str, Tensor]:
-        """Per-sample means [samples], float32, of every term, also the switched-off ones (they cost next to nothing)."""
+        """Per-sample means [samples], float32, of every term, the switched-off ones too (they cost little)."""
         position = (1.0 + self.sigma) ** (spans.length - spans.place - 1).clamp(0, 100).float()
         digit = position * expected_distance(digit_logits, spans.digit)
         out = {"digit": mean_per_sample(digit, spans.is_digit, spans.sample, spans.samples)}
@@ -100,7 +100,7 @@ class NTIL(NumberLoss):
 
 
 class EMD(NTIL):
-    """The paper's EMD variant: NTIL without position weights and without the two value terms (sigma = alpha = beta = 0)."""
+    """The EMD variant: NTIL without position weights and value terms (sigma = alpha = beta = 0)."""
 
     def __init__(
         self,
