@@ -4,8 +4,8 @@
 minutes. `rich` varies what real clocks vary: face shape and colour, numerals, ticks, hand shapes, second hand, tilt,
 shading, blur and background.
 
-Columns: id, image, hour (1..12), minute (0..59), level (0 where the minute is a multiple of 30, 1 of 15, 2 of 5, else 3:
-what a curriculum schedules).
+Columns: id, image, hour (1..12), minute (0..59), level (what a curriculum schedules: 0 where the minute is a multiple
+of 30, 1 of 15, 2 of 5, else 3).
 """
 
 from __future__ import annotations

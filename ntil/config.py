@@ -1,0 +1,212 @@
+"""The typed configuration of a run, its hash, and how named parts are built from it.
+
+`model`, `task` and `loss` are open groups: a `target` ("module:Class") and that class's own keyword arguments, checked
+against its signature before anything is built. All else is typed here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+
+
+class ConfigError(ValueError):
+    """The configuration can't be run as it stands; the message is one sentence with the remedy."""
+
+
+@dataclass
+class EngineConfig:
+    """zero: DeepSpeed's ZeRO stage 0..3, or null for torch alone. dtype: of the training step."""
+
+    zero: int | None = None
+    dtype: str = "float32"
+    gradient_checkpointing: bool = False
+    threads: int | None = None
+    workers: int = 0
+
+
+@dataclass
+class OptimConfig:
+    """AdamW, linear warm-up, cosine decay to `min_lr_ratio * lr`. `batch_size` is per process and micro-batch."""
+
+    steps: int = 2600
+    batch_size: int = 64
+    accumulation: int = 1
+    lr: float = 1e-3
+    min_lr_ratio: float = 0.05
+    warmup: int = 100
+    weight_decay: float = 0.01
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    clip: float = 1.0
+
+
+@dataclass
+class Stage:
+    """Until this share of all steps (0..1), only rows whose curriculum column is at most `max`."""
+
+    until: float = MISSING
+    max: int = MISSING
+
+
+@dataclass
+class CurriculumConfig:
+    """Which rows may be drawn when; the same for every loss. No stages: all rows at all times."""
+
+    column: str = "level"
+    stages: list[Stage] = field(default_factory=list)
+
+
+@dataclass
+class EvaluationConfig:
+    """`split` is scored at the end; every `every` steps (0: never) the loss on `validation_rows` validation rows."""
+
+    split: str = "test"
+    batch_size: int = 240
+    every: int = 200
+    validation_rows: int = 240
+
+
+@dataclass
+class TrackerConfig:
+    kind: str = "wandb"
+    mode: str = "offline"
+    project: str = "ntil"
+
+
+@dataclass
+class RunConfig:
+    """One run. `runs` is the folder of all runs, `name` the experiment's name in it."""
+
+    name: str = "default"
+    runs: str = "runs"
+    seed: int = 0
+    model: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    log_every: int = 20
+    save_every: int = 500
+    keep_checkpoints: int = 1
+
+
+# Keys that say where and how to watch, not what is computed: they don't change a run's identity.
+_NOT_IDENTITY = ("name", "runs", "seed", "tracker", "save_every", "keep_checkpoints", "log_every")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """OmegaConf to plain containers, resolved: the one border, so that no OmegaConf node reaches JSON or wandb."""
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    return {str(k): v for k, v in container.items()}
+
+
+def typed(config: dict[str, Any]) -> RunConfig:
+    """A checked `RunConfig` from plain containers.
+
+    Raises:
+        ConfigError: values that can't be run, named with the remedy.
+    """
+    run = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), config))
+    assert isinstance(run, RunConfig)
+    _check(run)
+    return run
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Eight hex digits over all that changes a run's result but the seed."""
+    identity = {k: v for k, v in config.items() if k not in _NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_folder(config: dict[str, Any]) -> Path:
+    """<runs>/<name>/<task>/<model>/<loss>/seed<k>-<hash>."""
+    group = [config[key].get("name", key) for key in ("task", "model", "loss")]
+    return Path(config["runs"], config["name"], *group, f"seed{config['seed']}-{config_hash(config)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or the known names when nothing is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+
+
+def locate(target: str) -> Any:
+    """The object at "module:name".
+
+    Raises:
+        ConfigError: no such module or name.
+    """
+    module_name, _, name = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"target {target!r}: {error}; write it as 'package.module:Class'") from error
+    if not name or not hasattr(module, name):
+        raise ConfigError(f"target {target!r}: {module_name} has no {name!r}{nearest(name, vars(module))}")
+    return getattr(module, name)
+
+
+def build(group: str, spec: dict[str, Any], **given: Any) -> Any:
+    """Build what a group's config describes: its `target` called with its other keys (but `name`) and `given`.
+
+    `given` values are passed only where the signature asks for them.
+
+    Raises:
+        ConfigError: a key that the target doesn't take (with the nearest one), or one that is missing.
+    """
+    check_keys(group, spec, given)
+    target = locate(spec["target"])
+    takes = inspect.signature(target).parameters
+    arguments = {k: v for k, v in spec.items() if k not in ("name", "target")}
+    return target(**{k: v for k, v in given.items() if k in takes}, **arguments)
+
+
+def check_keys(group: str, spec: dict[str, Any], given: Iterable[str] = ()) -> None:
+    """What `build` would refuse, found without building."""
+    if "target" not in spec:
+        raise ConfigError(f"{group} has no 'target': choose a config of the group, as in {group}=...")
+    takes = inspect.signature(locate(spec["target"])).parameters
+    free = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    keys = [k for k in spec if k not in ("name", "target")]
+    for key in keys:
+        if key not in takes and not free:
+            raise ConfigError(f"{group}.{key}: {spec['target']} has no such argument{nearest(key, takes)}")
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [k for k, p in takes.items() if p.default is p.empty and p.kind not in variadic]
+    missing = [k for k in needed if k not in keys and k not in given]
+    if missing:
+        raise ConfigError(f"{group}: {spec['target']} needs {', '.join(missing)}; set {group}.{missing[0]}=...")
+
+
+def _check(run: RunConfig) -> None:
+    optim, engine = run.optim, run.engine
+    for name in ("steps", "batch_size", "accumulation"):
+        if getattr(optim, name) < 1:
+            raise ConfigError(f"optim.{name} must be at least 1, got {getattr(optim, name)}")
+    if optim.lr <= 0:
+        raise ConfigError(f"optim.lr must be above 0, got {optim.lr}")
+    if engine.zero not in (None, 0, 1, 2, 3):
+        raise ConfigError(f"engine.zero must be null, 0, 1, 2 or 3, got {engine.zero}")
+    if engine.dtype not in ("float32", "bfloat16", "float16"):
+        raise ConfigError(f"engine.dtype must be float32, bfloat16 or float16, got {engine.dtype!r}")
+    if run.tracker.kind not in ("wandb", "none"):
+        raise ConfigError(f"tracker.kind must be wandb or none, got {run.tracker.kind!r}")
+    if run.tracker.mode not in ("online", "offline", "disabled"):
+        raise ConfigError(f"tracker.mode must be online, offline or disabled, got {run.tracker.mode!r}")
+    until = [stage.until for stage in run.curriculum.stages]
+    if until != sorted(until) or any(not 0 < u <= 1 for u in until):
+        raise ConfigError(f"curriculum.stages: 'until' must rise within (0, 1], got {until}")
