@@ -1,0 +1,1 @@
+"""Tasks: one file each, from rows to prompt, answer, parse, score and drawing."""

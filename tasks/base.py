@@ -1,0 +1,104 @@
+"""What every task offers: rows, prompt, answer text, parse, score, summary, drawing. No tensors, no models."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from datasets import Dataset
+from PIL import Image, ImageDraw, ImageFont
+
+Row = dict[str, Any]
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class ParseFailure:
+    """The text isn't an answer. It scores the worst of every metric and is counted, never dropped."""
+
+    reason: str
+
+
+class Task(ABC):
+    """A task is one subclass in `tasks/` and one or more YAML files in `conf/task`.
+
+    A subclass may ask for `coords` in its constructor: the coordinate format of the model in use.
+
+    Attributes:
+        metric: the summary's headline figure.
+        greater_is_better: which way `metric` is better.
+        max_new_tokens: what generation may write at most, in tokens, the end token included.
+    """
+
+    metric: ClassVar[str]
+    greater_is_better: ClassVar[bool] = True
+    max_new_tokens: int = 32
+
+    @abstractmethod
+    def rows(self, split: str) -> Dataset:
+        """The split's rows: `id`, perhaps `image` (`datasets.Image`) and `level` (for a curriculum), and the truth."""
+
+    @abstractmethod
+    def prompt(self, row: Row) -> str:
+        """The question, without any model's own wrapping."""
+
+    @abstractmethod
+    def answer(self, row: Row) -> str:
+        """The exact text the model is taught."""
+
+    @abstractmethod
+    def parse(self, text: str, row: Row) -> Any | ParseFailure:
+        """Strict reading of a generated text. Never raises, whatever the text."""
+
+    def parse_lenient(self, text: str, row: Row) -> Any | ParseFailure:
+        """A forgiving reading, reported beside the strict one so that no loss is praised for formatting alone."""
+        return self.parse(text, row)
+
+    @abstractmethod
+    def score(self, prediction: Any | ParseFailure, row: Row) -> Scores:
+        """Numbers of one example; the same keys for every example, a failure included."""
+
+    def summarize(self, records: Iterable[Row]) -> dict[str, float]:
+        """Metrics of many records (see `record`), read once, in constant memory: here the mean of every score."""
+        sums: dict[str, float] = {}
+        count = 0
+        for record in records:
+            count += 1
+            flat = {**record["scores"], **{f"lenient_{k}": v for k, v in record["lenient"].items()}}
+            for key, value in {**flat, "parse_failure_rate": float(record["failure"] is not None)}.items():
+                sums[key] = sums.get(key, 0.0) + value
+        return {"examples": float(count), **{k: v / count for k, v in sums.items()}}
+
+    def draw(self, row: Row, prediction: Any | ParseFailure) -> Image.Image:
+        """The row's picture with truth and prediction; here as a caption of both texts."""
+        shown = prediction.reason if isinstance(prediction, ParseFailure) else str(prediction)
+        right = not isinstance(prediction, ParseFailure) and prediction == self.parse(self.answer(row), row)
+        picture = row.get("image") or Image.new("RGB", (192, 96), "white")
+        return captioned(picture, f"true {self.answer(row)}", f"read {shown}", right)
+
+    def record(self, text: str, row: Row) -> Row:
+        """One line of `predictions.jsonl`: what was generated, what it was read as, and its scores."""
+        prediction, lenient = self.parse(text, row), self.parse_lenient(text, row)
+        return {
+            "id": row["id"],
+            "answer": self.answer(row),
+            "text": text,
+            "failure": prediction.reason if isinstance(prediction, ParseFailure) else None,
+            "scores": self.score(prediction, row),
+            "lenient": self.score(lenient, row),
+        }
+
+
+def captioned(picture: Image.Image, first: str, second: str, right: bool, side: int = 192) -> Image.Image:
+    """The picture in a `side`-wide square over two lines of text, the second green when right and red when not."""
+    canvas = Image.new("RGB", (side, side + 40), "white")
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    shown = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
+    canvas.paste(shown, ((side - size[0]) // 2, (side - size[1]) // 2))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
+    draw.text((6, side + 2), first[:28], fill="black", font=font)
+    draw.text((6, side + 20), second[:28], fill=(0, 120, 40) if right else (190, 20, 20), font=font)
+    return canvas

@@ -1,0 +1,110 @@
+"""Read an analogue clock: the answer is `HH:MM` on a 12-hour dial, `01:05` to `12:59`.
+
+Metrics (means over all examples; an answer that can't be read costs the largest deviation):
+
+* `exact`: hour and minute both right.
+* `within_1`: at most 1 minute off on the circle, the criterion of "It's About Time" (Yang et al., CVPR 2022).
+* `deviation`: |minutes| between the two times the short way round the 720-minute circle, 0..360; failure 360.
+* `deviation_unwrapped`: the plain difference of hour * 60 + minute with 12 as 0 o'clock, 0..719; failure 719. The paper
+  (arXiv 2505.13077, table of the clock task) doesn't say which of the two it reports.
+* `hour`, `minute`: each right alone.
+* `parse_failure_rate`; and every metric once more as `lenient_*`, for the first time found anywhere in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from datasets import Dataset
+
+from data import clock_photos, clock_rendered
+from tasks.base import ParseFailure, Row, Scores, Task
+
+DIAL = 720
+_STRICT = re.compile(r"([0-9]{2}):([0-9]{2})", re.ASCII)
+_LENIENT = re.compile(r"(?<![0-9])([0-9]{1,2})\s*[:.h]\s*([0-9]{1,2})(?![0-9])", re.ASCII)
+
+
+class Time(NamedTuple):
+    hour: int
+    minute: int
+
+    def __str__(self) -> str:
+        return f"{self.hour:02d}:{self.minute:02d}"
+
+    @property
+    def minutes(self) -> int:
+        return self.hour % 12 * 60 + self.minute
+
+
+class Clock(Task):
+    """
+    Args:
+        source: `rendered`, or `photos` read from the CSV file `labels` (test split only).
+        difficulty, size, rows, seed: of the renderer; `rows` maps a split to how many.
+        labels: the labels CSV, see `data.clock_photos`.
+        question: the prompt.
+    """
+
+    metric = "exact"
+    max_new_tokens = 8
+
+    def __init__(
+        self,
+        source: Literal["rendered", "photos"] = "rendered",
+        difficulty: clock_rendered.Difficulty = "plain",
+        size: int = 48,
+        rows: dict[str, int] | None = None,
+        labels: str | None = None,
+        seed: int = 0,
+        question: str = "What time is it?",
+    ) -> None:
+        if source not in ("rendered", "photos"):
+            raise ValueError(f"task.source must be 'rendered' or 'photos', got {source!r}")
+        if source == "photos" and not labels:
+            raise ValueError("task.source=photos needs task.labels=<a CSV file with image, hour, minute>")
+        self.source, self.difficulty, self.size, self.seed = source, difficulty, size, seed
+        self.counts, self.labels, self.question = rows or {}, labels, question
+
+    def rows(self, split: str) -> Dataset:
+        if self.source == "photos":
+            return clock_photos.load(Path(str(self.labels)), split)
+        if split not in self.counts:
+            raise ValueError(f"task.rows has no count for the split {split!r}; set task.rows.{split}=...")
+        count = self.counts[split]
+        return clock_rendered.load(split, rows=count, size=self.size, difficulty=self.difficulty, seed=self.seed)
+
+    def prompt(self, row: Row) -> str:
+        return self.question
+
+    def answer(self, row: Row) -> str:
+        return str(Time(row["hour"], row["minute"]))
+
+    def parse(self, text: str, row: Row) -> Time | ParseFailure:
+        """Exactly `HH:MM`, blanks around it allowed."""
+        return _time(_STRICT.fullmatch(text.strip()))
+
+    def parse_lenient(self, text: str, row: Row) -> Time | ParseFailure:
+        """The first `H:MM`, `HH.MM` or `HHhMM` anywhere; 24-hour times are taken modulo 12."""
+        return _time(_LENIENT.search(text), hours=24)
+
+    def score(self, prediction: Time | ParseFailure, row: Row) -> Scores:
+        names = ("exact", "within_1", "deviation", "deviation_unwrapped", "hour", "minute")
+        if isinstance(prediction, ParseFailure):
+            return dict(zip(names, (0.0, 0.0, DIAL / 2, DIAL - 1.0, 0.0, 0.0), strict=True))
+        true = Time(row["hour"], row["minute"])
+        apart = abs(prediction.minutes - true.minutes)
+        around = min(apart, DIAL - apart)
+        right = (apart == 0, around <= 1, around, apart, prediction.hour == true.hour, prediction.minute == true.minute)
+        return dict(zip(names, map(float, right), strict=True))
+
+
+def _time(match: re.Match[str] | None, hours: int = 12) -> Time | ParseFailure:
+    if match is None:
+        return ParseFailure("no HH:MM")
+    hour, minute = int(match[1]), int(match[2])
+    if minute > 59 or not (1 <= hour <= 12 or (hours == 24 and hour <= 24)):
+        return ParseFailure(f"{match[0]} is no time of a 12-hour dial")
+    return Time((hour - 1) % 12 + 1, minute)
