@@ -1,8 +1,8 @@
-"""Photographs of clocks with a labels CSV: columns image (path beside the CSV), hour, minute, optional bbox_xywh and note.
+"""Photographs of clocks with a labels CSV: image (path beside the CSV), hour, minute, optional bbox_xywh and note.
 
 `bbox_xywh` is JSON: one [x, y, w, h] in pixels or a list of them, one per clock in the photo. Of several, the time
 belongs to the one that overlaps most the `bbox_det=[x, y, w, h]` written in `note`. The picture is cropped to the box
-with a tenth of its size around it. `It's About Time`'s COCO and OpenImages labels come to this layout by renaming columns.
+with a tenth of its size around it.
 
 Columns: as of data.clock_rendered, so that a task can take either.
 """
