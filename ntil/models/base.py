@@ -1,0 +1,103 @@
+"""What every model family offers. Nothing about a family is known outside its own file in `ntil/models`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as a model takes it.
+
+    Attributes:
+        prompt_ids: image tokens expanded, generation prompt included.
+        answer_ids: the answer and its end token; empty where the model is to write it.
+        features: image inputs whose first dimension is concatenated over a batch, e.g. pixel_values [1, 3, H, W].
+    """
+
+    prompt_ids: list[int]
+    answer_ids: list[int]
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Family(ABC):
+    """A family is built from its config in `conf/model` and prepares inputs at once; weights come with `load`.
+
+    Attributes:
+        parts: name of a part (`vision`, `projector`, `language`) -> prefix of its parameters.
+        coords: name of the coordinate format the family was pre-trained on, see design.md.
+        tokenizer: pad and end tokens are set.
+    """
+
+    parts: ClassVar[dict[str, str]] = {}
+    coords: str = "int1000"
+    tokenizer: PreTrainedTokenizerBase
+
+    @abstractmethod
+    def template(self, prompt: str, has_image: bool) -> str:
+        """The prompt in the family's own format; `<image>` stands where the picture goes."""
+
+    @abstractmethod
+    def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
+        """The model with the weights of `checkpoint` (a folder saved by a run), else as the config says."""
+
+    def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
+        """Image inputs, and the text that `<image>` expands to."""
+        raise ValueError(f"{type(self).__name__} reads text only; take a task without pictures")
+
+    def answer_text(self, answer: str) -> str:
+        """What follows the templated prompt: the answer as the family writes it, with the end token."""
+        return f" {answer}{self.tokenizer.eos_token}"
+
+    def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
+        """Further model inputs of a padded batch, for families that need to know where the prompt ends."""
+        return {}
+
+    def encode(self, prompt: str, answer: str | None, image: Image.Image | None) -> Encoded:
+        """One example.
+
+        Raises:
+            ValueError: the tokenizer merges prompt and answer, so that the answer's tokens can't be told apart.
+        """
+        features, expansion = ({}, "") if image is None else self.picture(image)
+        prompt_ids, answer_ids = self._ids(self.template(prompt, image is not None), expansion, answer)
+        return Encoded(list(prompt_ids), list(answer_ids), features)
+
+    def save(self, model: PreTrainedModel, folder: Path) -> None:
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _ids(self, text: str, expansion: str, answer: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        prompt_ids = self._tokenize(text.replace("<image>", expansion, 1) if expansion else text)
+        if answer is None:
+            return prompt_ids, ()
+        full = text.replace("<image>", expansion, 1) if expansion else text
+        every = self._tokenize(full + self.answer_text(answer))
+        if every[: len(prompt_ids)] != prompt_ids:
+            raise ValueError(
+                f"{type(self.tokenizer).__name__} merges the end of the prompt with the answer {answer!r}: "
+                f"prompt ends {prompt_ids[-3:]}, together {every[len(prompt_ids) - 3 : len(prompt_ids) + 1]}"
+            )
+        return prompt_ids, every[len(prompt_ids) :]
+
+    def _tokenize(self, text: str) -> tuple[int, ...]:
+        return _tokenized(self.tokenizer, text)
+
+
+@lru_cache(maxsize=1 << 16)
+def _tokenized(tokenizer: Any, text: str) -> tuple[int, ...]:
+    # Rows are met again every epoch, and prompts are often all the same.
+    return tuple(tokenizer(text).input_ids)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

@@ -1,0 +1,119 @@
+"""LLaVA-1.5 (Liu et al., 2023): CLIP tower, two-layer projector, Llama; the real `LlavaForConditionalGeneration`.
+
+With `checkpoint` (a hub name or folder such as llava-hf/llava-1.5-7b-hf) everything comes from there; without, `vision`
+and `language` describe a nano model from scratch with the tokenizer of nano_tokenizer.py. Pictures are padded to a
+square with the mean colour, as in LLaVA-1.5's own training (the Hugging Face processor crops the centre instead).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+)
+
+from ntil.models import nano_tokenizer
+from ntil.models.base import Family, torch_dtype
+
+
+class Llava(Family):
+    """
+    Args:
+        checkpoint: hub name or folder, or null for a model from scratch.
+        image_size, patch_size: of the vision tower from scratch, in pixels.
+        vision, language: `CLIPVisionConfig` and `LlamaConfig` fields of the model from scratch.
+        dtype: of the weights. attn_implementation: `sdpa`, `eager`, `flash_attention_2`.
+    """
+
+    parts: ClassVar[dict[str, str]] = {
+        "vision": "model.vision_tower",
+        "projector": "model.multi_modal_projector",
+        "language": "model.language_model",
+    }
+
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        image_size: int = 336,
+        patch_size: int = 14,
+        vision: dict[str, Any] | None = None,
+        language: dict[str, Any] | None = None,
+        dtype: str = "float32",
+        attn_implementation: str = "sdpa",
+    ) -> None:
+        self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
+        if checkpoint is None:
+            if not vision or not language:
+                raise ValueError("model.checkpoint is null, so model.vision and model.language must be given")
+            if image_size % patch_size:
+                raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
+            self.tokenizer = nano_tokenizer.load()
+            self.config = self._nano_config(image_size, patch_size, vision, language)
+            edge = {"height": image_size, "width": image_size}
+            self.image_processor = CLIPImageProcessorPil(size=edge, crop_size=edge, do_center_crop=False)
+        else:
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+            self.config = LlavaConfig.from_pretrained(checkpoint)
+            self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
+        tower = self.config.vision_config
+        self.image_tokens = (tower.image_size // tower.patch_size) ** 2
+        self.image_token = self.tokenizer.convert_ids_to_tokens(self.config.image_token_id)
+        self._fill = tuple(round(255 * mean) for mean in self.image_processor.image_mean)
+
+    def _nano_config(
+        self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]
+    ) -> LlavaConfig:
+        ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        text = LlamaConfig(
+            vocab_size=len(self.tokenizer), max_position_embeddings=1024, tie_word_embeddings=True, **ids, **language
+        )
+        return LlavaConfig(
+            vision_config=CLIPVisionConfig(image_size=image_size, patch_size=patch_size, **vision),
+            text_config=text,
+            image_token_index=self.tokenizer.convert_tokens_to_ids(nano_tokenizer.IMAGE),
+            image_seq_length=(image_size // patch_size) ** 2,
+            vision_feature_layer=-1,
+            vision_feature_select_strategy="default",
+            tie_word_embeddings=True,
+            **ids,
+        )
+
+    def template(self, prompt: str, has_image: bool) -> str:
+        start = "" if self._adds_bos else str(self.tokenizer.bos_token)
+        return f"{start}USER: <image>\n{prompt} ASSISTANT:" if has_image else f"{start}USER: {prompt} ASSISTANT:"
+
+    @property
+    def _adds_bos(self) -> bool:
+        return self._tokenize("")[:1] == (self.tokenizer.bos_token_id,)
+
+    def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
+        inputs = self.image_processor(images=self._square(image), return_tensors="pt")
+        return {"pixel_values": inputs["pixel_values"].to(self.dtype)}, self.image_token * self.image_tokens
+
+    def _square(self, image: Image.Image) -> Image.Image:
+        image = image.convert("RGB")
+        if image.width == image.height:
+            return image
+        side = max(image.size)
+        canvas = Image.new("RGB", (side, side), self._fill)
+        canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        return canvas
+
+    def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
+        source = checkpoint or self.checkpoint
+        if source is not None:
+            return LlavaForConditionalGeneration.from_pretrained(
+                source, dtype=self.dtype, attn_implementation=self.attention
+            )
+        self.config._attn_implementation = self.attention
+        return LlavaForConditionalGeneration(self.config).to(self.dtype)
