@@ -25,9 +25,10 @@ class ConfigError(ValueError):
 
 @dataclass
 class EngineConfig:
-    """zero: DeepSpeed's ZeRO stage 0..3, or null for torch alone. dtype: of the training step."""
+    """zero: DeepSpeed's ZeRO stage 0..3, or null for torch alone. device: `auto` or `cpu`. dtype: of a step's maths."""
 
     zero: int | None = None
+    device: str = "auto"
     dtype: str = "float32"
     gradient_checkpointing: bool = False
     threads: int | None = None
@@ -203,6 +204,12 @@ def _check(run: RunConfig) -> None:
         raise ConfigError(f"engine.zero must be null, 0, 1, 2 or 3, got {engine.zero}")
     if engine.dtype not in ("float32", "bfloat16", "float16"):
         raise ConfigError(f"engine.dtype must be float32, bfloat16 or float16, got {engine.dtype!r}")
+    if engine.device not in ("auto", "cpu"):
+        raise ConfigError(f"engine.device must be auto or cpu, got {engine.device!r}")
+    if engine.dtype == "float16" and engine.device == "cpu":
+        raise ConfigError("engine.dtype=float16 can't run on engine.device=cpu; take bfloat16 or float32")
+    if run.keep_checkpoints < 1:
+        raise ConfigError(f"keep_checkpoints must be at least 1, got {run.keep_checkpoints}")
     if run.tracker.kind not in ("wandb", "none"):
         raise ConfigError(f"tracker.kind must be wandb or none, got {run.tracker.kind!r}")
     if run.tracker.mode not in ("online", "offline", "disabled"):

@@ -1,0 +1,89 @@
+"""A run's folder: where its files lie and how they are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ntil.config import ConfigError
+
+
+class RunFolder:
+    """config.yaml, environment.json, history.jsonl, predictions.jsonl, metrics.json (its presence means done)."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.history = self.path / "history.jsonl"
+        self.predictions = self.path / "predictions.jsonl"
+        self.metrics = self.path / "metrics.json"
+        self.error = self.path / "error.txt"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+
+    @property
+    def done(self) -> bool:
+        return self.metrics.exists()
+
+    def freeze(self, config: dict[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write(self.config_file, yaml.safe_dump(config, sort_keys=False))
+
+    def config(self) -> dict[str, Any]:
+        """
+        Raises:
+            ConfigError: no run lies here.
+        """
+        if not self.config_file.exists():
+            raise ConfigError(f"{self.path} is no run folder: it has no config.yaml")
+        return yaml.safe_load(self.config_file.read_text())
+
+    def read_metrics(self) -> dict[str, Any]:
+        return json.loads(self.metrics.read_text())
+
+    def read_history(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.history.read_text().splitlines()] if self.history.exists() else []
+
+
+def find(root: Path | str) -> list[RunFolder]:
+    """The run at `root`, or all runs below it, in the order of their paths."""
+    root = Path(root)
+    if (root / "config.yaml").exists():
+        return [RunFolder(root)]
+    below = (p.parent for p in root.rglob("config.yaml"))
+    return [RunFolder(p) for p in sorted(below) if "evaluations" not in p.parts and "checkpoints" not in p.parts]
+
+
+def read_jsonl(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open() as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def write(file: Path, text: str) -> None:
+    """Whole or not at all: written beside and renamed over."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    with partial.open("w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(file)
+
+
+def environment() -> dict[str, Any]:
+    """What a result may depend on beside the config."""
+    versions = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": dict(sorted(versions.items(), key=lambda item: item[0].lower())),
+    }

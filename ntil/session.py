@@ -1,0 +1,68 @@
+"""The parts of a run, built from its plain config: family, task, vocabulary, loss, collator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ntil.collate import Collator
+from ntil.config import ConfigError, build
+from ntil.losses import NumberLoss
+from ntil.models.base import Family
+from ntil.numbers import NumberSpans, NumberVocab
+from tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Session:
+    family: Family
+    task: Task
+    vocab: NumberVocab
+    loss: NumberLoss
+    collator: Collator
+
+    @classmethod
+    def build(cls, config: dict[str, Any]) -> Session:
+        """
+        Raises:
+            ConfigError, ValueError: what the config describes can't be built; the message names the key.
+        """
+        family: Family = build("model", config["model"])
+        task: Task = build("task", config["task"])
+        vocab = NumberVocab.from_tokenizer(family.tokenizer)
+        loss: NumberLoss = build("loss", config["loss"], vocab=vocab)
+        return cls(family, task, vocab, loss, Collator(family, task, vocab, loss.number_style))
+
+    def coverage(self, rows: list[dict[str, Any]]) -> float:
+        """Share of the supervised tokens that the loss sees as digits.
+
+        Raises:
+            ConfigError: none at all, with a loss on numbers: it would be plain cross-entropy without saying so.
+        """
+        batch = self.collator(rows)
+        spans: NumberSpans = batch["spans"]
+        share = spans.is_digit.float().mean().item()
+        if share == 0 and type(self.loss).__name__ != "CE":
+            answer = self.task.answer(rows[0])
+            raise ConfigError(
+                f"the loss sees no number in the answers (first: {answer!r} as tokens "
+                f"{self.family.tokenizer.convert_ids_to_tokens(batch['targets'][:12].tolist())})"
+            )
+        return share
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def saved_model(session: Session, folder: Path) -> Any:
+    """
+    Raises:
+        ConfigError: the run has saved no model.
+    """
+    if not (folder / "config.json").exists():
+        raise ConfigError(f"{folder} holds no model; finish the run first")
+    return session.family.load(folder)

@@ -1,0 +1,1 @@
+"""Training: Hugging Face's Trainer with number losses on supervised positions."""

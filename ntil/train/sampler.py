@@ -1,0 +1,68 @@
+"""The order of the training rows: a function of the seed and the curriculum alone, the same for every loss and rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from ntil.config import ConfigError, CurriculumConfig
+
+
+class CurriculumSampler(Sampler[int]):
+    """`steps * batch` row indices, one long epoch, so that a resumed run skips to its place by counting.
+
+    In each stage the rows allowed by the curriculum are shuffled and walked through, again and again.
+
+    Args:
+        rows: how many rows there are.
+        steps, batch: optimizer steps, and rows per step over all ranks and accumulation.
+        curriculum: which rows may be drawn when.
+        levels: [rows] the curriculum's column; needed when there are stages.
+
+    Raises:
+        ConfigError: a stage that allows no row, or stages without levels.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        steps: int,
+        batch: int,
+        seed: int,
+        curriculum: CurriculumConfig,
+        levels: Sequence[int] | None = None,
+    ) -> None:
+        if rows < 1:
+            raise ConfigError("the train split is empty")
+        self.steps, self.batch, self.seed = steps, batch, seed
+        self.parts: list[tuple[int, np.ndarray]] = []
+        done = 0
+        for stage in curriculum.stages:
+            if levels is None:
+                raise ConfigError(
+                    f"curriculum.column {curriculum.column!r} is no column of the task's rows; set curriculum=none"
+                )
+            pool = np.nonzero(np.asarray(levels) <= stage.max)[0]
+            if not len(pool):
+                raise ConfigError(f"curriculum: no row has {curriculum.column} <= {stage.max}")
+            end = min(steps, round(stage.until * steps))
+            if end > done:
+                self.parts.append((end - done, pool))
+                done = end
+        if done < steps:
+            self.parts.append((steps - done, np.arange(rows)))
+
+    def __len__(self) -> int:
+        return self.steps * self.batch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed)
+        for steps, pool in self.parts:
+            left = steps * self.batch
+            while left > 0:
+                order = torch.randperm(len(pool), generator=generator)[:left]
+                yield from pool[order.numpy()].tolist()
+                left -= len(order)
