@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, load_from_disk
 
 
 def cache_folder() -> Path:
@@ -33,7 +33,12 @@ def cached_dataset(name: str, key: dict[str, Any], sources: list[Path], build: C
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            build().save_to_disk(partial)
+            built = build()
+            hidden = are_progress_bars_disabled()
+            disable_progress_bars()
+            built.save_to_disk(partial)
+            if not hidden:
+                enable_progress_bars()
             os.rename(partial, folder)
         except OSError:
             if not folder.is_dir():

@@ -57,8 +57,8 @@ class Wandb(TrainerCallback):
         """Write the final metrics (none: the run did not end well) and close."""
         if self.run is None:
             return
-        for key, value in (metrics or {}).items():
-            self._safely(lambda k=key, v=value: self.run.summary.update({f"test/{k}": v}))
+        summary = {f"test/{k}": v for k, v in (metrics or {}).items()}
+        self._safely(lambda: self.run.summary.update(summary))
         self._safely(lambda: self.run.finish(exit_code=0 if metrics is not None else 1))
         self.run = None
 

@@ -84,6 +84,8 @@ def _train(run: RunFolder, interrupt: Interrupt) -> None:
 
 def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interrupt, tracker: Any) -> float:
     """Train from the newest complete checkpoint to the end and save the model; returns the seconds of this call."""
+    from transformers import PrinterCallback
+
     from ntil.config import typed
     from ntil.evaluate import records, teacher_forced
     from ntil.train.callbacks import Checkpoints, Guard, History, Progress, complete_checkpoints
@@ -110,7 +112,7 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
     guard = Guard(interrupt)
 
     def validate() -> dict[str, float]:
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        assert held_out is not None
         size = evaluation.batch_size
         found = records(model, session.collator, held_out, size, check=lambda: None)
         scores = session.task.summarize(found)
@@ -119,8 +121,11 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
 
     title = f"{config['loss']['name']} seed {settings.seed}"
     callbacks = [History(run.history), guard, Progress(title), Checkpoints(settings.keep_checkpoints)]
+    model = session.family.load()
+    parameters = sum(p.numel() for p in model.parameters())
     trainer = NumberTrainer(
-        model=session.family.load(),
+        model=model,
+        eval_dataset=held_out,
         args=arguments,
         train_dataset=rows,
         data_collator=session.collator,
@@ -129,9 +134,9 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
         sampler=sampler,
         validate=validate,
     )
-    parameters = sum(p.numel() for p in trainer.model.parameters())
     print(f"{title}: {parameters:,} parameters, {len(rows):,} rows, {share:.0%} of the answer tokens are digits")
     started = time.perf_counter()
+    trainer.remove_callback(PrinterCallback)
     found = complete_checkpoints(run.checkpoints)
     if found:
         print(f"{title}: resumed from {found[0].name}")

@@ -65,7 +65,7 @@ class Llava(Family):
             self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
             self.config = LlavaConfig.from_pretrained(checkpoint)
             self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
-        tower = self.config.vision_config
+        tower: Any = self.config.vision_config
         self.image_tokens = (tower.image_size // tower.patch_size) ** 2
         self.image_token = self.tokenizer.convert_ids_to_tokens(self.config.image_token_id)
         self._fill = tuple(round(255 * mean) for mean in self.image_processor.image_mean)
@@ -80,7 +80,7 @@ class Llava(Family):
         return LlavaConfig(
             vision_config=CLIPVisionConfig(image_size=image_size, patch_size=patch_size, **vision),
             text_config=text,
-            image_token_index=self.tokenizer.convert_tokens_to_ids(nano_tokenizer.IMAGE),
+            image_token_index=self.tokenizer.get_vocab()[nano_tokenizer.IMAGE],
             image_seq_length=(image_size // patch_size) ** 2,
             vision_feature_layer=-1,
             vision_feature_select_strategy="default",
@@ -116,4 +116,5 @@ class Llava(Family):
                 source, dtype=self.dtype, attn_implementation=self.attention
             )
         self.config._attn_implementation = self.attention
-        return LlavaForConditionalGeneration(self.config).to(self.dtype)
+        model: Any = LlavaForConditionalGeneration(self.config)
+        return model.to(self.dtype)

@@ -1,4 +1,4 @@
-"""The nano models' tokenizer: byte-level BPE with 512 entries, every digit and every punctuation mark a token of its own.
+"""The nano models' tokenizer: byte-level BPE with 512 entries, every digit and punctuation mark a token of its own.
 
 `python -m ntil.models.nano_tokenizer` trains it anew from the sentences below and writes nano_tokenizer.json; the
 result is the same on every machine. Byte-level, so any text in any script can be written with it.
