@@ -58,7 +58,6 @@ def _eval(words: list[str]) -> int:
 
 def _report(words: list[str]) -> int:
     from experiments.report import main as report
-
     from ntil.compose import reported
 
     return reported(lambda: report(words))
