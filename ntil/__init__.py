@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "NumberVocab": "ntil.numbers",
     "NumberSpans": "ntil.numbers",
+    "digit_by_digit": "ntil.tokenizers",
     "LossOutput": "ntil.losses",
     "NumberLoss": "ntil.losses",
     "CE": "ntil.losses",
