@@ -16,6 +16,13 @@ _LAZY = {
     "CE": "ntil.losses",
     "EMD": "ntil.losses",
     "NTIL": "ntil.losses",
+    "NTL": "ntil.losses",
+    "SMMD": "ntil.losses",
+    "DIST2": "ntil.losses",
+    "SoftLabel": "ntil.losses",
+    "DEL": "ntil.losses",
+    "EMO": "ntil.losses",
+    "ValueEMD": "ntil.losses",
 }
 __all__ = [*_LAZY, "__version__"]
 

@@ -222,9 +222,9 @@ def _refuse_merged(ids: Tensor, meaning: Tensor, vocab: NumberVocab) -> None:
     merged = ids[meaning == vocab.base + MERGED]
     if merged.numel():
         raise ValueError(
-            f"labels hold {merged.numel()} tokens with several digits, or digits and signs (ids {merged[:5].tolist()}): "
-            "no loss sees the digits in them. Tokenise answers with ntil.digit_by_digit(tokenizer), or leave "
-            "merged_ids out of the NumberVocab to skip such numbers knowingly"
+            f"labels hold {merged.numel()} tokens with several digits, or digits and signs "
+            f"(ids {merged[:5].tolist()}): no loss sees the digits in them. Tokenise answers with "
+            "ntil.digit_by_digit(tokenizer), or leave merged_ids out of the NumberVocab to skip such numbers knowingly"
         )
 
 
