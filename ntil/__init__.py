@@ -10,11 +10,19 @@ __version__ = "0.1.0"
 _LAZY = {
     "NumberVocab": "ntil.numbers",
     "NumberSpans": "ntil.numbers",
+    "digit_by_digit": "ntil.tokenizers",
     "LossOutput": "ntil.losses",
     "NumberLoss": "ntil.losses",
     "CE": "ntil.losses",
     "EMD": "ntil.losses",
     "NTIL": "ntil.losses",
+    "NTL": "ntil.losses",
+    "SMMD": "ntil.losses",
+    "DIST2": "ntil.losses",
+    "SoftLabel": "ntil.losses",
+    "DEL": "ntil.losses",
+    "EMO": "ntil.losses",
+    "ValueEMD": "ntil.losses",
 }
 __all__ = [*_LAZY, "__version__"]
 

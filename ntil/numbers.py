@@ -7,17 +7,26 @@ no Python loop over tokens and no host synchronisation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-NumberStyle = Literal["decimal", "released"]
+from ntil.tokenizers import merged_digit_ids
+
+NumberStyle = Literal["decimal", "thousands", "released"]
+STYLES = ("decimal", "thousands", "released")
 
 # float64 overflows at 1e308; powers saturate below that, so that absurdly long digit runs stay finite.
 MAX_POWER = 300
+# Exactly rounded, which torch.pow does not promise.
+POWERS_OF_TEN = torch.tensor([float(f"1e{k}") for k in range(MAX_POWER + 1)], dtype=torch.float64)
+
+# What an id can be besides a digit, as offsets after the digits in `NumberVocab`'s table.
+POINT, MINUS, JOINED_MINUS, COMMA, MERGED = range(5)
 
 
 @dataclass(frozen=True)
@@ -27,28 +36,43 @@ class NumberVocab:
     Args:
         digit_ids: ids of the digits 0, 1, 2, ... in the order of their VALUE; their count is the base (10 for digits).
         point_ids: ids read as a decimal point between two digits.
-        minus_ids: ids read as a minus sign before a digit (and not after one: `3-4` are two positive numbers).
+        minus_ids: ids of a bare minus: a sign before a digit, but not after one (`3-4` are two positive numbers).
+        joined_minus_ids: ids whose text ends with a minus after something else (`=-`, `--`, a space and a minus):
+            always a sign before a digit.
+        comma_ids: ids read as a thousands separator by the number style `thousands`.
+        merged_ids: ids that hold a digit together with more (`103` in LLaMA-3): numbers that hold one can't be read,
+            and finding one among labels is an error.
+        one_place: every digit is a number of its own (PaliGemma's `<loc>` bins stand side by side).
 
     Raises:
-        ValueError: fewer than two digits, or an id with two meanings.
+        ValueError: fewer than two digits, a negative id, or an id with two meanings.
     """
 
-    digit_ids: tuple[int, ...]
-    point_ids: tuple[int, ...] = ()
-    minus_ids: tuple[int, ...] = ()
+    digit_ids: Sequence[int]
+    point_ids: Sequence[int] = ()
+    minus_ids: Sequence[int] = ()
+    joined_minus_ids: Sequence[int] = ()
+    comma_ids: Sequence[int] = ()
+    merged_ids: Sequence[int] = ()
+    one_place: bool = False
 
-    def __init__(self, digit_ids: Sequence[int], point_ids: Iterable[int] = (), minus_ids: Iterable[int] = ()) -> None:
-        object.__setattr__(self, "digit_ids", tuple(int(i) for i in digit_ids))
-        object.__setattr__(self, "point_ids", tuple(int(i) for i in point_ids))
-        object.__setattr__(self, "minus_ids", tuple(int(i) for i in minus_ids))
+    def __post_init__(self) -> None:
+        names = ("digit_ids", "point_ids", "minus_ids", "joined_minus_ids", "comma_ids", "merged_ids")
+        for name in names:
+            object.__setattr__(self, name, tuple(int(i) for i in getattr(self, name)))
         if len(self.digit_ids) < 2:
             raise ValueError(f"NumberVocab needs at least two digit ids in order of value, got {self.digit_ids}")
-        every = self.digit_ids + self.point_ids + self.minus_ids
-        twice = sorted({i for i in every if every.count(i) > 1}) if len(every) < 64 else []
-        if twice or len(set(every)) != len(every):
-            raise ValueError(f"NumberVocab: token ids with two meanings: {twice}")
+        every = [i for name in names for i in getattr(self, name)]
+        twice = sorted(i for i, count in Counter(every).items() if count > 1)
+        if twice:
+            raise ValueError(f"NumberVocab: token ids with two meanings: {twice[:10]}")
         if min(every) < 0:
             raise ValueError(f"NumberVocab: token ids must be >= 0, got {min(every)}")
+        # One sorted table (id -> meaning) makes one binary search per token of everything asked about it.
+        meaning = [range(self.base), *([self.base + k] * len(getattr(self, n)) for k, n in enumerate(names[1:]))]
+        ids, order = torch.tensor(every).sort()
+        object.__setattr__(self, "_ids", ids)
+        object.__setattr__(self, "_meanings", torch.tensor([m for group in meaning for m in group])[order])
 
     @property
     def base(self) -> int:
@@ -65,11 +89,39 @@ class NumberVocab:
         missing = [d for d in "0123456789" if d not in vocab]
         if missing:
             raise ValueError(f"the tokenizer has no single token for the digits {missing}")
+        joined = [
+            i for token, i in vocab.items() if len(token) > 1 and token[-1] == "-" and token[-2] not in "0123456789"
+        ]
         return cls(
             digit_ids=[vocab[d] for d in "0123456789"],
             point_ids=[vocab["."]] if "." in vocab else [],
             minus_ids=[vocab["-"]] if "-" in vocab else [],
+            joined_minus_ids=joined,
+            comma_ids=[vocab[","]] if "," in vocab else [],
+            merged_ids=merged_digit_ids(tokenizer),
         )
+
+    @classmethod
+    def from_loc(cls, tokenizer: Any, pattern: str = "<loc{:04d}>", bins: int = 1024) -> NumberVocab:
+        """PaliGemma's location bins as one ordered alphabet: every `<locNNNN>` is a one-place number in base `bins`.
+
+        Raises:
+            ValueError: a bin has no token.
+        """
+        vocab = tokenizer.get_vocab()
+        tokens = [pattern.format(k) for k in range(bins)]
+        missing = [t for t in tokens if t not in vocab]
+        if missing:
+            raise ValueError(
+                f"the tokenizer lacks {len(missing)} of {bins} location tokens, the first is {missing[0]!r}"
+            )
+        return cls(digit_ids=[vocab[t] for t in tokens], one_place=True)
+
+    def meaning(self, ids: Tensor) -> Tensor:
+        """Of every id: its digit value (0 .. base-1), base + POINT, MINUS, ..., or -1 for no part of a number."""
+        table, meanings = self._ids.to(ids.device), self._meanings.to(ids.device)  # type: ignore[attr-defined]
+        slot = torch.searchsorted(table, ids.long().contiguous()).clamp(max=table.shape[0] - 1)
+        return torch.where(table[slot] == ids, meanings[slot], -1)
 
 
 @dataclass(frozen=True)
@@ -78,13 +130,15 @@ class NumberSpans:
 
     Attributes:
         digit: value of the digit at a position, -1 where no digit is.
-        number: index in [0, M) of the number that the position belongs to, 0 where no digit is.
+        number: index in [0, M) of the number that a digit belongs to; elsewhere of the last number before it.
         power: exponent of the digit's place (3.015: 0, -1, -2, -3), 0 where no digit is.
+        scale: float64, base ** power, 0 where no digit is.
         place: index of the digit in its number, from the left (i of the paper), 0 where no digit is.
         length: how many digits its number has (n of the paper), 0 where no digit is.
         sample: index of the sample of the position.
         value: [M] float64, the signed true value of a number, 0 for unused slots.
         sign: [M] float64, +1 or -1.
+        unit: [M] float64, the place value of its last digit (1 for integers), 1 for unused slots.
         count: [M] how many digits the number has at these positions, 0 for unused slots.
         number_sample: [M] sample of a number.
         samples: how many samples there are (a plain int).
@@ -94,11 +148,13 @@ class NumberSpans:
     digit: Tensor
     number: Tensor
     power: Tensor
+    scale: Tensor
     place: Tensor
     length: Tensor
     sample: Tensor
     value: Tensor
     sign: Tensor
+    unit: Tensor
     count: Tensor
     number_sample: Tensor
     samples: int
@@ -121,48 +177,55 @@ class NumberSpans:
         return replace(self, **moved)
 
     def select(self, keep: Tensor) -> NumberSpans:
-        """Only the positions where `keep` [N] is true; digits of ignored positions must not be among the dropped."""
-        names = ("digit", "number", "power", "place", "length", "sample")
+        """Only the positions `keep` ([N] bool, or rising indices); it must not drop digits of a kept number."""
+        names = ("digit", "number", "power", "scale", "place", "length", "sample")
         return replace(self, **{n: getattr(self, n)[keep] for n in names})
 
     @classmethod
     def find(cls, labels: Tensor, vocab: NumberVocab, style: NumberStyle = "decimal") -> NumberSpans:
         """Find the numbers of `labels` [B, T] (one sample a row) or [T] (one sample); everything is tensor code.
 
-        `decimal` reads as the regular expression ``-?[0-9]+(\\.[0-9]+)?`` does, from the left, a minus counting only
-        where no digit stands before it. `released` reads every maximal run of digits as an integer of its own, as the
-        paper's released code does (3.015 is 3 and 015).
+        * `decimal` reads as the regular expression ``-?[0-9]+(\\.[0-9]+)?`` does, from the left, a minus counting only
+          where no digit stands before it.
+        * `thousands` also joins groups of three digits: ``1,234,567.8`` is one number. It is for answers in prose: the
+          box ``(103,877)`` would be one number too.
+        * `released` reads every maximal run of digits as an integer of its own, as the paper's released code does
+          (3.015 is 3 and 015).
+
+        Raises:
+            ValueError: labels on the CPU that hold tokens with several digits (on other devices that check would cost a
+                synchronisation: use `ntil.show.coverage` there).
         """
         if labels.dim() not in (1, 2):
             raise ValueError(f"labels must be [T] or [B, T], got {tuple(labels.shape)}")
+        if style not in STYLES:
+            raise ValueError(f"number style must be one of {', '.join(STYLES)}; got {style!r}")
         rows = labels if labels.dim() == 2 else labels[None]
-        digit = _lookup(rows, vocab)
-        is_digit = digit >= 0
-        before, after = _shifted(is_digit, 1), _shifted(is_digit, -1)
-        point = torch.zeros_like(is_digit)
-        minus = torch.zeros_like(is_digit)
-        if style == "decimal":
-            point = _joining_points(rows, is_digit, before & after, vocab)
-            minus = _member(rows, vocab.minus_ids) & after & ~before
-        elif style != "released":
-            raise ValueError(f"number style must be 'decimal' or 'released', got {style!r}")
-        inside = is_digit | point
-        start = is_digit & ~_shifted(inside, 1)
-        return _assemble(digit, is_digit, point, start, _shifted(minus, 1) & start, vocab.base)
+        meaning = vocab.meaning(rows)
+        if vocab.merged_ids and rows.device.type == "cpu" and not torch.compiler.is_compiling():
+            _refuse_merged(rows, meaning, vocab)
+        is_digit = (meaning >= 0) & (meaning < vocab.base)
+        digit = torch.where(is_digit, meaning, -1)
+        none = torch.zeros_like(is_digit)
+        if vocab.one_place:
+            return _assemble(digit, none, is_digit, none, vocab.base)
+        if style == "released":
+            return _assemble(digit, none, is_digit & ~_shifted(is_digit, 1), none, vocab.base)
+        point = _joining_points(meaning - vocab.base, is_digit)
+        comma = _joining_commas(meaning - vocab.base, is_digit, point) if style == "thousands" else none
+        start = is_digit & ~_shifted(is_digit | point | comma, 1)
+        minus = (meaning == vocab.base + JOINED_MINUS) | ((meaning == vocab.base + MINUS) & ~_shifted(is_digit, 1))
+        return _assemble(digit, point, start, _shifted(minus, 1) & start, vocab.base)
 
 
-def _member(ids: Tensor, wanted: tuple[int, ...]) -> Tensor:
-    found = torch.zeros_like(ids, dtype=torch.bool)
-    for i in wanted:
-        found = found | (ids == i)
-    return found
-
-
-def _lookup(ids: Tensor, vocab: NumberVocab) -> Tensor:
-    """Digit value of every id, -1 where it is none."""
-    sorted_ids, order = torch.sort(torch.tensor(vocab.digit_ids, device=ids.device, dtype=ids.dtype))
-    slot = torch.searchsorted(sorted_ids, ids.contiguous()).clamp(max=vocab.base - 1)
-    return torch.where(sorted_ids[slot] == ids, order[slot], -1)
+def _refuse_merged(ids: Tensor, meaning: Tensor, vocab: NumberVocab) -> None:
+    merged = ids[meaning == vocab.base + MERGED]
+    if merged.numel():
+        raise ValueError(
+            f"labels hold {merged.numel()} tokens with several digits, or digits and signs "
+            f"(ids {merged[:5].tolist()}): no loss sees the digits in them. Tokenise answers with "
+            "ntil.digit_by_digit(tokenizer), or leave merged_ids out of the NumberVocab to skip such numbers knowingly"
+        )
 
 
 def _shifted(mask: Tensor, by: int) -> Tensor:
@@ -173,50 +236,75 @@ def _shifted(mask: Tensor, by: int) -> Tensor:
     return moved & inside
 
 
-def _joining_points(ids: Tensor, is_digit: Tensor, between: Tensor, vocab: NumberVocab) -> Tensor:
+def _joining_points(kind: Tensor, is_digit: Tensor) -> Tensor:
     """Points that join their two neighbours into one number; of a chain 1.2.3.4 only every other one does."""
-    point = _member(ids, vocab.point_ids) & between
+    point = (kind == POINT) & _shifted(is_digit, 1) & _shifted(is_digit, -1)
     chain = is_digit | point
     seen = point.long().cumsum(1)
     at_start = torch.where(chain & ~_shifted(chain, 1), seen, 0).cummax(1).values
     return point & ((seen - at_start) % 2 == 1)
 
 
-def _assemble(
-    digit: Tensor, is_digit: Tensor, point: Tensor, start: Tensor, negative: Tensor, base: int
-) -> NumberSpans:
+def _joining_commas(kind: Tensor, is_digit: Tensor, point: Tensor) -> Tensor:
+    """Commas between at most three digits of a whole part and a group of exactly three: 1,234,567.8, not 1234,567."""
+    comma = (kind == COMMA) & _shifted(is_digit, 1) & _shifted(is_digit, -1)
+    rows, columns = is_digit.shape
+    run_start = is_digit & ~_shifted(is_digit, 1)
+    run = run_start.long().cumsum(1)  # 1, 2, ... for the runs of digits; a comma has the index of the run before it
+    length = torch.zeros(rows, columns + 2, dtype=torch.long, device=run.device).scatter_add(1, run, is_digit.long())
+    fraction = torch.zeros_like(length).scatter_add(1, run, (_shifted(point, 1) & run_start).long()) > 0
+    before = (length.gather(1, run) <= 3) & ~fraction.gather(1, run)
+    return comma & before & (length.gather(1, run + 1) == 3)
+
+
+def _assemble(digit: Tensor, point: Tensor, start: Tensor, negative: Tensor, base: int) -> NumberSpans:
+    """All fields from what every position is; `start` marks the first digit of each number."""
     rows, columns = digit.shape
-    size = rows * columns
-    flat, device = is_digit.reshape(-1), digit.device
-    number = (start.reshape(-1).long().cumsum(0) - 1).clamp(min=0)
-    slots = torch.zeros(max(size, 1), dtype=torch.long, device=device)
-    ones = flat.long()
+    device = digit.device
+    digit, point, start = digit.reshape(-1), point.reshape(-1), start.reshape(-1)
+    is_digit = digit >= 0
+    number = (start.long().cumsum(0) - 1).clamp(min=0)
+    slots = torch.zeros(max(rows * columns, 1), dtype=torch.long, device=device)
+    ones = is_digit.long()
     count = slots.index_add(0, number, ones)
     order = ones.cumsum(0)
-    first = slots.index_add(0, number, torch.where(start.reshape(-1), order, 0))
-    place = order - first[number]
-    # A point between digits i and i+1 of a number: digits after it are the fraction.
-    fraction_start = slots.index_add(0, number, torch.where(point.reshape(-1), place + 1, 0))
-    has_point = slots.index_add(0, number, point.reshape(-1).long()) > 0
-    whole = torch.where(has_point, fraction_start, count)
-    power = (whole[number] - 1 - place).clamp(-MAX_POWER, MAX_POWER)
-    zero = torch.zeros_like(power)
+    place = order - slots.index_add(0, number, torch.where(start, order, 0))[number]
+    # The point's own place is how many digits it has before it, plus one past the last of them.
+    has_point = slots.index_add(0, number, point.long()) > 0
+    whole = torch.where(has_point, slots.index_add(0, number, torch.where(point, place + 1, 0)), count)
+    power = torch.where(is_digit, (whole[number] - 1 - place).clamp(-MAX_POWER, MAX_POWER), 0)
     sample = torch.arange(rows, device=device).repeat_interleave(columns)
     sign = 1.0 - 2.0 * slots.index_add(0, number, negative.reshape(-1).long()).double()
-    digits = digit.reshape(-1)
-    terms = torch.where(flat, digits, 0).double() * torch.pow(float(base), power.double())
-    value = torch.zeros(slots.shape[0], dtype=torch.float64, device=device).index_add(0, number, terms * flat)
+    digits = torch.where(is_digit, digit, 0).double()
+    large, small = _power(base, power.clamp(min=0)), _power(base, (-power).clamp(min=0))
+    scale = torch.where(is_digit, torch.where(power < 0, 1.0 / small, large), 0.0)
+    # Summed as an integer and divided once, a value is what Python reads: exact up to 2**53, correctly rounded
+    # below one. Runs too long for that are summed place by place.
+    zeros = torch.zeros(slots.shape[0], dtype=torch.float64, device=device)
+    from_right = torch.where(is_digit, (count[number] - 1 - place).clamp(0, MAX_POWER), 0)
+    last_place = _power(base, (count - whole).clamp(0, MAX_POWER))
+    exact = zeros.index_add(0, number, digits * _power(base, from_right)) / last_place
+    value = torch.where(count <= MAX_POWER, exact, zeros.index_add(0, number, digits * scale))
     return NumberSpans(
-        digit=digits,
-        number=torch.where(flat, number, zero),
-        power=torch.where(flat, power, zero),
-        place=torch.where(flat, place, zero),
-        length=torch.where(flat, count[number], zero),
+        digit=digit,
+        number=number,
+        power=power,
+        scale=scale,
+        place=torch.where(is_digit, place, 0),
+        length=torch.where(is_digit, count[number], 0),
         sample=sample,
-        value=value * sign,
+        value=sign * value,
         sign=sign,
+        unit=1.0 / last_place,
         count=count,
-        number_sample=slots.index_add(0, number, torch.where(start.reshape(-1), sample, 0)),
+        number_sample=slots.index_add(0, number, torch.where(start, sample, 0)),
         samples=rows,
         base=base,
     )
+
+
+def _power(base: int, exponent: Tensor) -> Tensor:
+    """base ** exponent, 0 <= exponent <= MAX_POWER, float64; exactly rounded for base ten."""
+    if base == 10:
+        return POWERS_OF_TEN.to(exponent.device)[exponent]
+    return torch.pow(float(base), exponent.double()).clamp(max=1e300)

@@ -1,16 +1,25 @@
-"""The one shape that every loss here has: cross-entropy joined with per-digit and per-number terms."""
+"""The one shape that every loss here has: cross-entropy joined with per-token, per-digit and per-number terms.
+
+    total = ce_weight * CE + factor * aux        aux = sum of weight * term over the terms of the subclass
+
+`factor` is lam, or lam * (CE / aux).detach() where a paper rescales its term to the size of cross-entropy.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntil.numbers import NumberSpans, NumberStyle, NumberVocab
+from ntil.numbers import STYLES, NumberSpans, NumberStyle, NumberVocab
 
 IGNORE = -100
+
+Reduction = Literal["sample", "batch", "token"]
+REDUCTIONS = ("sample", "batch", "token")
 
 
 class LossOutput(NamedTuple):
@@ -20,24 +29,100 @@ class LossOutput(NamedTuple):
     components: dict[str, Tensor]
 
 
-class NumberLoss(nn.Module):
-    """Cross-entropy on every supervised token, plus the number terms of a subclass.
+class Seen(NamedTuple):
+    """What the terms may look at: float32 (or float64) logits [N, V], labels [N], digit logits [N, base], numbers."""
 
-    A subclass overrides `auxiliary`; with none this is plain cross-entropy. Maths is float32, values float64.
+    logits: Tensor
+    labels: Tensor
+    digit_logits: Tensor
+    spans: NumberSpans
+
+
+class Term(NamedTuple):
+    """A cost for every token or digit ([N]) or number ([M]), and its weight in `aux`."""
+
+    cost: Tensor
+    per: Literal["token", "digit", "number"]
+    weight: float = 1.0
+
+
+class Counts(NamedTuple):
+    """What the sums are divided by."""
+
+    tokens: Tensor | float
+    samples: Tensor | float
+    digits: Tensor | float
+    numbers: Tensor | float
+
+
+class NumberLoss(nn.Module):
+    """Cross-entropy on every supervised token, plus the terms of a subclass (none here: plain cross-entropy).
+
+    Maths is float32 whatever the logits' type (float64 stays float64), values of numbers are float64.
 
     Args:
-        vocab: which ids are digits; may be None for cross-entropy.
+        vocab: which ids are digits; None only for losses without number terms.
+        lam: weight of `aux`.
+        rescale: multiply lam with (CE / aux).detach().
+        reduction: of the terms. `sample`: the mean of each sample, then the mean over samples, a sample without numbers
+            counting as 0 (the NTIL paper's code; a number weighs less in a sample with many). `batch`: the mean over
+            all digits or numbers (ntloss). `token`: their sum over the count of supervised tokens (a cost that replaces
+            cross-entropy on some tokens).
+        ce_weight: weight of cross-entropy.
+        smoothing: label smoothing of cross-entropy.
         number_style: how digits group to numbers, see `NumberSpans.find`.
+
+    Attributes:
+        gather: set it to sum (CE, aux) over ranks, so that a rescaled loss has one factor on all of them: with
+            `num_tokens` and the other counts given for the whole batch, every rank holds only its share of both.
     """
 
     digit_ids: Tensor
 
-    def __init__(self, vocab: NumberVocab | None, number_style: NumberStyle = "decimal") -> None:
+    def __init__(
+        self,
+        vocab: NumberVocab | None,
+        *,
+        lam: float = 0.0,
+        rescale: bool = False,
+        reduction: Reduction = "sample",
+        ce_weight: float = 1.0,
+        smoothing: float = 0.0,
+        number_style: NumberStyle = "decimal",
+    ) -> None:
         super().__init__()
-        self.vocab = vocab
-        self.number_style: NumberStyle = number_style
+        if lam < 0 or ce_weight < 0 or not 0 <= smoothing < 1:
+            raise ValueError(f"need lam >= 0, ce_weight >= 0, 0 <= smoothing < 1; got {lam}, {ce_weight}, {smoothing}")
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+        if number_style not in STYLES:
+            raise ValueError(f"number style must be one of {', '.join(STYLES)}; got {number_style!r}")
+        self.vocab, self.number_style = vocab, number_style
+        self.lam, self.rescale, self.reduction = lam, rescale, reduction
+        self.ce_weight, self.smoothing = ce_weight, smoothing
+        self.gather: Callable[[Tensor], Tensor] | None = None
         digit_ids = torch.tensor(vocab.digit_ids if vocab else [], dtype=torch.long)
         self.register_buffer("digit_ids", digit_ids, persistent=False)
+
+    def terms(self, seen: Seen) -> dict[str, Term]:
+        """The named terms of this loss, switched-off ones with weight 0, so that the log has them."""
+        return {}
+
+    def position_weight(self, spans: NumberSpans) -> Tensor:
+        """[N] float32: how much a digit weighs by its place."""
+        return torch.ones_like(spans.digit, dtype=torch.float32)
+
+    def token_loss(self, logits: Tensor, labels: Tensor, spans: NumberSpans | None) -> Tensor:
+        """Summed cross-entropy over the supervised positions."""
+        return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum", label_smoothing=self.smoothing)
+
+    def factor(self, ce: Tensor, aux: Tensor) -> Tensor:
+        """What multiplies aux, from detached CE and aux; 0 where there is no number."""
+        if not self.rescale:
+            return torch.full_like(ce, self.lam)
+        if self.gather is not None:
+            ce, aux = self.gather(torch.stack((ce, aux))).unbind()
+        return torch.where(aux > 0, self.lam * ce / (aux + 1e-10), 0.0)
 
     def forward(
         self,
@@ -48,6 +133,8 @@ class NumberLoss(nn.Module):
         shift: bool = False,
         num_tokens: Tensor | float | None = None,
         num_samples: Tensor | float | None = None,
+        num_digits: Tensor | float | None = None,
+        num_numbers: Tensor | float | None = None,
     ) -> LossOutput:
         """
         Args:
@@ -55,36 +142,58 @@ class NumberLoss(nn.Module):
             labels: [B, T] or [N], aligned with `logits` (no shift inside); -100 is ignored.
             spans: numbers of the positions; found from `labels` when not given (then [N] is taken as one sample).
             shift: the Hugging Face convention, position t predicts label t + 1; needs [B, T, V].
-            num_tokens, num_samples: denominators of the means, when the batch is part of a larger one.
+            num_tokens, num_samples, num_digits, num_numbers: what the sums over supervised tokens, samples, digits and
+                numbers are divided by, when the batch is part of a larger one (other ranks, accumulation).
 
         Raises:
             ValueError: shapes that do not fit.
         """
-        if logits.shape[:-1] != labels.shape:
-            raise ValueError(f"logits {tuple(logits.shape)} do not fit labels {tuple(labels.shape)}")
-        if shift:
-            if logits.dim() != 3:
-                raise ValueError(f"shift=True needs logits [B, T, V], got {tuple(logits.shape)}")
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        if spans is None and self.vocab is not None:
-            spans = NumberSpans.find(labels, self.vocab, self.number_style)
+        logits, labels = _aligned(logits, labels, shift)
+        has_terms = type(self).terms is not NumberLoss.terms
+        if has_terms and spans is None:
+            spans = self._find(labels)
         logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
         if spans is not None and spans.digit.shape != labels.shape:
             raise ValueError(f"spans of {spans.digit.numel()} positions do not fit {labels.numel()} labels")
-        tokens = (labels != IGNORE).sum() if num_tokens is None else num_tokens
-        summed = self.token_loss(logits, labels)
-        ce = summed / (tokens.clamp(min=1) if isinstance(tokens, Tensor) else max(tokens, 1))
-        if spans is None:
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        tokens = _count(num_tokens, labels != IGNORE)
+        ce = self.token_loss(logits, labels, spans) / tokens
+        if spans is None or not has_terms:
             return LossOutput(ce, {"ce": ce.detach()})
         samples = spans.samples if num_samples is None else num_samples
-        return self.join(ce, logits.index_select(-1, self.digit_ids).float(), spans, samples)
+        counts = Counts(tokens, samples, _count(num_digits, spans.is_digit), _count(num_numbers, spans.is_number))
+        # Positions without a digit are blanked: whatever stands there (-inf too) must not reach a gradient as 0 * inf.
+        digit_logits = logits.index_select(-1, self.digit_ids)
+        digit_logits = torch.where(spans.is_digit[:, None], digit_logits, 0.0)
+        terms = self.terms(Seen(logits, labels, digit_logits, spans))
+        return self._join(
+            ce, {n: (self._reduce(t, labels, spans, counts).to(ce.dtype), t.weight) for n, t in terms.items()}
+        )
 
-    def token_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Summed cross-entropy over the supervised positions, float32."""
-        return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
+    def _find(self, labels: Tensor) -> NumberSpans:
+        if self.vocab is None:
+            raise ValueError(f"{type(self).__name__} needs to know the digits: give it a NumberVocab")
+        return NumberSpans.find(labels, self.vocab, self.number_style)
 
-    def join(self, ce: Tensor, digit_logits: Tensor, spans: NumberSpans, samples: Tensor | float) -> LossOutput:
-        return LossOutput(ce, {"ce": ce.detach()})
+    def _join(self, ce: Tensor, terms: dict[str, tuple[Tensor, float]]) -> LossOutput:
+        components = {"ce": ce, **{name: mean for name, (mean, _) in terms.items()}}
+        total = self.ce_weight * ce if self.ce_weight != 1 else ce
+        if terms:
+            aux = sum((weight * mean for mean, weight in terms.values()), torch.zeros_like(ce))
+            components["aux"], components["factor"] = aux, self.factor(ce.detach(), aux.detach())
+            total = total + components["factor"] * aux
+        return LossOutput(total, {name: value.detach() for name, value in components.items()})
+
+    def _reduce(self, term: Term, labels: Tensor, spans: NumberSpans, counts: Counts) -> Tensor:
+        present, sample, count = {
+            "token": (labels != IGNORE, spans.sample, counts.tokens),
+            "digit": (spans.is_digit, spans.sample, counts.digits),
+            "number": (spans.is_number, spans.number_sample, counts.numbers),
+        }[term.per]
+        if self.reduction == "sample":
+            return mean_per_sample(term.cost, present, sample, spans.samples).sum() / counts.samples
+        total = torch.where(present, term.cost, 0).sum()
+        return total / (counts.tokens if self.reduction == "token" else count)
 
 
 def mean_per_sample(value: Tensor, present: Tensor, sample: Tensor, samples: int) -> Tensor:
@@ -93,3 +202,16 @@ def mean_per_sample(value: Tensor, present: Tensor, sample: Tensor, samples: int
     total = total.index_add(0, sample, torch.where(present, value, 0))
     count = torch.zeros_like(total).index_add(0, sample, present.to(value.dtype))
     return total / count.clamp(min=1)
+
+
+def _aligned(logits: Tensor, labels: Tensor, shift: bool) -> tuple[Tensor, Tensor]:
+    if logits.dim() not in (2, 3) or logits.shape[:-1] != labels.shape:
+        raise ValueError(f"logits {tuple(logits.shape)} do not fit labels {tuple(labels.shape)}")
+    if shift and logits.dim() != 3:
+        raise ValueError(f"shift=True needs logits [B, T, V], got {tuple(logits.shape)}")
+    return (logits[:, :-1], labels[:, 1:]) if shift else (logits, labels)
+
+
+def _count(given: Tensor | float | None, present: Tensor) -> Tensor | float:
+    count = present.sum() if given is None else given
+    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)

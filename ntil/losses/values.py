@@ -1,46 +1,84 @@
-"""Value terms: how far the number read from the digit logits is from the true number."""
+"""Value terms: how far the number read from the digit logits is from the true number. All are [M] float64."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ntil.numbers import NumberSpans
 
+Combine = Callable[[Tensor, Tensor], Tensor]
+
 
 def straight_through_values(
-    digit_logits: Tensor,
-    spans: NumberSpans,
-    temperature: float,
-    noise: float,
-    generator: torch.Generator | None,
+    digit_logits: Tensor, spans: NumberSpans, temperature: float, noise: Tensor | None, released: bool
 ) -> Tensor:
     """Absolute values of the numbers as predicted: argmax digits forward, softmax(logits / temperature) backward.
 
-    Gumbel noise, scaled by `noise`, is added to the logits first (arXiv 2505.13077; the released code draws it from the
-    global generator, here it has a generator of its own so that data order and noise are seeded apart).
-
-    Returns:
-        [M] float64.
+    `noise` is added to the logits first (the Gumbel-softmax relaxation of arXiv 2505.13077). With `released` the
+    one-hot is hard - soft + soft in float32 as in the released code: a right digit with p < 1/2 may then read
+    6.9999996, and the exactly right number gets a gradient of full size. Without it the forward value is exact and
+    such numbers get none.
     """
-    logits = digit_logits
-    if noise > 0:
-        uniform = torch.rand(logits.shape, generator=generator, device=logits.device, dtype=torch.float32)
-        logits = logits - noise * torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
+    logits = digit_logits if noise is None else digit_logits + noise
     soft = torch.softmax(logits / temperature, dim=-1)
-    hard = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
-    onehot = (hard - soft).detach() + soft
+    hard = soft.argmax(-1, keepdim=True)
     values = torch.arange(soft.shape[-1], device=soft.device, dtype=torch.float64)
-    places = torch.pow(float(spans.base), spans.power.double())
-    terms = (onehot.double() * values).sum(-1) * places * spans.is_digit
-    return torch.zeros_like(spans.value).index_add(0, spans.number, terms)
+    if released:
+        onehot = torch.zeros_like(soft).scatter(-1, hard, 1.0) - soft.detach() + soft
+        digits = (onehot.double() * values).sum(-1)
+    else:
+        mean = (soft.double() * values).sum(-1)
+        digits = hard[:, 0].double() + (mean - mean.detach())
+    return torch.zeros_like(spans.value).index_add(0, spans.number, digits * spans.scale)
 
 
-def relative_deviation(predicted: Tensor, true: Tensor) -> Tensor:
-    """|X - Y| / (max(X, Y) + 1), [M] float64; the released code's +1 stands for the paper's eps."""
-    return (predicted - true).abs() / (torch.maximum(predicted, true) + 1)
+def relative_deviation(predicted: Tensor, true: Tensor, eps: Tensor | float = 1.0) -> Tensor:
+    """|X - Y| / (max(X, Y) + eps); the released code has eps = 1."""
+    return (predicted - true).abs() / (torch.maximum(predicted, true) + eps)
 
 
-def magnitude_deviation(predicted: Tensor, true: Tensor) -> Tensor:
-    """log((max(X, Y) + 1) / (min(X, Y) + 1)), [M] float64; +1 as in the released code keeps zero finite."""
-    return torch.log((torch.maximum(predicted, true) + 1) / (torch.minimum(predicted, true) + 1))
+def magnitude_deviation(predicted: Tensor, true: Tensor, eps: Tensor | float = 1.0) -> Tensor:
+    """log((max(X, Y) + eps) / (min(X, Y) + eps)); eps keeps zero finite, 1 as in the released code."""
+    return torch.log((torch.maximum(predicted, true) + eps) / (torch.minimum(predicted, true) + eps))
+
+
+def expected_value_distance(digit_logits: Tensor, spans: NumberSpans) -> Tensor:
+    """E|X - Y|, exact, for numbers X whose digits are drawn independently from the softmax of their logits.
+
+    X > Y or X < Y is decided by the first digit i that differs from Y's: up to it X's digits are Y's, after it they are
+    free, so with s_i the place value, sum over i of
+
+        prod_{j<i} p_j(y_j) * sum_{k != y_i} p_i(k) * sign(k - y_i) * ((k - y_i) * s_i + E[X_{>i}] - Y_{>i})
+
+    The product over the digits left of i and the sum over those right of it are scans within each number.
+    """
+    p = torch.softmax(digit_logits.double(), -1)
+    offsets = torch.arange(p.shape[-1], device=p.device, dtype=p.dtype) - spans.digit[:, None].double()
+    right = (p * (offsets == 0)).sum(-1)
+    tail = _exclusive_scan(((p * offsets).sum(-1) * spans.scale).flip(0), spans.number.flip(0), torch.add, 0.0).flip(0)
+    head = _exclusive_scan(torch.where(spans.is_digit, right, 1.0), spans.number, torch.mul, 1.0)
+    # sum_k p_k |k-y| s + (P(k > y) - P(k < y)) * tail
+    decided = (p * offsets.abs()).sum(-1) * spans.scale + (p * offsets.sign()).sum(-1) * tail
+    cost = torch.where(spans.is_digit, head * decided, 0.0)
+    return torch.zeros_like(spans.value).index_add(0, spans.number, cost)
+
+
+def _exclusive_scan(x: Tensor, segment: Tensor, combine: Combine, identity: float) -> Tensor:
+    """Over each run of equal `segment`, `combine` of all elements before; log2(N) steps instead of N.
+
+    A cumulative sum over all positions minus its value at the number's start would lose small numbers beside large
+    ones.
+    """
+    starts = torch.ones_like(segment, dtype=torch.bool)
+    starts[1:] = segment[1:] != segment[:-1]
+    x = torch.where(starts, identity, x.roll(1))
+    step, size = 1, x.shape[0]
+    while step < size:
+        before = torch.full_like(x, identity)
+        before[step:] = torch.where(segment[step:] == segment[:-step], x[:-step], identity)
+        x = combine(x, before)
+        step *= 2
+    return x

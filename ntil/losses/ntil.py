@@ -1,0 +1,148 @@
+"""NTIL and its EMD variant (ACL 2025, arXiv 2505.13077), as released and as the paper's formula has it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ntil.losses.base import IGNORE, NumberLoss, Reduction, Seen, Term
+from ntil.losses.costs import expected_distance
+from ntil.losses.noise import gumbel_like
+from ntil.losses.values import magnitude_deviation, relative_deviation, straight_through_values
+from ntil.numbers import NumberSpans, NumberStyle, NumberVocab
+
+
+class Preset(NamedTuple):
+    lam: float
+    rescale: bool
+    replace_ce: bool
+    number_style: NumberStyle
+
+
+PRESETS = {
+    "released": Preset(lam=0.3, rescale=True, replace_ce=False, number_style="released"),
+    "paper": Preset(lam=1.0, rescale=False, replace_ce=True, number_style="decimal"),
+}
+
+
+class NTIL(NumberLoss):
+    """Numerical Token Integrity Loss (ACL 2025, arXiv 2505.13077).
+
+    aux = mean over samples of  digit_weight * mean over digits of (1+sigma)^(n-i-1) * EMD
+          + alpha * mean over numbers of |X-Y| / (max(X,Y)+eps) + beta * mean over numbers of log((max+eps) / (min+eps))
+
+    `preset="released"` is what the released code computes: CE on all tokens + lam * (CE / aux).detach() * aux. Its
+    total is (1 + lam) * CE whatever the numbers are: read the components. Deviations: values are float64, the noise has a
+    generator of its own, shapes and types that the code turns into a silent zero work.
+
+    `preset="paper"` is the formula: CE on the other tokens + lam * aux with lam 1, a decimal is one number. Chosen
+    here, since the formula is silent: CE is divided by the count of all supervised tokens, eps is 1 unit of the last digit
+    (with a small eps one zero among the numbers outweighs all else), means as in the released code. Digits are then
+    pulled up against other digits only: nothing pulls a digit up against a word.
+
+    Args:
+        vocab: the digits.
+        preset: what `lam`, `rescale`, `replace_ce` and `number_style` are when not given.
+        lam: weight of the number terms.
+        alpha, beta: weights of the relative and the magnitude deviation; 0 switches a term off.
+        sigma: position weight, a digit counts (1+sigma)^(n-i-1); 0 switches it off.
+        temperature, noise: of the straight-through Gumbel argmax.
+        eps: in units of the number's last place.
+        exp, rel, mag: the switches of the ablation table; false is the same as sigma, alpha or beta 0.
+        digit_weight: weight of the EMD term.
+        rescale: multiply lam with (CE / aux).detach().
+        replace_ce: leave digits out of cross-entropy.
+        number_style, reduction: see `NumberLoss`.
+        seed: of the Gumbel noise; `draws` counts the calls, set it to resume.
+    """
+
+    def __init__(
+        self,
+        vocab: NumberVocab,
+        *,
+        preset: Literal["released", "paper"] = "released",
+        lam: float | None = None,
+        alpha: float = 0.2,
+        beta: float = 0.2,
+        sigma: float = 0.2,
+        temperature: float = 0.1,
+        noise: float = 0.01,
+        eps: float = 1.0,
+        exp: bool = True,
+        rel: bool = True,
+        mag: bool = True,
+        digit_weight: float = 1.0,
+        rescale: bool | None = None,
+        replace_ce: bool | None = None,
+        number_style: NumberStyle | None = None,
+        reduction: Reduction = "sample",
+        seed: int = 0,
+    ) -> None:
+        if preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {preset!r}")
+        usual = PRESETS[preset]
+        super().__init__(
+            vocab,
+            lam=usual.lam if lam is None else lam,
+            rescale=usual.rescale if rescale is None else rescale,
+            reduction=reduction,
+            number_style=usual.number_style if number_style is None else number_style,
+        )
+        if temperature <= 0 or sigma <= -1 or noise < 0 or eps <= 0:
+            raise ValueError(
+                f"need temperature > 0, sigma > -1, noise >= 0, eps > 0; got {temperature}, {sigma}, {noise}, {eps}"
+            )
+        self.preset = preset
+        self.replace_ce = usual.replace_ce if replace_ce is None else replace_ce
+        self.alpha, self.beta = (alpha if rel else 0.0), (beta if mag else 0.0)
+        self.sigma, self.digit_weight = (sigma if exp else 0.0), digit_weight
+        self.temperature, self.noise, self.eps, self.seed = temperature, noise, eps, seed
+        self.draws = torch.zeros((), dtype=torch.int64)
+
+    def position_weight(self, spans: NumberSpans) -> Tensor:
+        # 1.2 ** 100 is 8e7: beyond that the weight of a run's first digit stays, so that float32 does not overflow.
+        exponent = (spans.length - spans.place - 1).clamp(0, 100)
+        return torch.pow(1.0 + self.sigma, exponent.float())
+
+    def token_loss(self, logits: Tensor, labels: Tensor, spans: NumberSpans | None) -> Tensor:
+        if self.replace_ce and spans is not None:
+            labels = torch.where(spans.is_digit, IGNORE, labels)
+        return super().token_loss(logits, labels, spans)
+
+    def terms(self, seen: Seen) -> dict[str, Term]:
+        spans = seen.spans
+        noise = None
+        if self.noise > 0:
+            noise = self.noise * gumbel_like(seen.digit_logits.detach(), self.draws, self.seed)
+        released = self.preset == "released"
+        predicted = straight_through_values(seen.digit_logits, spans, self.temperature, noise, released)
+        true, eps = spans.value.abs(), self.eps * spans.unit
+        digit = self.position_weight(spans) * expected_distance(seen.digit_logits, spans.digit)
+        return {
+            "digit": Term(digit, "digit", self.digit_weight),
+            "relative": Term(relative_deviation(predicted, true, eps), "number", self.alpha),
+            "magnitude": Term(magnitude_deviation(predicted, true, eps), "number", self.beta),
+        }
+
+
+class EMD(NumberLoss):
+    """The EMD variant of arXiv 2505.13077: NTIL without position weights and value terms (sigma = alpha = beta = 0).
+
+    total = CE + lam * (CE / aux).detach() * aux, aux = mean over samples of the mean over digits of sum_k p_k |k-y|.
+    """
+
+    def __init__(
+        self,
+        vocab: NumberVocab,
+        *,
+        lam: float = 0.3,
+        rescale: bool = True,
+        number_style: NumberStyle = "released",
+        reduction: Reduction = "sample",
+    ) -> None:
+        super().__init__(vocab, lam=lam, rescale=rescale, reduction=reduction, number_style=number_style)
+
+    def terms(self, seen: Seen) -> dict[str, Term]:
+        return {"digit": Term(expected_distance(seen.digit_logits, seen.spans.digit), "digit")}
