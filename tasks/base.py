@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from PIL import Image, ImageDraw, ImageFont
 
+from data.broken import Tolerance
+
 Row = dict[str, Any]
 Scores = dict[str, float]
 
@@ -35,6 +37,12 @@ class Task(ABC):
     metric: ClassVar[str]
     greater_is_better: ClassVar[bool] = True
     max_new_tokens: int = 32
+    tolerance: Tolerance | None = None
+
+    @property
+    def skipped(self) -> list[str]:
+        """One line for every broken row that reading has left out so far (`on_error=skip`)."""
+        return self.tolerance.skipped if self.tolerance else []
 
     @abstractmethod
     def rows(self, split: str) -> Dataset:
@@ -60,16 +68,32 @@ class Task(ABC):
     def score(self, prediction: Any | ParseFailure, row: Row) -> Scores:
         """Numbers of one example; the same keys for every example, a failure included."""
 
+    def groups(self, row: Row) -> list[str]:
+        """Names of the groups the row belongs to; every group gets metrics of its own, as `<group>/<metric>`."""
+        return []
+
     def summarize(self, records: Iterable[Row]) -> dict[str, float]:
-        """Metrics of many records (see `record`), read once, in constant memory: here the mean of every score."""
+        """Metrics of many records (see `record`), read once, in constant memory."""
+        return self.finish(self.tally(records))
+
+    def tally(self, records: Iterable[Row]) -> dict[str, float]:
+        """Sums that stand for the records: those of several ranks added key by key are those of all records."""
         sums: dict[str, float] = {}
-        count = 0
         for record in records:
-            count += 1
             flat = {**record["scores"], **{f"lenient_{k}": v for k, v in record["lenient"].items()}}
-            for key, value in {**flat, "parse_failure_rate": float(record["failure"] is not None)}.items():
-                sums[key] = sums.get(key, 0.0) + value
-        return {"examples": float(count), **{k: v / count for k, v in sums.items()}}
+            flat |= {"examples": 1.0, "parse_failure_rate": float(record["failure"] is not None)}
+            for group in ("", *(f"{name}/" for name in record.get("groups", ()))):
+                for key, value in flat.items():
+                    sums[group + key] = sums.get(group + key, 0.0) + value
+        return sums
+
+    def finish(self, sums: dict[str, float]) -> dict[str, float]:
+        """Metrics from the sums of `tally`; here the mean of every score."""
+        metrics = {"examples": sums.get("examples", 0.0)}
+        for key, value in sums.items():
+            group, slash, name = key.rpartition("/")
+            metrics[key] = value if name == "examples" else value / sums[f"{group}{slash}examples"]
+        return metrics
 
     def draw(self, row: Row, prediction: Any | ParseFailure) -> Image.Image:
         """The row's picture with truth and prediction; here as a caption of both texts."""
@@ -81,6 +105,7 @@ class Task(ABC):
     def record(self, text: str, row: Row) -> Row:
         """One line of `predictions.jsonl`: what was generated, what it was read as, and its scores."""
         prediction, lenient = self.parse(text, row), self.parse_lenient(text, row)
+        groups = self.groups(row)
         return {
             "id": row["id"],
             "answer": self.answer(row),
@@ -88,6 +113,7 @@ class Task(ABC):
             "failure": prediction.reason if isinstance(prediction, ParseFailure) else None,
             "scores": self.score(prediction, row),
             "lenient": self.score(lenient, row),
+            **({"groups": groups} if groups else {}),
         }
 
 
