@@ -34,12 +34,12 @@ class NTIL(NumberLoss):
           + alpha * mean over numbers of |X-Y| / (max(X,Y)+eps) + beta * mean over numbers of log((max+eps) / (min+eps))
 
     `preset="released"` is what the released code computes: CE on all tokens + lam * (CE / aux).detach() * aux. Its
-    total is (1 + lam) * CE whatever the numbers are: read the components. Deviations: values are float64, the noise has a
-    generator of its own, shapes and types that the code turns into a silent zero work.
+    total is (1 + lam) * CE whatever the numbers are: read the components. Deviations: values are float64, the noise has
+    a generator of its own, shapes and types that the code turns into a silent zero work.
 
     `preset="paper"` is the formula: CE on the other tokens + lam * aux with lam 1, a decimal is one number. Chosen
-    here, since the formula is silent: CE is divided by the count of all supervised tokens, eps is 1 unit of the last digit
-    (with a small eps one zero among the numbers outweighs all else), means as in the released code. Digits are then
+    here, since the formula is silent: CE is divided by the count of all supervised tokens, eps is 1 unit of the last
+    digit (with a small eps one zero among the numbers outweighs all else), means as in the released code. Digits are then
     pulled up against other digits only: nothing pulls a digit up against a word.
 
     Args:
