@@ -39,8 +39,8 @@ class NTIL(NumberLoss):
 
     `preset="paper"` is the formula: CE on the other tokens + lam * aux with lam 1, a decimal is one number. Chosen
     here, since the formula is silent: CE is divided by the count of all supervised tokens, eps is 1 unit of the last
-    digit (with a small eps one zero among the numbers outweighs all else), means as in the released code. Digits are then
-    pulled up against other digits only: nothing pulls a digit up against a word.
+    digit (with a small eps one zero among the numbers outweighs all else), means as in the released code. Digits are
+    then pulled up against other digits only: nothing pulls a digit up against a word.
 
     Args:
         vocab: the digits.
