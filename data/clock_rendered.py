@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +34,23 @@ FEATURES = Features(
 )
 
 
-def load(split: str, *, rows: int, size: int = 48, difficulty: Difficulty = "plain", seed: int = 0) -> Dataset:
+def load(
+    split: str,
+    *,
+    rows: int,
+    size: int = 48,
+    difficulty: Difficulty = "plain",
+    seed: int = 0,
+    backgrounds: Path | None = None,
+) -> Dataset:
     """`rows` rendered clocks of `size` x `size` pixels.
 
+    Args:
+        backgrounds: a folder of photographs; half of the `rich` clocks then hang in front of a piece of one. The same
+            folder gives the same pictures everywhere.
+
     Raises:
-        ValueError: unknown split or difficulty, or a size or a number of rows below 1.
+        ValueError: unknown split or difficulty, a size or a number of rows below 1, a folder without photographs.
     """
     if split not in SPLITS:
         raise ValueError(f"rendered clocks have the splits {sorted(SPLITS)}, not {split!r}")
@@ -45,8 +58,11 @@ def load(split: str, *, rows: int, size: int = 48, difficulty: Difficulty = "pla
         raise ValueError(f"task.difficulty must be 'plain' or 'rich', got {difficulty!r}")
     if rows < 1 or size < 16:
         raise ValueError(f"rendered clocks need rows >= 1 and size >= 16, got rows={rows}, size={size}")
+    photos = _photos(backgrounds) if backgrounds else []
     key = {"split": split, "rows": rows, "size": size, "difficulty": difficulty, "seed": seed}
-    render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed)
+    if photos:
+        key["photos"] = [(photo.name, photo.stat().st_size) for photo in photos]
+    render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed, photos=photos)
 
     def build() -> Dataset:
         index = Dataset.from_dict({"index": list(range(rows))})
@@ -61,16 +77,25 @@ def load(split: str, *, rows: int, size: int = 48, difficulty: Difficulty = "pla
     return cached_dataset(f"clock-{difficulty}-{split}", key, [Path(__file__)], build)
 
 
+def _photos(folder: Path) -> list[Path]:
+    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not photos:
+        raise ValueError(f"task.backgrounds={folder}: no .jpg or .png there")
+    return photos
+
+
 def level_of(minute: int) -> int:
     """How fine a minute is to read: multiples of 30, of 15, of 5, the rest."""
     return next((level for level, step in enumerate((30, 15, 5)) if minute % step == 0), 3)
 
 
-def _row(row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int) -> dict[str, Any]:
+def _row(
+    row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int, photos: Sequence[Path] = ()
+) -> dict[str, Any]:
     # The split is part of the seed, so that no two splits share a picture.
     rng = np.random.default_rng([seed, SPLITS[split], row["index"]])
     hour, minute = int(rng.integers(1, 13)), int(rng.integers(0, 60))
-    picture = render_clock(hour, minute, rng, size=size, difficulty=difficulty)
+    picture = render_clock(hour, minute, rng, size=size, difficulty=difficulty, photos=photos)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
     name = f"{difficulty}-{split}-{seed}-{row['index']}"
@@ -79,10 +104,20 @@ def _row(row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, 
 
 
 def render_clock(
-    hour: int, minute: int, rng: np.random.Generator, *, size: int, difficulty: Difficulty
+    hour: int,
+    minute: int,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    difficulty: Difficulty,
+    photos: Sequence[Path] = (),
 ) -> PILImage.Image:
     """One clock showing hour:minute, drawn larger and reduced."""
-    drawn = (_plain if difficulty == "plain" else _rich)(hour, minute, rng, size * (SUPERSAMPLE if size <= 96 else 2))
+    side = size * (SUPERSAMPLE if size <= 96 else 2)
+    if difficulty == "plain":
+        drawn = _plain(hour, minute, rng, side)
+    else:
+        drawn = _rich(hour, minute, rng, side, photos)
     return drawn.resize((size, size), PILImage.Resampling.BOX)
 
 
@@ -119,8 +154,8 @@ def _plain(hour: int, minute: int, rng: np.random.Generator, side: int) -> PILIm
     return image
 
 
-def _rich(hour: int, minute: int, rng: np.random.Generator, side: int) -> PILImage.Image:
-    canvas = _background(rng, side)
+def _rich(hour: int, minute: int, rng: np.random.Generator, side: int, photos: Sequence[Path]) -> PILImage.Image:
+    canvas = _photo(rng, side, photos) if photos and rng.random() < 0.5 else _background(rng, side)
     face = PILImage.new("RGBA", (side, side), (0, 0, 0, 0))
     draw = ImageDraw.Draw(face)
     centre = (side / 2, side / 2)
@@ -141,6 +176,15 @@ def _rich(hour: int, minute: int, rng: np.random.Generator, side: int) -> PILIma
     if rng.random() < 0.4:
         canvas = canvas.filter(ImageFilter.GaussianBlur(side / 400 * rng.uniform(0.5, 2.5)))
     return canvas
+
+
+def _photo(rng: np.random.Generator, side: int, photos: Sequence[Path]) -> PILImage.Image:
+    """A square piece of one of the photographs, at least half of its shorter side."""
+    with PILImage.open(photos[int(rng.integers(len(photos)))]) as photo:
+        image = photo.convert("RGB")
+    edge = round(min(image.size) * rng.uniform(0.5, 1.0))
+    x, y = (int(rng.integers(0, length - edge + 1)) for length in image.size)
+    return image.resize((side, side), PILImage.Resampling.BILINEAR, box=(x, y, x + edge, y + edge))
 
 
 def _background(rng: np.random.Generator, side: int) -> PILImage.Image:

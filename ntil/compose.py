@@ -6,12 +6,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -34,11 +35,12 @@ def train(words: list[str]) -> int:
     sweep = Sweep()
 
     def job(config: DictConfig) -> None:
-        sweep.run(plain(config))
+        # Reported here: Hydra would stop the sweep at the first job that can't be run, and print more than is helpful.
+        sweep.refused += reported(lambda: sweep.run(plain(config))) != 0
 
     sys.argv = ["ntil train", *words]
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
-    code = reported(main)
+    code = reported(main, words) or 2 * bool(sweep.refused)
     if sweep.failed:
         print(f"\n{len(sweep.failed)} of {len(sweep.failed) + len(sweep.done)} runs failed:", file=sys.stderr)
         for folder, error in sweep.failed:
@@ -53,25 +55,29 @@ def train(words: list[str]) -> int:
 
 def compose(words: Iterable[str]) -> dict[str, Any]:
     """The plain config that `ntil train` with these overrides would run."""
-    register()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = plain(hydra.compose("config", overrides=list(words)))
+    config = _compose(list(words))
     check(config)
     return config
 
 
-def reported(act: Callable[[], Any]) -> int:
+def _compose(words: list[str]) -> dict[str, Any]:
+    register()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return plain(hydra.compose("config", overrides=words))
+
+
+def reported(act: Callable[[], Any], words: Iterable[str] = ()) -> int:
     """Run it; an error of the user's making becomes one line on stderr and exit code 2."""
     try:
         return act() or 0
     except ConfigError as error:
         print(f"ntil: {error}", file=sys.stderr)
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"ntil: {explain(error)}", file=sys.stderr)
+        print(f"ntil: {explain(error, words)}", file=sys.stderr)
     return 2
 
 
-def explain(error: BaseException) -> str:
+def explain(error: BaseException, words: Iterable[str] = ()) -> str:
     """Hydra's message in one line, with the nearest valid name where it is about a name."""
     chain = [error]
     while chain[-1].__cause__ is not None:
@@ -81,21 +87,29 @@ def explain(error: BaseException) -> str:
     if choice:
         group, name = choice[1], choice[2]
         return f"{group}={name}: no such config{nearest(name, (p.stem for p in (CONF / group).glob('*.yaml')))}"
-    group_typo = re.search(r"Could not override '([\w/]+)'", text)
+    group_typo = re.search(r"Could not override '([\w/.]+)'", text)
     key = re.search(r"Key '([^']+)' (?:not in|is not in struct)", text)
     if group_typo or key:
         full = re.search(r"full_key: (\S+)", text)
         shown = full[1] if full else (group_typo or key)[1]  # type: ignore[index]
-        return f"no key {shown!r}{nearest(shown.rpartition('.')[2], _siblings(shown))}"
+        return f"no key {shown!r}{nearest(shown, _siblings(shown, words))}"
     kind = "cannot compose" if isinstance(error, ConfigCompositionException) else "bad config"
     return f"{kind}: {' '.join(str(chain[-1]).split())}"
 
 
-def _siblings(key: str) -> list[str]:
-    """Names that stand where `key` was meant to stand."""
-    node: Any = RunConfig()
-    for part in key.split(".")[:-1]:
-        node = getattr(node, part, None)
-    if node is None or isinstance(node, dict):
-        return ["name", "target"]
-    return [f.name for f in fields(node)]
+def _siblings(key: str, words: Iterable[str]) -> list[str]:
+    """Full names of the keys that stand where `key` was meant to stand, in the config these words choose."""
+    choices = [w for w in words if re.fullmatch(r"\w+=[\w/]+", w) and (CONF / w.partition("=")[0]).is_dir()]
+    node: Any = _composed(choices) or _composed([]) or asdict(RunConfig())
+    parent, dot, _ = key.rpartition(".")
+    for part in parent.split(".") if parent else ():
+        node = node.get(part) if isinstance(node, dict) else None
+    return [f"{parent}{dot}{name}" for name in node] if isinstance(node, dict) else list(asdict(RunConfig()))
+
+
+def _composed(words: list[str]) -> dict[str, Any] | None:
+    GlobalHydra.instance().clear()
+    try:
+        return _compose(words)
+    except (HydraException, OmegaConfBaseException):
+        return None

@@ -16,11 +16,15 @@ from ntil.runs import RunFolder
 
 
 class Sweep:
-    """The runs of one call of `ntil train`, one after the other; what failed is kept for the end."""
+    """The runs of one call of `ntil train`, one after the other; what failed is kept for the end.
+
+    `refused` counts the jobs whose config can't be run at all.
+    """
 
     def __init__(self) -> None:
         self.done: list[Path] = []
         self.failed: list[tuple[Path, str]] = []
+        self.refused = 0
 
     def run(self, config: dict[str, Any]) -> None:
         """Check, freeze and run one job; skip it when its metrics are there.

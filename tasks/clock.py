@@ -44,6 +44,7 @@ class Clock(Task):
     Args:
         source: `rendered`, or `photos` read from the CSV file `labels` (test split only).
         difficulty, size, rows, seed: of the renderer; `rows` maps a split to how many.
+        backgrounds: a folder of photographs to hang `rich` clocks in front of.
         labels: the labels CSV, see `data.clock_photos`.
         question: the prompt.
     """
@@ -59,6 +60,7 @@ class Clock(Task):
         rows: dict[str, int] | None = None,
         labels: str | None = None,
         seed: int = 0,
+        backgrounds: str | None = None,
         question: str = "What time is it?",
     ) -> None:
         if source not in ("rendered", "photos"):
@@ -66,6 +68,7 @@ class Clock(Task):
         if source == "photos" and not labels:
             raise ValueError("task.source=photos needs task.labels=<a CSV file with image, hour, minute>")
         self.source, self.difficulty, self.size, self.seed = source, difficulty, size, seed
+        self.backgrounds = Path(backgrounds) if backgrounds else None
         self.counts, self.labels, self.question = rows or {}, labels, question
 
     def rows(self, split: str) -> Dataset:
@@ -73,8 +76,14 @@ class Clock(Task):
             return clock_photos.load(Path(str(self.labels)), split)
         if split not in self.counts:
             raise ValueError(f"task.rows has no count for the split {split!r}; set task.rows.{split}=...")
-        count = self.counts[split]
-        return clock_rendered.load(split, rows=count, size=self.size, difficulty=self.difficulty, seed=self.seed)
+        return clock_rendered.load(
+            split,
+            rows=self.counts[split],
+            size=self.size,
+            difficulty=self.difficulty,
+            seed=self.seed,
+            backgrounds=self.backgrounds,
+        )
 
     def prompt(self, row: Row) -> str:
         return self.question
