@@ -114,10 +114,7 @@ def render_clock(
 ) -> PILImage.Image:
     """One clock showing hour:minute, drawn larger and reduced."""
     side = size * (SUPERSAMPLE if size <= 96 else 2)
-    if difficulty == "plain":
-        drawn = _plain(hour, minute, rng, side)
-    else:
-        drawn = _rich(hour, minute, rng, side, photos)
+    drawn = _plain(hour, minute, rng, side) if difficulty == "plain" else _rich(hour, minute, rng, side, photos)
     return drawn.resize((size, size), PILImage.Resampling.BOX)
 
 

@@ -1,0 +1,99 @@
+"""The command line as a user has it: a sweep with a broken job, skipping, reports, interrupt and resume."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SMALL = [
+    "task.rows={train:128,validation:16,test:24}",
+    "curriculum=none",
+    "optim.batch_size=8",
+    "optim.warmup=2",
+    "evaluation.every=0",
+    "tracker=none",
+    "log_every=2",
+    "engine.threads=1",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("e2e")
+
+
+def ntil(place: Path, *words: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "NTIL_CACHE": str(place / "cache"), "WANDB_MODE": "offline"}
+    command = [sys.executable, "-m", "ntil.cli", *words]
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=400)
+
+
+def test_a_sweep_survives_a_broken_job_and_skips_what_is_done(place):
+    words = ["train", "-m", *SMALL, "engine=local", "optim.steps=6", "loss=ce,ntil", "runs=sweep"]
+    first = ntil(place, *words, "model.attn_implementation=sdpa,nonsense")
+    assert first.returncode == 1, first.stderr
+    assert "2 of 4 runs failed" in first.stderr
+    assert first.stderr.count("nonsense") >= 2
+    done = sorted(place.glob("sweep/**/metrics.json"))
+    assert len(done) == 2
+    for file in done:
+        assert json.loads(file.read_text())["examples"] == 24
+        history = [json.loads(line) for line in (file.parent / "history.jsonl").read_text().splitlines()]
+        assert all(record["loss"] > 0 for record in history if "loss" in record)
+        assert len((file.parent / "predictions.jsonl").read_text().splitlines()) == 24
+    again = ntil(place, *words)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("done before, skipped") == 2
+    report = ntil(place, "report", "runs=sweep")
+    assert report.returncode == 0, report.stderr
+    assert list(place.glob("sweep/**/curves.png"))
+    assert list(place.glob("sweep/**/predictions.png"))
+
+
+def test_eval_again_on_another_split(place):
+    run = next(place.glob("sweep/**/metrics.json")).parent
+    shown = ntil(place, "eval", f"run={run}", "evaluation.split=validation")
+    assert shown.returncode == 0, shown.stderr
+    assert "parse_failure_rate" in shown.stdout
+    assert len(list(run.glob("evaluations/*/predictions.jsonl"))) == 1
+    assert ntil(place, "eval", f"run={place / 'cache'}").returncode == 2
+
+
+@pytest.mark.slow
+def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(place):
+    words = ["train", *SMALL, "loss=ntil", "optim.steps=60", "save_every=20", "engine=zero2"]
+    whole = ntil(place, *words, "runs=whole")
+    assert whole.returncode == 0, whole.stderr
+    environment = {**os.environ, "NTIL_CACHE": str(place / "cache")}
+    child = subprocess.Popen([sys.executable, "-m", "ntil.cli", *words, "runs=cut"], cwd=place, env=environment)
+    deadline = time.monotonic() + 300
+    while not _reached(place / "cut", 10):
+        assert time.monotonic() < deadline and child.poll() is None
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=120) == 130
+    assert not list(place.glob("cut/**/metrics.json"))
+    assert list(place.glob("cut/**/COMPLETE"))
+    again = ntil(place, *words, "runs=cut")
+    assert again.returncode == 0, again.stderr
+    assert "resumed from checkpoint-" in again.stdout
+    one, two = (load_file(next(place.glob(f"{runs}/**/model/model.safetensors"))) for runs in ("whole", "cut"))
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+    steps = [json.loads(r)["step"] for r in next(place.glob("cut/**/history.jsonl")).read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def _reached(runs: Path, step: int) -> bool:
+    for file in runs.glob("**/history.jsonl"):
+        lines = file.read_text().splitlines()
+        return bool(lines) and json.loads(lines[-1])["step"] >= step
+    return False

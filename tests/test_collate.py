@@ -1,0 +1,81 @@
+"""Batches: labels are the answer, supervised logits are the full logits, batched generation is single generation."""
+
+import pytest
+import torch
+
+from ntil.compose import compose
+from ntil.evaluate import generate, records, teacher_forced
+from ntil.session import Session
+from ntil.train.trainer import SupervisedHead
+
+WORDS = ["model=llava_nano", "task=clock", "loss=ntil", "task.rows={train:12,validation:4,test:10}"]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("NTIL_CACHE", str(tmp_path_factory.mktemp("cache")))
+    torch.manual_seed(0)
+    session = Session.build(compose(WORDS))
+    model = session.family.load().eval()
+    yield session, model, session.task.rows("train"), session.task.rows("test")
+    patch.undo()
+
+
+def test_labels_are_the_answer_and_its_end(parts):
+    session, _, rows, _ = parts
+    batch = session.collator([rows[i] for i in range(12)])
+    tokenizer = session.family.tokenizer
+    texts = tokenizer.decode(batch["targets"]).split(tokenizer.eos_token)
+    assert [t.strip() for t in texts[:-1]] == [session.task.answer(rows[i]) for i in range(12)]
+    assert texts[-1] == ""
+    # The token after each supervised position is its target.
+    assert torch.equal(batch["input_ids"].reshape(-1)[batch["positions"] + 1], batch["targets"])
+    assert batch["samples"] == 12
+    assert batch["spans"].is_digit.sum() == 12 * 4
+
+
+def test_supervised_logits_are_the_full_logits_there(parts):
+    session, model, rows, _ = parts
+    batch = session.collator([rows[i] for i in range(5)])
+    inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
+    positions, _ = inputs.pop("positions"), inputs.pop("targets")
+    head = SupervisedHead(model)
+    with torch.no_grad():
+        full = model(**inputs).logits
+        picked = head.logits(model, inputs, positions)
+    assert picked.shape == (len(positions), full.shape[-1])
+    torch.testing.assert_close(picked, full.reshape(-1, full.shape[-1])[positions], atol=1e-5, rtol=0)
+
+
+def test_batched_generation_is_single_generation(parts):
+    session, model, _, rows = parts
+    batch = [rows[i] for i in range(10)]
+    assert generate(model, session.collator, batch) == [generate(model, session.collator, [r])[0] for r in batch]
+
+
+def test_records_do_not_depend_on_the_batch_size(parts):
+    session, model, _, rows = parts
+    whole = list(records(model, session.collator, rows, 10))
+    assert whole == list(records(model, session.collator, rows, 3))
+    assert [r["id"] for r in whole] == rows["id"]
+
+
+def test_teacher_forced_cross_entropy_is_the_full_one(parts):
+    session, model, _, rows = parts
+    found = teacher_forced(SupervisedHead(model), model, session.collator, session.loss, rows, 4)["ce"]
+    batch = session.collator([rows[i] for i in range(10)])
+    labels = torch.full_like(batch["input_ids"], -100)
+    labels.view(-1)[batch["positions"] + 1] = batch["targets"]
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "pixel_values")}
+    with torch.no_grad():
+        assert found == pytest.approx(model(**inputs, labels=labels).loss.item(), abs=1e-5)
+
+
+def test_a_row_that_does_not_fit_is_named(parts):
+    session, _, rows, _ = parts
+    from ntil.collate import Collator
+
+    short = Collator(session.family, session.task, session.vocab, "decimal", max_length=10)
+    with pytest.raises(ValueError, match=rf"row {rows[0]['id']}: \d+ tokens, more than max_length=10"):
+        short([rows[0]])

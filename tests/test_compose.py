@@ -1,0 +1,74 @@
+"""Composing, typing and identity of configs; mistakes end in one line with the nearest valid name."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ntil.compose import compose, explain, register
+from ntil.config import ConfigError, config_hash, run_folder
+
+
+def explained(*words: str) -> str:
+    with pytest.raises(Exception) as error:
+        compose(words)
+    return str(error.value) if isinstance(error.value, ConfigError) else explain(error.value, words)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("loss=ntill", "did you mean 'ntil'?"),
+        ("lost=ce", "did you mean 'loss'?"),
+        ("optim.step=3", "did you mean 'optim.steps'?"),
+        ("loss.lamm=3", "did you mean 'loss.lam'?"),
+        ("task.difficult=rich", "did you mean 'task.difficulty'?"),
+        ("model.vison=3", "did you mean 'model.vision'?"),
+        ("optim.steps=many", "optim.steps"),
+        ("optim.steps=0", "optim.steps must be at least 1"),
+        ("engine.zero=4", "engine.zero"),
+        ("+loss.gamma=1", "loss.gamma"),
+        ("curriculum.stages=[{until:0.5,max:0},{until:0.2,max:1}]", "must rise"),
+    ],
+)
+def test_mistakes(word, message):
+    text = explained(word)
+    assert message in text
+    assert "\n" not in text
+
+
+def test_the_demo_differs_between_losses_in_the_loss_only():
+    configs = [compose(["experiment=demo", f"loss={loss}"]) for loss in ("ce", "emd", "ntil")]
+    assert configs[0]["name"] == "demo"
+    assert configs[0]["curriculum"]["stages"]
+    for config in configs:
+        config.pop("loss")
+    assert configs[0] == configs[1] == configs[2]
+
+
+def test_identity_ignores_where_and_how_to_watch():
+    base = compose([])
+    assert config_hash(base) == config_hash(compose(["runs=/elsewhere", "tracker=none", "save_every=7", "seed=5"]))
+    assert config_hash(base) != config_hash(compose(["optim.lr=0.002"]))
+    folder = run_folder(compose(["runs=r", "name=n", "loss=ce", "seed=5"]))
+    assert folder.parts[:5] == ("r", "n", "clock", "llava_nano", "ce")
+    assert folder.name.startswith("seed5-")
+
+
+def test_every_config_of_every_group_composes():
+    from ntil.compose import CONF
+
+    register()
+    for group in ("loss", "engine", "optim", "tracker", "curriculum", "model"):
+        for file in sorted((CONF / group).glob("*.yaml")):
+            compose([f"{group}={file.stem}"])
+
+
+def test_help_needs_nothing_heavy():
+    code = (
+        "import sys; from ntil.cli import main; main(['--help']);"
+        "print({'torch', 'hydra', 'transformers'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "ntil train" in shown
+    assert shown.endswith("set()\n")
