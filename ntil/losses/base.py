@@ -104,6 +104,9 @@ class NumberLoss(nn.Module):
         digit_ids = torch.tensor(vocab.digit_ids if vocab else [], dtype=torch.long)
         self.register_buffer("digit_ids", digit_ids, persistent=False)
 
+    def at_draw(self, number: int) -> None:
+        """Called before the `number`-th micro-batch of a run: noise must not depend on where a run was resumed."""
+
     def terms(self, seen: Seen) -> dict[str, Term]:
         """The named terms of this loss, switched-off ones with weight 0, so that the log has them."""
         return {}

@@ -101,6 +101,9 @@ class NTIL(NumberLoss):
         self.temperature, self.noise, self.eps, self.seed = temperature, noise, eps, seed
         self.draws = torch.zeros((), dtype=torch.int64)
 
+    def at_draw(self, number: int) -> None:
+        self.draws.fill_(number)
+
     def position_weight(self, spans: NumberSpans) -> Tensor:
         # 1.2 ** 100 is 8e7: beyond that the weight of a run's first digit stays, so that float32 does not overflow.
         exponent = (spans.length - spans.place - 1).clamp(0, 100)

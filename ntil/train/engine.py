@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from ntil.config import EngineConfig, RunConfig
@@ -35,7 +36,7 @@ def training_arguments(run: RunConfig, folder: Path) -> TrainingArguments:
         ddp_backend="gloo" if engine.device == "cpu" else None,
         use_cpu=engine.device == "cpu",
         dataloader_num_workers=engine.workers,
-        dataloader_pin_memory=engine.device != "cpu",
+        dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         label_names=[],
         logging_steps=run.log_every,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer
 
-from ntil.losses.base import NumberLoss
+from ntil.losses.base import LossOutput, NumberLoss
 
 
 class SupervisedHead:
@@ -67,17 +67,47 @@ class NumberTrainer(Trainer):
         self._sampler, self._validate = sampler, validate
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
+        self._micro = 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._sampler
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._micro = 0
+        several = self.args.world_size > 1
+        self.number_loss.gather = self._over_ranks if several else None
+        if self.number_loss.rescale and len(batches) > 1:
+            assert isinstance(counts, Tensor)
+            whole = self._whole_step(batches, counts)
+            self.number_loss.gather = lambda own: whole
+        return batches, counts
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
-        """[tokens, samples] of the whole optimizer step, over accumulation and ranks."""
-        counts = [[float(b["targets"].numel()), float(b["samples"])] for b in batch_samples]
-        total = torch.tensor(counts, dtype=torch.float32, device=device).reshape(-1, 2).sum(0)
-        if self.args.world_size > 1:
-            total = self.accelerator.gather(total[None]).sum(0)
-        return total
+        """[tokens, samples, digits, numbers] of the whole optimizer step, over accumulation and ranks."""
+        return self._over_ranks(torch.tensor([_counts(b) for b in batch_samples], device=device).reshape(-1, 4).sum(0))
+
+    def _over_ranks(self, own: Tensor) -> Tensor:
+        return self.accelerator.reduce(own, "sum") if self.args.world_size > 1 else own
+
+    @torch.no_grad()
+    def _whole_step(self, batches: list[Any], counts: Tensor) -> Tensor:
+        """[CE, aux] of all micro-batches and ranks of this step.
+
+        A rescaled loss multiplies its terms with CE / aux of the whole step, which no micro-batch knows when its own
+        backward runs. So the forward runs twice under accumulation, and only there.
+        """
+        whole = torch.zeros(2, device=self.args.device)
+        self.number_loss.gather = None
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            for batch in batches:
+                output = self._loss(self.model_wrapped, self._prepare_inputs(batch), counts)[0]
+                whole += torch.stack([output.components[name].float() for name in ("ce", "aux")])
+        self._micro = 0
+        return self._over_ranks(whole)
 
     def compute_loss(
         self,
@@ -87,17 +117,30 @@ class NumberTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         assert isinstance(num_items_in_batch, Tensor)
-        inputs = dict(inputs)
-        positions, targets, spans = (inputs.pop(k) for k in ("positions", "targets", "spans"))
-        inputs.pop("samples")
-        logits = self.head.logits(model, inputs, positions)
-        spans = spans.to(logits.device) if spans is not None else None
-        tokens, samples = num_items_in_batch[0], num_items_in_batch[1]
-        output = self.number_loss(logits, targets, spans, num_tokens=tokens, num_samples=samples)
+        output, logits = self._loss(model, inputs, num_items_in_batch)
         self._add(output.components)
         # Ranks' gradients are averaged; ours must be summed, because every term is divided by the global count.
         loss = output.total * self.accelerator.num_processes
         return (loss, logits) if return_outputs else loss
+
+    def _loss(self, model: torch.nn.Module, inputs: dict[str, Any], counts: Tensor) -> tuple[LossOutput, Tensor]:
+        inputs = {k: v for k, v in inputs.items() if k != "samples"}
+        positions, targets, spans = (inputs.pop(k) for k in ("positions", "targets", "spans"))
+        logits = self.head.logits(model, inputs, positions)
+        spans = spans.to(logits.device) if spans is not None else None
+        self.number_loss.at_draw(self.state.global_step * self.args.gradient_accumulation_steps + self._micro)
+        self._micro += 1
+        tokens, samples, digits, numbers = counts
+        output = self.number_loss(
+            logits,
+            targets,
+            spans,
+            num_tokens=tokens,
+            num_samples=samples,
+            num_digits=digits.clamp(min=1),
+            num_numbers=numbers.clamp(min=1),
+        )
+        return output, logits
 
     def _add(self, components: dict[str, Tensor]) -> None:
         for name, value in components.items():
@@ -118,3 +161,10 @@ class NumberTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def _counts(batch: dict[str, Any]) -> list[float]:
+    """Tokens, samples, digits and numbers of a micro-batch."""
+    spans = batch["spans"]
+    numbers = (0, 0) if spans is None else (int(spans.is_digit.sum()), int(spans.is_number.sum()))
+    return [float(n) for n in (batch["targets"].numel(), batch["samples"], *numbers)]
