@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from transformers.utils import logging as hf_logging
 
 from ntil.config import ConfigError, config_hash, nearest, plain
 from ntil.evaluate import evaluate_to, records
@@ -31,6 +32,7 @@ def evaluate(words: list[str]) -> int:
     done = [run for run in find(root) if run.done]
     if not done:
         raise ConfigError(f"{root}: no finished run there (a run is finished when it has metrics.json)")
+    hf_logging.disable_progress_bar()
     for run in done:
         config = overridden(run.config(), plain(given))
         folder, metrics = evaluate_run(run, config)
