@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from tasks.base import Task
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 
 
-def curves(histories: dict[str, list[dict[str, Any]]], file: Path) -> None:
+def curves(histories: dict[str, list[dict[str, Any]]], metric: str, file: Path) -> None:
     """Cross-entropy in training, and the validation split's cross-entropy and headline metric, over steps."""
     panels = (
         ("loss/ce", "training cross-entropy (nats per token)"),
         ("eval_ce", "validation cross-entropy (nats per token)"),
-        ("eval_exact", "validation exact accuracy"),
+        (f"eval_{metric}", f"validation {metric.replace('_', ' ')}"),
     )
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     for axis, (key, title) in zip(axes, panels, strict=True):
@@ -44,14 +43,16 @@ def curves(histories: dict[str, list[dict[str, Any]]], file: Path) -> None:
 
 
 def predictions(task: Task, split: str, files: dict[str, Path], file: Path, examples: int = 8) -> None:
-    """The same test rows under every run, drawn by the task: one line of pictures per run."""
+    """The same test rows under every run, drawn by the task: one line of pictures per run.
+
+    Half of them are the first rows on which the runs' texts differ, the others the first of all.
+    """
     rows = task.rows(split)
+    chosen = _telling(list(files.values()), examples)
     tiles: list[tuple[str, list[Image.Image]]] = []
     for name, source in files.items():
-        records = islice(read_jsonl(source), examples)
-        tiles.append(
-            (name, [task.draw(row, task.parse(rec["text"], row)) for rec, row in zip(records, rows, strict=False)])
-        )
+        texts = {i: record["text"] for i, record in enumerate(read_jsonl(source)) if i in chosen}
+        tiles.append((name, [task.draw(rows[i], task.parse(texts[i], rows[i])) for i in chosen]))
     width, height = tiles[0][1][0].size
     margin = 120
     sheet = Image.new("RGB", (margin + width * len(tiles[0][1]), height * len(tiles)), "white")
@@ -61,3 +62,15 @@ def predictions(task: Task, split: str, files: dict[str, Path], file: Path, exam
         for column, picture in enumerate(pictures):
             sheet.paste(picture, (margin + column * width, line * height))
     sheet.save(file)
+
+
+def _telling(files: list[Path], examples: int) -> list[int]:
+    """Row numbers, rising: the first on which the texts differ, filled up with the first of all."""
+    differ: list[int] = []
+    count = 0
+    for records in zip(*map(read_jsonl, files), strict=False):
+        if len(differ) < examples // 2 and len({record["text"] for record in records}) > 1:
+            differ.append(count)
+        count += 1
+    others = [i for i in range(count) if i not in differ]
+    return sorted([*differ, *others[: examples - len(differ)]])

@@ -46,7 +46,8 @@ def report(root: Path, runs: Sequence[RunFolder]) -> None:
     if extra:
         print_rows("again, on other data", extra)
     (folder / "table.md").write_text(markdown(table) + ("\n" + markdown(extra) if extra else ""))
-    figures.curves({label(run): run.read_history() for run in runs}, folder / "curves.png")
+    histories = {label(run): run.read_history() for run in runs}
+    figures.curves(histories, _task(runs[0]).metric, folder / "curves.png")
     done = [run for run in runs if run.done]
     if done:
         pictures = {label(run): run.predictions for run in done}

@@ -120,7 +120,12 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
         return {**scores, **forced}
 
     title = f"{config['loss']['name']} seed {settings.seed}"
-    callbacks = [History(run.history), guard, Progress(title), Checkpoints(settings.keep_checkpoints)]
+    callbacks = [
+        History(run.history),
+        guard,
+        Progress(title, session.task.metric),
+        Checkpoints(settings.keep_checkpoints),
+    ]
     model = session.family.load()
     parameters = sum(p.numel() for p in model.parameters())
     trainer = NumberTrainer(

@@ -85,8 +85,8 @@ class Guard(TrainerCallback):
 class Progress(TrainerCallback):
     """One bar per run with ETA, the loss and the last validation beside it."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self, title: str, metric: str) -> None:
+        self.title, self.metric = title, metric
         self.bar: tqdm[Any] | None = None
         self.shown: dict[str, str] = {}
 
@@ -105,7 +105,7 @@ class Progress(TrainerCallback):
     ) -> None:
         if self.bar is None or not logs:
             return
-        known = {"loss/ce": "ce", "loss/aux": "aux", "eval_exact": "val exact"}
+        known = {"loss/ce": "ce", "loss/aux": "aux", f"eval_{self.metric}": f"val {self.metric}"}
         self.shown |= {short: f"{logs[name]:.3f}" for name, short in known.items() if name in logs}
         self.bar.set_postfix(self.shown, refresh=False)
 
