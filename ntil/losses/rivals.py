@@ -138,7 +138,7 @@ class EMO(NumberLoss):
     normalised output embeddings e. It costs a third product with the output matrix beside cross-entropy's three.
 
     Args:
-        vocab: not used; taken so that every loss is built alike.
+        vocab: not looked at; needed only where `spans` are not given, to tell samples apart as every loss does.
         embeddings: output embeddings [V, H] (`model.get_output_embeddings().weight`), or a function that returns them
             (needed where they move or are gathered). No gradient flows into them here. The authors keep the pre-trained
             ones; the live ones are used here when the model's own tensor is given.

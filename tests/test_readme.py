@@ -1,0 +1,26 @@
+"""The README's Python runs as it stands, and its `ntil train` lines compose."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ntil.compose import compose
+from ntil.config import config_hash
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+LINES = re.findall(r"^ntil train (.*?)(?:\s+#.*)?$", README, re.MULTILINE)
+
+
+def test_python_blocks_run():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_train_lines_compose(line):
+    words = [word.partition(",")[0] for word in shlex.split(line) if "=" in word]
+    assert config_hash(compose(words))
