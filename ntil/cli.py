@@ -13,6 +13,7 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil train -m loss=ce,emd,ntil seed=0,1                     a sweep: one child process per job, done ones skipped
   ntil train ... --cfg job                                    print the composed config and stop
   ntil eval run=<folder> [task.source=photos ...]             evaluate a finished run (or all below a folder) again
+  ntil show task=clock loss=ntil [row=0 split=train]          one example, token by token, as the loss sees it
   ntil report runs=<folder>                                   table, learning curves and predictions of all runs in it
 
 Config groups: model, task, loss, curriculum, engine, optim, tracker, experiment; their choices: `ntil train --help`.
@@ -63,7 +64,19 @@ def _report(words: list[str]) -> int:
     return reported(lambda: report(words))
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": _train, "eval": _eval, "report": _report}
+def _show(words: list[str]) -> int:
+    from ntil.compose import reported
+    from ntil.show import show
+
+    return reported(lambda: show(words), words)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "eval": _eval,
+    "report": _report,
+    "show": _show,
+}
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
