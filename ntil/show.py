@@ -32,9 +32,8 @@ def show(words: list[str]) -> int:
     encoded = session.collator.encode(row, session.task.answer(row))
     console = Console()
     console.print(f"row      {escape(str(row['id']))}")
-    console.print(
-        f"prompt   {escape(repr(session.task.prompt(row)))}, {len(encoded.prompt_ids)} tokens with the picture's"
-    )
+    prompt = escape(repr(session.task.prompt(row)))
+    console.print(f"prompt   {prompt}, {len(encoded.prompt_ids)} tokens with the picture's")
     console.print(f"answer   {escape(repr(session.task.answer(row)))}")
     console.print(token_table(session, batch))
     spans: NumberSpans = batch["spans"]
@@ -59,5 +58,5 @@ def token_table(session: Session, batch: dict[str, Any]) -> Table:
             places = (int(spans.place[i]) + 1, int(spans.length[i]))
             seen = [str(int(spans.digit[i])), f"{spans.value[number]:g}", *map(str, places), f"{weight[i]:.3g}"]
         text = session.family.tokenizer.convert_ids_to_tokens(token)
-        table.add_row(escape(text), str(token), *seen)
+        table.add_row(escape(str(text)), str(token), *seen)
     return table
