@@ -1,6 +1,6 @@
 """The released NTIL algorithm as the straight Python loop that it is there: a reading of it, and its cost.
 
-Written from the description of what that code computes (arXiv 2505.13077, github xfey/NTIL), one token and one `.item()`
+Written from the description of what that code computes (arXiv 2505.13077, github xfey/NTIL): one token and one item()
 at a time; `tests/losses/test_golden.py` holds it to the same golden values as `ntil.NTIL`. Only benchmarks use it.
 """
 

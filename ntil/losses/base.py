@@ -151,6 +151,51 @@ class NumberLoss(nn.Module):
         Raises:
             ValueError: shapes that do not fit.
         """
+        given = (num_tokens, num_samples, num_digits, num_numbers)
+        ce, terms = self._means(logits, labels, spans, shift, given)
+        if not terms:
+            return LossOutput(ce, {"ce": ce.detach()})
+        return self._join(ce, terms)
+
+    def gradient_norms(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        spans: NumberSpans | None = None,
+        *,
+        num_tokens: Tensor | float | None = None,
+        num_samples: Tensor | float | None = None,
+        num_digits: Tensor | float | None = None,
+        num_numbers: Tensor | float | None = None,
+    ) -> dict[str, Tensor]:
+        """Norm of the gradient on the logits of every weighted part of the total, detached: who pulls how hard.
+
+        Costs one backward through the loss (not the model) per part. Arguments as of `forward`.
+        """
+        leaf = logits.detach().requires_grad_()
+        with torch.enable_grad():
+            ce, terms = self._means(leaf, labels, spans, False, (num_tokens, num_samples, num_digits, num_numbers))
+            aux = sum((weight * mean for mean, weight in terms.values()), torch.zeros_like(ce))
+            factor = self.factor(ce.detach(), aux.detach())
+            parts = {"ce": self.ce_weight * ce, **{n: factor * weight * mean for n, (mean, weight) in terms.items()}}
+            return {name: self._gradient_norm(part, leaf) for name, part in parts.items()}
+
+    @staticmethod
+    def _gradient_norm(part: Tensor, leaf: Tensor) -> Tensor:
+        if not part.requires_grad:
+            return torch.zeros_like(part)
+        gradient = torch.autograd.grad(part, leaf, retain_graph=True, allow_unused=True)[0]
+        return torch.zeros_like(part) if gradient is None else gradient.float().norm()
+
+    def _means(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        spans: NumberSpans | None,
+        shift: bool,
+        given: tuple[Tensor | float | None, ...],
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, float]]]:
+        """Mean cross-entropy, and mean and weight of every term."""
         logits, labels = _aligned(logits, labels, shift)
         has_terms = type(self).terms is not NumberLoss.terms
         if has_terms and spans is None:
@@ -159,19 +204,18 @@ class NumberLoss(nn.Module):
         if spans is not None and spans.digit.shape != labels.shape:
             raise ValueError(f"spans of {spans.digit.numel()} positions do not fit {labels.numel()} labels")
         logits = logits if logits.dtype == torch.float64 else logits.float()
+        num_tokens, num_samples, num_digits, num_numbers = given
         tokens = _count(num_tokens, labels != IGNORE)
         ce = self.token_loss(logits, labels, spans) / tokens
         if spans is None or not has_terms:
-            return LossOutput(ce, {"ce": ce.detach()})
+            return ce, {}
         samples = spans.samples if num_samples is None else num_samples
         counts = Counts(tokens, samples, _count(num_digits, spans.is_digit), _count(num_numbers, spans.is_number))
         # Positions without a digit are blanked: whatever stands there (-inf too) must not reach a gradient as 0 * inf.
         digit_logits = logits.index_select(-1, self.digit_ids)
         digit_logits = torch.where(spans.is_digit[:, None], digit_logits, 0.0)
         terms = self.terms(Seen(logits, labels, digit_logits, spans))
-        return self._join(
-            ce, {n: (self._reduce(t, labels, spans, counts).to(ce.dtype), t.weight) for n, t in terms.items()}
-        )
+        return ce, {n: (self._reduce(t, labels, spans, counts).to(ce.dtype), t.weight) for n, t in terms.items()}
 
     def _find(self, labels: Tensor) -> NumberSpans:
         if self.vocab is None:

@@ -121,3 +121,19 @@ def test_gradcheck_of_the_differentiable_terms():
     from ntil.losses.costs import expected_distance
 
     assert torch.autograd.gradcheck(lambda x: expected_distance(x, spans.digit)[spans.is_digit], digits)
+
+
+def test_gradient_norms_are_those_of_the_weighted_parts():
+    loss = NTIL(VOCAB, noise=0.0)
+    logits = torch.randn(7, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([3, 5, 1, 11, 2, 13, -100])
+    norms = loss.gradient_norms(logits, labels)
+    assert norms.keys() == {"ce", "digit", "relative", "magnitude"}
+    leaf = logits.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(torch.nn.functional.cross_entropy(leaf, labels), leaf)
+    torch.testing.assert_close(norms["ce"], expected.norm())
+    alone = NTIL(VOCAB, noise=0.0, rel=False, mag=False, rescale=False, lam=1.0)
+    total = alone(leaf, labels).total - torch.nn.functional.cross_entropy(leaf, labels)
+    factor = loss(logits, labels).components["factor"]
+    torch.testing.assert_close(norms["digit"], factor * torch.autograd.grad(total, leaf)[0].norm())
+    assert loss.gradient_norms(logits, torch.full_like(labels, 1))["digit"] == 0
