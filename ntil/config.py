@@ -173,7 +173,10 @@ def build(group: str, spec: dict[str, Any], **given: Any) -> Any:
     target = locate(spec["target"])
     takes = inspect.signature(target).parameters
     arguments = {k: v for k, v in spec.items() if k not in ("name", "target")}
-    return target(**{k: v for k, v in given.items() if k in takes}, **arguments)
+    passed = {k: v for k, v in given.items() if k in takes}
+    for key in passed.keys() & arguments.keys():
+        raise ConfigError(f"{group}.{key} follows from the model and can't be set; try model.{key}=...")
+    return target(**passed, **arguments)
 
 
 def check_keys(group: str, spec: dict[str, Any], given: Iterable[str] = ()) -> None:

@@ -22,16 +22,16 @@ from tasks.base import Row
 @torch.no_grad()
 def generate(model: Any, collator: Collator, rows: list[Row]) -> list[str]:
     """Greedy answers of a batch of rows, cut at the end token."""
-    tokenizer = collator.family.tokenizer
+    family = collator.family
     inputs = {k: v.to(model.device) for k, v in collator.prompts(rows).items()}
     output = model.generate(
         **inputs,
         max_new_tokens=collator.task.max_new_tokens,
         do_sample=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=family.tokenizer.pad_token_id,
+        eos_token_id=family.end_id,
     )
-    return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [family.decode(ids) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
 
 
 def records(

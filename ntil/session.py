@@ -13,6 +13,7 @@ from ntil.config import ConfigError, build
 from ntil.losses import NumberLoss
 from ntil.models.base import Family
 from ntil.numbers import NumberSpans, NumberVocab
+from tasks import coords
 from tasks.base import Task
 
 
@@ -31,8 +32,9 @@ class Session:
             ConfigError, ValueError: what the config describes can't be built; the message names the key.
         """
         family: Family = build("model", config["model"])
-        task: Task = build("task", config["task"])
-        vocab = NumberVocab.from_tokenizer(family.tokenizer)
+        # Boxes are written as the family was pre-trained to write them, in the frame that it sees.
+        task: Task = build("task", config["task"], coords=coords.format(family.coords).within(family.frame))
+        vocab = family.number_vocab(task.coordinates)
         loss: NumberLoss = build("loss", config["loss"], vocab=vocab)
         return cls(family, task, vocab, loss, Collator(family, task, vocab, loss.number_style))
 

@@ -32,9 +32,12 @@ class Task(ABC):
         metric: the summary's headline figure.
         greater_is_better: which way `metric` is better.
         max_new_tokens: what generation may write at most, in tokens, the end token included.
+        coordinates: the answer's numbers are coordinates written with `coords` (some models have tokens of their own
+            for them).
     """
 
     metric: ClassVar[str]
+    coordinates: ClassVar[bool] = False
     greater_is_better: ClassVar[bool] = True
     max_new_tokens: int = 32
     tolerance: Tolerance | None = None

@@ -8,8 +8,10 @@
 | `loc` | `<loc0034><loc0012><loc0890><loc0567>` (y before x) | 1023 |
 
 A coordinate v in a picture of w pixels is written as round(v / w * steps), so both edges are exact and any other value
-comes back within half a step. Polygons are the same with any number of points from 3 up; `qwen` uses its quad tokens.
-Several shapes follow one another, with `; ` between them (nothing in `qwen`). No shape at all is the word `none`.
+comes back within half a step. Some models see a picture in a larger frame (padded to a square): `Coords.within` writes
+and reads fractions of that frame, while boxes stay in pixels of the picture. Polygons are the same with any number of
+points from 3 up; `qwen` uses its quad tokens. Several shapes follow one another, with `; ` between them (nothing in
+`qwen`). No shape at all is the word `none`.
 
 Reading is strict: exactly what writing could have written, with blanks allowed around it. The lenient reading takes
 numbers in the format's own scale wherever they stand, and never guesses another scale from their size.
@@ -20,9 +22,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Size = tuple[int, int]  # width, height
+Frame = tuple[float, float, float, float]  # width and height of what a model sees; left and top of the picture in it
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 Polygon = tuple[Point, ...]
@@ -31,9 +34,14 @@ NONE = "none"
 LONGEST = 20_000  # characters: the longest text that is read at all, so that no reading takes long
 
 
+def unframed(size: Size) -> Frame:
+    """The picture is all that the model sees."""
+    return (*size, 0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Coords:
-    """One format. The patterns match a whole shape (`shape`) and a number within it (`number`)."""
+    """One format. The patterns match a number within a shape: `number` strictly, `loose` anywhere in a text."""
 
     name: str
     steps: int
@@ -45,6 +53,11 @@ class Coords:
     polygon_form: Callable[[list[str]], str]
     separator: str = "; "
     y_first: bool = False
+    frame: Callable[[Size], Frame] = unframed
+
+    def within(self, frame: Callable[[Size], Frame]) -> Coords:
+        """The same format for a model that sees pictures in a frame of its own."""
+        return replace(self, frame=frame)
 
     def box(self, box: Sequence[float], size: Size) -> str:
         """A box in pixels as text. What lies outside the picture is moved to its edge."""
@@ -104,8 +117,10 @@ class Coords:
 
     def _write(self, points: Sequence[Sequence[float]], size: Size) -> list[str]:
         values = []
+        wide, high, left, top = self.frame(size)
         for x, y in points:
-            steps = [round(min(max(v / side, 0.0), 1.0) * self.steps) for v, side in zip((x, y), size, strict=True)]
+            inside = (min(max(x, 0.0), size[0]) + left) / wide, (min(max(y, 0.0), size[1]) + top) / high
+            steps = [round(v * self.steps) for v in inside]
             values += steps[::-1] if self.y_first else steps
         return [self.write(v) for v in values]
 
@@ -139,7 +154,8 @@ class Coords:
         pairs = list(zip(values[::2], values[1::2], strict=False))
         if self.y_first:
             pairs = [(x, y) for y, x in pairs]
-        return [(x / self.steps * size[0], y / self.steps * size[1]) for x, y in pairs]
+        wide, high, left, top = self.frame(size)
+        return [(x / self.steps * wide - left, y / self.steps * high - top) for x, y in pairs]
 
 
 def corners(box: Sequence[float]) -> Polygon:

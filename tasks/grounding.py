@@ -52,6 +52,7 @@ class Grounding(Task):
     """
 
     metric = "acc_0.5"
+    coordinates = True
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ntil.numbers import NumberVocab
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,17 @@ class Family(ABC):
     """A family is built from its config in `conf/model` and prepares inputs at once; weights come with `load`.
 
     Attributes:
-        parts: name of a part (`vision`, `projector`, `language`) -> prefix of its parameters.
-        coords: name of the coordinate format the family was pre-trained on, see design.md.
+        parts: name of a part (`vision`, `projector`, `language`) -> prefix of its parameters. A parameter belongs to
+            the part with the longest prefix that fits, and to `language` where none does (an untied `lm_head`).
+        coords: name of the coordinate format the family was pre-trained on, see tasks/coords.py.
         tokenizer: pad and end tokens are set.
+        image_token: the token that stands for one patch of a picture; None where the family reads text only.
     """
 
     parts: ClassVar[dict[str, str]] = {}
     coords: str = "int1000"
     tokenizer: PreTrainedTokenizerBase
+    image_token: str | None = None
 
     @abstractmethod
     def template(self, prompt: str, has_image: bool) -> str:
@@ -54,6 +60,34 @@ class Family(ABC):
         """Image inputs, and the text that `<image>` expands to."""
         raise ValueError(f"{type(self).__name__} reads text only; take a task without pictures")
 
+    def frame(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """What the model sees of a picture of (width, height): its width and height, and where the picture's left and
+        top lie in it, all in pixels of the picture. Coordinates are fractions of it; here the picture itself."""
+        return (*size, 0.0, 0.0)
+
+    def number_vocab(self, coordinates: bool) -> NumberVocab:
+        """The ids that are numbers in the answers: of coordinates as `coords` writes them, or of plain numbers.
+
+        Raises:
+            ValueError: the tokenizer lacks them.
+        """
+        return NumberVocab.from_tokenizer(self.tokenizer)
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends an answer."""
+        end = self.tokenizer.eos_token_id
+        if not isinstance(end, int):
+            raise ValueError(f"{type(self).__name__}: the tokenizer has no end token")
+        return end
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Generated ids as text, up to the end token. Special tokens stay: some formats write boxes with them."""
+        kept = list(ids)
+        if self.end_id in kept:
+            kept = kept[: kept.index(self.end_id)]
+        return str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
+
     def answer_text(self, answer: str) -> str:
         """What follows the templated prompt: the answer as the family writes it, with the end token."""
         return f" {answer}{self.tokenizer.eos_token}"
@@ -66,9 +100,12 @@ class Family(ABC):
         """One example.
 
         Raises:
-            ValueError: the tokenizer merges prompt and answer, so that the answer's tokens can't be told apart.
+            ValueError: the tokenizer merges prompt and answer, so that the answer's tokens can't be told apart; or the
+                prompt itself holds the image token.
         """
         features, expansion = ({}, "") if image is None else self.picture(image)
+        if self.image_token is not None and self.image_token in f"{prompt}{answer}":
+            raise ValueError(f"the task's text holds {self.image_token!r}, which stands for the picture")
         prompt_ids, answer_ids = self._ids(self.template(prompt, image is not None), expansion, answer)
         return Encoded(list(prompt_ids), list(answer_ids), features)
 
@@ -77,11 +114,11 @@ class Family(ABC):
         self.tokenizer.save_pretrained(folder)
 
     def _ids(self, text: str, expansion: str, answer: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        prompt_ids = self._tokenize(text.replace("<image>", expansion, 1) if expansion else text)
+        text = text.replace("<image>", expansion, 1) if expansion else text
+        prompt_ids = self._tokenize(text)
         if answer is None:
             return prompt_ids, ()
-        full = text.replace("<image>", expansion, 1) if expansion else text
-        every = self._tokenize(full + self.answer_text(answer))
+        every = self._tokenize(text + self.answer_text(answer))
         if every[: len(prompt_ids)] != prompt_ids:
             raise ValueError(
                 f"{type(self.tokenizer).__name__} merges the end of the prompt with the answer {answer!r}: "

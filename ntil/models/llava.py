@@ -32,6 +32,7 @@ class Llava(Family):
         checkpoint: hub name or folder, or null for a model from scratch.
         image_size, patch_size: of the vision tower from scratch, in pixels.
         vision, language: `CLIPVisionConfig` and `LlamaConfig` fields of the model from scratch.
+        coords: how boxes are written; LLaVA-1.5 has learnt fractions of the padded square (two decimals, here three).
         dtype: of the weights. attn_implementation: `sdpa`, `eager`, `flash_attention_2`.
     """
 
@@ -48,9 +49,11 @@ class Llava(Family):
         patch_size: int = 14,
         vision: dict[str, Any] | None = None,
         language: dict[str, Any] | None = None,
+        coords: str = "unit",
         dtype: str = "float32",
         attn_implementation: str = "sdpa",
     ) -> None:
+        self.coords = coords
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         if checkpoint is None:
             if not vision or not language:
@@ -67,8 +70,8 @@ class Llava(Family):
             self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
         tower: Any = self.config.vision_config
         self.image_tokens = (tower.image_size // tower.patch_size) ** 2
-        self.image_token = self.tokenizer.convert_ids_to_tokens(self.config.image_token_id)
-        self._fill = tuple(round(255 * mean) for mean in self.image_processor.image_mean)
+        self.image_token = str(self.tokenizer.convert_ids_to_tokens(self.config.image_token_id))
+        self._fill = tuple(int(255 * mean) for mean in self.image_processor.image_mean)
 
     def _nano_config(
         self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]
@@ -98,16 +101,20 @@ class Llava(Family):
 
     def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
         inputs = self.image_processor(images=self._square(image), return_tensors="pt")
-        return {"pixel_values": inputs["pixel_values"].to(self.dtype)}, self.image_token * self.image_tokens
+        return {"pixel_values": inputs["pixel_values"].to(self.dtype)}, str(self.image_token) * self.image_tokens
 
     def _square(self, image: Image.Image) -> Image.Image:
         image = image.convert("RGB")
         if image.width == image.height:
             return image
-        side = max(image.size)
-        canvas = Image.new("RGB", (side, side), self._fill)
-        canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        wide, high, left, top = map(int, self.frame(image.size))
+        canvas = Image.new("RGB", (wide, high), self._fill)
+        canvas.paste(image, (left, top))
         return canvas
+
+    def frame(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        side = max(size)
+        return side, side, (side - size[0]) // 2, (side - size[1]) // 2
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         source = checkpoint or self.checkpoint
