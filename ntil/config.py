@@ -51,6 +51,24 @@ class OptimConfig:
 
 
 @dataclass
+class TuningConfig:
+    """Which parameters move. `freeze`: parts (`vision`, `projector`, `language`) that stay as they were loaded.
+
+    mode `full`: all others move. mode `lora`: adapters of `rank` and `alpha` (null: 2 * rank) in the parts `adapt`, on
+    the linear layers `targets` (null: the family's own); the parts `train` (null: the family's own) move whole.
+    """
+
+    mode: str = "full"
+    freeze: list[str] = field(default_factory=list)
+    rank: int = 16
+    alpha: float | None = None
+    dropout: float = 0.0
+    adapt: list[str] = field(default_factory=lambda: ["language"])
+    targets: list[str] | None = None
+    train: list[str] | None = None
+
+
+@dataclass
 class Stage:
     """Until this share of all steps (0..1), only rows whose curriculum column is at most `max`."""
 
@@ -95,6 +113,7 @@ class RunConfig:
     loss: dict[str, Any] = field(default_factory=dict)
     engine: EngineConfig = field(default_factory=EngineConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
@@ -211,6 +230,13 @@ def _check(run: RunConfig) -> None:
         raise ConfigError(f"engine.device must be auto or cpu, got {engine.device!r}")
     if engine.dtype == "float16" and engine.device == "cpu":
         raise ConfigError("engine.dtype=float16 can't run on engine.device=cpu; take bfloat16 or float32")
+    tuning = run.tuning
+    if tuning.mode not in ("full", "lora"):
+        raise ConfigError(f"tuning.mode must be full or lora, got {tuning.mode!r}")
+    if tuning.rank < 1 or (tuning.alpha is not None and tuning.alpha <= 0):
+        raise ConfigError(f"tuning.rank and tuning.alpha must be above 0, got {tuning.rank} and {tuning.alpha}")
+    if not 0 <= tuning.dropout < 1:
+        raise ConfigError(f"tuning.dropout must lie in [0, 1), got {tuning.dropout}")
     if run.keep_checkpoints < 1:
         raise ConfigError(f"keep_checkpoints must be at least 1, got {run.keep_checkpoints}")
     if run.tracker.kind not in ("wandb", "none"):

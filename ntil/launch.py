@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ntil.config import check_keys, run_folder, typed
+from ntil.config import check_keys, locate, run_folder, typed
 from ntil.interrupt import Interrupt
 from ntil.runs import RunFolder
 
@@ -56,10 +56,13 @@ def check(config: dict[str, Any]) -> None:
     Raises:
         ConfigError: named key, and the remedy.
     """
-    typed(config)
+    run = typed(config)
     given = {"model": (), "task": ("coords",), "loss": ("vocab",)}
     for group, names in given.items():
         check_keys(group, config[group], names)
+    from ntil.tuning import check as check_tuning
+
+    check_tuning(run.tuning, locate(config["model"]["target"]))
 
 
 def spawn(folder: Path) -> int:

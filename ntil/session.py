@@ -13,6 +13,7 @@ from ntil.config import ConfigError, build
 from ntil.losses import NumberLoss
 from ntil.models.base import Family
 from ntil.numbers import NumberSpans, NumberVocab
+from ntil.tuning import is_saved, load_saved
 from tasks import coords
 from tasks.base import Task
 
@@ -65,6 +66,6 @@ def saved_model(session: Session, folder: Path) -> Any:
     Raises:
         ConfigError: the run has saved no model.
     """
-    if not (folder / "config.json").exists():
+    if not is_saved(folder):
         raise ConfigError(f"{folder} holds no model; finish the run first")
-    return session.family.load(folder)
+    return load_saved(session.family, folder)

@@ -126,8 +126,7 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
         Progress(title, session.task.metric),
         Checkpoints(settings.keep_checkpoints),
     ]
-    model = session.family.load()
-    parameters = sum(p.numel() for p in model.parameters())
+    model = _model(run, config, session, arguments.process_index == 0)
     trainer = NumberTrainer(
         model=model,
         eval_dataset=held_out,
@@ -139,7 +138,7 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
         sampler=sampler,
         validate=validate,
     )
-    print(f"{title}: {parameters:,} parameters, {len(rows):,} rows, {share:.0%} of the answer tokens are digits")
+    print(f"{title}: {len(rows):,} rows, {share:.0%} of the answer tokens are digits")
     started = time.perf_counter()
     trainer.remove_callback(PrinterCallback)
     found = complete_checkpoints(run.checkpoints)
@@ -151,6 +150,23 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
     if trainer.is_world_process_zero():
         session.family.save(trainer.accelerator.unwrap_model(trainer.model), run.model)
     return time.perf_counter() - started
+
+
+def _model(run: RunFolder, config: dict[str, Any], session: Any, shows: bool) -> Any:
+    """The model to train, with what moves printed per part."""
+    from rich.console import Console
+
+    from ntil.config import typed
+    from ntil.tuning import save_base, table, tune
+
+    tuning = typed(config).tuning
+    model = session.family.load()
+    if tuning.mode == "lora" and not config["model"].get("checkpoint"):
+        save_base(model, session.family, run.model)
+    model = tune(model, session.family, tuning)
+    if shows:
+        Console().print(table(model, session.family))
+    return model
 
 
 def _test(

@@ -32,18 +32,26 @@ class Encoded:
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
+# The linear layers of Llama's, Gemma's, Qwen2's and Baichuan2's blocks, by the names they share.
+LLAMA_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
 class Family(ABC):
     """A family is built from its config in `conf/model` and prepares inputs at once; weights come with `load`.
 
     Attributes:
         parts: name of a part (`vision`, `projector`, `language`) -> prefix of its parameters. A parameter belongs to
             the part with the longest prefix that fits, and to `language` where none does (an untied `lm_head`).
+        lora_targets: part -> last names of its linear layers that get adapters under `tuning=lora`.
+        lora_trainable: parts trained whole beside the adapters.
         coords: name of the coordinate format the family was pre-trained on, see tasks/coords.py.
         tokenizer: pad and end tokens are set.
         image_token: the token that stands for one patch of a picture; None where the family reads text only.
     """
 
-    parts: ClassVar[dict[str, str]] = {}
+    parts: ClassVar[dict[str, str]] = {"language": ""}
+    lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {"language": LLAMA_LINEAR}
+    lora_trainable: ClassVar[tuple[str, ...]] = ("projector",)
     coords: str = "int1000"
     tokenizer: PreTrainedTokenizerBase
     image_token: str | None = None

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import Family, torch_dtype
+from ntil.models.base import LLAMA_LINEAR, Family, torch_dtype
 
 
 class Llava(Family):
@@ -40,6 +40,10 @@ class Llava(Family):
         "vision": "model.vision_tower",
         "projector": "model.multi_modal_projector",
         "language": "model.language_model",
+    }
+    lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
+        "language": LLAMA_LINEAR,
+        "vision": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
     }
 
     def __init__(
