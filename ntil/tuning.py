@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from rich.table import Table
 from torch import nn
 from transformers import PreTrainedModel
@@ -81,6 +80,8 @@ def tune(model: PreTrainedModel, family: Family, tuning: TuningConfig) -> Any:
     Raises:
         ConfigError: see `check`; or adapters asked for on modules that aren't there.
     """
+    from peft import LoraConfig, get_peft_model
+
     check(tuning, type(family))
     parts = Parts(family)
     if tuning.mode == "full":
@@ -148,6 +149,8 @@ def load_saved(family: Family, folder: Path) -> Any:
     """The model that a run saved in `folder`: whole, or an adapter on its base."""
     if not (folder / "adapter_config.json").exists():
         return family.load(folder)
+    from peft import PeftModel
+
     base = family.load(folder / BASE if (folder / BASE).exists() else None)
     return PeftModel.from_pretrained(base, str(folder))
 
