@@ -7,15 +7,15 @@ Two layouts, told apart by what lies in the folder:
 
 A category that occurs once gives "the dog"; one that occurs 2 to `CROWD` times gives "the largest dog", "the
 smallest", "the leftmost", "the rightmost", "the topmost" and "the lowest", each only where the object leads the next by
-a clear margin, so that a careful person could not choose another. Crowd annotations and objects below 1 % of the
-picture are never meant, but they count when a category's objects are counted.
+a clear margin, so that a careful person could not choose another. Objects below 1 % of the picture are never meant, but
+they count as rivals. Of a category with a crowd annotation (one box around several) nothing is said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from datasets import Dataset
@@ -34,6 +34,7 @@ class Thing(NamedTuple):
     category: str
     box: list[float]
     meant: bool  # may an expression mean it?
+    crowd: bool = False  # one box around several
 
 
 class Photo(NamedTuple):
@@ -71,6 +72,8 @@ def expressions(photo: Photo) -> Iterator[tuple[str, Thing, int]]:
     width, height = photo.size
     for category in sorted({thing.category for thing in photo.things}):
         things = [thing for thing in photo.things if thing.category == category]
+        if any(thing.crowd for thing in things):
+            continue  # who knows which of them is smallest, or leftmost
         if len(things) == 1 and things[0].meant:
             yield f"the {category}", things[0], 0
         elif 2 <= len(things) <= CROWD:
@@ -94,28 +97,43 @@ def _yolo(folder: Path, split: str, tolerance: Tolerance) -> Iterator[Photo]:
     config = next((folder / n for n in ("config.yaml", "data.yaml", "dataset.yaml") if (folder / n).is_file()), None)
     if config is None:
         raise BrokenInput(str(folder), None, "no config.yaml or data.yaml", "give a YOLO folder or task.annotations")
-    described = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    described = _described(config)
     names, place = described.get("names"), described.get(split)
     if not names or not isinstance(place, str):
         splits = [s for s in ("train", "val", "test") if described.get(s)]
-        raise BrokenInput(str(config), split, "no such split, or no names", f"choose of {', '.join(splits) or 'none'}")
-    words = dict(enumerate(names)) if isinstance(names, list) else {int(k): str(v) for k, v in names.items()}
-    pictures = _pictures_folder(folder, str(described.get("path") or "."), place, config)
+        problem = "no such split with one folder of pictures, or no names"
+        raise BrokenInput(str(config), split, problem, f"choose of {', '.join(splits) or 'none'}")
+    words = dict(enumerate(names)) if isinstance(names, list) else names
+    pictures, labels = _folders(folder, str(described.get("path") or "."), place, config)
     for path in sorted(p for p in pictures.iterdir() if p.suffix.lower() in SUFFIXES):
-        labels = folder / place.replace("images", "labels", 1) / f"{path.stem}.txt"
         with tolerance.row():
-            yield _yolo_photo(path, labels, words)
+            yield _yolo_photo(path, labels / f"{path.stem}.txt", words)
 
 
-def _pictures_folder(folder: Path, root: str, place: str, config: Path) -> Path:
-    """Where the split's pictures are: YOLO's path/place, or beside the folder of labels, as in shared exports."""
-    for found in (folder / root / place, folder.parent / place):
-        if found.is_dir() and any(found.iterdir()):
-            return found
-    raise BrokenInput(str(config), "path", f"no pictures at {folder / root / place}", "put the pictures there")
+def _described(config: Path) -> dict[str, Any]:
+    try:
+        described = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BrokenInput(str(config), None, f"is not YAML ({error})", "mend it") from error
+    if not isinstance(described, dict) or not isinstance(described.get("names"), list | dict | None):
+        raise BrokenInput(str(config), None, "does not describe a data set", "write path, train, val and names")
+    return described
 
 
-def _yolo_photo(path: Path, labels: Path, words: dict[int, str]) -> Photo:
+def _folders(folder: Path, root: str, place: str, config: Path) -> tuple[Path, Path]:
+    """The split's pictures - YOLO's path/place, or beside the folder of labels, as in shared exports - and labels."""
+    found = [p for p in (folder / root / place, folder.parent / place) if p.is_dir() and any(p.iterdir())]
+    if not found:
+        raise BrokenInput(str(config), "path", f"no pictures at {folder / root / place}", "put the pictures there")
+    written = "labels".join(place.rsplit("images", 1))
+    labels = next((p for p in (folder / root / written, folder / written) if p.is_dir()), None)
+    if labels is None or written == place:
+        # Without this a wrong path would read as pictures in which there is nothing.
+        raise BrokenInput(str(config), "path", f"no labels at {folder / root / written}", "put labels/ beside images/")
+    return found[0], labels
+
+
+def _yolo_photo(path: Path, labels: Path, words: dict[int, Any]) -> Photo:
     size = check_picture(path, str(path))
     width, height = size
     things = []
@@ -124,7 +142,7 @@ def _yolo_photo(path: Path, labels: Path, words: dict[int, str]) -> Photo:
         where = f"{labels}, line {number}"
         try:
             kind, *values = line.split()
-            category, numbers = words[int(kind)], [float(v) for v in values]
+            category, numbers = str(words[int(kind)]), [float(v) for v in values]
             cx, cy, w, h = numbers if len(numbers) == 4 else _box_of_outline(numbers)
         except (ValueError, KeyError):
             raise BrokenInput(
@@ -156,9 +174,8 @@ def _coco(images: Path, annotations: Path, tolerance: Tolerance) -> Iterator[Pho
                 inside = f"{annotations}, annotation {annotation['id']}"
                 box = checked_box(annotation["bbox"], size, inside, "bbox", xywh=True)
                 area = (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])
-                meant = area >= SMALLEST and not annotation.get("iscrowd")
-                # A crowd is more than one, so its category must never look single: count it as a rival.
-                things.append(Thing(coco.cats[annotation["category_id"]]["name"], box, meant))
+                category, crowd = coco.cats[annotation["category_id"]]["name"], bool(annotation.get("iscrowd"))
+                things.append(Thing(category, box, area >= SMALLEST, crowd))
             yield Photo(images / image["file_name"], size, things)
 
 

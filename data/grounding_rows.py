@@ -7,6 +7,7 @@ a source knows it; a curriculum may schedule it).
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -45,8 +46,9 @@ def checked_box(box: Any, size: tuple[int, int], where: str, field: str = "box",
     """
     form = "[x, y, w, h]" if xywh else "[x1, y1, x2, y2]"
     try:
-        values = [float(v) for v in box]
-    except (TypeError, ValueError):
+        # A CSV field holds a box as JSON.
+        values = [float(v) for v in (json.loads(box) if isinstance(box, str) else box)]
+    except (TypeError, ValueError, RecursionError):
         values = []
     if len(values) != 4 or not all(map(math.isfinite, values)):
         raise BrokenInput(where, field, f"{box!r} is not {form}", f"write a box as {form} in pixels")

@@ -45,6 +45,21 @@ def check_bytes(content: bytes, where: str, field: str = "image") -> tuple[int, 
         raise BrokenInput(where, field, f"the stored picture is broken ({error})", "export the row again") from error
 
 
+def given_picture(value: Any, folder: Path, where: str, field: str) -> tuple[dict[str, Any], tuple[int, int]]:
+    """What a table gives as a picture - a path (from `folder`), or a struct with its bytes - as stored, and its size.
+
+    Raises:
+        BrokenInput: neither of them, or a picture that can't be used.
+    """
+    if isinstance(value, dict) and value.get("bytes"):
+        return {"bytes": value["bytes"], "path": None}, check_bytes(value["bytes"], where, field)
+    name = value.get("path") if isinstance(value, dict) else value
+    if not isinstance(name, str) or not name.strip():
+        raise BrokenInput(where, field, f"{name!r} is neither a path nor stored bytes", "give the picture's path")
+    path = folder / Path(name).expanduser()
+    return stored(path), check_picture(path, where, field)
+
+
 def stored(path: Path) -> dict[str, Any]:
     """How a `datasets.Image` column refers to a file without copying it."""
     return {"path": str(path.resolve()), "bytes": None}

@@ -52,7 +52,7 @@ def load(folder: Path, split_by: str, splits: list[str], images: Path | None, to
     for split in splits:
         for number, ref in enumerate(refs):
             if ref["split"] == split:
-                _add_sentences(table, ref, number, coco, images, f"{folder / f'refs({split_by}).p'}, entry {number}")
+                _add_sentences(table, ref, coco, images, f"{folder / f'refs({split_by}).p'}, entry {number}")
     return table.dataset()
 
 
@@ -91,30 +91,44 @@ def _refs(path: Path) -> list[dict[str, Any]]:
     return refs
 
 
-def _add_sentences(table: Table, ref: dict[str, Any], number: int, coco: COCO, images: Path, where: str) -> None:
+def _add_sentences(table: Table, ref: dict[str, Any], coco: COCO, images: Path, where: str) -> None:
     with table.tolerance.row():
-        if ref["ann_id"] not in coco.anns or ref["image_id"] not in coco.imgs:
-            problem = f"{ref['ann_id']} of image {ref['image_id']} isn't in instances.json"
+        image, annotation = coco.imgs.get(ref["image_id"]), coco.anns.get(ref["ann_id"])
+        if image is None or annotation is None or annotation.get("image_id") != ref["image_id"]:
+            problem = f"instances.json has no annotation {ref['ann_id']} of an image {ref['image_id']}"
             raise BrokenInput(where, "ann_id", problem, "take both files from the same release")
-        image = coco.imgs[ref["image_id"]]
         path = images / image["file_name"]
         size = check_picture(path, where)
         if size != (image["width"], image["height"]):
             problem = f"{path} is {size[0]} x {size[1]}, instances.json says {image['width']} x {image['height']}"
             raise BrokenInput(where, "image", problem, "use COCO's own pictures, not resized ones")
-        box = checked_box(coco.anns[ref["ann_id"]]["bbox"], size, where, "bbox", xywh=True)
+        box = checked_box(annotation.get("bbox"), size, where, "bbox", xywh=True)
         for place, sentence in enumerate(ref["sentences"]):
-            text = str(sentence.get("sent") or sentence.get("raw") or "").strip()
-            if not text:
-                raise BrokenInput(where, f"sentences[{place}]", "has no text", "drop the sentence")
-            row = {
-                "id": f"{ref['ref_id']}-{sentence.get('sent_id', place)}",
-                "image": stored(path),
-                "width": size[0],
-                "height": size[1],
-                "expression": text,
-                "box": box,
-                "split": str(ref["split"]),
-                "level": 0,
-            }
-            table.add(f"{where}, sentence {place}", row)
+            with table.tolerance.row():
+                _add_sentence(table, ref, sentence, place, path, size, box, where)
+
+
+def _add_sentence(
+    table: Table,
+    ref: dict[str, Any],
+    sentence: dict[str, Any],
+    place: int,
+    path: Path,
+    size: tuple[int, int],
+    box: list[float],
+    where: str,
+) -> None:
+    text = str(sentence.get("sent") or sentence.get("raw") or "").strip()
+    if not text:
+        raise BrokenInput(where, f"sentences[{place}]", "has no text", "drop the sentence")
+    row = {
+        "id": f"{ref['ref_id']}-{sentence.get('sent_id', place)}",
+        "image": stored(path),
+        "width": size[0],
+        "height": size[1],
+        "expression": text,
+        "box": box,
+        "split": str(ref["split"]),
+        "level": 0,
+    }
+    table.add(f"{where}, sentence {place}", row)

@@ -14,6 +14,8 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil train ... --cfg job                                    print the composed config and stop
   ntil eval run=<folder> [task.source=photos ...]             evaluate a finished run (or all below a folder) again
   ntil show task=clock loss=ntil [row=0 split=train]          one example, token by token, as the loss sees it
+  ntil data check task=...  [splits=train,test]               read every row of a source as training would
+  ntil data show task=... [split=train n=16 out=sheet.png]    some rows with their answers drawn, on one sheet
   ntil report runs=<folder>                                   table, learning curves and predictions of all runs in it
 
 Config groups: model, task, loss, curriculum, engine, optim, tracker, experiment; their choices: `ntil train --help`.
@@ -71,11 +73,19 @@ def _show(words: list[str]) -> int:
     return reported(lambda: show(words), words)
 
 
+def _data(words: list[str]) -> int:
+    from ntil.compose import reported
+    from ntil.data_commands import main as data
+
+    return reported(lambda: data(words), words)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "report": _report,
     "show": _show,
+    "data": _data,
 }
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from datasets import Dataset
 from PIL import Image, ImageDraw, ImageFont
@@ -34,12 +35,14 @@ class Task(ABC):
         max_new_tokens: what generation may write at most, in tokens, the end token included.
         coordinates: the answer's numbers are coordinates written with `coords` (some models have tokens of their own
             for them).
+        split_names: what `rows` can be asked for.
     """
 
-    metric: ClassVar[str]
-    coordinates: ClassVar[bool] = False
-    greater_is_better: ClassVar[bool] = True
+    metric: str
+    coordinates: bool = False
+    greater_is_better: bool = True
     max_new_tokens: int = 32
+    split_names: tuple[str, ...] = ("train", "validation", "test")
     tolerance: Tolerance | None = None
 
     @property
@@ -102,7 +105,7 @@ class Task(ABC):
         """The row's picture with truth and prediction; here as a caption of both texts."""
         shown = prediction.reason if isinstance(prediction, ParseFailure) else str(prediction)
         right = not isinstance(prediction, ParseFailure) and prediction == self.parse(self.answer(row), row)
-        picture = row.get("image") or Image.new("RGB", (192, 96), "white")
+        picture = row.get("image") or _written(self.prompt(row))
         return captioned(picture, f"true {self.answer(row)}", f"read {shown}", right)
 
     def record(self, text: str, row: Row) -> Row:
@@ -120,6 +123,14 @@ class Task(ABC):
         }
 
 
+def _written(text: str) -> Image.Image:
+    """The text on white, for rows without a picture."""
+    lines = [line for part in text.splitlines() for line in textwrap.wrap(part, 26)][:10]
+    canvas = Image.new("RGB", (192, 192), "white")
+    ImageDraw.Draw(canvas).multiline_text((4, 4), "\n".join(lines), fill="black", font=ImageFont.load_default(size=14))
+    return canvas
+
+
 def captioned(picture: Image.Image, first: str, second: str, right: bool, side: int = 192) -> Image.Image:
     """The picture in a `side`-wide square over two lines of text, the second green when right and red when not."""
     canvas = Image.new("RGB", (side, side + 40), "white")
@@ -127,7 +138,8 @@ def captioned(picture: Image.Image, first: str, second: str, right: bool, side: 
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     shown = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
     canvas.paste(shown, ((side - size[0]) // 2, (side - size[1]) // 2))
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
-    draw.text((6, side + 2), first[:28], fill="black", font=font)
-    draw.text((6, side + 20), second[:28], fill=(0, 120, 40) if right else (190, 20, 20), font=font)
+    draw, colour = ImageDraw.Draw(canvas), (0, 120, 40) if right else (190, 20, 20)
+    for text, top, fill in ((first, side + 2, (0, 0, 0)), (second, side + 20, colour)):
+        size_of_text = max(8, min(15, int(15 * (side - 8) / max(1.0, ImageFont.load_default(size=15).getlength(text)))))
+        draw.text((6, top), text, fill=fill, font=ImageFont.load_default(size=size_of_text))
     return canvas

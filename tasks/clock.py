@@ -7,7 +7,8 @@ Metrics (means over all examples; an answer that can't be read costs the largest
 * `deviation`: |minutes| between the two times the short way round the 720-minute circle, 0..360; failure 360.
 * `deviation_unwrapped`: the plain difference of hour * 60 + minute with 12 as 0 o'clock, 0..719; failure 719. The paper
   (arXiv 2505.13077, table of the clock task) doesn't say which of the two it reports.
-* `hour`, `minute`: each right alone.
+* `hour`, `minute`: each right alone; `minute_within_1`: the minute at most 1 off on its circle of 60, as the official
+  evaluation of "It's About Time" reports minutes.
 * `parse_failure_rate`; and every metric once more as `lenient_*`, for the first time found anywhere in the text.
 """
 
@@ -20,6 +21,7 @@ from typing import Literal, NamedTuple
 from datasets import Dataset
 
 from data import clock_photos, clock_rendered
+from data.broken import OnError, Tolerance
 from tasks.base import ParseFailure, Row, Scores, Task
 
 DIAL = 720
@@ -46,6 +48,8 @@ class Clock(Task):
         difficulty, size, rows, seed: of the renderer; `rows` maps a split to how many.
         backgrounds: a folder of photographs to hang `rich` clocks in front of.
         labels: the labels CSV, see `data.clock_photos`.
+        images: the folder of its photographs; null: beside the CSV.
+        on_error: what to do with a broken row of the CSV.
         question: the prompt.
     """
 
@@ -62,6 +66,8 @@ class Clock(Task):
         seed: int = 0,
         backgrounds: str | None = None,
         question: str = "What time is it?",
+        images: str | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         if source not in ("rendered", "photos"):
             raise ValueError(f"task.source must be 'rendered' or 'photos', got {source!r}")
@@ -70,10 +76,12 @@ class Clock(Task):
         self.source, self.difficulty, self.size, self.seed = source, difficulty, size, seed
         self.backgrounds = Path(backgrounds) if backgrounds else None
         self.counts, self.labels, self.question = rows or {}, labels, question
+        self.images, self.tolerance = Path(images) if images else None, Tolerance(on_error)
+        self.split_names = ("test",) if source == "photos" else tuple(self.counts)
 
     def rows(self, split: str) -> Dataset:
         if self.source == "photos":
-            return clock_photos.load(Path(str(self.labels)), split)
+            return clock_photos.load(Path(str(self.labels)), split, self.images, self.tolerance)
         if split not in self.counts:
             raise ValueError(f"task.rows has no count for the split {split!r}; set task.rows.{split}=...")
         return clock_rendered.load(
@@ -100,13 +108,17 @@ class Clock(Task):
         return _time(_LENIENT.search(text), hours=24)
 
     def score(self, prediction: Time | ParseFailure, row: Row) -> Scores:
-        names = ("exact", "within_1", "deviation", "deviation_unwrapped", "hour", "minute")
+        names = ("exact", "within_1", "deviation", "deviation_unwrapped", "hour", "minute", "minute_within_1")
         if isinstance(prediction, ParseFailure):
-            return dict(zip(names, (0.0, 0.0, DIAL / 2, DIAL - 1.0, 0.0, 0.0), strict=True))
+            return dict(zip(names, (0.0, 0.0, DIAL / 2, DIAL - 1.0, 0.0, 0.0, 0.0), strict=True))
         true = Time(row["hour"], row["minute"])
         apart = abs(prediction.minutes - true.minutes)
         around = min(apart, DIAL - apart)
-        right = (apart == 0, around <= 1, around, apart, prediction.hour == true.hour, prediction.minute == true.minute)
+        minutes = abs(prediction.minute - true.minute)
+        right = (
+            *(apart == 0, around <= 1, around, apart, prediction.hour == true.hour),
+            *(minutes == 0, min(minutes, 60 - minutes) <= 1),
+        )
         return dict(zip(names, map(float, right), strict=True))
 
 

@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw
 
 from data import category_boxes, grounding_export, grounding_rendered, refer
 from data.broken import OnError, Tolerance
+from data.table_files import matching
 from tasks import coords as formats
 from tasks.base import ParseFailure, Row, Scores, Task, captioned
 from tasks.coords import Box, Coords
@@ -60,9 +61,9 @@ class Grounding(Task):
         folder: str | None = None,
         split_by: str = "unc",
         images: str | None = None,
-        annotations: dict[str, str] | None = None,
-        files: dict[str, str] | None = None,
-        columns: dict[str, str] | None = None,
+        annotations: dict[str, str | None] | None = None,
+        files: dict[str, str | None] | None = None,
+        columns: dict[str, str | None] | None = None,
         box_format: grounding_export.BoxFormat | None = None,
         splits: dict[str, str] | None = None,
         rows: dict[str, int] | None = None,
@@ -78,18 +79,20 @@ class Grounding(Task):
             raise ValueError(f"task.source must be refer, export, categories or rendered, got {source!r}")
         if source in ("refer", "categories") and not folder:
             raise ValueError(f"task.source={source} needs task.folder=<the folder of the release>")
-        if source == "export" and not files:
+        self.annotations, self.files, self.columns = _given(annotations), _given(files), _given(columns)
+        if source == "export" and not self.files:
             raise ValueError("task.source=export needs task.files.<split>=<a .parquet, .json or .jsonl file>")
         if box_format not in (None, "xywh", "xyxy"):
             raise ValueError(f"task.box_format must be xywh or xyxy, got {box_format!r}")
         if "{expression}" not in question:
             raise ValueError(f"task.question must hold {{expression}}, got {question!r}")
         self.source, self.folder, self.split_by = source, Path(folder or "."), split_by
-        self.images, self.annotations = Path(images) if images else None, annotations or {}
-        self.files, self.columns, self.box_format = files or {}, columns or {}, box_format
+        self.images, self.box_format = Path(images) if images else None, box_format
         self.splits, self.counts, self.size, self.seed = splits or {}, rows or {}, size, seed
         self.difficulty, self.coords, self.question = difficulty, coords, question
         self.tolerance, self.max_new_tokens = Tolerance(on_error), max_new_tokens
+        of_source = {"export": self.files, "categories": self.annotations, "rendered": self.counts}
+        self.split_names = tuple(of_source.get(source, ())) or Task.split_names
 
     def rows(self, split: str) -> Dataset:
         assert self.tolerance is not None
@@ -97,7 +100,9 @@ class Grounding(Task):
         if self.source == "refer":
             return refer.load(self.folder, self.split_by, own.split("+"), self.images, self.tolerance)
         if self.source == "export":
-            files = _matches(self.files, split)
+            if split not in self.files:
+                raise ValueError(f"task.files has no file for the split {split!r}; set task.files.{split}=...")
+            files = matching(self.files[split], f"task.files.{split}")
             return grounding_export.load(files, own, self.columns, self.box_format, self.images, self.tolerance)
         if self.source == "categories":
             annotations = self.annotations.get(split)
@@ -167,11 +172,5 @@ def enlarged(picture: Image.Image, side: int = 384) -> tuple[Image.Image, float]
     return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC), scale
 
 
-def _matches(files: dict[str, str], split: str) -> list[Path]:
-    if split not in files:
-        raise ValueError(f"task.files has no file for the split {split!r}; set task.files.{split}=...")
-    path = Path(files[split])
-    found = sorted(path.parent.glob(path.name)) if any(c in path.name for c in "*?[") else [path]
-    if not found:
-        raise ValueError(f"task.files.{split}: nothing matches {path}")
-    return found
+def _given(keys: dict[str, str | None] | None) -> dict[str, str]:
+    return {key: value for key, value in (keys or {}).items() if value is not None}

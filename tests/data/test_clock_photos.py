@@ -36,7 +36,7 @@ def table(folder: Path, *lines: str) -> Path:
         (("image,hour,minute", "a.png,25,4"), "25:4 is no time"),
         (("image,hour,minute", "a.png,3,60"), "3:60 is no time"),
         (("image,hour,minute", "a.png,three,4"), "hour"),
-        (("image,hour,minute",), "no "),
+        (("image,hour,minute",), "the split is empty"),
     ],
 )
 def test_broken_tables(tmp_path, lines, message):

@@ -1,0 +1,113 @@
+"""Tables as files: .parquet, .jsonl, .json (a list of objects), .csv and .tsv, row by row with the place of each."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from data.broken import BrokenInput
+
+Located = tuple[str, dict[str, Any]]  # "file, line 3" and the row
+
+
+def read_table(path: Path) -> Iterator[Located]:
+    """The rows of a file and where each stands: lines count from 1, rows of parquet and .json from 0.
+
+    Raises:
+        BrokenInput: missing or unreadable, with the line where there are lines.
+    """
+    if not path.is_file():
+        raise BrokenInput(str(path), None, "there is no such file", "correct the path")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        kind = path.suffix or "a file without suffix"
+        raise BrokenInput(str(path), None, f"can't read {kind}", f"use one of {', '.join(READERS)}")
+    try:
+        yield from reader(path)
+    except UnicodeDecodeError as error:
+        raise BrokenInput(str(path), None, f"is not UTF-8 ({error})", "save it as UTF-8") from error
+
+
+def matching(pattern: str, key: str) -> list[Path]:
+    """The file of that path, or all that match it as a glob.
+
+    Raises:
+        BrokenInput: none; the message names the key that gave the pattern.
+    """
+    path = Path(pattern).expanduser()
+    if not any(c in path.name for c in "*?["):
+        return [path]
+    found = sorted(path.parent.glob(path.name))
+    if not found:
+        raise BrokenInput(str(path), None, "no file matches", f"correct {key}")
+    return found
+
+
+def _parquet(path: Path) -> Iterator[Located]:
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=64):
+                for row in batch.to_pylist():
+                    yield f"{path}, row {number}", row
+                    number += 1
+    except (pyarrow.ArrowException, OSError) as error:
+        raise BrokenInput(str(path), None, f"no whole parquet file ({error})", "fetch the file again") from error
+
+
+def _jsonl(path: Path) -> Iterator[Located]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                where = f"{path}, line {number}"
+                yield where, _json(line, where, dict)
+
+
+def _json_list(path: Path) -> Iterator[Located]:
+    for number, row in enumerate(_json(path.read_text(encoding="utf-8"), str(path), list)):
+        where = f"{path}, row {number}"
+        if not isinstance(row, dict):
+            raise BrokenInput(where, None, "is not an object", "write a list of objects")
+        yield where, row
+
+
+def _separated(delimiter: str) -> Callable[[Path], Iterator[Located]]:
+    def read(path: Path) -> Iterator[Located]:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            try:
+                for row in reader:
+                    where = f"{path}, line {reader.line_num}"
+                    if None in row or None in row.values():
+                        problem = f"has not the {len(reader.fieldnames or [])} fields of the header"
+                        raise BrokenInput(where, None, problem, "put fields that hold the separator in quotes")
+                    yield where, row
+            except csv.Error as error:
+                raise BrokenInput(f"{path}, line {reader.line_num}", None, str(error), "mend the line") from error
+
+    return read
+
+
+def _json(text: str, where: str, kind: type) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BrokenInput(where, None, f"not JSON ({error})", "mend the line or fetch the file again") from error
+    if not isinstance(value, kind):
+        raise BrokenInput(where, None, f"is no {'object' if kind is dict else 'list of objects'}", "see the layout")
+    return value
+
+
+READERS: dict[str, Callable[[Path], Iterator[Located]]] = {
+    ".parquet": _parquet,
+    ".jsonl": _jsonl,
+    ".json": _json_list,
+    ".csv": _separated(","),
+    ".tsv": _separated("\t"),
+}
