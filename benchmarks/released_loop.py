@@ -1,7 +1,9 @@
 """The released NTIL algorithm as the straight Python loop that it is there: a reading of it, and its cost.
 
-Written from the description of what that code computes (arXiv 2505.13077, github xfey/NTIL): one token and one item()
-at a time; `tests/losses/test_golden.py` holds it to the same golden values as `ntil.NTIL`. Only benchmarks use it.
+Written from the description of what that code computes (arXiv 2505.13077, github xfey/NTIL), in float32, one token and
+one item() at a time, and with the logits indexed as often as there: once for the digits of a sample, twice for every
+number, each of which costs a gradient of all its sample's logits. The tests hold it to the golden values, as they do
+`ntil.NTIL`, and `ntil.NTIL` to it on random cases.
 """
 
 from __future__ import annotations
@@ -23,39 +25,45 @@ def released_loop(
     sigma: float = 0.2,
     digit_weight: float = 1.0,
     temperature: float = 0.1,
-) -> tuple[Tensor, Tensor]:
-    """(total, aux) of logits [B, T, V] and labels [B, T], without noise."""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(total, components) of logits [B, T, V] and labels [B, T], without noise."""
     ce = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=IGNORE)
-    samples = [
-        _sample(logits[b], labels[b], digit_ids, alpha, beta, sigma, digit_weight, temperature)
-        for b in range(len(labels))
-    ]
-    aux = sum(samples, ce.new_zeros(())) / len(samples)
-    return ce + lam * (ce / (aux + 1e-10)).detach() * aux, aux
+    samples = [_sample(logits[b], labels[b], digit_ids, sigma, temperature) for b in range(len(labels))]
+    digit, relative, magnitude = (torch.stack(parts).mean() for parts in zip(*samples, strict=True))
+    aux = digit_weight * digit + alpha * relative + beta * magnitude
+    total = ce + lam * (ce / (aux + 1e-10)).detach() * aux
+    return total, {"ce": ce, "aux": aux, "digit": digit, "relative": relative, "magnitude": magnitude}
 
 
-def _sample(
-    logits: Tensor, labels: Tensor, ids: list[int], alpha: float, beta: float, sigma: float, weight: float, tau: float
-) -> Tensor:
-    digits, relative, magnitude = [], [], []
-    for run in _runs(labels, ids):
-        values = torch.arange(10.0, device=logits.device)
-        guess, true = logits.new_zeros(()), 0.0
-        for i, (position, digit) in enumerate(run):
-            z = logits[position, ids]
-            place = len(run) - 1 - i
-            digits.append((1 + sigma) ** place * (torch.softmax(z, -1) * (values - digit).abs()).sum())
-            soft = torch.softmax(z / tau, -1)
-            hard = F.one_hot(torch.tensor(soft.argmax().item(), device=z.device), 10) - soft.detach() + soft
-            guess = guess + (hard * values).sum() * 10.0**place
-            true += digit * 10.0**place
-        large, small = guess.clamp(min=true), guess.clamp(max=true)
-        relative.append((guess - true).abs() / (large + 1))
-        magnitude.append(torch.log((large + 1) / (small + 1)))
-    if not digits:
-        return logits.new_zeros(())
-    means = [torch.stack(part).mean() for part in (digits, relative, magnitude)]
-    return weight * means[0] + alpha * means[1] + beta * means[2]
+def _sample(logits: Tensor, labels: Tensor, ids: list[int], sigma: float, tau: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The digit, the relative and the magnitude term of one sample: logits [T, V], labels [T]."""
+    runs = _runs(labels, ids)
+    if not runs:
+        return (logits.new_zeros(()),) * 3
+    values = torch.arange(10.0, device=logits.device)
+    z = logits[[position for run in runs for position, _ in run]][:, ids]
+    digits = [digit for run in runs for _, digit in run]
+    weights = torch.tensor([(1 + sigma) ** place for run in runs for place in reversed(range(len(run)))])
+    distances = torch.stack([(values - digit).abs() for digit in digits])
+    emd = (torch.softmax(z, -1) * distances).sum(-1) * weights.to(z.device)
+    relative, magnitude = [], []
+    for run in runs:
+        guess, true = _read(logits, run, ids, tau)
+        relative.append((guess - true).abs() / (torch.maximum(guess, true) + 1))
+    for run in runs:
+        guess, true = _read(logits, run, ids, tau)
+        magnitude.append(torch.log((torch.maximum(guess, true) + 1) / (torch.minimum(guess, true) + 1)))
+    return emd.mean(), torch.stack(relative).mean(), torch.stack(magnitude).mean()
+
+
+def _read(logits: Tensor, run: list[tuple[int, int]], ids: list[int], tau: float) -> tuple[Tensor, Tensor]:
+    """The number of a run as predicted, by a straight-through argmax, and as labelled."""
+    z = logits[run[0][0] : run[-1][0] + 1, ids]
+    powers = torch.tensor([10.0**place for place in reversed(range(len(run)))], device=z.device)
+    soft = torch.softmax(z / tau, -1)
+    hard = F.one_hot(soft.argmax(-1), 10) - soft.detach() + soft
+    guess = (hard @ torch.arange(10.0, device=z.device) * powers).sum()
+    return guess, (torch.tensor([digit for _, digit in run], device=z.device) * powers).sum()
 
 
 def _runs(labels: Tensor, ids: list[int]) -> list[list[tuple[int, int]]]:

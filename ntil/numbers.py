@@ -24,6 +24,7 @@ STYLES = ("decimal", "thousands", "released")
 MAX_POWER = 300
 # Exactly rounded, which torch.pow does not promise.
 POWERS_OF_TEN = torch.tensor([float(f"1e{k}") for k in range(MAX_POWER + 1)], dtype=torch.float64)
+_powers_of_ten = {POWERS_OF_TEN.device: POWERS_OF_TEN}
 
 # What an id can be besides a digit, as offsets after the digits in `NumberVocab`'s table.
 POINT, MINUS, JOINED_MINUS, COMMA, MERGED = range(5)
@@ -41,25 +42,27 @@ class NumberVocab:
             always a sign before a digit.
         comma_ids: ids read as a thousands separator by the number style `thousands`.
         merged_ids: ids that hold a digit together with more (`103` in LLaMA-3): numbers that hold one can't be read,
-            and finding one among labels is an error.
+            and finding one among labels is an error (`check`).
         one_place: every digit is a number of its own (PaliGemma's `<loc>` bins stand side by side).
+
+    A single id may stand for a sequence of one, None for an empty one.
 
     Raises:
         ValueError: fewer than two digits, a negative id, or an id with two meanings.
     """
 
     digit_ids: Sequence[int]
-    point_ids: Sequence[int] = ()
-    minus_ids: Sequence[int] = ()
-    joined_minus_ids: Sequence[int] = ()
-    comma_ids: Sequence[int] = ()
-    merged_ids: Sequence[int] = ()
+    point_ids: Sequence[int] | int | None = ()
+    minus_ids: Sequence[int] | int | None = ()
+    joined_minus_ids: Sequence[int] | int | None = ()
+    comma_ids: Sequence[int] | int | None = ()
+    merged_ids: Sequence[int] | int | None = ()
     one_place: bool = False
 
     def __post_init__(self) -> None:
         names = ("digit_ids", "point_ids", "minus_ids", "joined_minus_ids", "comma_ids", "merged_ids")
         for name in names:
-            object.__setattr__(self, name, tuple(int(i) for i in getattr(self, name)))
+            object.__setattr__(self, name, _ids(getattr(self, name)))
         if len(self.digit_ids) < 2:
             raise ValueError(f"NumberVocab needs at least two digit ids in order of value, got {self.digit_ids}")
         every = [i for name in names for i in getattr(self, name)]
@@ -71,8 +74,8 @@ class NumberVocab:
         # One sorted table (id -> meaning) makes one binary search per token of everything asked about it.
         meaning = [range(self.base), *([self.base + k] * len(getattr(self, n)) for k, n in enumerate(names[1:]))]
         ids, order = torch.tensor(every).sort()
-        object.__setattr__(self, "_ids", ids)
-        object.__setattr__(self, "_meanings", torch.tensor([m for group in meaning for m in group])[order])
+        table = (ids, torch.tensor([m for group in meaning for m in group])[order])
+        object.__setattr__(self, "_tables", {ids.device: table})
 
     @property
     def base(self) -> int:
@@ -119,9 +122,34 @@ class NumberVocab:
 
     def meaning(self, ids: Tensor) -> Tensor:
         """Of every id: its digit value (0 .. base-1), base + POINT, MINUS, ..., or -1 for no part of a number."""
-        table, meanings = self._ids.to(ids.device), self._meanings.to(ids.device)  # type: ignore[attr-defined]
+        tables = self._tables  # type: ignore[attr-defined]
+        if ids.device not in tables:
+            # Copied once a device: such a copy makes the host wait.
+            tables[ids.device] = tuple(t.to(ids.device) for t in next(iter(tables.values())))
+        table, meanings = tables[ids.device]
         slot = torch.searchsorted(table, ids.long().contiguous()).clamp(max=table.shape[0] - 1)
         return torch.where(table[slot] == ids, meanings[slot], -1)
+
+    def check(self, labels: Tensor) -> None:
+        """
+        Raises:
+            ValueError: labels hold tokens with several digits, which no loss over digits can read. Looking makes a GPU
+                wait, so `NumberSpans.find` asks labels on the CPU only; elsewhere it is a device-side assertion.
+        """
+        merged = labels[self.meaning(labels) == self.base + MERGED]
+        if merged.numel():
+            raise ValueError(
+                f"labels hold {merged.numel()} tokens with several digits, or digits and signs "
+                f"(ids {merged[:5].tolist()}): no loss sees the digits in them. Tokenise answers with "
+                "ntil.digit_by_digit(tokenizer), or leave merged_ids out of the NumberVocab to skip such numbers "
+                "knowingly"
+            )
+
+
+def _ids(given: Sequence[int] | int | None) -> tuple[int, ...]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, int) else tuple(int(i) for i in given)
 
 
 @dataclass(frozen=True)
@@ -193,8 +221,7 @@ class NumberSpans:
           (3.015 is 3 and 015).
 
         Raises:
-            ValueError: labels on the CPU that hold tokens with several digits (on other devices that check would cost a
-                synchronisation: use `ntil.show.coverage` there).
+            ValueError: labels that hold tokens with several digits, see `NumberVocab.check`.
         """
         if labels.dim() not in (1, 2):
             raise ValueError(f"labels must be [T] or [B, T], got {tuple(labels.shape)}")
@@ -202,8 +229,12 @@ class NumberSpans:
             raise ValueError(f"number style must be one of {', '.join(STYLES)}; got {style!r}")
         rows = labels if labels.dim() == 2 else labels[None]
         meaning = vocab.meaning(rows)
-        if vocab.merged_ids and rows.device.type == "cpu" and not torch.compiler.is_compiling():
-            _refuse_merged(rows, meaning, vocab)
+        if vocab.merged_ids:
+            readable = (meaning != vocab.base + MERGED).all()
+            if rows.device.type != "cpu" or torch.compiler.is_compiling():
+                torch._assert_async(readable, "labels hold tokens with several digits")
+            elif not readable:
+                vocab.check(rows)
         is_digit = (meaning >= 0) & (meaning < vocab.base)
         digit = torch.where(is_digit, meaning, -1)
         none = torch.zeros_like(is_digit)
@@ -216,16 +247,6 @@ class NumberSpans:
         start = is_digit & ~_shifted(is_digit | point | comma, 1)
         minus = (meaning == vocab.base + JOINED_MINUS) | ((meaning == vocab.base + MINUS) & ~_shifted(is_digit, 1))
         return _assemble(digit, point, start, _shifted(minus, 1) & start, vocab.base)
-
-
-def _refuse_merged(ids: Tensor, meaning: Tensor, vocab: NumberVocab) -> None:
-    merged = ids[meaning == vocab.base + MERGED]
-    if merged.numel():
-        raise ValueError(
-            f"labels hold {merged.numel()} tokens with several digits, or digits and signs "
-            f"(ids {merged[:5].tolist()}): no loss sees the digits in them. Tokenise answers with "
-            "ntil.digit_by_digit(tokenizer), or leave merged_ids out of the NumberVocab to skip such numbers knowingly"
-        )
 
 
 def _shifted(mask: Tensor, by: int) -> Tensor:
@@ -273,7 +294,7 @@ def _assemble(digit: Tensor, point: Tensor, start: Tensor, negative: Tensor, bas
     has_point = slots.index_add(0, number, point.long()) > 0
     whole = torch.where(has_point, slots.index_add(0, number, torch.where(point, place + 1, 0)), count)
     power = torch.where(is_digit, (whole[number] - 1 - place).clamp(-MAX_POWER, MAX_POWER), 0)
-    sample = torch.arange(rows, device=device).repeat_interleave(columns)
+    sample = torch.arange(rows, device=device)[:, None].expand(rows, columns).reshape(-1)
     sign = 1.0 - 2.0 * slots.index_add(0, number, negative.reshape(-1).long()).double()
     digits = torch.where(is_digit, digit, 0).double()
     large, small = _power(base, power.clamp(min=0)), _power(base, (-power).clamp(min=0))
@@ -306,5 +327,7 @@ def _assemble(digit: Tensor, point: Tensor, start: Tensor, negative: Tensor, bas
 def _power(base: int, exponent: Tensor) -> Tensor:
     """base ** exponent, 0 <= exponent <= MAX_POWER, float64; exactly rounded for base ten."""
     if base == 10:
-        return POWERS_OF_TEN.to(exponent.device)[exponent]
+        if exponent.device not in _powers_of_ten:
+            _powers_of_ten[exponent.device] = POWERS_OF_TEN.to(exponent.device)
+        return _powers_of_ten[exponent.device][exponent]
     return torch.pow(float(base), exponent.double()).clamp(max=1e300)

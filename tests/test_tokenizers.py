@@ -37,6 +37,12 @@ def _load(folder, name):
     return tokenizer, digit_by_digit(tokenizer), NumberVocab.from_tokenizer(tokenizer)
 
 
+@cache
+def _load_bins(folder):
+    tokenizer, _, _ = _load(folder, "paligemma")
+    return tokenizer, NumberVocab.from_loc(tokenizer)
+
+
 def encode(tokenizer, text):
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -114,8 +120,11 @@ PIECES = st.sampled_from(
         "<box>",
         "0.",
         "000",
+        "1,234",
         "12,345",
         ".-",
+        "9" * 41,
+        "-0.",
     ]
 )
 
@@ -139,6 +148,21 @@ def test_lists_of_decimals_come_back_exactly(loaded, numbers):
     _, _, apart, vocab = loaded
     text = "[" + ", ".join(f"{n:f}" for n in numbers) + "]"
     assert values(encode(apart, text), vocab) == [float(n) for n in numbers]
+
+
+@settings(max_examples=25, deadline=None)
+@given(texts=st.lists(st.lists(PIECES, max_size=8).map("".join), min_size=1, max_size=4), prompt=st.integers(0, 3))
+def test_answers_of_a_batch_between_ignored_labels(loaded, texts, prompt):
+    name, _, apart, vocab = loaded
+    answers = [encode(apart, text) for text in texts]
+    width = max(map(len, answers)) + prompt + 1
+    labels = torch.full((len(texts), width), -100)
+    for row, ids in zip(labels, answers, strict=True):
+        row[prompt : prompt + len(ids)] = torch.tensor(ids, dtype=torch.long)
+    spans = NumberSpans.find(labels, vocab)
+    for row, text in enumerate(texts):
+        own = spans.value[spans.is_number & (spans.number_sample == row)].tolist()
+        assert own == pytest.approx([float(m) for m in DECIMAL.findall(text)], rel=1e-14), (name, text)
 
 
 GOLDEN = {"llama2": "llama-spm", "llama3": "llama-bpe", "qwen2_5": "qwen2"}
@@ -170,6 +194,14 @@ def test_location_bins_are_one_place_numbers(shared):
     spans = NumberSpans.find(torch.tensor(ids), vocab)
     assert spans.value[spans.is_number].tolist() == [12, 1023, 0, 513]
     assert spans.length[spans.is_digit].tolist() == [1, 1, 1, 1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(bins=st.lists(st.integers(0, 1023), max_size=12))
+def test_any_location_bins_come_back(shared, bins):
+    tokenizer, vocab = _load_bins(shared / "assets" / "tokenizers")
+    text = "".join(f"<loc{k:04d}>" + (" cat ; " if i % 4 == 3 else "") for i, k in enumerate(bins))
+    assert values(encode(tokenizer, text), vocab) == bins
 
 
 def test_a_tokenizer_without_location_bins_says_so(shared):

@@ -42,7 +42,7 @@ def pulls(gap: float) -> dict[str, float]:
 
     def released(deviation):
         def term(logits: Tensor) -> Tensor:
-            predicted = straight_through_values(logits, spans, temperature=0.1, noise=None, released=True)
+            predicted = straight_through_values(logits, spans, temperature=0.1, noise=None)
             return deviation(predicted, spans.value)
 
         return term
@@ -62,10 +62,10 @@ def main() -> None:
     chance = [torch.softmax(torch.tensor([0.0] * 9 + [g], dtype=torch.float64), 0)[-1].item() for g in gaps]
     figure, axis = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     for name, style in zip(lines[0], ("-", "--", "-", "--", ":"), strict=True):
-        axis.semilogy(gaps, [max(line[name], 1e-18) for line in lines], style, label=name, linewidth=1.8)
+        axis.semilogy(gaps, [line[name] for line in lines], style, label=name, linewidth=1.8)
     axis.set_xlabel("logit of the wrong digit above all others (top: its probability)")
     axis.set_ylabel("length of the gradient on the digit logits")
-    axis.set_ylim(1e-18, 10)
+    axis.set_ylim(1e-18, 30)
     top = axis.secondary_xaxis("top")
     marks = range(0, 81, 20)
     top.set_xticks([gaps[i] for i in marks], [f"{chance[i]:.3f}" for i in marks])

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -197,17 +198,27 @@ class NumberLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, tuple[Tensor, float]]]:
         """Mean cross-entropy, and mean and weight of every term."""
         logits, labels = _aligned(logits, labels, shift)
-        has_terms = type(self).terms is not NumberLoss.terms
-        if has_terms and spans is None:
+        if self.digit_ids.device != logits.device:
+            self.to(logits.device)
+        if self.has_terms and spans is None:
             spans = self._find(labels)
         logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
         if spans is not None and spans.digit.shape != labels.shape:
             raise ValueError(f"spans of {spans.digit.numel()} positions do not fit {labels.numel()} labels")
+        kind = logits.device.type
+        # Autocast would put the matrix products of some terms into half precision.
+        full = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+        with full:
+            return self._full_precision_means(logits, labels, spans, given)
+
+    def _full_precision_means(
+        self, logits: Tensor, labels: Tensor, spans: NumberSpans | None, given: tuple[Tensor | float | None, ...]
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, float]]]:
         logits = logits if logits.dtype == torch.float64 else logits.float()
         num_tokens, num_samples, num_digits, num_numbers = given
         tokens = _count(num_tokens, labels != IGNORE)
         ce = self.token_loss(logits, labels, spans) / tokens
-        if spans is None or not has_terms:
+        if spans is None or not self.has_terms:
             return ce, {}
         samples = spans.samples if num_samples is None else num_samples
         counts = Counts(tokens, samples, _count(num_digits, spans.is_digit), _count(num_numbers, spans.is_number))
@@ -216,6 +227,30 @@ class NumberLoss(nn.Module):
         digit_logits = torch.where(spans.is_digit[:, None], digit_logits, 0.0)
         terms = self.terms(Seen(logits, labels, digit_logits, spans))
         return ce, {n: (self._reduce(t, labels, spans, counts).to(ce.dtype), t.weight) for n, t in terms.items()}
+
+    @property
+    def has_terms(self) -> bool:
+        return type(self).terms is not NumberLoss.terms
+
+    @torch.no_grad()
+    def counts(self, micro_batches: Iterable[Tensor], *, shift: bool = False) -> dict[str, Tensor]:
+        """What `forward` divides by, over all label tensors [B, T] of one optimizer step: `loss(..., **counts)`.
+
+        With them the losses (and gradients) of the micro-batches add up to those of the whole batch, each divided once
+        by the whole. Sum the counts over ranks too, where gradients are summed over ranks. One thing they can't make
+        whole: a rescaled loss (`factor`) needs CE and aux of the step itself, see `gather`.
+        """
+        total: Tensor | None = None
+        for labels in micro_batches:
+            labels = labels[:, 1:] if shift else labels
+            spans = self._find(labels) if self.has_terms else None
+            none = labels.new_zeros(())
+            seen = (none, none) if spans is None else (spans.is_digit.sum(), spans.is_number.sum())
+            own = torch.stack(((labels != IGNORE).sum(), none + len(labels), *seen))
+            total = own if total is None else total + own
+        if total is None:
+            raise ValueError("no micro-batch to count")
+        return dict(zip(("num_tokens", "num_samples", "num_digits", "num_numbers"), total, strict=True))
 
     def _find(self, labels: Tensor) -> NumberSpans:
         if self.vocab is None:
@@ -245,7 +280,7 @@ class NumberLoss(nn.Module):
 
 def mean_per_sample(value: Tensor, present: Tensor, sample: Tensor, samples: int) -> Tensor:
     """Mean of `value` where `present`, within each sample; a sample without any counts as 0 (the released rule)."""
-    total = torch.zeros(samples, dtype=value.dtype, device=value.device)
+    total = torch.zeros(max(samples, 1), dtype=value.dtype, device=value.device)
     total = total.index_add(0, sample, torch.where(present, value, 0))
     count = torch.zeros_like(total).index_add(0, sample, present.to(value.dtype))
     return total / count.clamp(min=1)

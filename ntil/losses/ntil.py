@@ -94,7 +94,6 @@ class NTIL(NumberLoss):
             raise ValueError(
                 f"need temperature > 0, sigma > -1, noise >= 0, eps > 0; got {temperature}, {sigma}, {noise}, {eps}"
             )
-        self.preset = preset
         self.replace_ce = usual.replace_ce if replace_ce is None else replace_ce
         self.alpha, self.beta = (alpha if rel else 0.0), (beta if mag else 0.0)
         self.sigma, self.digit_weight = (sigma if exp else 0.0), digit_weight
@@ -119,8 +118,7 @@ class NTIL(NumberLoss):
         noise = None
         if self.noise > 0:
             noise = self.noise * gumbel_like(seen.digit_logits.detach(), self.draws, self.seed)
-        released = self.preset == "released"
-        predicted = straight_through_values(seen.digit_logits, spans, self.temperature, noise, released)
+        predicted = straight_through_values(seen.digit_logits, spans, self.temperature, noise)
         true, eps = spans.value.abs(), self.eps * spans.unit
         digit = self.position_weight(spans) * expected_distance(seen.digit_logits, spans.digit)
         return {

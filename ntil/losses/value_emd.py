@@ -11,7 +11,7 @@ from ntil.losses.costs import expected_distance
 from ntil.losses.values import expected_value_distance
 from ntil.numbers import NumberStyle, NumberVocab
 
-# float32 ends at 3.4e38; beyond this an absolute distance stays, without a gradient, so that gradients are finite.
+# float32 ends at 3.4e38; beyond this a cost stays, without a gradient, so that gradients are finite.
 LARGEST = 1e30
 
 
@@ -67,8 +67,8 @@ class ValueEMD(NumberLoss):
         elif self.form == "log":
             cost = torch.log1p(distance / (self.eps * spans.unit))
         else:
-            cost = distance.clamp(max=LARGEST)
-        terms = {"value": Term(cost, "number")}
+            cost = distance
+        terms = {"value": Term(cost.clamp(max=LARGEST), "number")}
         if self.digit_weight > 0:
             digit = expected_distance(seen.digit_logits, spans.digit)
             terms["digit"] = Term(digit, "digit", self.digit_weight)

@@ -13,25 +13,18 @@ Combine = Callable[[Tensor, Tensor], Tensor]
 
 
 def straight_through_values(
-    digit_logits: Tensor, spans: NumberSpans, temperature: float, noise: Tensor | None, released: bool
+    digit_logits: Tensor, spans: NumberSpans, temperature: float, noise: Tensor | None
 ) -> Tensor:
     """Absolute values of the numbers as predicted: argmax digits forward, softmax(logits / temperature) backward.
 
-    `noise` is added to the logits first (the Gumbel-softmax relaxation of arXiv 2505.13077). With `released` the
-    one-hot is hard - soft + soft in float32 as in the released code: a right digit with p < 1/2 may then read
-    6.9999996, and the exactly right number gets a gradient of full size. Without it the forward value is exact and
-    such numbers get none.
+    `noise` is added to the logits first (the Gumbel-softmax relaxation of arXiv 2505.13077). The forward value is
+    exact, as it is in the released code: its one-hot hard - soft + soft is exactly one or zero for every float32.
     """
     logits = digit_logits if noise is None else digit_logits + noise
     soft = torch.softmax(logits / temperature, dim=-1)
-    hard = soft.argmax(-1, keepdim=True)
     values = torch.arange(soft.shape[-1], device=soft.device, dtype=torch.float64)
-    if released:
-        onehot = torch.zeros_like(soft).scatter(-1, hard, 1.0) - soft.detach() + soft
-        digits = (onehot.double() * values).sum(-1)
-    else:
-        mean = (soft.double() * values).sum(-1)
-        digits = hard[:, 0].double() + (mean - mean.detach())
+    mean = (soft.double() * values).sum(-1)
+    digits = soft.argmax(-1).double() + (mean - mean.detach())
     return torch.zeros_like(spans.value).index_add(0, spans.number, digits * spans.scale)
 
 
