@@ -1,0 +1,130 @@
+"""Baichuan2-7B (Yang et al., 2023, arXiv 2309.10305) without remote code, as Llama with a normalised output head.
+
+Its checkpoint differs from Llama's in two things: `W_pack` holds q, k and v one below the other, and the head scores a
+hidden state by its product with every row's DIRECTION, w / |w|. Transformers splits `W_pack` while it loads the
+(sharded) file. The head stays normalised while training, as in Baichuan2's own code; a saved model holds rows of
+length one, so that any plain Llama reads it with the same logits.
+
+Baichuan2-13B (ALiBi in place of rotary positions) is not Llama's layout and is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import Chunk, WeightConverter
+
+from ntil.models.causal_lm import CausalLM
+from ntil.models.checkpoint import CheckpointError
+
+# Of the original configuration; the rest (auto_map, z_loss_weight, ...) means nothing to Llama.
+_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+)
+
+
+class NormHead(torch.nn.Linear):
+    """[..., H] -> [..., V]: the product with each row of the weight [V, H], divided by the row's length."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        # Dividing [N, V] by [V] instead of normalising [V, H] spares a copy of the largest matrix in every step.
+        return F.linear(hidden, self.weight) / self.weight.norm(dim=1).clamp_min(1e-12)
+
+
+class Baichuan2ForCausalLM(LlamaForCausalLM):
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.lm_head = NormHead(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Llama's layout unless `save_original_format=True` asks for `W_pack`; a resumed run reads the former."""
+        super().save_pretrained(save_directory, **{"save_original_format": False, **kwargs})
+
+
+register_checkpoint_conversion_mapping(
+    "Baichuan2ForCausalLM",
+    [
+        WeightConverter(
+            "self_attn.W_pack.weight",
+            [f"self_attn.{name}_proj.weight" for name in "qkv"],
+            operations=[Chunk(dim=0)],
+        )
+    ],
+    overwrite=True,
+)
+
+
+class Baichuan2(CausalLM):
+    """Arguments as `CausalLM`; `language` holds `LlamaConfig` fields."""
+
+    def read_config(self, source: str | Path) -> PreTrainedConfig:
+        given, _ = PreTrainedConfig.get_config_dict(source)
+        if given.get("model_type") == "llama":  # as a run saves it
+            return LlamaConfig.from_pretrained(source)
+        if given.get("model_type") != "baichuan":
+            kind = given.get("model_type")
+            raise CheckpointError(
+                f"model.checkpoint={source} is a {kind!r}, not Baichuan2; take the config of its family"
+            )
+        if "max_position_embeddings" not in given:
+            raise CheckpointError(
+                f"model.checkpoint={source} has no max_position_embeddings, so ALiBi positions as Baichuan2-13B has; "
+                "only Baichuan2-7B is of Llama's layout"
+            )
+        return LlamaConfig(**{k: given[k] for k in _FIELDS if k in given}, tie_word_embeddings=False)
+
+    def nano_config(self, language: dict[str, Any]) -> PreTrainedConfig:
+        return super().nano_config({**language, "tie_word_embeddings": False})
+
+    def from_scratch(self) -> PreTrainedModel:
+        return Baichuan2ForCausalLM._from_config(self.config, dtype=self.dtype, attn_implementation=self.attention)
+
+    def from_checkpoint(self, source: str | Path) -> PreTrainedModel:
+        return Baichuan2ForCausalLM.from_pretrained(
+            source, config=self.read_config(source), dtype=self.dtype, attn_implementation=self.attention
+        )
+
+    def save(self, model: PreTrainedModel, folder: Path) -> None:
+        """In Llama's layout, head rows of length one: `AutoModelForCausalLM` gives the same logits."""
+        normalise_head(model)
+        super().save(model, folder)
+        config = LlamaConfig.from_pretrained(folder)
+        config.architectures = ["LlamaForCausalLM"]
+        config.save_pretrained(folder)
+
+
+def save_original(model: PreTrainedModel, folder: Path) -> None:
+    """Weights and config.json in Baichuan2's own layout; its Python files and tokenizer must be put beside them."""
+    normalise_head(model)
+    model.save_pretrained(folder, save_original_format=True)
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    kept = {k: config[k] for k in _FIELDS if k in config}
+    kept |= {"model_type": "baichuan", "architectures": ["BaichuanForCausalLM"], "tie_word_embeddings": False}
+    file.write_text(json.dumps(kept, indent=2))
+
+
+@torch.no_grad()
+def normalise_head(model: PreTrainedModel) -> None:
+    """Changes the weights, not what the model computes."""
+    weight = model.get_output_embeddings().weight
+    weight.copy_(F.normalize(weight.float(), dim=1))

@@ -1,0 +1,112 @@
+"""What can go wrong between a checkpoint's name and its weights, each as one sentence with the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+
+class CheckpointError(ValueError):
+    """The checkpoint can't be read as it stands."""
+
+
+@contextmanager
+def reading(checkpoint: str | Path) -> Iterator[None]:
+    """Turns the errors of reading a hub name or folder into a `CheckpointError`.
+
+    Raises:
+        CheckpointError: no such folder or name, a folder without a model, a gated model, no way to the hub.
+    """
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise CheckpointError(f"model.checkpoint={checkpoint} holds no config.json; give the folder that has one")
+    if not folder.exists() and (folder.is_absolute() or str(checkpoint).startswith(("./", "../", "~"))):
+        raise CheckpointError(f"model.checkpoint={checkpoint}: no such folder; give an existing one or a hub name")
+    try:
+        yield
+    except (OSError, HFValidationError) as error:
+        raise CheckpointError(f"model.checkpoint={checkpoint}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    chain: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at not in chain:
+        chain.append(at)
+        at = at.__cause__ or at.__context__
+    if any(isinstance(e, GatedRepoError) for e in chain):
+        return "the model is gated; accept its licence on its hub page, then log in with `hf auth login`"
+    if any(isinstance(e, RepositoryNotFoundError | HFValidationError) for e in chain):
+        return "no such model on the hub (or a private one); check the name, or give a folder"
+    text = str(error).strip()
+    if "connect" in text or "offline" in text:
+        return "not in the local cache, and the hub can't be reached; download it first, or give a folder"
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def fits(tokenizer: PreTrainedTokenizerBase, config: Any, checkpoint: str | Path) -> None:
+    """
+    Raises:
+        CheckpointError: the tokenizer knows ids that the embedding has no row for. (Fewer ids than rows are usual.)
+    """
+    ids, rows = max(tokenizer.get_vocab().values()) + 1, config.get_text_config().vocab_size
+    if ids > rows:
+        raise CheckpointError(
+            f"model.checkpoint={checkpoint}: the tokenizer has {ids} ids, the embedding {rows} rows; "
+            "take the tokenizer files that belong to these weights"
+        )
+
+
+def tokenizer_as_shipped(checkpoint: str | Path) -> PreTrainedTokenizerFast:
+    """The checkpoint's tokenizer as its tokenizer.json has it, else its SentencePiece tokenizer.model; no remote code.
+
+    `AutoTokenizer` of transformers 5 would rebuild a `LlamaTokenizer` with Llama's own blank before the first word,
+    whatever the file says, which changes Yi's ids; for Baichuan2 it asks to run code from the repository.
+
+    Raises:
+        CheckpointError: neither file is there, or the checkpoint can't be reached.
+    """
+    with reading(checkpoint):
+        from transformers.utils import cached_file
+
+        found = {
+            name: cached_file(str(checkpoint), name, _raise_exceptions_for_missing_entries=False)
+            for name in ("tokenizer.json", "tokenizer.model")
+        }
+        if not any(found.values()):
+            cached_file(str(checkpoint), "config.json")  # tells why, where nothing at all can be read
+            raise CheckpointError(f"model.checkpoint={checkpoint} has neither tokenizer.json nor tokenizer.model")
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
+    if found["tokenizer.json"] is None:
+        _merge_as_sentencepiece(tokenizer, str(found["tokenizer.model"]))
+    tokenizer.init_kwargs.pop("auto_map", None)  # a saved copy must not ask for remote code again
+    return tokenizer
+
+
+def _merge_as_sentencepiece(tokenizer: PreTrainedTokenizerFast, model_file: str) -> None:
+    """Mends two things that transformers' own conversion leaves out: pieces merge in the order of their SCORES, which
+    is not always that of their ids (Llama-2's runs of blanks), and `add_dummy_prefix`."""
+    from sentencepiece import sentencepiece_model_pb2
+    from tokenizers import decoders, models, normalizers
+    from transformers.convert_slow_tokenizer import generate_merges
+
+    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    proto.ParseFromString(Path(model_file).read_bytes())
+    vocab = {p.piece: i for i, p in enumerate(proto.pieces)}
+    normal = {p.piece: p.score for p in proto.pieces if p.type == p.NORMAL}
+    spec, backend = proto.trainer_spec, tokenizer.backend_tokenizer
+    backend.model = models.BPE(
+        vocab=vocab,
+        merges=generate_merges(vocab, normal),
+        unk_token=spec.unk_piece,
+        fuse_unk=True,
+        byte_fallback=spec.byte_fallback,
+    )
+    if proto.normalizer_spec.add_dummy_prefix:
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), backend.normalizer])
+        backend.decoder = decoders.Sequence([backend.decoder, decoders.Strip(" ", 1, 0)])

@@ -1,0 +1,107 @@
+"""What can be wrong with a checkpoint, each told in one sentence with the remedy, before any training."""
+
+import json
+import os
+import subprocess
+import sys
+
+import httpx
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from transformers import AutoConfig
+
+from ntil.models import nano_tokenizer
+from ntil.models.causal_lm import CausalLM
+from ntil.models.checkpoint import CheckpointError, reading
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Config and tokenizer of a nano model; nothing here needs weights."""
+    nano_tokenizer.load().save_pretrained(tmp_path)
+    AutoConfig.for_model("qwen2", vocab_size=512, hidden_size=32, num_attention_heads=2).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def change(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_the_folder_itself_is_fine(folder):
+    assert CausalLM(str(folder)).encode("1 + 1 =", "2", None).answer_ids[-1] == 2
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere: no such folder; give an existing one or a hub name"):
+        CausalLM(str(tmp_path / "nowhere"))
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds no config\.json"):
+        CausalLM(str(tmp_path))
+
+
+def test_a_folder_without_a_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"neither tokenizer\.json nor tokenizer\.model"):
+        CausalLM(str(folder))
+
+
+def test_a_folder_without_weights(folder):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        CausalLM(str(folder)).load()
+
+
+def test_an_embedding_smaller_than_the_tokenizer(folder):
+    change(folder / "config.json", vocab_size=500)
+    with pytest.raises(CheckpointError, match="the tokenizer has 512 ids, the embedding 500 rows; take the tokenizer"):
+        CausalLM(str(folder))
+
+
+def test_an_architecture_of_another_kind(folder):
+    AutoConfig.for_model("clip").save_pretrained(folder)
+    with pytest.raises(CheckpointError, match="is a 'clip', no causal text model"):
+        CausalLM(str(folder))
+
+
+def test_no_chat_template(folder):
+    with pytest.raises(CheckpointError, match=r"has no chat template; set model\.template"):
+        CausalLM(str(folder), template=None)
+
+
+def test_a_template_without_a_place_for_the_prompt(folder):
+    with pytest.raises(ValueError, match=r"has no \{prompt\}"):
+        CausalLM(str(folder), template="Question:\nAnswer:")
+
+
+def test_the_hub_out_of_reach(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="not in the local cache, and the hub can't be reached; download it"):
+        CausalLM("nobody/no-such-model")
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [(GatedRepoError, "is gated; accept its licence"), (RepositoryNotFoundError, "no such model on the hub")],
+)
+def test_what_the_hub_refuses(cause, told):
+    response = httpx.Response(401, request=httpx.Request("GET", "https://hub.invalid/x"))
+    with pytest.raises(CheckpointError, match=f"owner/name: .*{told}"), reading("owner/name"):
+        try:
+            raise cause("no", response=response)
+        except cause as error:
+            raise OSError("You are trying to access a repo") from error
+
+
+@pytest.mark.slow
+def test_pictures_for_a_text_model_are_refused_before_training(tmp_path):
+    words = ["train", "model=qwen25_nano", "task=clock", "engine=local", "tracker=none", "curriculum=none"]
+    words += ["task.rows={train:4,validation:2,test:2}", "optim.steps=2", f"runs={tmp_path}"]
+    environment = {**os.environ, "NTIL_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "ntil.cli", *words], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1
+    assert "the model reads text only, and the row has a picture; take a model with a vision part" in done.stderr
+    assert not list(tmp_path.glob("**/history.jsonl")) and not list(tmp_path.glob("**/checkpoints"))

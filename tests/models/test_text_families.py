@@ -1,0 +1,213 @@
+"""Every text config of conf/model on a tiny checkpoint in its layout with its REAL tokenizer."""
+
+import json
+import re
+from functools import cache
+
+import pytest
+import text_checkpoints
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, PrinterCallback
+
+from ntil.compose import compose
+from ntil.config import CurriculumConfig, typed
+from ntil.evaluate import generate
+from ntil.numbers import NumberSpans
+from ntil.session import Session
+from ntil.train.engine import training_arguments
+from ntil.train.sampler import CurriculumSampler
+from ntil.train.trainer import NumberTrainer, SupervisedHead
+
+PROMPT = "What is 1234 + 56.5? {braces} <b>café</b>"
+ANSWERS = ["7", "-3", "1024", "1290.5", "-0.05", "12 and 345", "x=-3, y=4", "1000000"]
+# What each prompt is by its family's own account, and the token that ends an answer.
+CHAT_ML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+EXPECTED = {
+    "qwen25_7b": ("Question: {}\nAnswer:", "<|im_end|>"),
+    "qwen25_1_5b": ("Question: {}\nAnswer:", "<|im_end|>"),
+    "llama3_8b": ("<|begin_of_text|>Question: {}\nAnswer:", "<|end_of_text|>"),
+    "yi_6b": ("Question: {}\nAnswer:", "<|endoftext|>"),
+    "minicpm3_4b": (CHAT_ML, "<|im_end|>"),
+    "baichuan2_7b": ("Question: {}\nAnswer:", "</s>"),
+}
+STEP = ["engine=local", "optim.steps=1", "optim.warmup=0", "optim.batch_size=16", "evaluation.every=0"]
+TASK = ["task=arithmetic", "task.rows={train:64,validation:8,test:16}", "task.decimals=1"]
+
+
+def configured(name, folder, *words):
+    return compose([f"model={name}", f"model.checkpoint={folder}", "model.dtype=float32", "loss=ntil", *TASK, *words])
+
+
+# Qwen2.5-1.5B differs from the 7B in tied embeddings only.
+CASES = [pytest.param(n, marks=[pytest.mark.slow] * (n == "qwen25_1_5b")) for n in text_checkpoints.NAMES]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def parts(request, shared, tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("NTIL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    folder = text_checkpoints.write(request.param, shared, tmp_path_factory.mktemp(request.param))
+    session = Session.build(configured(request.param, folder))
+    yield request.param, folder, session
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def model(parts):
+    return parts[2].family.load().eval()
+
+
+def raw_ids(folder, text):
+    """By the `tokenizers` library alone, from the file as it was published."""
+    return raw(folder).encode(text, add_special_tokens=False).ids
+
+
+@cache
+def raw(folder):
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def test_ids_are_those_of_the_familys_own_text(parts):
+    name, folder, session = parts
+    form, end = EXPECTED[name]
+    before = form.replace("{}", PROMPT)
+    blank = "" if name == "minicpm3_4b" else " "
+    tokens = session.family.tokenizer.convert_ids_to_tokens
+    for answer in ANSWERS:
+        encoded = session.family.encode(PROMPT, answer, None)
+        assert encoded.prompt_ids == raw_ids(folder, before)
+        every = raw_ids(folder, before + blank + answer + end)
+        if name != "llama3_8b":
+            assert encoded.prompt_ids + encoded.answer_ids == every
+        else:
+            # LLaMA-3's own spelling with every merged number taken apart, and nothing else.
+            apart = [c for t in tokens(every[len(encoded.prompt_ids) :]) for c in (t if t.isdigit() else [t])]
+            assert every[: len(encoded.prompt_ids)] == encoded.prompt_ids
+            assert tokens(encoded.answer_ids) == apart
+            merges = re.search("[0-9]{2}", answer) is not None
+            assert (encoded.prompt_ids + encoded.answer_ids != every) == merges
+        assert tokens(encoded.answer_ids[-1]) == end
+        assert session.family.decode(encoded.answer_ids).strip() == answer
+
+
+def test_every_digit_of_an_answer_is_seen_with_its_value(parts):
+    _, _, session = parts
+    for answer in ANSWERS:
+        ids = torch.tensor(session.family.encode(PROMPT, answer, None).answer_ids)
+        spans = NumberSpans.find(ids, session.vocab)
+        assert spans.is_digit.sum() == sum(c.isdigit() for c in answer)
+        assert spans.value[spans.is_number].tolist() == [float(n) for n in re.findall(r"-?[0-9]+(?:\.[0-9]+)?", answer)]
+    rows = session.task.rows("train")
+    batch = session.collator([rows[i] for i in range(32)])
+    written = sum(c.isdigit() for i in range(32) for c in session.task.answer(rows[i]))
+    assert batch["spans"].is_digit.sum() == written
+
+
+def test_labels_are_the_answers_and_their_ends(parts):
+    _, _, session = parts
+    rows = [session.task.rows("train")[i] for i in range(6)]
+    batch = session.collator(rows)
+    ids = batch["input_ids"].reshape(-1)
+    assert torch.equal(ids[batch["positions"] + 1], batch["targets"])
+    ends = (batch["targets"] == session.family.end_id).nonzero().flatten() + 1
+    pieces = batch["targets"].tensor_split(ends)[:-1]
+    assert [session.family.decode(p.tolist()).strip() for p in pieces] == [session.task.answer(r) for r in rows]
+
+
+def test_supervised_logits_are_the_full_logits_there(parts, model):
+    _, _, session = parts
+    batch = session.collator([session.task.rows("train")[i] for i in range(6)])
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        full = model(**inputs).logits
+        picked = SupervisedHead(model).logits(model, inputs, batch["positions"])
+    torch.testing.assert_close(picked, full.flatten(0, 1)[batch["positions"]], atol=1e-5, rtol=0)
+
+
+def test_batched_generation_is_single_generation(parts, model):
+    _, _, session = parts
+    rows = [session.task.rows("test")[i] for i in range(8)]
+    widths = {len(session.collator.encode(r, None).prompt_ids) for r in rows}
+    assert len(widths) > 1
+    single = [generate(model, session.collator, [r])[0] for r in rows]
+    assert generate(model, session.collator, rows) == single
+    # A checkpoint's repetition penalty and sampling are off: greedy is the argmax, token by token.
+    ids = session.collator.prompts(rows[:1])["input_ids"]
+    written = []
+    with torch.no_grad():
+        for _ in range(session.task.max_new_tokens):
+            written.append(
+                int(model(torch.cat([ids, torch.tensor([written], dtype=torch.long)], 1)).logits[0, -1].argmax())
+            )
+            if written[-1] == session.family.end_id:
+                break
+    assert session.family.decode(written) == single[0]
+
+
+@pytest.mark.slow
+def test_one_step_then_save_and_reload(parts, tmp_path):
+    name, folder, session = parts
+    torch.manual_seed(0)
+    trainer = trained(session, configured(name, folder, *STEP), tmp_path)
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    batch = session.collator([session.task.rows("train")[i] for i in range(4)])
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        after, before = model(**inputs).logits, session.family.load()(**inputs).logits
+    assert (after - before).abs().max() > 1e-4
+    session.family.save(model, tmp_path / "model")
+    with torch.no_grad():
+        again = session.family.load(tmp_path / "model").eval()(**inputs).logits
+    torch.testing.assert_close(again, after, atol=1e-5, rtol=0)
+    # The saved folder is a checkpoint like any other, with its tokenizer and no remote code.
+    other = Session.build(configured(name, tmp_path / "model"))
+    row = session.task.rows("train")[0]
+    assert other.collator.encode(row, "12.5") == session.collator.encode(row, "12.5")
+    assert "auto_map" not in (tmp_path / "model/tokenizer_config.json").read_text()
+
+
+def trained(session, config, place):
+    settings, rows = typed(config), session.task.rows("train")
+    trainer = NumberTrainer(
+        model=session.family.load(),
+        args=training_arguments(settings, place / "checkpoints"),
+        train_dataset=rows,
+        data_collator=session.collator,
+        number_loss=session.loss,
+        sampler=CurriculumSampler(len(rows), settings.optim.steps, settings.optim.batch_size, 0, CurriculumConfig()),
+        validate=dict,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["minicpm3", "llama3", "qwen2_5"])
+def test_chat_templates_are_the_tokenizers_own(tmp_path, shared, name):
+    """With template=null: ids of prompt and answer as `apply_chat_template` gives them."""
+    config = {"minicpm3": "minicpm3_4b", "llama3": "llama3_8b", "qwen2_5": "qwen25_7b"}[name]
+    folder = text_checkpoints.write(config, shared, tmp_path)
+    family = Session.build(configured(config, folder, "model.template=null", "model.bos=false")).family
+    own = PreTrainedTokenizerFast.from_pretrained(folder)
+    asked = [{"role": "user", "content": PROMPT}]
+    for answer in ["7", "-3.5"]:
+        encoded = family.encode(PROMPT, answer, None)
+        assert encoded.prompt_ids == own.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+        told = own.apply_chat_template([*asked, {"role": "assistant", "content": answer}])["input_ids"]
+        mine = encoded.prompt_ids + encoded.answer_ids
+        if name == "llama3":  # its `3` after a point and before nothing merges with nothing, so these are the same too
+            assert len(mine) < len(told)
+        assert told[: len(mine)] == mine
+        # What the template writes after the end of turn is a blank or the next turn, never part of the answer.
+        assert family.tokenizer.eos_token == {"minicpm3": "<|im_end|>", "llama3": "<|eot_id|>"}.get(name, "<|im_end|>")
+
+
+def test_yi_has_no_blank_before_the_first_word(tmp_path, shared):
+    """AutoTokenizer would rebuild it as Llama's and add one; the file and Yi's report (2403.04652) don't."""
+    folder = text_checkpoints.write("yi_6b", shared, tmp_path)
+    family = Session.build(configured("yi_6b", folder)).family
+    assert family.tokenizer.convert_ids_to_tokens(family.encode("Hi", None, None).prompt_ids)[0] == "Question"
+    assert AutoTokenizer.from_pretrained(folder).tokenize("Question")[0] == "▁Question"  # the trap is still there
+    assert json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_class"] == "LlamaTokenizer"
