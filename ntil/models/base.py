@@ -47,6 +47,8 @@ class Family(ABC):
         coords: name of the coordinate format the family was pre-trained on, see tasks/coords.py.
         tokenizer: pad and end tokens are set.
         image_token: the token that stands for one patch of a picture; None where the family reads text only.
+        image_processor: Hugging Face's, saved beside the weights; None where there is none.
+        config: Hugging Face's config of the model.
     """
 
     parts: ClassVar[dict[str, str]] = {"language": ""}
@@ -55,6 +57,8 @@ class Family(ABC):
     coords: str = "int1000"
     tokenizer: PreTrainedTokenizerBase
     image_token: str | None = None
+    image_processor: Any = None
+    config: Any = None
 
     @abstractmethod
     def template(self, prompt: str, has_image: bool) -> str:
@@ -119,7 +123,13 @@ class Family(ABC):
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         model.save_pretrained(folder)
+        self.save_processors(folder)
+
+    def save_processors(self, folder: Path) -> None:
+        """What a folder of weights needs besides, so that it is a checkpoint for `model.checkpoint=<folder>`."""
         self.tokenizer.save_pretrained(folder)
+        if self.image_processor is not None:
+            self.image_processor.save_pretrained(folder)
 
     def _ids(self, text: str, expansion: str, answer: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
         text = text.replace("<image>", expansion, 1) if expansion else text
@@ -142,6 +152,28 @@ class Family(ABC):
 def _tokenized(tokenizer: Any, text: str) -> tuple[int, ...]:
     # Rows are met again every epoch, and prompts are often all the same.
     return tuple(tokenizer(text).input_ids)
+
+
+def load_model(
+    model_class: Any, source: str | Path | None, config: Any, dtype: torch.dtype, attention: str
+) -> PreTrainedModel:
+    """A model with the weights of `source`, or of random weights as `config` says where that is None."""
+    if source is not None:
+        model = model_class.from_pretrained(source, dtype=dtype, attn_implementation=attention)
+    else:
+        config._attn_implementation = attention
+        model = model_class(config).to(dtype)
+    return with_own_names(model)
+
+
+def with_own_names(model: Any) -> Any:
+    """Has `save_pretrained` write the weights by the model's own names, not by those of older releases.
+
+    transformers would rename them back (`language_model.model.` for `model.language_model.`), but its Trainer resumes
+    by the model's own names and takes a checkpoint without any of them for an empty one.
+    """
+    model._weight_conversions = []
+    return model
 
 
 def torch_dtype(name: str) -> torch.dtype:

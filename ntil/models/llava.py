@@ -7,6 +7,7 @@ square with the mean colour, as in LLaVA-1.5's own training (the Hugging Face pr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from transformers import (
 )
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import LLAMA_LINEAR, Family, torch_dtype
+from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
 
 
 class Llava(Family):
@@ -45,6 +46,8 @@ class Llava(Family):
         "language": LLAMA_LINEAR,
         "vision": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
     }
+    model_class: ClassVar[Any] = LlavaForConditionalGeneration
+    nano_tokens: ClassVar[Sequence[str]] = ()
 
     def __init__(
         self,
@@ -59,23 +62,26 @@ class Llava(Family):
     ) -> None:
         self.coords = coords
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
-        if checkpoint is None:
-            if not vision or not language:
-                raise ValueError("model.checkpoint is null, so model.vision and model.language must be given")
-            if image_size % patch_size:
-                raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
-            self.tokenizer = nano_tokenizer.load()
+        if checkpoint is not None:
+            self._from_checkpoint(checkpoint)
+        elif not vision or not language:
+            raise ValueError("model.checkpoint is null, so model.vision and model.language must be given")
+        elif image_size % patch_size:
+            raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
+        else:
+            self.tokenizer = nano_tokenizer.load(self.nano_tokens)
             self.config = self._nano_config(image_size, patch_size, vision, language)
             edge = {"height": image_size, "width": image_size}
             self.image_processor = CLIPImageProcessorPil(size=edge, crop_size=edge, do_center_crop=False)
-        else:
-            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-            self.config = LlavaConfig.from_pretrained(checkpoint)
-            self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
         tower: Any = self.config.vision_config
         self.image_tokens = (tower.image_size // tower.patch_size) ** 2
         self.image_token = str(self.tokenizer.convert_ids_to_tokens(self.config.image_token_id))
         self._fill = tuple(int(255 * mean) for mean in self.image_processor.image_mean)
+
+    def _from_checkpoint(self, checkpoint: str) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        self.config = LlavaConfig.from_pretrained(checkpoint)
+        self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
 
     def _nano_config(
         self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]
@@ -122,10 +128,4 @@ class Llava(Family):
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         source = checkpoint or self.checkpoint
-        if source is not None:
-            return LlavaForConditionalGeneration.from_pretrained(
-                source, dtype=self.dtype, attn_implementation=self.attention
-            )
-        self.config._attn_implementation = self.attention
-        model: Any = LlavaForConditionalGeneration(self.config)
-        return model.to(self.dtype)
+        return load_model(self.model_class, source, self.config, self.dtype, self.attention)

@@ -6,6 +6,7 @@ result is the same on every machine. Byte-level, so any text in any script can b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -52,9 +53,13 @@ def train() -> Tokenizer:
     return tokenizer
 
 
-def load() -> PreTrainedTokenizerFast:
+def load(extra: Sequence[str] = (), **special: str) -> PreTrainedTokenizerFast:
+    """The tokenizer with further tokens of a family; `special` renames pad_token, bos_token, eos_token or unk_token."""
     return PreTrainedTokenizerFast(
-        tokenizer_file=str(FILE), extra_special_tokens=[IMAGE], clean_up_tokenization_spaces=False, **SPECIAL
+        tokenizer_file=str(FILE),
+        extra_special_tokens=[IMAGE, *extra],
+        clean_up_tokenization_spaces=False,
+        **{**SPECIAL, **special},
     )
 
 

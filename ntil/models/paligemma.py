@@ -1,0 +1,134 @@
+"""PaliGemma (Beyer et al., 2024): SigLIP tower, linear projector, Gemma; `PaliGemmaForConditionalGeneration`.
+
+The prompt is a prefix that attends to itself both ways, the answer a causal suffix; `token_type_ids` tell them apart (0
+and 1). Pictures are stretched to a square, so coordinates are fractions of the picture itself; boxes are written with
+the model's own 1,024 location tokens, `<loc0012>`, y before x. `coords: int1000` writes them with digits instead.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    GemmaConfig,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PreTrainedModel,
+    SiglipImageProcessorPil,
+    SiglipVisionConfig,
+)
+
+from ntil.models import nano_tokenizer
+from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
+from ntil.numbers import NumberVocab
+
+LOCATIONS = [f"<loc{i:04d}>" for i in range(1024)]
+SEGMENTS = [f"<seg{i:03d}>" for i in range(128)]
+
+
+class PaliGemma(Family):
+    """
+    Args:
+        checkpoint: hub name or folder, or null for a model from scratch.
+        image_size, patch_size: of the vision tower from scratch, in pixels.
+        vision, language: `SiglipVisionConfig` and `GemmaConfig` fields of the model from scratch.
+        prefix: the prompt's frame, with `{prompt}`. Pre-training has `answer en {prompt}` for questions and
+            `detect {prompt}` for boxes of a thing named in a few words.
+        coords: how boxes are written.
+        dtype: of the weights. attn_implementation: `sdpa` or `eager` (flash attention knows no two-way prefix).
+
+    Raises:
+        ValueError: a prefix without `{prompt}`.
+    """
+
+    parts: ClassVar[dict[str, str]] = {
+        "vision": "model.vision_tower",
+        "projector": "model.multi_modal_projector",
+        "language": "model.language_model",
+    }
+    lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
+        "language": LLAMA_LINEAR,
+        "vision": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+    }
+
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        image_size: int = 448,
+        patch_size: int = 14,
+        vision: dict[str, Any] | None = None,
+        language: dict[str, Any] | None = None,
+        prefix: str = "answer en {prompt}",
+        coords: str = "loc",
+        dtype: str = "float32",
+        attn_implementation: str = "sdpa",
+    ) -> None:
+        if "{prompt}" not in prefix:
+            raise ValueError(f"model.prefix must hold {{prompt}}, got {prefix!r}")
+        self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
+        self.prefix, self.coords = prefix, coords
+        if checkpoint is None:
+            if not vision or not language:
+                raise ValueError("model.checkpoint is null, so model.vision and model.language must be given")
+            self.tokenizer = nano_tokenizer.load(LOCATIONS)
+            self.config = self._nano_config(image_size, patch_size, vision, language)
+            self.image_processor = SiglipImageProcessorPil(size={"height": image_size, "width": image_size})
+        else:
+            tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+            # As its own processor does: <bos> is written where it belongs, and the tokens below exist.
+            tokenizer.add_bos_token = False
+            tokenizer.add_tokens([*LOCATIONS, *SEGMENTS])
+            self.tokenizer = tokenizer
+            self.config = PaliGemmaConfig.from_pretrained(checkpoint)
+            self.image_processor = SiglipImageProcessorPil.from_pretrained(checkpoint)
+        tower: Any = self.config.vision_config
+        self.image_tokens = (tower.image_size // tower.patch_size) ** 2
+        self.image_token = str(self.tokenizer.convert_ids_to_tokens(self.config.image_token_id))
+
+    def _nano_config(
+        self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]
+    ) -> PaliGemmaConfig:
+        if image_size % patch_size:
+            raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
+        ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        text = GemmaConfig(vocab_size=len(self.tokenizer), max_position_embeddings=1024, **ids, **language)
+        return PaliGemmaConfig(
+            vision_config=SiglipVisionConfig(
+                image_size=image_size, patch_size=patch_size, vision_use_head=False, **vision
+            ),
+            text_config=text,
+            image_token_index=self.tokenizer.get_vocab()[nano_tokenizer.IMAGE],
+            vocab_size=len(self.tokenizer),
+            projection_dim=text.hidden_size,
+            hidden_size=text.hidden_size,
+            **ids,
+        )
+
+    def template(self, prompt: str, has_image: bool) -> str:
+        start = f"<image>{self.tokenizer.bos_token}" if has_image else str(self.tokenizer.bos_token)
+        return f"{start}{self.prefix.replace('{prompt}', prompt)}\n"
+
+    def answer_text(self, answer: str) -> str:
+        return f"{answer}{self.tokenizer.eos_token}"
+
+    def number_vocab(self, coordinates: bool) -> NumberVocab:
+        if coordinates and self.coords == "loc":
+            return NumberVocab.from_loc(self.tokenizer)
+        return super().number_vocab(coordinates)
+
+    def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
+        inputs = self.image_processor(images=image.convert("RGB"), return_tensors="pt")
+        return {"pixel_values": inputs["pixel_values"].to(self.dtype)}, str(self.image_token) * self.image_tokens
+
+    def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
+        # Padding may count as either: the attention mask hides it from every other token.
+        return {"token_type_ids": (torch.arange(input_ids.shape[1]) >= prompt_lengths[:, None]).long()}
+
+    def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
+        source = checkpoint or self.checkpoint
+        return load_model(PaliGemmaForConditionalGeneration, source, self.config, self.dtype, self.attention)

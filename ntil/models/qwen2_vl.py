@@ -1,0 +1,131 @@
+"""Qwen2-VL (Wang et al., 2024): a tower for pictures of any shape, Qwen2 with 3-D positions; the real classes.
+
+A picture keeps its shape: it is scaled to whole 28-pixel cells with `min_pixels` to `max_pixels` pixels in all, one
+token a cell. Coordinates are 0..1000 across the picture, `<|box_start|>(x1,y1),(x2,y2)<|box_end|>`.
+
+The family's own processor needs torchvision (transformers 5.23), so inputs are built from its PIL image processor and
+its tokenizer: `<|image_pad|>` once per cell, and `mm_token_type_ids` 1 on them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    PreTrainedModel,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+)
+
+from ntil.models import nano_tokenizer
+from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
+
+IMAGE = "<|image_pad|>"
+# All that the family's tokenizer has beyond text, in the order of their ids.
+TOKENS = ("im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end", "quad_start", "quad_end")
+VISION_TOKENS = ("vision_start", "vision_end", "image_pad", "video_pad")
+
+
+class Qwen2VL(Family):
+    """
+    Args:
+        checkpoint: hub name or folder, or null for a model from scratch.
+        min_pixels, max_pixels: bounds of a picture's size after scaling; null: as the checkpoint says.
+        patch_size: of the tower from scratch; two by two patches make one token.
+        vision, language: `Qwen2VLVisionConfig` and `Qwen2VLTextConfig` fields of the model from scratch.
+        system: the system message, or empty for none.
+        coords: how boxes are written.
+        dtype: of the weights. attn_implementation: `sdpa`, `eager`, `flash_attention_2`.
+    """
+
+    # The projector is the tower's last layer, so the longer prefix is its own.
+    parts: ClassVar[dict[str, str]] = {
+        "vision": "model.visual",
+        "projector": "model.visual.merger",
+        "language": "model.language_model",
+    }
+    lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
+        "language": LLAMA_LINEAR,
+        "vision": ("qkv", "proj", "fc1", "fc2"),
+    }
+
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        patch_size: int = 14,
+        vision: dict[str, Any] | None = None,
+        language: dict[str, Any] | None = None,
+        system: str = "You are a helpful assistant.",
+        coords: str = "qwen",
+        dtype: str = "float32",
+        attn_implementation: str = "sdpa",
+    ) -> None:
+        self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
+        self.system, self.coords = system, coords
+        pixels: dict[str, Any] = {
+            k: v for k, v in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if v is not None
+        }
+        if checkpoint is None:
+            if not vision or not language:
+                raise ValueError("model.checkpoint is null, so model.vision and model.language must be given")
+            tokens = [f"<|{name}|>" for name in (*TOKENS, *VISION_TOKENS)]
+            self.tokenizer = nano_tokenizer.load(tokens, eos_token="<|im_end|>")
+            self.config = self._nano_config(patch_size, vision, language)
+            self.image_processor = Qwen2VLImageProcessorPil(patch_size=patch_size, **pixels)
+        else:
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+            self.config = Qwen2VLConfig.from_pretrained(checkpoint)
+            self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint, **pixels)
+        self._check_pixels()
+        self.image_token = IMAGE
+
+    def _check_pixels(self) -> None:
+        low, high = self.image_processor.size["shortest_edge"], self.image_processor.size["longest_edge"]
+        cell = (self.image_processor.patch_size * self.image_processor.merge_size) ** 2
+        if not low <= high or high < cell:
+            raise ValueError(f"model.min_pixels {low} <= model.max_pixels {high} must hold, and one token is {cell}")
+
+    def _nano_config(self, patch_size: int, vision: dict[str, Any], language: dict[str, Any]) -> Qwen2VLConfig:
+        vocab = self.tokenizer.get_vocab()
+        ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        text = {"vocab_size": len(vocab), "max_position_embeddings": 1024, **ids, **language}
+        tower = {"patch_size": patch_size, "hidden_size": language["hidden_size"], **vision}
+        return Qwen2VLConfig(
+            text_config=text,
+            vision_config=tower,
+            tie_word_embeddings=True,
+            image_token_id=vocab[IMAGE],
+            video_token_id=vocab["<|video_pad|>"],
+            vision_start_token_id=vocab["<|vision_start|>"],
+            vision_end_token_id=vocab["<|vision_end|>"],
+        )
+
+    def template(self, prompt: str, has_image: bool) -> str:
+        picture = "<|vision_start|><image><|vision_end|>" if has_image else ""
+        return f"{self._turn('system', self.system)}{self._turn('user', picture + prompt)}<|im_start|>assistant\n"
+
+    def _turn(self, role: str, text: str) -> str:
+        return f"<|im_start|>{role}\n{text}<|im_end|>\n" if text else ""
+
+    def answer_text(self, answer: str) -> str:
+        return f"{answer}{self.tokenizer.eos_token}"
+
+    def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
+        inputs = self.image_processor(images=image.convert("RGB"), return_tensors="pt")
+        grid = inputs["image_grid_thw"]
+        tokens = int(grid.prod()) // self.image_processor.merge_size**2
+        return {"pixel_values": inputs["pixel_values"].to(self.dtype), "image_grid_thw": grid}, IMAGE * tokens
+
+    def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
+        return {"mm_token_type_ids": (input_ids == self.config.image_token_id).int()}
+
+    def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
+        source = checkpoint or self.checkpoint
+        return load_model(Qwen2VLForConditionalGeneration, source, self.config, self.dtype, self.attention)

@@ -1,0 +1,61 @@
+"""What a run saves is what it loads, under names that a resumed Trainer finds again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ntil.compose import compose
+from ntil.session import Session
+
+NANO = ["llava_nano", "paligemma_nano", "yi_vl_nano", "qwen2_vl_nano"]
+
+
+@pytest.fixture(scope="module", params=NANO)
+def parts(request):
+    words = [f"model={request.param}", "task=clock", "loss=ntil", "tracker=none", "task.rows={train:4}"]
+    session = Session.build(compose(words))
+    torch.manual_seed(0)
+    return session, session.family.load().eval(), session.task.rows("train")
+
+
+def logits(session, model, rows):
+    batch = session.collator([rows[i] for i in range(3)])
+    inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k not in ("positions", "targets")}
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+def test_nano_means_under_two_million(parts):
+    assert sum(p.numel() for p in parts[1].parameters()) < 2_000_000
+
+
+def test_every_parameter_has_a_part(parts):
+    session, model, _ = parts
+    prefixes = tuple(session.family.parts.values())
+    assert set(session.family.parts) == {"vision", "projector", "language"}
+    names = [name for name, _ in model.named_parameters()]
+    assert [n for n in names if not n.startswith(prefixes)] in ([], ["lm_head.weight"])
+    for prefix in prefixes:
+        assert any(n.startswith(prefix) for n in names)
+
+
+def test_a_saved_model_gives_the_same_logits(parts, tmp_path):
+    session, model, rows = parts
+    session.family.save(model, tmp_path / "model")
+    torch.testing.assert_close(
+        logits(session, session.family.load(tmp_path / "model"), rows), logits(session, model, rows), atol=0, rtol=0
+    )
+
+
+def test_a_trainers_checkpoint_has_the_models_own_names(parts, tmp_path):
+    session, model, _ = parts
+    session.family.save(model, tmp_path / "model")
+    for at, again in (("scratch", model), ("loaded", session.family.load(tmp_path / "model"))):
+        again.save_pretrained(tmp_path / at)  # as Trainer does
+        saved = load_file(Path(tmp_path, at, "model.safetensors"))
+        result = again.load_state_dict(saved, strict=False)  # as Trainer does
+        assert result.unexpected_keys == []
+        assert result.missing_keys in ([], ["lm_head.weight"])
+        assert result.missing_keys == [] or again.config.tie_word_embeddings
