@@ -72,8 +72,14 @@ class Table:
     def add(self, where: str, row: dict[str, Any]) -> None:
         """
         Raises:
-            BrokenInput: another place has used the row's id.
+            BrokenInput: another place has used the row's id, or a text can't be stored.
         """
+        for name, value in row.items():
+            if isinstance(value, str) and not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError as error:
+                    raise BrokenInput(where, name, f"is no Unicode text ({error})", "correct the row") from error
         first = self._seen.setdefault(row["id"], where)
         if first != where:
             raise BrokenInput(where, "id", f"{row['id']!r} was already used in {first}", "give every row its own id")

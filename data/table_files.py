@@ -62,7 +62,7 @@ def _parquet(path: Path) -> Iterator[Located]:
 
 
 def _jsonl(path: Path) -> Iterator[Located]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 where = f"{path}, line {number}"
@@ -70,7 +70,7 @@ def _jsonl(path: Path) -> Iterator[Located]:
 
 
 def _json_list(path: Path) -> Iterator[Located]:
-    for number, row in enumerate(_json(path.read_text(encoding="utf-8"), str(path), list)):
+    for number, row in enumerate(_json(path.read_text(encoding="utf-8-sig"), str(path), list)):
         where = f"{path}, row {number}"
         if not isinstance(row, dict):
             raise BrokenInput(where, None, "is not an object", "write a list of objects")

@@ -139,13 +139,15 @@ class Grounding(Task):
         metrics = super().finish(sums)
         names = [key for key in metrics if "/" not in key and key != "examples"]
         splits = [key.removesuffix("/examples") for key in sums if key.endswith("/examples")]
-        averages = {f"split_average/{n}": sum(metrics[f"{s}/{n}"] for s in splits) / len(splits) for n in names}
+        averages = {
+            f"split_average/{n}": sum(metrics[f"{s}/{n}"] for s in splits) / len(splits) for n in names if splits
+        }
         return {**metrics, **averages}
 
     def draw(self, row: Row, prediction: Box | ParseFailure) -> Image.Image:
         """Truth in green under the prediction in red, with the expression and the IoU."""
         right = self.score(prediction, row)
-        picture, scale = enlarged(row["image"])
+        picture, scale = enlarged(pictured(row))
         pen = ImageDraw.Draw(picture)
         pen.rectangle([v * scale for v in row["box"]], outline=(0, 230, 70), width=4)
         if isinstance(prediction, ParseFailure):
@@ -153,7 +155,7 @@ class Grounding(Task):
         else:
             pen.rectangle([v * scale for v in prediction], outline=(230, 30, 30), width=1)
             said = f"IoU {right['iou']:.2f}"
-        return captioned(picture, row["expression"], said, right["acc_0.5"] == 1.0)
+        return captioned(picture, row.get("expression") or self.prompt(row), said, right["acc_0.5"] == 1.0)
 
 
 def iou(first: Box | list[float], second: Box | list[float]) -> float:
@@ -163,6 +165,11 @@ def iou(first: Box | list[float], second: Box | list[float]) -> float:
     shared = max(wide, 0.0) * max(high, 0.0)
     areas = (first[2] - first[0]) * (first[3] - first[1]) + (second[2] - second[0]) * (second[3] - second[1])
     return shared / (areas - shared) if shared > 0 else 0.0
+
+
+def pictured(row: Row) -> Image.Image:
+    """The row's picture, or white of its size where only the size is known."""
+    return row["image"] or Image.new("RGB", (row["width"], row["height"]), "white")
 
 
 def enlarged(picture: Image.Image, side: int = 384) -> tuple[Image.Image, float]:

@@ -1,5 +1,7 @@
 """Photographs of clocks from a labels CSV; broken tables are refused with file, row and field."""
 
+import csv
+import json
 import os
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from PIL import Image
 
 from data import clock_photos
+from data.broken import BrokenInput, Tolerance
 
 REAL = Path(os.environ.get("NTIL_SHARED", "../shared")) / "assets/data/clocks/labels.csv"
 
@@ -51,3 +54,65 @@ def test_missing_file_and_other_splits(tmp_path):
         clock_photos.load(tmp_path / "nowhere.csv", "test")
     with pytest.raises(ValueError, match="test"):
         clock_photos.load(table(tmp_path, "image,hour,minute", "a.png,3,4"), "train")
+
+
+def official(shared, name="coco_final.csv"):
+    return shared / "assets/data/clocks" / name
+
+
+def test_the_label_file_of_its_about_time_on_the_photographs_that_are_here(shared, tmp_path, monkeypatch):
+    """1,911 labels, of which 5 photographs are in the COCO sample: those are read, the others counted and listed."""
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
+    images, here = tmp_path / "images", {}
+    images.mkdir()
+    for folder in (shared / "assets/data/coco128/images").iterdir():
+        for photo in folder.iterdir():
+            (images / photo.name).symlink_to(photo)
+    skip = Tolerance("skip")
+    rows = clock_photos.load(official(shared), "test", images, skip)
+    with official(shared).open() as file:
+        labels = {row["img_id"]: row for row in csv.DictReader(file)}
+        here = {k for k, row in labels.items() if (images / row["file_name"]).exists()}
+    assert set(rows["id"]) == here
+    assert len(here) == 5
+    assert len(skip.skipped) == len(labels) - 5 == 1906
+    assert all("does not exist" in line and "coco_final.csv, line" in line for line in skip.skipped)
+    for row in rows:
+        label = labels[row["id"]]
+        assert (row["hour"], row["minute"]) == (int(label["hour"]), int(label["minute"]))
+        w, h = json.loads(label["bbox_det"])[2:]
+        # A square with a fifth of the clock around it, as far as the photograph goes.
+        assert max(row["image"].size) <= 1.4 * max(w, h) + 2
+        assert max(row["image"].size) >= min(max(w, h), *Image.open(images / label["file_name"]).size) - 1
+
+
+@pytest.mark.parametrize(("name", "count"), [("coco_final.csv", 1911), ("openimg_final.csv", 1317)])
+def test_every_official_label_is_readable_but_for_its_photograph(shared, name, count):
+    skip = Tolerance("skip")
+    with pytest.raises(BrokenInput, match=f"the split is empty .{count} rows skipped"):
+        clock_photos.load(official(shared, name), "test", Path("nowhere"), skip)
+    assert len(skip.skipped) == count
+    assert all("does not exist" in line for line in skip.skipped)
+    with pytest.raises(BrokenInput, match=f"{name}, line 2, field file_name: .*does not exist"):
+        clock_photos.load(official(shared, name), "test", Path("nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ("[200, 200, 9, 9]", "lies outside the 40 x 30 picture"),
+        ("[1, 2, 0, 9]", "no box with an area"),
+        ("[1, 2, 9]", "no box with an area"),
+        ("one", "is no box"),
+        ("[[1, 2, 9, 9], [2, 2, 9, 9]]", "give the one box"),
+    ],
+)
+def test_broken_boxes_are_named_or_skipped(tmp_path, box, message):
+    file = table(tmp_path, "file_name,hour,minute,bbox_det", 'a.png,3,4,"[5, 5, 10, 10]"', f'a.png,3,4,"{box}"')
+    with pytest.raises(BrokenInput, match=message) as error:
+        clock_photos.load(file)
+    assert "labels.csv, line 3" in str(error.value)
+    skip = Tolerance("skip")
+    (row,) = clock_photos.load(file, tolerance=skip)
+    assert row["image"].size == (14, 14)
+    assert len(skip.skipped) == 1

@@ -1,0 +1,219 @@
+"""A table of your own: one row per question, with the columns prompt, answer and perhaps image, in .jsonl, .json, .csv,
+.tsv or .parquet.
+
+    {"image": "pictures/1.jpg", "prompt": "Where is the dog?", "answer": [12, 30, 200, 180]}
+
+Which answer a row needs depends on the metric:
+
+    exact     a text or a number, taken as it is written
+    numeric   a number, or a text that is one
+    box       [x1, y1, x2, y2] in pixels of the picture, or [x, y, w, h] with box_format=xywh
+    polygon   [[x, y], [x, y], [x, y], ...] in pixels, or one flat list
+    time      "HH:MM", or {"hour": 10, "minute": 8}; hours beyond 12 are taken modulo 12
+
+In .csv and .tsv lists are written as JSON. Optional columns: `id` (unique; else the file's name and the row's number),
+`group` (metrics are reported per group too), `level` (0, 1, ... for a curriculum), `width` and `height` (where there is
+no picture, boxes and polygons need them). Other columns are left alone. Image paths start from the table's folder.
+
+Columns given: id, image, width, height, prompt, answer (as text), group, level, and for the last three metrics box,
+polygon, or hour and minute.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset, Features, Image, List, Value
+
+from data.broken import BrokenInput, Table, Tolerance
+from data.decimals import plain
+from data.grounding_rows import SLACK, checked_box
+from data.pictures import given_picture
+from data.table_files import read_table
+
+Metric = Literal["exact", "numeric", "box", "polygon", "time"]
+Size = tuple[int, int]
+TRUTH: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "numeric": {},
+    "box": {"box": List(Value("float64"))},
+    "polygon": {"polygon": List(List(Value("float64")))},
+    "time": {"hour": Value("int32"), "minute": Value("int32")},
+}
+OPTIONAL = ("image", "id", "group", "level", "width", "height")
+
+
+def features(metric: Metric) -> Features:
+    words = {name: Value("string") for name in ("id", "prompt", "answer", "group")}
+    sizes = {name: Value("int32") for name in ("width", "height", "level")}
+    return Features({**words, "image": Image(), **sizes, **TRUTH[metric]})
+
+
+def load(
+    files: list[Path],
+    metric: Metric,
+    columns: dict[str, str],
+    box_format: str,
+    images: Path | None,
+    tolerance: Tolerance,
+) -> Dataset:
+    """The rows of one split's files.
+
+    `columns` maps a role (prompt, answer, or one of `OPTIONAL`) to a column's name where it isn't the role's own.
+
+    Raises:
+        BrokenInput: no file, no such column, or (on_error=raise) a row that can't be used.
+    """
+    table = Table(features(metric), ", ".join(map(str, files)), tolerance)
+    illustrated: bool | None = None
+    for path in files:
+        names: dict[str, str] | None = None
+        for number, (where, item) in enumerate(read_table(path)):
+            names = names or _names(item, columns, path)
+            with tolerance.row():
+                row = _row(item, names, metric, box_format, images or path.parent, where, f"{path.stem}-{number}")
+                illustrated = row["image"] is not None if illustrated is None else illustrated
+                if illustrated != (row["image"] is not None):
+                    problem = "has a picture and rows before it have none, or the other way round"
+                    raise BrokenInput(where, names.get("image"), problem, "give every row a picture, or none")
+                table.add(where, row)
+    return table.dataset()
+
+
+def _names(item: dict[str, Any], columns: dict[str, str], path: Path) -> dict[str, str]:
+    names = {role: columns.get(role, role) for role in ("prompt", "answer", *OPTIONAL)}
+    for role, name in names.items():
+        if name not in item and (role in ("prompt", "answer") or name != role):
+            found = ", ".join(map(str, item))
+            raise BrokenInput(str(path), name, f"no such column; found {found}", f"set task.columns.{role} to one")
+    return {role: name for role, name in names.items() if name in item or role not in OPTIONAL}
+
+
+def _row(
+    item: dict[str, Any],
+    names: dict[str, str],
+    metric: Metric,
+    box_format: str,
+    images: Path,
+    where: str,
+    fallback: str,
+) -> dict[str, Any]:
+    def value(role: str) -> Any:
+        found = item.get(names.get(role, role))
+        return None if isinstance(found, str) and not found.strip() else found
+
+    prompt, answer = value("prompt"), value("answer")
+    if not isinstance(prompt, str):
+        raise BrokenInput(where, names["prompt"], f"{prompt!r} is no question", "give a text")
+    if answer is None:
+        raise BrokenInput(where, names["answer"], "is missing or empty", "give an answer or drop the row")
+    image, size = None, _size(value("width"), value("height"), where)
+    if value("image") is not None:
+        image, true_size = given_picture(value("image"), images, where, names["image"])
+        if size not in (None, true_size):
+            problem = f"the table says {size}, the picture is {true_size}"
+            raise BrokenInput(where, names["image"], problem, "use the pictures that the answers were made on")
+        size = true_size
+    truth = READERS[metric](answer, size, box_format, where, names["answer"])
+    return {
+        "id": str(value("id")) if value("id") is not None else fallback,
+        "image": image,
+        "width": size[0] if size else None,
+        "height": size[1] if size else None,
+        "prompt": prompt.strip(),
+        "group": str(value("group")) if value("group") is not None else None,
+        "level": _whole(value("level") or 0, where, "level"),
+        **({"answer": json.dumps(answer)} | truth),
+    }
+
+
+def _size(width: Any, height: Any, where: str) -> Size | None:
+    if width is None and height is None:
+        return None
+    size = _whole(width, where, "width"), _whole(height, where, "height")
+    if min(size) < 1:
+        raise BrokenInput(where, "width", f"{size[0]} x {size[1]} is no size", "give pixels")
+    return size
+
+
+def _whole(value: Any, where: str, field: str) -> int:
+    try:
+        if float(value) == int(float(value)) and abs(float(value)) < 2**31:
+            return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise BrokenInput(where, field, f"{value!r} is no whole number", "correct the row")
+
+
+def _text(answer: Any, size: Size | None, box_format: str, where: str, field: str) -> dict[str, Any]:
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise BrokenInput(where, field, f"{answer!r} is neither text nor number", "write it as a text")
+    return {"answer": str(answer).strip()}
+
+
+def _number(answer: Any, size: Size | None, box_format: str, where: str, field: str) -> dict[str, Any]:
+    try:
+        value = Decimal(str(answer).strip()) if not isinstance(answer, bool) else Decimal("nan")
+    except InvalidOperation:
+        value = Decimal("nan")
+    if not value.is_finite() or abs(value.adjusted()) > 30 or sum(map(str.isdigit, plain(value))) > 30:
+        remedy = "write a number such as -12.5, without unit or thousands mark"
+        raise BrokenInput(where, field, f"{answer!r} is no number of at most 30 digits", remedy)
+    # A text keeps its zeros ("12.50" is taught as 12.50); anything else is written the shortest way.
+    kept = isinstance(answer, str) and re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?", answer.strip(), re.ASCII)
+    return {"answer": answer.strip() if kept else plain(value)}
+
+
+def _box(answer: Any, size: Size | None, box_format: str, where: str, field: str) -> dict[str, Any]:
+    return {"box": checked_box(answer, _needed(size, where), where, field, xywh=box_format == "xywh")}
+
+
+def _polygon(answer: Any, size: Size | None, box_format: str, where: str, field: str) -> dict[str, Any]:
+    width, height = _needed(size, where)
+    remedy = "write [[x, y], [x, y], [x, y], ...] in pixels of the picture"
+    try:
+        read = json.loads(answer) if isinstance(answer, str) else answer
+        flat = [float(v) for point in read for v in (point if isinstance(point, list) else [point])]
+        paired = all(not isinstance(point, list) or len(point) == 2 for point in read)
+    except (TypeError, ValueError, RecursionError):
+        flat, paired = [], False
+    points = [list(point) for point in zip(flat[::2], flat[1::2], strict=False)]
+    if not paired or len(flat) % 2 or len(points) < 3 or not all(map(math.isfinite, flat)):
+        raise BrokenInput(where, field, f"{answer!r} is no polygon", remedy)
+    if any(not (-SLACK <= x <= width + SLACK and -SLACK <= y <= height + SLACK) for x, y in points):
+        raise BrokenInput(where, field, f"{answer!r} lies outside the {width} x {height} picture", remedy)
+    crossed = sum(x * v - u * y for (x, y), (u, v) in zip(points, points[1:] + points[:1], strict=True))
+    if crossed == 0:
+        raise BrokenInput(where, field, f"{answer!r} has no area", remedy)
+    return {"polygon": points}
+
+
+def _time(answer: Any, size: Size | None, box_format: str, where: str, field: str) -> dict[str, Any]:
+    parts = (answer.get("hour"), answer.get("minute")) if isinstance(answer, dict) else (answer,)
+    said = ":".join(map(str, parts)).strip()
+    match = re.fullmatch(r"(\d{1,2}):(\d{1,2})", said, re.ASCII)
+    hour, minute = map(int, match.groups()) if match else (99, 99)
+    if hour > 24 or minute > 59:
+        raise BrokenInput(where, field, f"{answer!r} is no time", 'write "HH:MM"')
+    return {"hour": (hour - 1) % 12 + 1, "minute": minute}
+
+
+def _needed(size: Size | None, where: str) -> Size:
+    if size is None:
+        raise BrokenInput(where, "image", "is missing, so pixels mean nothing", "give a picture, or width and height")
+    return size
+
+
+READERS: dict[str, Callable[[Any, Size | None, str, str, str], dict[str, Any]]] = {
+    "exact": _text,
+    "numeric": _number,
+    "box": _box,
+    "polygon": _polygon,
+    "time": _time,
+}
