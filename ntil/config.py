@@ -103,7 +103,10 @@ class TrackerConfig:
 
 @dataclass
 class RunConfig:
-    """One run. `runs` is the folder of all runs, `name` the experiment's name in it."""
+    """One run. `runs` is the folder of all runs, `name` the experiment's name in it.
+
+    vision_cache_gb: how much disk the kept features of frozen vision towers may take in all; 0 keeps none.
+    """
 
     name: str = "default"
     runs: str = "runs"
@@ -120,10 +123,11 @@ class RunConfig:
     log_every: int = 20
     save_every: int = 500
     keep_checkpoints: int = 1
+    vision_cache_gb: float = 20.0
 
 
 # Keys that say where and how to watch, not what is computed: they don't change a run's identity.
-_NOT_IDENTITY = ("name", "runs", "seed", "tracker", "save_every", "keep_checkpoints", "log_every")
+_NOT_IDENTITY = ("name", "runs", "seed", "tracker", "save_every", "keep_checkpoints", "log_every", "vision_cache_gb")
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -230,6 +234,8 @@ def _check(run: RunConfig) -> None:
         raise ConfigError(f"engine.device must be auto or cpu, got {engine.device!r}")
     if engine.dtype == "float16" and engine.device == "cpu":
         raise ConfigError("engine.dtype=float16 can't run on engine.device=cpu; take bfloat16 or float32")
+    if run.vision_cache_gb < 0:
+        raise ConfigError(f"vision_cache_gb must be at least 0 (0: keep nothing), got {run.vision_cache_gb}")
     tuning = run.tuning
     if tuning.mode not in ("full", "lora"):
         raise ConfigError(f"tuning.mode must be full or lora, got {tuning.mode!r}")

@@ -117,9 +117,10 @@ def adapted_layers(model: nn.Module, family: Family, tuning: TuningConfig) -> li
     return found
 
 
-def frozen(model: nn.Module, family: Family, part: str) -> bool:
-    """Whether no parameter of the part moves (adapters included)."""
-    return part in family.parts and Parts(family).counts(model)[part][1] == 0
+def keeps(tuning: TuningConfig, family: Family, part: str) -> bool:
+    """Whether the family has the part and every parameter of it stays as it was loaded."""
+    moves = tuning.mode == "full" or part in [*_adapted(tuning), *_whole(tuning, family)]
+    return part in family.parts and (part in tuning.freeze or not moves)
 
 
 def table(model: nn.Module, family: Family) -> Table:

@@ -126,7 +126,7 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
         Progress(title, session.task.metric),
         Checkpoints(settings.keep_checkpoints),
     ]
-    model = _model(run, config, session, arguments.process_index == 0)
+    model, kept = _model(run, config, session, arguments.process_index == 0)
     trainer = NumberTrainer(
         model=model,
         eval_dataset=held_out,
@@ -145,6 +145,8 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
     if found:
         print(f"{title}: resumed from {found[0].name}")
     trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+    if kept:
+        print(f"{title}: vision features: {kept.hits:,} read, {kept.misses:,} computed")
     if guard.interrupted:
         raise KeyboardInterrupt
     if trainer.is_world_process_zero():
@@ -152,31 +154,43 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
     return time.perf_counter() - started
 
 
-def _model(run: RunFolder, config: dict[str, Any], session: Any, shows: bool) -> Any:
-    """The model to train, with what moves printed per part."""
+def _model(run: RunFolder, config: dict[str, Any], session: Any, shows: bool) -> tuple[Any, Any]:
+    """The model to train, with what moves printed per part, and the cache of its vision features, if any."""
     from rich.console import Console
 
     from ntil.config import typed
     from ntil.tuning import save_base, table, tune
 
-    tuning = typed(config).tuning
+    settings = typed(config)
+    tuning = settings.tuning
     model = session.family.load()
     if tuning.mode == "lora" and not config["model"].get("checkpoint"):
         save_base(model, session.family, run.model)
     model = tune(model, session.family, tuning)
     if shows:
         Console().print(table(model, session.family))
-    return model
+    return model, _vision_cache(settings, session, model)
+
+
+def _vision_cache(settings: Any, session: Any, model: Any) -> Any:
+    from ntil.tuning import keeps
+    from ntil.vision_cache import attach
+
+    if not keeps(settings.tuning, session.family, "vision"):
+        return None
+    return attach(session.family, model, settings.vision_cache_gb)
 
 
 def _test(
     run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interrupt, seconds: float
 ) -> dict[str, float]:
+    from ntil.config import typed
     from ntil.evaluate import evaluate_to, records
     from ntil.session import device, saved_model
 
     settings = config["evaluation"]
     model = saved_model(session, run.model).to(device())
+    _vision_cache(typed(config), session, model)
     rows = session.task.rows(settings["split"])
     title = f"{config['loss']['name']} on {settings['split']}"
     found = records(model, session.collator, rows, settings["batch_size"], title, interrupt.check)

@@ -121,6 +121,14 @@ class Family(ABC):
         prompt_ids, answer_ids = self._ids(self.template(prompt, image is not None), expansion, answer)
         return Encoded(list(prompt_ids), list(answer_ids), features)
 
+    def split_images(self, inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """One picture each: the tensors that the model's `get_image_features` takes, cut apart along dimension 0.
+
+        Here for models whose every tensor has one entry per picture.
+        """
+        count = len(inputs["pixel_values"])
+        return [{name: value[i : i + 1] for name, value in inputs.items()} for i in range(count)]
+
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         model.save_pretrained(folder)
         self.save_processors(folder)

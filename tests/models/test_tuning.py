@@ -1,0 +1,214 @@
+"""Tuning modes: exactly what should move moves, under torch alone and ZeRO-2; adapters are saved, resumed, evaluated."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from ntil.checks import moved
+from ntil.compose import compose
+from ntil.config import ConfigError, typed
+from ntil.models.llava import Llava
+from ntil.session import Session
+from ntil.train.trainer import SupervisedHead
+from ntil.tuning import Parts, adapted_layers, check, keeps, load_saved, save_base, table, tune
+
+TASK = ["task=clock", "task.rows={train:12,validation:2,test:2}", "loss=ntil"]
+# CLIP's pooled output is no input of LLaVA.
+UNUSED = {"post_layernorm"}
+# What moves beside the parts named: nothing else may.
+MODES = {
+    "tuning=full": {"vision", "projector", "language"},
+    "tuning=freeze_vision": {"projector", "language"},
+    "tuning=projector": {"projector"},
+    "tuning.freeze=[projector]": {"vision", "language"},
+    "tuning=lora": {"projector", "language adapters"},
+    "tuning=lora tuning.freeze=[projector]": {"language adapters"},
+    "tuning=lora tuning.targets=[q_proj,v_proj] tuning.train=[vision]": {"vision", "language adapters"},
+    "tuning=lora_all tuning.rank=2": {"projector", "language adapters", "vision adapters"},
+}
+
+
+def expected(model: nn.Module, kinds: set[str]) -> set[str]:
+    """Names of the parameters of these parts, spelled out by what each of them is called."""
+    prefix = {"vision": "vision_tower", "projector": "multi_modal_projector", "language": "language_model"}
+    found = set()
+    for kind in kinds:
+        part, _, adapters = kind.partition(" ")
+        for name, _ in model.named_parameters():
+            if f"model.{prefix[part]}." in name and "original_module" not in name:
+                found |= {name} if bool(adapters) == (".lora_" in name) else set()
+    return found
+
+
+def tuned(words: list[str]) -> tuple[Session, nn.Module]:
+    config = compose([*TASK, "engine=local", *words])
+    session = Session.build(config)
+    torch.manual_seed(0)
+    return session, tune(session.family.load(), session.family, typed(config).tuning)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_should_move_moves_and_nothing_else(mode):
+    words = mode.split()
+    _, model = tuned(words)
+    found = moved([*TASK, "engine=local", *words])
+    wanted = expected(model, MODES[mode])
+    assert set(found["free"]) == wanted
+    unused = {name for name in wanted if any(word in name for word in UNUSED) and "lora" not in name}
+    assert set(found["moved"]) == wanted - unused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["tuning=full", "tuning=freeze_vision", "tuning=lora"])
+def test_the_same_parameters_move_under_zero_2(mode):
+    words = mode.split()
+    _, model = tuned(words)
+    found = under_zero_2([*TASK, *words])
+    wanted = expected(model, MODES[mode])
+    assert set(found["free"]) == wanted
+    assert {n for n in set(found["moved"]) ^ wanted if not any(word in n for word in UNUSED)} == set()
+
+
+def under_zero_2(words: list[str]) -> dict[str, list[str]]:
+    """`ntil.checks.moved` in a child, since DeepSpeed leaves a process group behind."""
+    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    command = [sys.executable, "-m", "ntil.checks", "engine=zero2", *words]
+    child = subprocess.run(command, env={**os.environ, **ranks}, capture_output=True, text=True, timeout=300)
+    assert child.returncode == 0, child.stderr
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def test_the_table_shows_parameters_per_part():
+    session, model = tuned(["tuning=lora", "tuning.rank=4"])
+    counts = Parts(session.family).counts(model)
+    plain = Parts(session.family).counts(session.family.load())
+    assert counts["vision"] == (plain["vision"][0], 0)
+    assert counts["projector"] == (plain["projector"][0], plain["projector"][0])
+    adapters = sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n)
+    # Two layers of rank 4 on q, k, v, o (128 to 128) and gate, up (128 to 320), down (320 to 128).
+    assert adapters == 2 * 4 * (4 * 256 + 3 * 448)
+    assert counts["language"] == (plain["language"][0] + adapters, adapters)
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))
+    console.print(table(model, session.family))
+    assert f"{adapters:,}" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["tuning.freeze=[visoin]"],
+            r"no part 'visoin'; did you mean 'vision'\? \(parts: vision, projector, language\)",
+        ),
+        (["tuning.freeze=[vision,projector,language]"], "leaves nothing to train"),
+        (["tuning=lora", "tuning.freeze=[language]"], "without a part to adapt"),
+        (
+            ["tuning=lora", "tuning.adapt=[projector]"],
+            r"no layers for adapters in 'projector' \(only in language, vision\)",
+        ),
+        (["tuning=lora", "tuning.train=[language]"], "take tuning=full"),
+        (["tuning.mode=qlora"], "tuning.mode must be full or lora"),
+        (["tuning.rank=0"], "must be above 0"),
+        (["tuning.dropout=1"], r"must lie in \[0, 1\)"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_before_anything_is_loaded(words, message):
+    with pytest.raises(ConfigError, match=message):
+        compose([*TASK, *words])
+
+
+def test_targets_that_are_not_there_name_those_that_are():
+    session = Session.build(compose(TASK))
+    settings = typed(compose([*TASK, "tuning=lora", "tuning.targets=[query]"])).tuning
+    with pytest.raises(ConfigError, match=r"none in language; its linear layers: .*gate_proj.*q_proj"):
+        adapted_layers(session.family.load(), session.family, settings)
+
+
+def test_a_frozen_tower_is_known_from_the_config():
+    def kept(*words: str) -> bool:
+        settings = typed(compose([*TASK, *words])).tuning
+        check(settings, Llava)
+        return keeps(settings, Llava, "vision")
+
+    assert not kept("tuning=full") and kept("tuning=freeze_vision") and kept("tuning=lora")
+    assert not kept("tuning=lora_all") and not kept("tuning=lora", "tuning.train=[vision]")
+    assert kept("tuning=lora_all", "tuning.freeze=[vision]")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("where", ["lm_head", "elsewhere"])
+def test_supervised_logits_under_adapters_are_the_full_ones(tied, where):
+    from ntil.checks import supervised_logits_error
+
+    session = Session.build(compose(TASK))
+    session.family.config.tie_word_embeddings = session.family.config.text_config.tie_word_embeddings = tied
+    torch.manual_seed(0)
+    plain = session.family.load()
+    assert (plain.lm_head.weight is plain.get_input_embeddings().weight) == tied
+    targets = "[q_proj,lm_head]" if where == "lm_head" else "[q_proj]"
+    settings = typed(compose([*TASK, "tuning=lora", f"tuning.targets={targets}"])).tuning
+    model = tune(plain, session.family, settings)
+    for name, parameter in model.named_parameters():
+        if ".lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    rows = [session.task.rows("train")[i] for i in range(3)]
+    batch = session.collator(rows)
+    assert supervised_logits_error(session, model.eval(), rows) < 1e-5
+    # The adapter itself takes part: without it the logits are others.
+    inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
+    positions, _ = inputs.pop("positions"), inputs.pop("targets")
+    head = SupervisedHead(model)
+    with torch.no_grad():
+        with_adapter = head.logits(model, inputs, positions)
+        with model.disable_adapter():
+            without = head.logits(model, inputs, positions)
+    assert with_adapter.shape == without.shape == (len(positions), len(session.family.tokenizer))
+    assert (with_adapter - without).abs().max() > 1e-3
+
+
+def test_gradients_under_checkpointing_are_the_same():
+    session, model = tuned(["tuning=lora", "tuning.train=[]"])
+    batch = session.collator([session.task.rows("train")[i] for i in range(3)])
+    inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
+    positions, targets = inputs.pop("positions"), inputs.pop("targets")
+    head, found = SupervisedHead(model), []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model.train().zero_grad()
+        nn.functional.cross_entropy(head.logits(model, inputs, positions), targets).backward()
+        found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad})
+    assert found[0].keys() == found[1].keys() and any(g.abs().max() > 0 for g in found[1].values())
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, msg=name)
+
+
+def test_a_saved_adapter_on_its_base_is_the_model(tmp_path):
+    config = compose([*TASK, "tuning=lora"])
+    session = Session.build(config)
+    base = session.family.load()
+    save_base(base, session.family, tmp_path)
+    model = tune(base, session.family, typed(config).tuning)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.05)
+    session.family.save(model, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors", "base"}
+    batch = session.collator([session.task.rows("train")[i] for i in range(3)])
+    inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k not in ("positions", "targets")}
+    with torch.no_grad():
+        wanted = model.eval()(**inputs).logits
+        torch.manual_seed(1)  # another random base would be found out
+        found = load_saved(session.family, tmp_path).eval()(**inputs).logits
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)

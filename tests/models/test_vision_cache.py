@@ -1,0 +1,196 @@
+"""Kept vision features: equal results, right keys, bounded disk, many writers."""
+
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import PrinterCallback
+
+from ntil.compose import compose
+from ntil.config import CurriculumConfig, typed
+from ntil.evaluate import generate
+from ntil.session import Session
+from ntil.train.engine import training_arguments
+from ntil.train.sampler import CurriculumSampler
+from ntil.train.trainer import NumberTrainer
+from ntil.tuning import tune
+from ntil.vision_cache import IN_USE, FeatureStore, VisionCache, attach, identity
+
+WORDS = ["task=clock", "loss=ntil", "engine=local", "tracker=none", "evaluation.every=0", "curriculum=none"]
+WORDS += ["task.rows={train:12,validation:2,test:6}", "optim.steps=6", "optim.batch_size=4", "optim.warmup=1"]
+FAMILIES = ["llava_nano"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def built(words: list[str], root: Path | None, model_name: str = "llava_nano"):
+    config = compose([f"model={model_name}", *WORDS, *words])
+    session = Session.build(config)
+    torch.manual_seed(0)
+    model = tune(session.family.load(), session.family, typed(config).tuning)
+    kept = VisionCache(session.family, model, root, 10**9) if root else None
+    return typed(config), session, model, kept
+
+
+def train(place: Path, words: list[str], root: Path | None, model_name: str):
+    settings, session, model, kept = built(words, root, model_name)
+    rows = session.task.rows("train")
+    trainer = NumberTrainer(
+        model=model,
+        args=training_arguments(settings, place),
+        train_dataset=rows,
+        data_collator=session.collator,
+        number_loss=session.loss,
+        sampler=CurriculumSampler(len(rows), 6, 4, 0, CurriculumConfig()),
+        validate=dict,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    batch = [session.task.rows("test")[i] for i in range(6)]
+    texts = generate(model.eval(), session.collator, batch)
+    weights = {n: p.detach().clone() for n, p in model.named_parameters()}
+    return weights, trainer.state.log_history[-1]["train_loss"], texts, kept
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("words", [["tuning=freeze_vision"], ["tuning=lora"], ["tuning=lora", "tuning.train=[]"]])
+def test_losses_weights_and_answers_are_those_without(tmp_path, name, words):
+    plain, loss, texts, _ = train(tmp_path / "a", words, None, name)
+    filled, loss_filling, texts_filling, filling = train(tmp_path / "b", words, tmp_path / "store", name)
+    read, loss_reading, texts_reading, reading = train(tmp_path / "c", words, tmp_path / "store", name)
+    # 12 rows in two epochs, and 6 more to answer.
+    assert (filling.hits, filling.misses) == (12, 18)
+    assert (reading.hits, reading.misses) == (30, 0)
+    assert loss_filling == pytest.approx(loss, rel=1e-5) and loss_reading == pytest.approx(loss, rel=1e-5)
+    assert texts == texts_filling == texts_reading
+    assert plain.keys() == filled.keys() == read.keys()
+    for key in plain:
+        torch.testing.assert_close(filled[key], plain[key], atol=1e-5, rtol=1e-4, msg=key)
+        torch.testing.assert_close(read[key], plain[key], atol=1e-5, rtol=1e-4, msg=key)
+
+
+def test_the_tower_runs_once_per_picture_and_close_gives_it_back(tmp_path):
+    _, session, model, kept = built(["tuning=freeze_vision"], tmp_path)
+    seen = []
+    model.model.vision_tower.register_forward_pre_hook(
+        lambda m, args, kwargs: seen.append(len(args[0] if args else kwargs["pixel_values"])), with_kwargs=True
+    )
+    pixels = torch.cat([_pixels(session, colour) for colour in ("red", "green", "red", "blue")])
+    with torch.no_grad():
+        first = model.model.get_image_features(pixels).pooler_output
+        again = model.model.get_image_features(pixels).pooler_output
+        mixed = model.model.get_image_features(torch.cat([pixels[:1], _pixels(session, "pink")])).pooler_output
+        kept.close()
+        plain = model.model.get_image_features(pixels, return_dict=True).pooler_output
+    assert seen == [4, 1, 4]
+    for one, two, three in zip(first, again, plain, strict=True):
+        torch.testing.assert_close(one.reshape(three.shape), three, atol=1e-5, rtol=0)
+        torch.testing.assert_close(two.reshape(three.shape), three, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mixed[0], first[0], atol=1e-5, rtol=0)
+
+
+def _pixels(session: Session, colour: str) -> torch.Tensor:
+    return session.family.picture(Image.new("RGB", (48, 48), colour))[0]["pixel_values"]
+
+
+def test_another_weight_config_or_dtype_is_another_set(tmp_path):
+    _, session, model, kept = built(["tuning=freeze_vision"], tmp_path)
+    own = identity(session.family, model)
+    same = built(["tuning=freeze_vision"], tmp_path)[2]
+    assert identity(session.family, same) == own
+    # A trained projector or language model doesn't matter: they come after what is kept.
+    with torch.no_grad():
+        same.model.multi_modal_projector.linear_1.weight.add_(1)
+        same.lm_head.weight.add_(1)
+    assert identity(session.family, same) == own
+    with torch.no_grad():
+        same.model.vision_tower.embeddings.patch_embedding.weight[0, 0, 0, 0] += 1e-6
+    assert identity(session.family, same) != own
+    model.config.vision_feature_layer = -2
+    assert identity(session.family, model) != own
+    names = {kept.store("cpu").path.name}
+    with torch.autocast("cpu", torch.bfloat16):
+        names.add(kept.store("cpu").path.name)
+    model.bfloat16()
+    names.add(kept.store("cpu").path.name)
+    names.add(kept.store("cpu", {"vision_feature_layer": -2, "return_dict": True}).path.name)
+    assert len(names) == 4
+
+
+def test_a_set_that_is_not_what_the_tower_computes_is_emptied(tmp_path):
+    _, session, model, _ = built(["tuning=freeze_vision"], tmp_path)
+    pixels = torch.cat([_pixels(session, colour) for colour in ("red", "green")])
+    with torch.no_grad():
+        wanted = model.model.get_image_features(pixels).pooler_output
+    store = FeatureStore(tmp_path, next(tmp_path.iterdir()).name, 10**9)
+    files = list(store.path.rglob("*.safetensors"))
+    assert len(files) == 2
+    for file in files:
+        store.put(file.stem, store.get(file.stem) + 1)
+    files[1].write_bytes(b"cut")
+    _, session, model, _ = built(["tuning=freeze_vision"], tmp_path)
+    with torch.no_grad(), pytest.warns(UserWarning, match="not what the tower computes"):
+        found = model.model.get_image_features(_pixels(session, "red")).pooler_output
+    torch.testing.assert_close(found[0], wanted[0], atol=1e-5, rtol=0)
+    assert len(list(store.path.rglob("*.safetensors"))) == 1
+
+
+def test_a_full_folder_is_not_grown(tmp_path):
+    store = FeatureStore(tmp_path, "own", 4000)
+    with pytest.warns(UserWarning, match="computed, not kept"):
+        for i in range(10):
+            store.put(f"{i:040d}", torch.zeros(200))
+    kept = [i for i in range(10) if store.get(f"{i:040d}") is not None]
+    assert kept == [0, 1, 2, 3]
+    assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) <= 4000
+
+
+def test_sets_that_nobody_uses_make_room_the_oldest_first(tmp_path):
+    for age, name in ((3, "oldest"), (2, "old"), (0, "in use")):
+        other = FeatureStore(tmp_path, name, 4000)
+        other.put("a" * 40, torch.zeros(200))
+        used = time.time() - age * IN_USE
+        os.utime(other.path / "USED", (used, used))
+    store = FeatureStore(tmp_path, "own", 4000)
+    store.put("b" * 40, torch.zeros(200))
+    assert {p.name for p in tmp_path.iterdir()} == {"oldest", "old", "in use", "own"}
+    store.put("c" * 40, torch.zeros(200))
+    assert {p.name for p in tmp_path.iterdir()} == {"old", "in use", "own"}
+    store.put("d" * 40, torch.zeros(200))
+    assert {p.name for p in tmp_path.iterdir()} == {"in use", "own"}
+    with pytest.warns(UserWarning, match="computed, not kept"):
+        store.put("e" * 40, torch.zeros(400))
+    assert FeatureStore(tmp_path, "in use", 4000).get("a" * 40) is not None
+
+
+def _write_and_read(root: Path, seed: int) -> int:
+    store = FeatureStore(root, "shared", 10**9)
+    wrong = 0
+    for key in torch.randperm(60, generator=torch.Generator().manual_seed(seed)).tolist() * 2:
+        found = store.get(f"{key:040d}")
+        wrong += found is not None and not torch.equal(found, torch.full((300,), float(key)))
+        store.put(f"{key:040d}", torch.full((300,), float(key)))
+    return wrong
+
+
+def test_processes_may_share_the_folder(tmp_path):
+    with ProcessPoolExecutor(3, mp_context=get_context("fork")) as pool:
+        assert sum(pool.map(_write_and_read, [tmp_path] * 3, range(3))) == 0
+    store = FeatureStore(tmp_path, "shared", 10**9)
+    assert all(torch.equal(store.get(f"{k:040d}"), torch.full((300,), float(k))) for k in range(60))
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_it_can_be_switched_off_and_text_models_have_none(tmp_path):
+    _, session, model, _ = built(["tuning=freeze_vision"], None)
+    assert attach(session.family, model, 0) is None
+    assert attach(session.family, model.model.language_model, 1) is None
+    assert attach(session.family, model, 1) is not None
