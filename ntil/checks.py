@@ -64,6 +64,7 @@ def moved(words: list[str]) -> dict[str, list[str]]:
 
     config = compose([*STEP, *words])
     settings, session = typed(config), Session.build(config)
+    optim = settings.optim
     rows = session.task.rows("train")
     torch.manual_seed(settings.seed)
     with tempfile.TemporaryDirectory() as place:
@@ -76,9 +77,7 @@ def moved(words: list[str]) -> dict[str, list[str]]:
             train_dataset=rows,
             data_collator=session.collator,
             number_loss=session.loss,
-            sampler=CurriculumSampler(
-                len(rows), settings.optim.steps, settings.optim.batch_size, 0, CurriculumConfig()
-            ),
+            sampler=CurriculumSampler(len(rows), optim.steps, optim.batch_size, 0, CurriculumConfig()),
             validate=dict,
         )
         trainer.remove_callback(PrinterCallback)

@@ -142,6 +142,14 @@ def save_base(model: PreTrainedModel, family: Family, folder: Path) -> None:
             family.save(model, folder / BASE)
 
 
+def save(model: Any, family: Family, folder: Path) -> None:
+    """The trained model: the whole, or under adapters these alone."""
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(str(folder))
+    else:
+        family.save(model, folder)
+
+
 def is_saved(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("config.json", "adapter_config.json"))
 

@@ -1,9 +1,9 @@
 """What a frozen vision tower says about a picture, computed once and kept on disk for later epochs and other runs.
 
-Kept is what enters the projector, so the projector may be trained. The key is a hash of the tower's weights, the model's
-config, the dtype of the computation, and the pixels as the tower gets them, which are picture and preprocessing in one:
-a changed file, size or normalisation is another key. Results equal those without to float rounding, since a tower's
-matmuls may round otherwise in a batch of another size.
+Kept is what enters the projector, so the projector may be trained. The key is a hash of the tower's weights, the
+model's config, the dtype of the computation, and the pixels as the tower gets them, which are picture and preprocessing
+in one: a changed file, size or normalisation is another key. Results equal those without to float rounding, since a
+tower's matmuls may round otherwise in a batch of another size.
 
 One file per picture, written beside and renamed, so any number of runs, ranks and hosts may share the folder without
 locks; two that meet the same new picture at once both compute it. The folder is bounded: when it is full, sets of
@@ -183,9 +183,9 @@ class VisionCache:
             chosen = [0]
         if chosen:
             computed = self._compute([images[i] for i in chosen], rest)
-            for i, features in zip(chosen, computed, strict=True):
-                self._settle(store, keys[i], found[i], features)
-                found[i] = features
+            for i, fresh in zip(chosen, computed, strict=True):
+                self._settle(store, keys[i], found[i], fresh)
+                found[i] = fresh
         features = [f.to(pixels.device, non_blocking=True) for f in found if f is not None]
         projected = self._projector()(torch.cat(features))
         return BaseModelOutputWithPooling(pooler_output=self._packed(projected, features))
@@ -292,7 +292,7 @@ def _keys(images: list[dict[str, Tensor]]) -> list[str]:
 
 
 def _bytes(tensor: Tensor) -> Any:
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _sizes(root: Path) -> Iterator[int]:

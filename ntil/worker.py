@@ -92,6 +92,7 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
     from ntil.train.engine import training_arguments
     from ntil.train.sampler import CurriculumSampler
     from ntil.train.trainer import NumberTrainer
+    from ntil.tuning import save
 
     settings = typed(config)
     optim, evaluation = settings.optim, settings.evaluation
@@ -150,7 +151,7 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
     if guard.interrupted:
         raise KeyboardInterrupt
     if trainer.is_world_process_zero():
-        session.family.save(trainer.accelerator.unwrap_model(trainer.model), run.model)
+        save(trainer.accelerator.unwrap_model(trainer.model), session.family, run.model)
     return time.perf_counter() - started
 
 

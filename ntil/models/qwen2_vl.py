@@ -126,6 +126,11 @@ class Qwen2VL(Family):
     def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
         return {"mm_token_type_ids": (input_ids == self.config.image_token_id).int()}
 
+    def split_images(self, inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        grids: Tensor = inputs["image_grid_thw"]
+        patches = inputs["pixel_values"].split(grids.prod(-1).tolist())
+        return [{"pixel_values": p, "image_grid_thw": g[None]} for p, g in zip(patches, grids, strict=True)]
+
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         source = checkpoint or self.checkpoint
         return load_model(Qwen2VLForConditionalGeneration, source, self.config, self.dtype, self.attention)

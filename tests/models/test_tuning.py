@@ -1,5 +1,6 @@
-"""Tuning modes: exactly what should move moves, under torch alone and ZeRO-2; adapters are saved, resumed, evaluated."""
+"""Tuning modes: exactly what should move moves, under torch alone and ZeRO-2; adapters are saved and loaded."""
 
+import io
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from ntil.config import ConfigError, typed
 from ntil.models.llava import Llava
 from ntil.session import Session
 from ntil.train.trainer import SupervisedHead
-from ntil.tuning import Parts, adapted_layers, check, keeps, load_saved, save_base, table, tune
+from ntil.tuning import Parts, adapted_layers, check, keeps, load_saved, save, save_base, table, tune
 
 TASK = ["task=clock", "task.rows={train:12,validation:2,test:2}", "loss=ntil"]
 # CLIP's pooled output is no input of LLaVA.
@@ -99,7 +100,7 @@ def test_the_table_shows_parameters_per_part():
     # Two layers of rank 4 on q, k, v, o (128 to 128) and gate, up (128 to 320), down (320 to 128).
     assert adapters == 2 * 4 * (4 * 256 + 3 * 448)
     assert counts["language"] == (plain["language"][0] + adapters, adapters)
-    console = Console(width=100, record=True, file=open(os.devnull, "w"))
+    console = Console(width=100, record=True, file=io.StringIO())
     console.print(table(model, session.family))
     assert f"{adapters:,}" in console.export_text()
 
@@ -109,13 +110,13 @@ def test_the_table_shows_parameters_per_part():
     [
         (
             ["tuning.freeze=[visoin]"],
-            r"no part 'visoin'; did you mean 'vision'\? \(parts: vision, projector, language\)",
+            r"no part 'visoin'.*mean 'vision'\? \(parts: vision, projector, language\)",
         ),
         (["tuning.freeze=[vision,projector,language]"], "leaves nothing to train"),
         (["tuning=lora", "tuning.freeze=[language]"], "without a part to adapt"),
         (
             ["tuning=lora", "tuning.adapt=[projector]"],
-            r"no layers for adapters in 'projector' \(only in language, vision\)",
+            r"adapters in 'projector' \(only in language, vision\)",
         ),
         (["tuning=lora", "tuning.train=[language]"], "take tuning=full"),
         (["tuning.mode=qlora"], "tuning.mode must be full or lora"),
@@ -203,7 +204,7 @@ def test_a_saved_adapter_on_its_base_is_the_model(tmp_path):
     for parameter in model.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.05)
-    session.family.save(model, tmp_path)
+    save(model, session.family, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors", "base"}
     batch = session.collator([session.task.rows("train")[i] for i in range(3)])
     inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k not in ("positions", "targets")}

@@ -23,7 +23,14 @@ from ntil.vision_cache import IN_USE, FeatureStore, VisionCache, attach, identit
 
 WORDS = ["task=clock", "loss=ntil", "engine=local", "tracker=none", "evaluation.every=0", "curriculum=none"]
 WORDS += ["task.rows={train:12,validation:2,test:6}", "optim.steps=6", "optim.batch_size=4", "optim.warmup=1"]
-FAMILIES = ["llava_nano"]
+FAMILIES = ["llava_nano", "paligemma_nano", "yi_vl_nano", "qwen2_vl_nano"]
+MODES = [["tuning=freeze_vision"], ["tuning=lora"], ["tuning=lora", "tuning.train=[]"]]
+QUICK = [("llava_nano", MODES[0]), ("qwen2_vl_nano", MODES[1])]
+CASES = [
+    pytest.param(name, mode, id=f"{name} {' '.join(mode)}", marks=() if (name, mode) in QUICK else pytest.mark.slow)
+    for name in FAMILIES
+    for mode in MODES
+]
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +67,7 @@ def train(place: Path, words: list[str], root: Path | None, model_name: str):
     return weights, trainer.state.log_history[-1]["train_loss"], texts, kept
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("words", [["tuning=freeze_vision"], ["tuning=lora"], ["tuning=lora", "tuning.train=[]"]])
+@pytest.mark.parametrize(("name", "words"), CASES)
 def test_losses_weights_and_answers_are_those_without(tmp_path, name, words):
     plain, loss, texts, _ = train(tmp_path / "a", words, None, name)
     filled, loss_filling, texts_filling, filling = train(tmp_path / "b", words, tmp_path / "store", name)
