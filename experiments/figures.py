@@ -1,76 +1,170 @@
-"""Pictures of runs: learning curves and drawn predictions."""
+"""Plots of a cell's runs: learning curves with seed bands, error histograms, and what happens to digits.
+
+Every function takes what it draws and gives a matplotlib figure, or None when there is nothing to draw.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 
+import numpy as np
 from matplotlib import pyplot as plt
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.figure import Figure
 
+from experiments.collect import Cell, Run
+from experiments.errors import signed_errors
 from ntil.runs import read_jsonl
-from tasks.base import Task
 
 # Okabe-Ito: told apart by colour-blind readers too.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 
 
-def curves(histories: dict[str, list[dict[str, Any]]], metric: str, file: Path) -> None:
-    """Cross-entropy in training, and the validation split's cross-entropy and headline metric, over steps."""
+def colours(losses: Sequence[str]) -> dict[str, str]:
+    """The same colour for a loss in every figure of a cell."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(losses)}
+
+
+def curves(cell: Cell, metric: str) -> Figure | None:
+    """Cross-entropy in training; the validation split's cross-entropy and headline metric. Bands span the seeds."""
     panels = (
         ("loss/ce", "training cross-entropy (nats per token)"),
         ("eval_ce", "validation cross-entropy (nats per token)"),
         (f"eval_{metric}", f"validation {metric.replace('_', ' ')}"),
     )
+    histories = {run: run.folder.read_history() for run in cell.runs}
+    if not any(histories.values()):
+        return None
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     for axis, (key, title) in zip(axes, panels, strict=True):
-        for colour, (name, history) in zip(COLOURS * 9, histories.items(), strict=False):
-            points = [(record["step"], record[key]) for record in history if key in record]
-            if points:
-                axis.plot(*zip(*points, strict=True), color=colour, label=name, linewidth=1.5)
-        axis.set_title(title, fontsize=11)
-        axis.set_xlabel("step")
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
+        for loss, colour in colours(cell.losses).items():
+            _band(axis, [h for run, h in histories.items() if run.loss == loss], key, loss, colour)
+        _tidy(axis, title, "step")
     if axes[0].lines:
         axes[0].legend(frameon=False)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    return figure
 
 
-def predictions(task: Task, split: str, files: dict[str, Path], file: Path, examples: int = 8) -> None:
-    """The same test rows under every run, drawn by the task: one line of pictures per run.
-
-    Half of them are the first rows on which the runs' texts differ, the others the first of all.
-    """
-    rows = task.rows(split)
-    chosen = _telling(list(files.values()), examples)
-    tiles: list[tuple[str, list[Image.Image]]] = []
-    for name, source in files.items():
-        texts = {i: record["text"] for i, record in enumerate(read_jsonl(source)) if i in chosen}
-        tiles.append((name, [task.draw(rows[i], task.parse(texts[i], rows[i])) for i in chosen]))
-    width, height = tiles[0][1][0].size
-    margin = 120
-    sheet = Image.new("RGB", (margin + width * len(tiles[0][1]), height * len(tiles)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)
-    for line, (name, pictures) in enumerate(tiles):
-        draw.multiline_text((10, line * height + height // 3), name.replace(" seed", "\nseed"), fill="black", font=font)
-        for column, picture in enumerate(pictures):
-            sheet.paste(picture, (margin + column * width, line * height))
-    sheet.save(file)
+def _band(axis: Any, histories: Iterable[list[dict[str, Any]]], key: str, name: str, colour: str) -> None:
+    """Mean over seeds at the steps that all of them logged, and the range between them."""
+    tables = [{record["step"]: record[key] for record in history if key in record} for history in histories]
+    tables = [table for table in tables if table]
+    if not tables:
+        return
+    steps = sorted(set.intersection(*(set(table) for table in tables)))
+    values = np.array([[table[step] for step in steps] for table in tables])
+    axis.plot(steps, values.mean(0), color=colour, label=name, linewidth=1.5)
+    if len(tables) > 1:
+        axis.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
 
 
-def _telling(files: list[Path], examples: int) -> list[int]:
-    """Row numbers, rising: the first on which the texts differ, filled up with the first of all."""
-    differ: list[int] = []
-    count = 0
-    for records in zip(*map(read_jsonl, files), strict=False):
-        if len(differ) < examples // 2 and len({record["text"] for record in records}) > 1:
-            differ.append(count)
-        count += 1
-    others = [i for i in range(count) if i not in differ]
-    return sorted([*differ, *others[: examples - len(differ)]])
+def error_histograms(cell: Cell) -> Figure | None:
+    """Signed errors of every number that was answered with one, and the size of the errors on a log scale."""
+    errors = {loss: _errors(cell.of(loss).values()) for loss in cell.losses}
+    errors = {loss: e for loss, e in errors.items() if len(e)}
+    if not errors:
+        return None
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+    every = np.concatenate(list(errors.values()))
+    span = max(float(np.quantile(np.abs(every), 0.98)), 1e-9)
+    bins = np.linspace(-span, span, 42)
+    largest = max(float(np.abs(every).max()), 1.0)
+    smallest = min(float(np.abs(every[every != 0]).min(initial=1.0)), 1.0)
+    sizes = np.geomspace(smallest, largest * 1.01, 30)
+    for loss, colour in colours(cell.losses).items():
+        if loss in errors:
+            own = errors[loss]
+            style = {"histtype": "step", "color": colour, "linewidth": 1.5}
+            weights = np.full(len(own), 1 / len(own))
+            left.hist(np.clip(own, -span, span), bins, weights=weights, label=loss, **style)
+            wrong = np.abs(own[own != 0])
+            right.hist(wrong, sizes, weights=np.full(len(wrong), 1 / len(own)), label=loss, **style)
+    _tidy(left, "signed error of each number (ends: all beyond)", "predicted - true", "share of numbers")
+    left.set_yscale("log")
+    _tidy(right, "size of the errors, right ones left out", "|predicted - true|", "share of numbers")
+    right.set_xscale("log")
+    left.legend(frameon=False)
+    return figure
+
+
+def _errors(runs: Iterable[Run]) -> np.ndarray:
+    found = [e for run in runs for record in read_jsonl(run.folder.predictions) for e in signed_errors(record)]
+    return np.array(found, dtype=float)
+
+
+def digit_tables(cell: Cell) -> dict[str, dict[str, np.ndarray]]:
+    """Loss -> the tables of `digits.json`, summed over its seeds."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for loss in cell.losses:
+        files = [run.folder.path / "digits.json" for run in cell.of(loss).values()]
+        tables = [json.loads(file.read_text()) for file in files if file.exists()]
+        if tables:
+            found[loss] = {key: sum(np.array(table[key]) for table in tables) for key in tables[0]}  # type: ignore[misc]
+    return found
+
+
+def digits(cell: Cell) -> Figure | None:
+    """Digit accuracy by place, number accuracy by length, calibration of the confidence in the most likely digit."""
+    tables = {loss: t for loss, t in digit_tables(cell).items() if t["totals"][0]}
+    if not tables:
+        return None
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    palette = colours(cell.losses)
+    places = max(int(np.nonzero(t["place"][:, 0])[0].max()) + 1 for t in tables.values())
+    width = 0.8 / len(tables)
+    for i, (loss, table) in enumerate(tables.items()):
+        offset = np.arange(places) + (i - (len(tables) - 1) / 2) * width
+        for axis, key in zip(axes[:2], ("place", "length"), strict=True):
+            count, right = table[key][:places, 0], table[key][:places, 1]
+            axis.bar(offset, np.divide(right, count, out=np.zeros(places), where=count > 0), width, color=palette[loss])
+        count, right, confidence = table["calibration"].T
+        seen = count > 0
+        axes[2].plot(
+            confidence[seen] / count[seen], right[seen] / count[seen], "o-", ms=4, color=palette[loss], label=loss
+        )
+    for axis, title, label in (
+        (axes[0], "digit accuracy by place", "place from the left"),
+        (axes[1], "digit accuracy by the number's length", "digits of the number"),
+    ):
+        _tidy(axis, f"{title} (teacher-forced)", label)
+        axis.set_xticks(range(places), [str(k + 1) for k in range(places)])
+        axis.set_ylim(0, 1)
+    axes[2].plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    _tidy(axes[2], "calibration of digits", "confidence in the most likely digit", "share that is right")
+    axes[2].legend(frameon=False)
+    return figure
+
+
+def confusions(cell: Cell) -> Figure | None:
+    """Digit confusion matrices, rows normalised; the diagonal is left white so that errors show."""
+    tables = {loss: t["confusion"] for loss, t in digit_tables(cell).items() if t["totals"][0]}
+    if not tables:
+        return None
+    figure, axes = plt.subplots(1, len(tables), figsize=(3.4 * len(tables), 3.6), layout="constrained", squeeze=False)
+    rates = {loss: t / np.maximum(t.sum(1, keepdims=True), 1) for loss, t in tables.items()}
+    off = {loss: np.where(np.eye(len(r), dtype=bool), np.nan, r) for loss, r in rates.items()}
+    top = max(float(np.nanmax(r)) for r in off.values()) or 1.0
+    for axis, (loss, rate) in zip(axes[0], off.items(), strict=True):
+        image = axis.imshow(rate, vmin=0, vmax=top, cmap="magma_r")
+        accuracy = float(np.trace(tables[loss]) / max(tables[loss].sum(), 1))
+        axis.set_title(f"{loss}: {accuracy:.1%} right", fontsize=10)
+        axis.set_xlabel("most likely digit")
+        if len(rate) <= 10:
+            axis.set_xticks(range(len(rate)))
+            axis.set_yticks(range(len(rate)))
+    axes[0][0].set_ylabel("true digit")
+    figure.colorbar(image, ax=axes[0].tolist(), shrink=0.8, label="share of the true digit")
+    return figure
+
+
+def _tidy(axis: Any, title: str, x: str, y: str = "") -> None:
+    axis.set_title(title, fontsize=11)
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,8 @@
-"""`ntil report runs=<folder>`: the table of all runs below a folder, their learning curves and pictured predictions.
+"""`ntil report runs=<folder>` or `ntil report experiment=<name>`: all runs there, compared.
 
-Files lie in <folder>/report/: table.md, curves.png, predictions.png. Runs that have not finished are shown as such.
+Files lie in <folder>/report/: report.html (everything, in one file), table.md, table.tex, and as pictures curves.png
+and predictions.png of every cell. Runs that are missing or failed are shown as missing. An experiment of a name that
+`experiments/paper` knows gets the paper's table beside ours.
 """
 
 from __future__ import annotations
@@ -9,112 +11,159 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import pyplot as plt
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from experiments import figures
-from ntil.config import ConfigError, build
-from ntil.runs import RunFolder, find
-from tasks.base import Task
+from experiments import figures, gallery, page, paper
+from experiments.analysis import CellReport, analyse
+from experiments.collect import Run
+from experiments.tables import Table, cell_tables, paper_table
+from ntil.config import ConfigError, nearest
+from ntil.runs import RunFolder, find, write
 
 # What a reader looks for first; every other metric is in metrics.json.
-HIDDEN = ("lenient_", "examples")
+HIDDEN = ("lenient_", "examples", "digit_", "expected_", "train_")
 
 
 def main(words: list[str]) -> int:
     """
     Raises:
-        ConfigError: no runs= given, or no run there.
+        ConfigError: neither runs= nor experiment= given, or no run there.
     """
     keys = dict(word.partition("=")[::2] for word in words)
-    root = keys.pop("runs", None)
-    if root is None or keys:
-        raise ConfigError("ntil report needs runs=<folder of runs> and takes nothing else")
-    runs = find(root)
+    name, root = keys.pop("experiment", None), keys.pop("runs", None)
+    examples = keys.pop("examples", "24")
+    if keys or (name is None and root is None) or not examples.isdigit():
+        raise ConfigError("ntil report needs experiment=<name> or runs=<folder of runs>, and takes examples=<how many>")
+    folder = Path(root) if name is None else Path(root or "runs", name)
+    if name is not None and not folder.exists():
+        known = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.exists() else []
+        raise ConfigError(f"{folder}: no runs of that experiment{nearest(name, known)}")
+    runs = find(folder)
     if not runs:
-        raise ConfigError(f"{root}: no run lies there")
-    report(Path(root), runs)
+        raise ConfigError(f"{folder}: no run lies there")
+    report(folder, [Run.read(run) for run in runs], name or folder.name, int(examples))
     return 0
 
 
-def report(root: Path, runs: Sequence[RunFolder]) -> None:
-    folder = root / "report"
-    folder.mkdir(exist_ok=True)
-    paths = [run.path for run in runs]
-    table = print_table(paths)
+def report(root: Path, runs: Sequence[Run], name: str, examples: int = 24) -> list[CellReport]:
+    """Analyse, print, and write all files of the report."""
+    table = paper.load(name)
+    metrics = {m.key: m.greater_is_better for m in table.metrics.values()} if table else {}
+    with Console().status("comparing the runs"):
+        reports = analyse(runs, metrics)
+    scale = _scale(runs, table)
+    beside = [paper_table(table, m, reports, scale) for m in table.metrics.values()] if table else []
+    tables = [*beside, *(one for r in reports if r.lines for one in cell_tables(r, [r.headline, *metrics]))]
+    for one in tables:
+        print_table(one)
+    for r in reports:
+        for line in [*([f"no comparison: {r.refused}"] if r.refused else []), *r.missing, *page.words(r)]:
+            print(f"  {line}")
     extra = evaluations(runs)
     if extra:
         print_rows("again, on other data", extra)
-    (folder / "table.md").write_text(markdown(table) + ("\n" + markdown(extra) if extra else ""))
-    histories = {label(run): run.read_history() for run in runs}
-    figures.curves(histories, _task(runs[0]).metric, folder / "curves.png")
-    done = [run for run in runs if run.done]
-    if done:
-        pictures = {label(run): run.predictions for run in done}
-        figures.predictions(_task(done[0]), _split(done[0]), pictures, folder / "predictions.png")
+    folder = root / "report"
+    folder.mkdir(exist_ok=True)
+    write(folder / "table.md", markdown(reports, tables, extra))
+    write(folder / "table.tex", "\n".join(one.latex() for one in tables))
+    part = page.paper_part(table, beside, scale) if table else None
+    subtitle = f"{len(runs)} runs, {sum(run.done for run in runs)} finished"
+    write(folder / "report.html", page.render(name, subtitle, reports, list(metrics), part, examples))
+    pictures(folder, reports)
     print(f"runs, each with history, predictions and model: {root}")
-    print(f"report: {folder}/table.md, curves.png, predictions.png")
+    print(f"report: {folder}/report.html, table.md, table.tex, curves*.png, predictions*.png")
+    return reports
 
 
-def print_table(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Print and return one row per run: its name and metrics."""
+def _scale(runs: Sequence[Run], table: paper.PaperTable | None) -> str:
+    """The scale whose models the runs have."""
+    models = {run.model for run in runs}
+    full = {row.models["full"] for row in table.rows} if table else set()
+    return "full" if models & full else "nano"
+
+
+def pictures(folder: Path, reports: Sequence[CellReport]) -> None:
+    """curves.png and predictions.png, with the cell's name where there are several."""
+    for r in reports:
+        suffix = f"-{r.cell.task}-{r.cell.model}" if len(reports) > 1 else ""
+        figure = figures.curves(r.cell, r.headline) if r.cell.runs else None
+        if figure is not None:
+            figure.savefig(folder / f"curves{suffix}.png", dpi=110)
+            plt.close(figure)
+        found = gallery.examples(r.cell, r.headline, 8) if r.cell.runs else []
+        if found:
+            gallery.sheet(found, folder / f"predictions{suffix}.png")
+
+
+def markdown(reports: Sequence[CellReport], tables: Sequence[Table], extra: list[dict[str, Any]]) -> str:
+    parts = [f"## {one.title}\n\n{one.markdown()}" for one in tables]
+    for r in reports:
+        notes = [*([f"No comparison: {r.refused}"] if r.refused else []), *(f"Missing: {m}" for m in r.missing)]
+        notes += page.words(r)
+        if notes:
+            parts.append(f"### {r.cell.task}, {r.cell.model}\n\n" + "".join(f"* {note}\n" for note in notes))
+    if extra:
+        columns = list(dict.fromkeys(key for row in extra for key in row))
+        rows = [[cell(row.get(c)) for c in columns] for row in extra]
+        again = Table("Again, on other data", columns, ["l", *["r"] * (len(columns) - 1)], rows)  # type: ignore[list-item]
+        parts.append(f"## {again.title}\n\n{again.markdown()}")
+    return "\n".join(parts)
+
+
+def summary(paths: Sequence[Path]) -> None:
+    """What `ntil train` prints at its end: one row per run with its metrics."""
     rows = []
-    for run in map(RunFolder, paths):
-        metrics = run.read_metrics() if run.done else {"not finished": 1.0}
-        rows.append({"run": label(run), **shown(metrics)})
+    for run in map(Run.read, map(RunFolder, paths)):
+        rows.append({"run": label(run), **(shown(run.metrics) if run.done else {"state": run.state})})
     print_rows("test", rows)
-    return rows
 
 
-def evaluations(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
+def evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """A row for every `ntil eval` of these runs, with what its data is."""
     rows = []
     for run in runs:
-        own = run.config()["task"]
-        for again in map(RunFolder, sorted((run.path / "evaluations").glob("*"))):
+        own = run.config["task"]
+        for folder in sorted((run.folder.path / "evaluations").glob("*")):
+            again = Run.read(RunFolder(folder))
             if again.done:
-                task = again.config()["task"]
+                task = again.config["task"]
                 changed = ", ".join(f"{k}={v}" for k, v in task.items() if own.get(k) != v and k != "labels")
-                rows.append({"run": f"{label(run)} {changed}".strip(), **shown(again.read_metrics())})
+                rows.append({"run": f"{label(run)} {changed}".strip(), **shown(again.metrics)})
     return rows
 
 
-def label(run: RunFolder) -> str:
-    config = run.config()
-    return f"{config['loss']['name']} seed {config['seed']}"
+def label(run: Run) -> str:
+    return f"{run.loss} seed {run.seed}"
 
 
 def shown(metrics: dict[str, Any]) -> dict[str, Any]:
-    kept = {k: v for k, v in metrics.items() if not k.startswith(HIDDEN)}
+    kept = {k: v for k, v in metrics.items() if not k.startswith(HIDDEN) and "/" not in k}
     return {"examples": int(metrics["examples"]), **kept} if "examples" in metrics else kept
+
+
+def print_table(one: Table) -> None:
+    table = RichTable(title=one.title, title_justify="left")
+    for column, align in zip(one.columns, one.align, strict=True):
+        table.add_column(column, justify="left" if align == "l" else "right")
+    for row in one.rows:
+        table.add_row(*row)
+    _console().print(table)
 
 
 def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="left" if column == "run" else "right", no_wrap=False)
-    for row in rows:
-        table.add_row(*(cell(row.get(column)) for column in columns))
-    Console(width=None if Console().is_terminal else 140).print(table)
+    body = [[cell(row.get(c)) for c in columns] for row in rows]
+    names = [c.replace("_", " ") for c in columns]
+    print_table(Table(title, names, ["l" if c == "run" else "r" for c in columns], body))
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [" | ".join(columns), " | ".join("---" if c == "run" else "---:" for c in columns)]
-    lines += [" | ".join(cell(row.get(c)) for c in columns) for row in rows]
-    return "".join(f"| {line} |\n" for line in lines)
+def _console() -> Console:
+    return Console(width=None if Console().is_terminal else 160)
 
 
 def cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _task(run: RunFolder) -> Task:
-    return build("task", run.config()["task"])
-
-
-def _split(run: RunFolder) -> str:
-    return run.config()["evaluation"]["split"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from collections.abc import Callable
 
 HELP = """\
 ntil: teach vision-language models numbers, and compare the losses that do it
@@ -16,7 +16,11 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil show task=clock loss=ntil [row=0 split=train]          one example, token by token, as the loss sees it
   ntil data check task=...  [splits=train,test]               read every row of a source as training would
   ntil data show task=... [split=train n=16 out=sheet.png]    some rows with their answers drawn, on one sheet
-  ntil report runs=<folder>                                   table, learning curves and predictions of all runs in it
+  ntil report experiment=<name> | runs=<folder>               all runs there compared: tables, statistics, HTML
+  ntil compare <run> <run>                                    any two runs or folders of one loss, paired by seed
+  ntil status <folder>                                        every run below it: done, running with ETA, failed
+  ntil replay run=<folder>                                    the batch whose loss was not finite, row by row
+  ntil export run=<folder> to=<folder> [merge=true]           a finished run as a plain Hugging Face folder
 
 Config groups: model, task, loss, curriculum, engine, optim, tracker, experiment; their choices: `ntil train --help`.
 Every key is typed in ntil/config.py. Environment: NTIL_CACHE (rendered data, default ~/.cache/ntil).
@@ -33,59 +37,40 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"ntil {__version__}")
         return 0
-    command = COMMANDS.get(words[0])
-    if command is None:
+    if words[0] not in COMMANDS:
         from ntil.config import nearest
 
         print(f"ntil: no command {words[0]!r}{nearest(words[0], COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        return command(words[1:])
+        return _run(words[0], words[1:])
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again to go on where it stopped", file=sys.stderr)
         return 130
 
 
-def _train(words: list[str]) -> int:
-    from ntil.compose import train
-
-    return train(words)
-
-
-def _eval(words: list[str]) -> int:
-    from ntil.compose import reported
-    from ntil.reevaluate import evaluate
-
-    return reported(lambda: evaluate(words))
-
-
-def _report(words: list[str]) -> int:
-    from experiments.report import main as report
+def _run(command: str, words: list[str]) -> int:
+    """Import the command's function and call it; an error of the user's making becomes one line."""
+    module, _, name = COMMANDS[command].partition(":")
+    act = getattr(importlib.import_module(module), name)
+    if command == "train":  # Hydra's own command line: it reports its jobs' errors one by one
+        return act(words)
     from ntil.compose import reported
 
-    return reported(lambda: report(words))
+    return reported(lambda: act(words), words)
 
 
-def _show(words: list[str]) -> int:
-    from ntil.compose import reported
-    from ntil.show import show
-
-    return reported(lambda: show(words), words)
-
-
-def _data(words: list[str]) -> int:
-    from ntil.compose import reported
-    from ntil.data_commands import main as data
-
-    return reported(lambda: data(words), words)
-
-
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": _train,
-    "eval": _eval,
-    "report": _report,
-    "show": _show,
-    "data": _data,
+# name -> "module:function" of words -> exit code
+COMMANDS = {
+    "train": "ntil.compose:train",
+    "eval": "ntil.reevaluate:evaluate",
+    "report": "experiments.report:main",
+    "compare": "experiments.compare:main",
+    "show": "ntil.show:show",
+    "data": "ntil.data_commands:main",
+    "status": "ntil.status:main",
+    "replay": "ntil.replay:main",
+    "export": "ntil.export:main",
 }
 
 if __name__ == "__main__":

@@ -47,9 +47,9 @@ def train(words: list[str]) -> int:
             print(f"  {folder}: {error}", file=sys.stderr)
         return 1
     if sweep.done and not code:
-        from experiments.report import print_table
+        from experiments.report import summary
 
-        print_table(sweep.done)
+        summary(sweep.done)
     return code
 
 

@@ -18,6 +18,9 @@ from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
+TRACKERS = ("wandb", "tensorboard")
+WANDB_MODES = ("auto", "online", "offline", "disabled")
+
 
 class ConfigError(ValueError):
     """The configuration can't be run as it stands; the message is one sentence with the remedy."""
@@ -96,8 +99,10 @@ class EvaluationConfig:
 
 @dataclass
 class TrackerConfig:
-    kind: str = "wandb"
-    mode: str = "offline"
+    """kinds: `wandb`, `tensorboard`. mode, of wandb: `auto` is online where an API key is found, else offline."""
+
+    kinds: list[str] = field(default_factory=list)
+    mode: str = "auto"
     project: str = "ntil"
 
 
@@ -106,6 +111,7 @@ class RunConfig:
     """One run. `runs` is the folder of all runs, `name` the experiment's name in it.
 
     vision_cache_gb: how much disk the kept features of frozen vision towers may take in all; 0 keeps none.
+    retry: run a job again that failed before. accept_changes: resume although the data changed since the checkpoint.
     """
 
     name: str = "default"
@@ -124,10 +130,23 @@ class RunConfig:
     save_every: int = 500
     keep_checkpoints: int = 1
     vision_cache_gb: float = 20.0
+    retry: bool = False
+    accept_changes: bool = False
 
 
 # Keys that say where and how to watch, not what is computed: they don't change a run's identity.
-_NOT_IDENTITY = ("name", "runs", "seed", "tracker", "save_every", "keep_checkpoints", "log_every", "vision_cache_gb")
+NOT_IDENTITY = (
+    "name",
+    "runs",
+    "seed",
+    "tracker",
+    "save_every",
+    "keep_checkpoints",
+    "log_every",
+    "vision_cache_gb",
+    "retry",
+    "accept_changes",
+)
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -151,7 +170,7 @@ def typed(config: dict[str, Any]) -> RunConfig:
 
 def config_hash(config: dict[str, Any]) -> str:
     """Eight hex digits over all that changes a run's result but the seed."""
-    identity = {k: v for k, v in config.items() if k not in _NOT_IDENTITY}
+    identity = {k: v for k, v in config.items() if k not in NOT_IDENTITY}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -245,10 +264,11 @@ def _check(run: RunConfig) -> None:
         raise ConfigError(f"tuning.dropout must lie in [0, 1), got {tuning.dropout}")
     if run.keep_checkpoints < 1:
         raise ConfigError(f"keep_checkpoints must be at least 1, got {run.keep_checkpoints}")
-    if run.tracker.kind not in ("wandb", "none"):
-        raise ConfigError(f"tracker.kind must be wandb or none, got {run.tracker.kind!r}")
-    if run.tracker.mode not in ("online", "offline", "disabled"):
-        raise ConfigError(f"tracker.mode must be online, offline or disabled, got {run.tracker.mode!r}")
+    for kind in run.tracker.kinds:
+        if kind not in TRACKERS:
+            raise ConfigError(f"tracker.kinds: no tracker {kind!r}{nearest(kind, TRACKERS)}")
+    if run.tracker.mode not in WANDB_MODES:
+        raise ConfigError(f"tracker.mode must be one of {', '.join(WANDB_MODES)}, got {run.tracker.mode!r}")
     until = [stage.until for stage in run.curriculum.stages]
     if until != sorted(until) or any(not 0 < u <= 1 for u in until):
         raise ConfigError(f"curriculum.stages: 'until' must rise within (0, 1], got {until}")

@@ -1,70 +1,176 @@
-"""Weights & Biases, offline unless asked otherwise. A tracker that fails never stops a run."""
+"""Trackers: Weights & Biases and TensorBoard, fed by the same calls. A tracker that fails never stops a run.
+
+W&B gets one run per run folder, continued when the run is resumed: its id is the config's hash with the seed, its group
+experiment/task/model, its job type the loss. What an offline run wrote is sent later with
+`wandb sync --append <run folder>/wandb/offline-run-*`.
+"""
 
 from __future__ import annotations
 
 import logging
+import netrc
 import os
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
+from PIL import Image
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ntil.config import config_hash
 
 log = logging.getLogger(__name__)
 
+SHOWN = 16  # rows in the table of predictions
 
-class Wandb(TrainerCallback):
-    """One W&B run per run folder, continued when the run is resumed: group experiment/task/model, job type the loss."""
 
+class Backend(ABC):
+    """One tracker's own way to take what a run gives."""
+
+    @abstractmethod
+    def log(self, values: dict[str, float], step: int) -> None: ...
+
+    @abstractmethod
+    def predictions(self, table: list[dict[str, Any]]) -> None:
+        """Rows with `picture` (a PIL image), `answer`, `text` and the scores."""
+
+    @abstractmethod
+    def finish(self, summary: dict[str, float], failed: bool) -> None: ...
+
+
+class Wandb(Backend):
     def __init__(self, config: dict[str, Any], folder: Path) -> None:
-        self.config, self.folder = config, folder
-        self.run: Any = None
-
-    def start(self) -> None:
-        tracker, loss = self.config["tracker"], self.config["loss"]["name"]
-        task, model = self.config["task"]["name"], self.config["model"]["name"]
-        self._safely(lambda: self._init(tracker, loss, task, model))
-
-    def _init(self, tracker: dict[str, Any], loss: str, task: str, model: str) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
-        identity = f"{self.config['name']}-{loss}-seed{self.config['seed']}-{config_hash(self.config)}"
+        tracker, loss = config["tracker"], config["loss"]["name"]
+        task, model = config["task"]["name"], config["model"]["name"]
+        self.wandb = wandb
         self.run = wandb.init(
             project=tracker["project"],
-            mode=tracker["mode"],
-            dir=str(self.folder),
-            id=identity,
-            name=f"{loss}-seed{self.config['seed']}",
-            group=f"{self.config['name']}/{task}/{model}",
+            mode=wandb_mode(tracker["mode"]),
+            dir=str(folder),
+            id=f"{config['name']}-{loss}-seed{config['seed']}-{config_hash(config)}",
+            name=f"{loss}-seed{config['seed']}",
+            group=f"{config['name']}/{task}/{model}",
             job_type=loss,
             tags=[task, model, loss],
-            config=self.config,
+            config=config,
             resume="allow",
             settings=wandb.Settings(silent=True, console="off"),
         )
 
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.run.log(values, step=step)
+
+    def predictions(self, table: list[dict[str, Any]]) -> None:
+        columns: list[Any] = list(table[0])
+        rows: list[Any] = [
+            [self.wandb.Image(v) if isinstance(v, Image.Image) else v for v in row.values()] for row in table
+        ]
+        self.run.log({"test/predictions": self.wandb.Table(columns=columns, data=rows)})
+
+    def finish(self, summary: dict[str, float], failed: bool) -> None:
+        self.run.summary.update(summary)
+        self.run.finish(exit_code=int(failed))
+
+
+class TensorBoard(Backend):
+    def __init__(self, config: dict[str, Any], folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        self.writer.add_text("config", "\n".join(f"    {k}: {v}" for k, v in config.items()))
+        self.step = 0
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.step = step
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def predictions(self, table: list[dict[str, Any]]) -> None:
+        import numpy as np
+
+        for number, row in enumerate(table):
+            picture = np.asarray(row["picture"].convert("RGB"))
+            self.writer.add_image(f"test/predictions/{number:02d}", picture, self.step, dataformats="HWC")
+
+    def finish(self, summary: dict[str, float], failed: bool) -> None:
+        for name, value in summary.items():
+            self.writer.add_scalar(name, value, self.step)
+        self.writer.close()
+
+
+KINDS: dict[str, Callable[[dict[str, Any], Path], Backend]] = {"wandb": Wandb, "tensorboard": TensorBoard}
+
+
+class Tracking(TrainerCallback):
+    """All trackers of a run, on rank 0 only; one that fails is dropped with a warning."""
+
+    def __init__(self, config: dict[str, Any], folder: Path) -> None:
+        self.backends: list[Backend] = []
+        kinds = config["tracker"]["kinds"] if int(os.environ.get("RANK", "0")) == 0 else []
+        for kind in kinds:
+            self._safely(kind, partial(self._open, kind, config, folder))
+
+    def _open(self, kind: str, config: dict[str, Any], folder: Path) -> None:
+        self.backends.append(KINDS[kind](config, folder))
+
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
-        if self.run is not None and state.is_world_process_zero and logs:
-            values = {k.replace("eval_", "validation/"): v for k, v in logs.items()}
-            self._safely(lambda: self.run.log(values, step=state.global_step))
+        if state.is_world_process_zero and logs:
+            values = {k.replace("eval_", "validation/"): v for k, v in logs.items() if isinstance(v, int | float)}
+            self._each(lambda backend: backend.log(values, state.global_step))
+
+    def predictions(self, task: Any, rows: Any, records: Sequence[dict[str, Any]]) -> None:
+        """The first rows of the split, drawn with what the model wrote."""
+        if self.backends and records:
+            table = [drawn(task, rows[i], record) for i, record in enumerate(records[:SHOWN])]
+            self._each(lambda backend: backend.predictions(table))
 
     def finish(self, metrics: dict[str, Any] | None) -> None:
         """Write the final metrics (none: the run did not end well) and close."""
-        if self.run is None:
-            return
-        summary = {f"test/{k}": v for k, v in (metrics or {}).items()}
-        self._safely(lambda: self.run.summary.update(summary))
-        self._safely(lambda: self.run.finish(exit_code=0 if metrics is not None else 1))
-        self.run = None
+        summary = {f"test/{k}": float(v) for k, v in (metrics or {}).items()}
+        self._each(lambda backend: backend.finish(summary, metrics is None))
+        self.backends = []
 
-    def _safely(self, act: Callable[[], Any]) -> None:
+    def _each(self, act: Callable[[Backend], None]) -> None:
+        for backend in list(self.backends):
+            if not self._safely(type(backend).__name__, partial(act, backend)):
+                self.backends.remove(backend)
+
+    def _safely(self, name: str, act: Callable[[], Any]) -> bool:
         try:
             act()
         except Exception as error:
-            log.warning("wandb failed (%s: %s); training goes on without it", type(error).__name__, error)
-            self.run = None
+            log.warning("%s failed (%s: %s); training goes on without it", name, type(error).__name__, error)
+            return False
+        return True
+
+
+def drawn(task: Any, row: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table of predictions."""
+    picture = task.draw(row, task.parse(record["text"], row))
+    texts = {"id": str(record["id"]), "answer": record["answer"], "text": record["text"]}
+    return {"picture": picture, **texts, **record["scores"]}
+
+
+def wandb_mode(mode: str) -> Any:
+    """`auto` is what WANDB_MODE says, else online where an API key is found, else offline."""
+    if mode != "auto":
+        return mode
+    return os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -58,7 +58,7 @@ def _train(run: RunFolder, interrupt: Interrupt) -> None:
 
     from ntil.config import typed
     from ntil.session import Session
-    from ntil.tracking import Wandb
+    from ntil.tracking import Tracking
 
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
@@ -69,17 +69,14 @@ def _train(run: RunFolder, interrupt: Interrupt) -> None:
     write(run.path / "environment.json", json.dumps(environment(), indent=1))
     session = Session.build(config)
     set_seed(settings.seed)
-    tracker = Wandb(config, run.path) if settings.tracker.kind == "wandb" else None
-    if tracker:
-        tracker.start()
+    tracker = Tracking(config, run.path)
     metrics = None
     try:
         seconds = _fit(run, config, session, interrupt, tracker)
         metrics = _test(run, config, session, interrupt, seconds)
         write(run.metrics, json.dumps(metrics, indent=1))
     finally:
-        if tracker:
-            tracker.finish(metrics)
+        tracker.finish(metrics)
 
 
 def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interrupt, tracker: Any) -> float:
@@ -134,7 +131,7 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
         args=arguments,
         train_dataset=rows,
         data_collator=session.collator,
-        callbacks=[*callbacks, *([tracker] if tracker else [])],
+        callbacks=[*callbacks, tracker],
         number_loss=session.loss,
         sampler=sampler,
         validate=validate,

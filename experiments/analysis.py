@@ -1,0 +1,141 @@
+"""What a report says, as data: per task and model, every loss with its seeds, against a base loss."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from experiments.collect import Cell, Run, cells, differences, tallies
+from experiments.statistics import Comparison, compare, holm
+from ntil.config import ConfigError
+
+BASE = "ce"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One loss in one cell.
+
+    values: metric -> its value for every finished seed.
+    against: metric -> the comparison with the base loss, over the seeds that both finished; empty for the base itself.
+    """
+
+    loss: str
+    seeds: tuple[int, ...]
+    values: dict[str, list[float]]
+    against: dict[str, Comparison] = field(default_factory=dict)
+
+    def mean(self, metric: str) -> float | None:
+        return statistics.fmean(self.values[metric]) if self.values.get(metric) else None
+
+    def deviation(self, metric: str) -> float | None:
+        """Sample standard deviation over seeds; None with fewer than two."""
+        found = self.values.get(metric, [])
+        return statistics.stdev(found) if len(found) > 1 else None
+
+
+@dataclass(frozen=True)
+class CellReport:
+    """A cell analysed.
+
+    base: the loss compared with, None where none can be.
+    missing: one line for every run of the grid of losses and seeds that is not finished, with its state.
+    refused: why there is no comparison (the runs differ in more than loss and seed), else None.
+    """
+
+    cell: Cell
+    base: str | None
+    lines: tuple[Line, ...]
+    missing: tuple[str, ...]
+    refused: str | None
+    headline: str
+
+
+def analyse(
+    runs: Iterable[Run],
+    metrics: dict[str, bool],
+    expected: Sequence[tuple[str, str, str, int]] = (),
+    draws: int = 2000,
+    base: str = BASE,
+) -> list[CellReport]:
+    """
+    Args:
+        runs: of one experiment.
+        metrics: further metrics to compare beside each task's headline -> whether greater is better.
+        expected: (task, model, loss, seed) of runs that were planned; those without a folder are reported as missing.
+        draws: of bootstrap and permutations.
+        base: the loss that others are compared with; where a cell has no run of it, its first loss is.
+    """
+    reports = [
+        _cell(cell, metrics, [e for e in expected if e[:2] == (cell.task, cell.model)], draws, base)
+        for cell in cells(runs)
+    ]
+    seen = {(r.cell.task, r.cell.model) for r in reports}
+    for task, model in dict.fromkeys(e[:2] for e in expected if e[:2] not in seen):
+        gone = tuple(f"{loss} seed {seed}: not started" for t, m, loss, seed in expected if (t, m) == (task, model))
+        reports.append(CellReport(Cell(task, model, ()), None, (), gone, None, ""))
+    return _corrected(reports)
+
+
+def _cell(
+    cell: Cell, metrics: dict[str, bool], expected: Sequence[tuple[str, str, str, int]], draws: int, preferred: str
+) -> CellReport:
+    task = cell.runs[0].built_task
+    wanted = {task.metric: task.greater_is_better, **metrics}
+    found = differences(cell.runs)
+    refused = None
+    if found:
+        shown = "; ".join(f"{key}: {', '.join(dict.fromkeys(map(str, v)))}" for key, v in found.items())
+        refused = f"the runs differ outside loss and seed: {shown}"
+    losses = list(dict.fromkeys([*cell.losses, *(e[2] for e in expected)]))
+    base = next((name for name in (preferred, *cell.losses) if cell.of(name)), None)
+    lines = []
+    for loss in losses:
+        of = cell.of(loss)
+        seeds = tuple(sorted(of))
+        keys = dict.fromkeys(key for seed in seeds for key in of[seed].metrics)
+        values = {k: [of[s].metrics[k] for s in seeds if k in of[s].metrics] for k in keys}
+        lines.append(Line(loss, seeds, values))
+    if base is not None and refused is None:
+        try:
+            lines = [_compared(line, cell, base, task, wanted, draws) for line in lines]
+        except ConfigError as error:
+            refused = str(error)
+    return CellReport(cell, base, tuple(lines), tuple(_missing(cell, losses, expected)), refused, task.metric)
+
+
+def _compared(line: Line, cell: Cell, base: str, task: Any, wanted: dict[str, bool], draws: int) -> Line:
+    seeds = cell.shared_seeds(line.loss, base)
+    if line.loss == base or not seeds:
+        return line
+    against = {}
+    for metric, greater in wanted.items():
+        if metric in line.values:
+            pair = [tallies([cell.of(name)[s] for s in seeds], task, metric) for name in (line.loss, base)]
+            against[metric] = compare(pair[0], pair[1], greater, draws)
+    return replace(line, against=against)
+
+
+def _missing(cell: Cell, losses: Sequence[str], expected: Sequence[tuple[str, str, str, int]]) -> Iterable[str]:
+    seeds = sorted({*cell.seeds, *(e[3] for e in expected)})
+    known = {(run.loss, run.seed): run for run in cell.runs}
+    for loss in losses:
+        for seed in seeds:
+            run = known.get((loss, seed))
+            if run is None or not run.done:
+                yield f"{loss} seed {seed}: {run.state if run else 'not started'}"
+
+
+def _corrected(reports: list[CellReport]) -> list[CellReport]:
+    """Holm's correction over all comparisons of the table, metric by metric."""
+    keys = [(i, j, m) for i, r in enumerate(reports) for j, line in enumerate(r.lines) for m in line.against]
+    for metric in dict.fromkeys(m for _, _, m in keys):
+        places = [(i, j) for i, j, m in keys if m == metric]
+        corrected = holm([reports[i].lines[j].against[metric] for i, j in places])
+        for (i, j), comparison in zip(places, corrected, strict=True):
+            lines = list(reports[i].lines)
+            lines[j] = replace(lines[j], against={**lines[j].against, metric: comparison})
+            reports[i] = replace(reports[i], lines=tuple(lines))
+    return reports

@@ -1,0 +1,103 @@
+"""The same test rows under every loss, drawn by their task, those on which two losses differ most first."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments.collect import Cell, Run
+from ntil.runs import read_jsonl
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test row: what each loss wrote, its headline score, and its picture."""
+
+    id: str
+    answer: str
+    texts: dict[str, str]
+    scores: dict[str, float]
+    pictures: dict[str, Image.Image]
+
+    @property
+    def spread(self) -> float:
+        return max(self.scores.values()) - min(self.scores.values())
+
+
+def examples(cell: Cell, metric: str, count: int) -> list[Example]:
+    """Rows of the lowest shared seed: half of them where the losses' scores differ most, half the first ones."""
+    runs = _one_run_each(cell)
+    if not runs:
+        return []
+    files = {loss: read_jsonl(run.folder.predictions) for loss, run in runs.items()}
+    gaps: list[tuple[float, int]] = []
+    for place, records in enumerate(zip(*files.values(), strict=True)):
+        scores = [_score(record, metric) for record in records]
+        gaps.append((max(scores) - min(scores), place))
+    differing = [place for gap, place in sorted(gaps, key=lambda g: (-g[0], g[1])) if gap > 0][: count // 2]
+    others = [place for _, place in gaps if place not in differing]
+    chosen = {*differing, *others[: count - len(differing)]}
+    return _drawn(runs, sorted(chosen), metric)
+
+
+def _one_run_each(cell: Cell) -> dict[str, Run]:
+    done = {loss: cell.of(loss) for loss in cell.losses if cell.of(loss)}
+    shared = set.intersection(*(set(runs) for runs in done.values())) if done else set()
+    return {loss: runs[min(shared)] for loss, runs in done.items()} if shared else {}
+
+
+def _score(record: dict[str, Any], metric: str) -> float:
+    """The headline score, or the first one where the headline is no mean over examples (hmean, a correlation)."""
+    scores = record["scores"]
+    return float(scores[metric] if metric in scores else next(iter(scores.values())))
+
+
+def _drawn(runs: dict[str, Run], places: list[int], metric: str) -> list[Example]:
+    first = next(iter(runs.values()))
+    task = first.built_task
+    rows = task.rows(first.config["evaluation"]["split"])
+    wanted = set(places)
+    tables = {
+        loss: {i: record for i, record in enumerate(read_jsonl(run.folder.predictions)) if i in wanted}
+        for loss, run in runs.items()
+    }
+    found = []
+    for place in places:
+        row, records = rows[place], {loss: table[place] for loss, table in tables.items()}
+        pictures = {loss: task.draw(row, task.parse(r["text"], row)) for loss, r in records.items()}
+        texts = {loss: r["text"] for loss, r in records.items()}
+        scores = {loss: _score(r, metric) for loss, r in records.items()}
+        answer = next(iter(records.values()))["answer"]
+        found.append(Example(str(row["id"]), answer, texts, scores, pictures))
+    return found
+
+
+def sheet(found: list[Example], file: Path, columns: int = 8) -> None:
+    """One PNG: a line of pictures per loss, at most `columns` examples, the most differing ones among them."""
+    chosen = sorted(found, key=lambda e: -e.spread)[: columns // 2]
+    chosen += [e for e in found if e not in chosen][: columns - len(chosen)]
+    losses = list(chosen[0].pictures)
+    width = max(p.width for e in chosen for p in e.pictures.values())
+    height = max(p.height for e in chosen for p in e.pictures.values())
+    margin = 130
+    canvas = Image.new("RGB", (margin + width * len(chosen), height * len(losses)), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=18)
+    for line, loss in enumerate(losses):
+        draw.text((10, line * height + height // 3), loss, fill="black", font=font)
+        for column, example in enumerate(chosen):
+            canvas.paste(example.pictures[loss], (margin + column * width, line * height))
+    canvas.save(file)
+
+
+def data_uri(picture: Image.Image, longest: int = 260) -> str:
+    """The picture inside a page, reduced where it is large."""
+    shown = picture.convert("RGB")
+    shown.thumbnail((longest, longest))
+    buffer = io.BytesIO()
+    shown.save(buffer, "WEBP", quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,153 @@
+"""An analysis as text: Markdown and LaTeX tables with the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from experiments.analysis import CellReport, Line
+from experiments.paper import Metric, PaperRow, PaperTable
+from experiments.statistics import Comparison
+
+Align = Literal["l", "r"]
+# Metrics that are shown beside a task's own, where a run has them, with their short names.
+CURRENCY = {
+    "parse_failure_rate": "parse failures",
+    "digit_nll": "digit NLL",
+    "expected_error": "E abs error",
+    "digit_mass": "digit mass",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns with their alignment, and rows of plain text."""
+
+    title: str
+    columns: list[str]
+    align: list[Align]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        rule = ["---:" if a == "r" else "---" for a in self.align]
+        lines = [self.columns, rule, *self.rows]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def latex(self) -> str:
+        rows = [" & ".join(map(_escaped, row)) + r" \\" for row in self.rows]
+        head = " & ".join(map(_escaped, self.columns)) + r" \\"
+        lines = [
+            r"\begin{table}",
+            rf"\caption{{{_escaped(self.title)}}}",
+            rf"\begin{{tabular}}{{{''.join(self.align)}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$"}
+    special |= {"<": r"$<$", ">": r"$>$", "$": r"\$"}
+    return "".join(special.get(c, c) for c in text)
+
+
+def cell_tables(report: CellReport, metrics: Sequence[str]) -> list[Table]:
+    """One table per metric, a line per loss: mean ± standard deviation over seeds and what the statistics say of it.
+
+    The last is the currency in which all losses can be compared, whatever they train.
+    """
+    name = f"{report.cell.task}, {report.cell.model}"
+    lines = [line for line in report.lines if line.values or line.loss in report.cell.losses]
+    found = [
+        _metric_table(report, metric, f"{name}: {metric.replace('_', ' ')}")
+        for metric in dict.fromkeys(metrics)
+        if any(metric in line.values for line in lines)
+    ]
+    extra = [m for m in CURRENCY if any(m in line.values for line in lines)]
+    if extra:
+        rows = [[line.loss, *(_spread(line, m) for m in extra)] for line in report.lines]
+        columns = ["loss", *(CURRENCY[m] for m in extra)]
+        found.append(Table(f"{name}: one currency for all losses", columns, _aligned(columns), rows))
+    return found
+
+
+def _metric_table(report: CellReport, metric: str, title: str) -> Table:
+    columns = ["loss", "seeds", metric.replace("_", " ")]
+    compared = any(metric in line.against for line in report.lines)
+    if compared:
+        columns += [f"difference to {report.base} [95 %]", "p (Holm)", "verdict", "seeds needed"]
+    rows = []
+    for line in report.lines:
+        row = [line.loss, str(len(line.seeds)), _spread(line, metric)]
+        rows.append(row + _compared(line.against.get(metric)) if compared else row)
+    return Table(title, columns, _aligned(columns), rows)
+
+
+def _aligned(columns: Sequence[str]) -> list[Align]:
+    return ["l", *["r"] * (len(columns) - 1)]  # type: ignore[list-item]
+
+
+def _spread(line: Line, metric: str) -> str:
+    mean, deviation = line.mean(metric), line.deviation(metric)
+    if mean is None:
+        return "missing" if not line.seeds else "-"
+    return number(mean) if deviation is None else f"{number(mean)} ± {number(deviation)}"
+
+
+def _compared(found: Comparison | None) -> list[str]:
+    if found is None:
+        return ["-"] * 4
+    interval = f"{found.difference:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+    needed = "-" if found.seeds_needed is None else str(found.seeds_needed)
+    return [interval, f"{found.p_holm:.3f}", found.verdict, needed]
+
+
+def number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+
+
+def paper_table(paper: PaperTable, metric: Metric, reports: Sequence[CellReport], scale: str) -> Table:
+    """The published column beside ours, row by row; what nobody has is `-`, what of ours is not finished `missing`."""
+    by_model = {report.cell.model: report for report in reports}
+    rows_with = [row for row in paper.rows if metric.key in row.figures]
+    published = [loss for loss in paper.losses if any(loss in row.figures[metric.key] for row in rows_with)]
+    ours = list(dict.fromkeys([*published, *(line.loss for r in reports for line in r.lines)]))
+    columns = ["model", *(f"paper {loss}" for loss in published), "our model", *(f"ours {loss}" for loss in ours)]
+    rows = [_paper_row(row, metric, published, ours, by_model, scale) for row in rows_with]
+    title = f"{paper.title}: {metric.name}, published ({paper.source}) and ours"
+    align: list[Align] = ["l", *["r"] * len(published), "l", *["r"] * len(ours)]  # type: ignore[list-item]
+    return Table(title, columns, align, rows)
+
+
+def _paper_row(
+    row: PaperRow,
+    metric: Metric,
+    published: Sequence[str],
+    ours: Sequence[str],
+    by_model: dict[str, CellReport],
+    scale: str,
+) -> list[str]:
+    model = row.models[scale]
+    report = by_model.get(model)
+    cells = [row.name, *(_plain(row.figures[metric.key].get(loss)) for loss in published), model]
+    lines = {line.loss: line for line in report.lines} if report else {}
+    for loss in ours:
+        line = lines.get(loss)
+        cells.append("missing" if line is None else _scaled(line, metric))
+    return cells
+
+
+def _scaled(line: Line, metric: Metric) -> str:
+    values = [metric.scale * v for v in line.values.get(metric.key, [])]
+    return _spread(Line(line.loss, line.seeds, {metric.key: values}), metric.key)
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"

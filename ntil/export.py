@@ -1,0 +1,121 @@
+"""`ntil export run=<folder> to=<folder> [merge=true]`: a finished run as a plain Hugging Face folder with a card."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Template
+
+from ntil.config import ConfigError
+from ntil.runs import RunFolder
+from ntil.session import Session, saved_model
+
+CARD = Template(
+    """\
+---
+library_name: {{ "peft" if adapter else "transformers" }}
+{%- if base %}
+base_model: {{ base }}
+{%- endif %}
+tags: [ntil, number-loss, {{ loss }}]
+---
+
+# {{ model }} on {{ task }}, trained with {{ loss }}
+
+{{ "A LoRA adapter" if adapter else "Weights" }} trained by ntil {{ version }}: {{ steps }} steps of {{ rows }} rows,
+seed {{ seed }}, {{ "from " + base if base else "from scratch" }}.
+
+## Metrics
+
+On the split `{{ split }}` ({{ examples }} examples), greedy generation:
+
+| metric | value |
+| --- | ---: |
+{% for name, value in metrics.items() -%}
+| {{ name }} | {{ "%.4g" | format(value) }} |
+{% endfor %}
+## Data
+
+Train split as of the run: {{ data }}. The prompt is `{{ prompt }}`, an answer `{{ answer }}`.
+
+## Configuration
+
+```yaml
+{{ config }}```
+"""
+)
+
+
+def main(words: list[str]) -> int:
+    """
+    Raises:
+        ConfigError: run= or to= missing, an unfinished run, or a target that exists.
+    """
+    keys = dict(word.partition("=")[::2] for word in words)
+    root, target, merge = keys.pop("run", None), keys.pop("to", None), keys.pop("merge", "true")
+    if root is None or target is None or keys or merge not in ("true", "false"):
+        raise ConfigError("ntil export needs run=<finished run> to=<new folder>, and takes merge=true|false")
+    folder = export(RunFolder(root), Path(target), merge == "true")
+    print(f"{folder}: load it with from_pretrained({str(folder)!r})")
+    return 0
+
+
+def export(run: RunFolder, target: Path, merge: bool = True) -> Path:
+    """Write the model, its tokenizer and processor, and README.md; whole or not at all.
+
+    Args:
+        merge: fold a LoRA adapter into its base model; else the adapter alone is exported.
+    """
+    if not run.done:
+        raise ConfigError(f"{run.path}: the run is not finished; `ntil status {run.path}` says where it is")
+    if target.exists():
+        raise ConfigError(f"{target} exists; name a new folder")
+    session = Session.build(run.config())
+    adapter = (run.model / "adapter_config.json").exists()
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if adapter and merge:
+            session.family.save(saved_model(session, run.model).merge_and_unload(), partial)
+        else:
+            shutil.copytree(run.model, partial)
+        (partial / "README.md").write_text(card(run, session, adapter and not merge))
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def card(run: RunFolder, session: Session, adapter: bool) -> str:
+    """The model card: what was trained, on what, how it scored, and the whole config."""
+    from ntil import __version__
+
+    config, metrics = run.config(), run.read_metrics()
+    row = session.task.rows("train")[0]
+    shown = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not k.startswith("lenient_")}
+    return CARD.render(
+        adapter=adapter,
+        base=config["model"].get("checkpoint"),
+        version=__version__,
+        steps=config["optim"]["steps"],
+        rows=config["optim"]["batch_size"] * config["optim"]["accumulation"],
+        seed=config["seed"],
+        split=config["evaluation"]["split"],
+        examples=int(shown.pop("examples", 0)),
+        metrics=shown,
+        data=_data(run),
+        prompt=session.task.prompt(row),
+        answer=session.task.answer(row),
+        config=yaml.safe_dump(config, sort_keys=False),
+        **{group: config[group]["name"] for group in ("model", "task", "loss")},
+    )
+
+
+def _data(run: RunFolder) -> str:
+    file = run.path / "data.json"
+    known: dict[str, Any] = yaml.safe_load(file.read_text()) if file.exists() else {}
+    return f"{known['rows']:,} rows, fingerprint {known['train']}" if known else "not recorded"

@@ -1,0 +1,51 @@
+"""Errors that a setting can mend name the setting and its new value."""
+
+import errno
+
+import pytest
+import torch
+
+from ntil.advice import advice
+
+
+def config(batch=8, accumulation=1, checkpointing=False, zero=None):
+    return {
+        "optim": {"batch_size": batch, "accumulation": accumulation},
+        "engine": {"gradient_checkpointing": checkpointing, "zero": zero},
+        "evaluation": {"batch_size": 240},
+    }
+
+
+OOM = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (config(), "optim.batch_size=4 optim.accumulation=2 (now 8 x 1: the same step)"),
+        (config(5, 3), "optim.batch_size=2 optim.accumulation=6 (now 5 x 3: 12 instead of 15 rows a step)"),
+        (config(1), "engine.gradient_checkpointing=true"),
+        (config(1, checkpointing=True, zero=2), "engine=zero3_offload"),
+        (config(1, checkpointing=True, zero=3), "engine.gpus"),
+    ],
+)
+def test_out_of_memory(given, said):
+    assert said in str(advice(OOM, given))
+
+
+def test_a_real_refused_allocation_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert "out of memory: set optim.batch_size=4" in str(advice(caught.value, config()))
+    assert "evaluation.batch_size=120 (now 240)" in str(advice(caught.value, config(), evaluating=True))
+
+
+def test_a_full_disk_behind_another_error():
+    full = RuntimeError("could not save")
+    full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert "the newest complete checkpoint is kept" in str(advice(full, config()))
+    assert "disk is full" in str(advice(RuntimeError("I/O error: No space left on device (os error 28)"), config()))
+
+
+def test_other_errors_get_none():
+    assert advice(ValueError("a wrong shape"), config()) is None

@@ -1,0 +1,50 @@
+"""`ntil status` reads a run's state from its folder alone."""
+
+import json
+import time
+
+import pytest
+
+from ntil.cli import main
+from ntil.config import ConfigError
+from ntil.lock import locked
+from ntil.runs import RunFolder
+from ntil.status import main as status_main
+from ntil.status import status
+
+
+def run_folder(path, history=(), error=None, metrics=None):
+    run = RunFolder(path)
+    run.freeze({"optim": {"steps": 100}})
+    if history:
+        run.history.write_text("".join(json.dumps(record) + "\n" for record in history))
+    if error:
+        run.error.write_text(error)
+    if metrics:
+        run.metrics.write_text(json.dumps(metrics))
+    return run
+
+
+def test_every_state(tmp_path, capsys):
+    now = time.time()
+    pace = [{"step": 10 * k, "time": now - 60 + 10 * k} for k in range(1, 7)]
+    run_folder(tmp_path / "a", pace, metrics={"exact": 1.0})
+    run_folder(tmp_path / "b", pace)
+    run_folder(tmp_path / "c", pace, error="Traceback ...\nValueError: no such thing\n")
+    run_folder(tmp_path / "d")
+    running = run_folder(tmp_path / "e", pace, error="an older failure")
+    with locked(running.path):
+        assert main(["status", str(tmp_path)]) == 0
+        # One second a step, forty steps left.
+        assert "ETA 40 s, process" in status(running).note or "ETA 39 s, process" in status(running).note
+    shown = capsys.readouterr().out
+    for state in ("done", "running", "failed", "interrupted", "waiting"):
+        assert f"1 {state}" in shown
+    assert "ValueError: no such thing" in shown
+    assert "100/100" in shown and "60/100" in shown
+
+
+def test_nothing_there_is_an_error(tmp_path):
+    for words in ([str(tmp_path)], [str(tmp_path / "none")], [], ["a", "b"]):
+        with pytest.raises(ConfigError):
+            status_main(words)
