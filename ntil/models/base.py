@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ntil.models.checkpoint import reading
 from ntil.numbers import NumberVocab
 
 
@@ -165,21 +166,27 @@ def _tokenized(tokenizer: Any, text: str) -> tuple[int, ...]:
 def load_model(
     model_class: Any, source: str | Path | None, config: Any, dtype: torch.dtype, attention: str
 ) -> PreTrainedModel:
-    """A model with the weights of `source`, or of random weights as `config` says where that is None."""
-    if source is not None:
-        model = model_class.from_pretrained(source, dtype=dtype, attn_implementation=attention)
-    else:
-        config._attn_implementation = attention
-        model = model_class(config).to(dtype)
-    return with_own_names(model)
+    """A model with the weights of `source`, or of random weights as `config` says where that is None.
 
-
-def with_own_names(model: Any) -> Any:
-    """Has `save_pretrained` write the weights by the model's own names, not by those of older releases.
-
-    transformers would rename them back (`language_model.model.` for `model.language_model.`), but its Trainer resumes
-    by the model's own names and takes a checkpoint without any of them for an empty one.
+    Raises:
+        CheckpointError: the weights can't be read.
     """
+    if source is None:
+        config._attn_implementation = attention
+        return ready(model_class(config).to(dtype))
+    with reading(source):
+        return ready(model_class.from_pretrained(source, dtype=dtype, attn_implementation=attention))
+
+
+def ready(model: Any) -> Any:
+    """A model as this project uses it.
+
+    * Greedy means greedy: a checkpoint's own repetition penalty would forbid the second 0 of 100.
+    * `save_pretrained` writes weights by the model's own names. transformers would rename them back to those of older
+      releases (`language_model.model.` for `model.language_model.`), while its Trainer resumes by the model's own and
+      takes a checkpoint without any of them for an empty one.
+    """
+    model.generation_config = GenerationConfig(bos_token_id=model.config.get_text_config().bos_token_id)
     model._weight_conversions = []
     return model
 

@@ -49,6 +49,22 @@ def _reason(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
+def config_of(config_class: Any, checkpoint: str | Path) -> Any:
+    """The checkpoint's config.
+
+    Raises:
+        CheckpointError: it can't be read, or is another family's.
+    """
+    with reading(checkpoint):
+        kind = config_class.get_config_dict(checkpoint)[0].get("model_type")
+        if kind != config_class.model_type:
+            raise CheckpointError(
+                f"model.checkpoint={checkpoint} is a {kind!r}, not a {config_class.model_type!r}; "
+                "take the config of its own family"
+            )
+        return config_class.from_pretrained(checkpoint)
+
+
 def fits(tokenizer: PreTrainedTokenizerBase, config: Any, checkpoint: str | Path) -> None:
     """
     Raises:
@@ -60,6 +76,20 @@ def fits(tokenizer: PreTrainedTokenizerBase, config: Any, checkpoint: str | Path
             f"model.checkpoint={checkpoint}: the tokenizer has {ids} ids, the embedding {rows} rows; "
             "take the tokenizer files that belong to these weights"
         )
+
+
+def token_of(tokenizer: PreTrainedTokenizerBase, index: int, source: str | Path | None) -> str:
+    """The special token of an id that a config names.
+
+    Raises:
+        CheckpointError: the tokenizer has no such special token.
+    """
+    if index not in getattr(tokenizer, "added_tokens_decoder", {}):
+        raise CheckpointError(
+            f"model.checkpoint={source}: the image token {index} of its config is no special token of its tokenizer; "
+            "take the tokenizer files that belong to these weights"
+        )
+    return str(tokenizer.convert_ids_to_tokens(index))
 
 
 def tokenizer_as_shipped(checkpoint: str | Path) -> PreTrainedTokenizerFast:

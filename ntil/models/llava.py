@@ -25,6 +25,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
+from ntil.models.checkpoint import config_of, fits, reading, token_of
 
 
 class Llava(Family):
@@ -75,13 +76,15 @@ class Llava(Family):
             self.image_processor = CLIPImageProcessorPil(size=edge, crop_size=edge, do_center_crop=False)
         tower: Any = self.config.vision_config
         self.image_tokens = (tower.image_size // tower.patch_size) ** 2
-        self.image_token = str(self.tokenizer.convert_ids_to_tokens(self.config.image_token_id))
+        self.image_token = token_of(self.tokenizer, self.config.image_token_id, checkpoint)
         self._fill = tuple(int(255 * mean) for mean in self.image_processor.image_mean)
 
     def _from_checkpoint(self, checkpoint: str) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        self.config = LlavaConfig.from_pretrained(checkpoint)
-        self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
+        self.config = config_of(LlavaConfig, checkpoint)
+        with reading(checkpoint):
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+            self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
+        fits(self.tokenizer, self.config, checkpoint)
 
     def _nano_config(
         self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]

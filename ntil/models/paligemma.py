@@ -25,6 +25,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
+from ntil.models.checkpoint import config_of, fits, reading, token_of
 from ntil.numbers import NumberVocab
 
 LOCATIONS = [f"<loc{i:04d}>" for i in range(1024)]
@@ -79,16 +80,18 @@ class PaliGemma(Family):
             self.config = self._nano_config(image_size, patch_size, vision, language)
             self.image_processor = SiglipImageProcessorPil(size={"height": image_size, "width": image_size})
         else:
-            tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+            self.config = config_of(PaliGemmaConfig, checkpoint)
+            with reading(checkpoint):
+                tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+                self.image_processor = SiglipImageProcessorPil.from_pretrained(checkpoint)
             # As its own processor does: <bos> is written where it belongs, and the tokens below exist.
             tokenizer.add_bos_token = False
             tokenizer.add_tokens([*LOCATIONS, *SEGMENTS])
             self.tokenizer = tokenizer
-            self.config = PaliGemmaConfig.from_pretrained(checkpoint)
-            self.image_processor = SiglipImageProcessorPil.from_pretrained(checkpoint)
+            fits(tokenizer, self.config, checkpoint)
         tower: Any = self.config.vision_config
         self.image_tokens = (tower.image_size // tower.patch_size) ** 2
-        self.image_token = str(self.tokenizer.convert_ids_to_tokens(self.config.image_token_id))
+        self.image_token = token_of(self.tokenizer, self.config.image_token_id, checkpoint)
 
     def _nano_config(
         self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]

@@ -24,6 +24,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
+from ntil.models.checkpoint import config_of, fits, reading, token_of
 
 IMAGE = "<|image_pad|>"
 # All that the family's tokenizer has beyond text, in the order of their ids.
@@ -80,11 +81,13 @@ class Qwen2VL(Family):
             self.config = self._nano_config(patch_size, vision, language)
             self.image_processor = Qwen2VLImageProcessorPil(patch_size=patch_size, **pixels)
         else:
-            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-            self.config = Qwen2VLConfig.from_pretrained(checkpoint)
-            self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint, **pixels)
+            self.config = config_of(Qwen2VLConfig, checkpoint)
+            with reading(checkpoint):
+                self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+                self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint, **pixels)
+            fits(self.tokenizer, self.config, checkpoint)
         self._check_pixels()
-        self.image_token = IMAGE
+        self.image_token = token_of(self.tokenizer, self.config.image_token_id, checkpoint)
 
     def _check_pixels(self) -> None:
         low, high = self.image_processor.size["shortest_edge"], self.image_processor.size["longest_edge"]

@@ -19,7 +19,6 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor, nn
 from transformers import (
     AddedToken,
-    AutoTokenizer,
     CLIPImageProcessorPil,
     CLIPVisionConfig,
     CLIPVisionModel,
@@ -30,7 +29,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from ntil.models.base import load_model, with_own_names
+from ntil.models.base import load_model, ready
+from ntil.models.checkpoint import CheckpointError, fits, reading, tokenizer_as_shipped
 from ntil.models.llava import Llava
 
 SYSTEM = (
@@ -111,28 +111,31 @@ class YiVL(Llava):
         self._end_id: int = self.tokenizer.get_vocab()[END]
 
     def _from_checkpoint(self, checkpoint: str) -> None:
-        self.release = PreTrainedConfig.get_config_dict(checkpoint)[0]
+        with reading(checkpoint):
+            self.release = PreTrainedConfig.get_config_dict(checkpoint)[0]
         kind = self.release.get("mm_projector_type")
         if kind != PROJECTOR or "mm_vision_tower" not in self.release:
-            raise ValueError(
-                f"{checkpoint}: config.json isn't Yi-VL's (mm_projector_type {kind!r}, not {PROJECTOR!r}); "
-                "model.checkpoint must be 01-ai/Yi-VL-6B or a folder with the files of that release"
+            raise CheckpointError(
+                f"model.checkpoint={checkpoint} isn't Yi-VL's (mm_projector_type {kind!r}, not {PROJECTOR!r}); "
+                "give 01-ai/Yi-VL-6B or a folder with the files of that release"
             )
         self.tower = self.release["mm_vision_tower"].removeprefix("./")
-        # Yi's text starts without a blank, unlike what transformers assumes of Llama's tokenizers.
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, add_prefix_space=False)
+        self.tokenizer = tokenizer_as_shipped(checkpoint)
         self.tokenizer.add_tokens([AddedToken(IMAGE, special=True, normalized=False)])
         known = set(inspect.signature(LlamaConfig).parameters) | {"rope_theta", "rope_scaling"}
         text = LlamaConfig(**{k: v for k, v in self.release.items() if k in known})
+        with reading(checkpoint):
+            vision = CLIPVisionConfig.from_pretrained(checkpoint, subfolder=self.tower)
+            self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint, subfolder=self.tower)
         self.config = LlavaConfig(
-            vision_config=CLIPVisionConfig.from_pretrained(checkpoint, subfolder=self.tower),
+            vision_config=vision,
             text_config=text,
             image_token_index=self.tokenizer.get_vocab()[IMAGE],
             vision_feature_layer=self.release.get("mm_vision_select_layer", -2),
             vision_feature_select_strategy="default",
             tie_word_embeddings=text.tie_word_embeddings,
         )
-        self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint, subfolder=self.tower)
+        fits(self.tokenizer, self.config, checkpoint)
 
     def template(self, prompt: str, has_image: bool) -> str:
         header = f"{self.system}\n\n" if self.system else ""
@@ -149,22 +152,25 @@ class YiVL(Llava):
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         """
         Raises:
-            ValueError: weights that the release has are missing.
+            CheckpointError: weights that the release has are missing, or can't be read.
         """
         source = checkpoint or self.checkpoint
         if source is None:
             return load_model(self.model_class, None, self.config, self.dtype, self.attention)
         how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention}
         renamed = {f"^{re.escape(theirs)}": ours for theirs, ours in NAMES.items()}
-        model, info = self.model_class.from_pretrained(
-            source, config=self.config, key_mapping=renamed, output_loading_info=True, **how
-        )
-        missing = sorted(info["missing_keys"])
+        with reading(source):
+            model, info = self.model_class.from_pretrained(
+                source, config=self.config, key_mapping=renamed, output_loading_info=True, **how
+            )
+            vision = self.config.vision_config
+            model.model.vision_tower = CLIPVisionModel.from_pretrained(
+                source, subfolder=self.tower, config=vision, **how
+            )
+        missing = sorted(map(release_name, info["missing_keys"]))
         if missing:
-            raise ValueError(f"{source}: {len(missing)} weights are missing, the first is {release_name(missing[0])}")
-        tower = CLIPVisionModel.from_pretrained(source, subfolder=self.tower, config=self.config.vision_config, **how)
-        model.model.vision_tower = tower
-        return with_own_names(model)
+            raise CheckpointError(f"model.checkpoint={source} lacks {len(missing)} weights, the first is {missing[0]}")
+        return ready(model)
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         """In the release's layout."""
