@@ -1,0 +1,156 @@
+"""Visual mathematics to train on, in the JSON of MathV360K, Geo170K, ChartQA and their like (.json, .jsonl, .parquet).
+
+    {"image": "a.png", "conversations": [{"from": "human", "value": "<image>\\nQuestion: ..\\nChoices:\\n(A) .."},
+                                         {"from": "gpt", "value": "The answer is B"}]}
+    {"image": "a.png", "question": "..", "answer": "..", "choices": [..]}      ChartQA: imgname, query, label
+
+MathVista itself is refused by name: its licence prohibits using it as a training set. Of an answer only what follows
+`The answer is` is kept, so that it is what is asked for and no phrase around it. Where the question lists choices, a
+letter or a choice is a multiple-choice answer; a plain number is an integer or float answer; anything else is text.
+
+Validation rows are those whose picture's name falls into `validation` of 100 hash values, so that no picture is shared
+with train. Columns: as of data.mathvista_rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset
+
+from data.broken import BrokenInput, Table, Tolerance
+from data.grounding_export import read_table
+from data.mathvista_rows import FEATURES, checked
+from data.pictures import check_bytes, check_picture, stored
+
+QUESTIONS, ANSWERS, IMAGES = ("question", "query", "problem"), ("answer", "label", "solution"), ("image", "imgname")
+_CHOICE = re.compile(r"^ *\(([A-Z])\) *(.+?) *$", re.MULTILINE)
+_FINAL = re.compile(r"\bthe answer is:?\s*(.+?)\s*$", re.IGNORECASE | re.DOTALL)
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]{1,6})?")
+_LETTER = re.compile(r"\(([A-Z])\)(?:[.:]? .*)?|([A-Z])(?:[.:)](?: .*)?)?", re.DOTALL)
+
+
+class LicenceError(ValueError):
+    """Training was asked for on data whose licence prohibits it."""
+
+
+def load(
+    path: Path, part: Literal["train", "validation"], validation: int, images: Path | None, tolerance: Tolerance
+) -> Dataset:
+    """The training or the validation rows of a file.
+
+    Raises:
+        LicenceError: the file is MathVista's.
+        BrokenInput: a missing or broken file, or (on_error=raise) a row that can't be used.
+    """
+    _refuse_mathvista(str(path), "mathvista" in path.name.lower() or "testmini" in path.name.lower())
+    table = Table(FEATURES, f"{path}, {part}", tolerance)
+    for number, item in enumerate(read_table(path)):
+        where = f"{path}, row {number}"
+        _refuse_mathvista(where, {"pid", "question_type", "metadata"} <= set(item))
+        with tolerance.row():
+            name = _image_name(item, where)
+            if (_bucket(name) < validation) == (part == "validation"):
+                # Looked at only for the rows asked for: reading every picture twice would take minutes.
+                image = _image(item, images or path.parent, where)
+                for place, row in enumerate(_turns(item, where)):
+                    key = f"{item.get('id', f'{path.stem}-{number}')}" + (f"-{place}" if place else "")
+                    table.add(f"{where}, turn {place}", checked({**row, "id": key, "image": image}, where))
+    return table.dataset()
+
+
+def _refuse_mathvista(where: str, found: bool) -> None:
+    if found:
+        raise LicenceError(
+            f"{where}: this is MathVista, and its licence prohibits using it as a training set; "
+            "set task.train to another source, such as MathV360K, or train on task=mathvista_nano"
+        )
+
+
+def _turns(item: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
+    """Question and answer of every turn of a conversation, or of the one there is."""
+    talk = item.get("conversations")
+    if talk is None:
+        question, answer = _field(item, QUESTIONS, where), _field(item, ANSWERS, where)
+        yield _row(question, answer, item.get("choices"), None, where)
+        return
+    texts = (
+        [(str(t.get("from")), t.get("value")) for t in talk if isinstance(t, dict)] if isinstance(talk, list) else []
+    )
+    pairs = list(zip(texts[::2], texts[1::2], strict=False))
+    if not pairs or len(texts) % 2 or any((q[0], a[0]) != ("human", "gpt") for q, a in pairs):
+        raise BrokenInput(where, "conversations", "is no list of human and gpt in turns", "see the layout")
+    for (_, question), (_, answer) in pairs:
+        if not isinstance(question, str) or not isinstance(answer, str):
+            raise BrokenInput(where, "conversations", "a value is no text", "give texts")
+        question = question.replace("<image>", "").strip()
+        yield _row(question, answer, [choice for _, choice in _CHOICE.findall(question)], question, where)
+
+
+def _row(question: Any, answer: Any, choices: Any, prompt: str | None, where: str) -> dict[str, Any]:
+    if not isinstance(choices, list | None) or not all(isinstance(choice, str) for choice in choices or []):
+        raise BrokenInput(where, "choices", f"{choices!r} is no list of texts", "give texts, or leave it out")
+    answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
+    text = str(answer).strip() if isinstance(answer, str | int | float) else ""
+    found = _FINAL.search(text)
+    text = found[1].removesuffix(".") if found else text
+    row = {"question": question, "prompt": prompt, "choices": choices or [], "target": text, "answer": text}
+    place = _chosen(text, choices) if choices else None
+    if choices and place is not None:
+        row |= {"question_type": "multi_choice", "answer_type": "text"}
+        return row | {"answer": choices[place], "target": chr(ord("A") + place)}
+    if _NUMBER.fullmatch(text):
+        places = len(text.partition(".")[2])
+        # As the official scoring writes a rounded number, so that 1.50 can be right.
+        value = str(round(float(text), places)) if places else str(int(text))
+        return row | {
+            "question_type": "free_form",
+            "answer_type": "float" if places else "integer",
+            "precision": places or None,
+            "answer": value,
+        }
+    return row | {"question_type": "free_form", "answer_type": "text"}
+
+
+def _chosen(text: str, choices: list[str]) -> int | None:
+    if text in choices:
+        return choices.index(text)
+    letter = _LETTER.fullmatch(text)
+    place = ord(letter[1] or letter[2]) - ord("A") if letter else len(choices)
+    return place if place < len(choices) else None
+
+
+def _field(item: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
+    for name in names:
+        if name in item:
+            return item[name]
+    problem = f"none of {', '.join(names)}; found {', '.join(item)}"
+    raise BrokenInput(where, names[0], problem, "name the columns as one of the layouts does")
+
+
+def _image_name(item: dict[str, Any], where: str) -> str:
+    value = _field(item, IMAGES, where)
+    if isinstance(value, dict) and value.get("bytes"):
+        return hashlib.sha256(value["bytes"]).hexdigest()
+    name = value.get("path") if isinstance(value, dict) else value
+    if not isinstance(name, str) or not name:
+        raise BrokenInput(where, "image", f"{name!r} is neither a path nor stored bytes", "give the picture's path")
+    return name
+
+
+def _image(item: dict[str, Any], images: Path, where: str) -> dict[str, Any]:
+    value = _field(item, IMAGES, where)
+    if isinstance(value, dict) and value.get("bytes"):
+        check_bytes(value["bytes"], where)
+        return {"bytes": value["bytes"], "path": None}
+    path = images / _image_name(item, where)
+    check_picture(path, where)
+    return stored(path)
+
+
+def _bucket(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % 100

@@ -1,0 +1,185 @@
+"""MathVista's release in both layouts, training sources in theirs, and one clear error for whatever is broken."""
+
+import io
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from data.broken import BrokenInput, Tolerance
+from data.visual_math import LicenceError, load
+from tasks.mathvista import MathVista, query
+
+METADATA = {"task": "t", "context": "c", "grade": "g", "language": "english", "source": "s", "category": "x"}
+PROBLEM = {
+    "pid": "7", "question": "How long?", "image": "images/7.jpg", "choices": None, "unit": "cm", "precision": 1,
+    "answer": "2.5", "question_type": "free_form", "answer_type": "float",
+    "metadata": {**METADATA, "split": "testmini", "skills": ["a", "b"]},
+}  # fmt: skip
+CHOICE = PROBLEM | {
+    "pid": "8", "choices": ["Yes", "No"], "unit": None, "precision": None, "answer": "No",
+    "question_type": "multi_choice", "answer_type": "text",
+}  # fmt: skip
+
+
+def picture(path=None):
+    image = Image.new("RGB", (20, 10), "white")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def release(tmp_path):
+    picture(tmp_path / "images/7.jpg")
+    (tmp_path / "testmini.json").write_text(json.dumps({"7": PROBLEM, "8": CHOICE}))
+    (tmp_path / "query.json").write_text(json.dumps({"7": "Prompt seven", "8": "Prompt eight", "9": "Prompt nine"}))
+    return tmp_path
+
+
+def test_json_and_parquet_give_the_same_rows(release):
+    held = {"bytes": picture(), "path": "7.jpg"}
+    hub = [{**p, "decoded_image": held, "query": "q", "precision": p["precision"] and float(p["precision"])}
+           for p in (PROBLEM, CHOICE)]  # fmt: skip
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(hub), release / "testmini-00000-of-00001.parquet")
+    first = MathVista(test=str(release / "testmini.json"))
+    second = MathVista(test=str(release / "testmini-*.parquet"))
+    one, two = list(first.rows("test")), list(second.rows("testmini"))
+    assert [{**row, "image": 0} for row in one] == [{**row, "image": 0} for row in two]
+    assert [row["image"].size for row in two] == [(20, 10)] * 2
+    assert [first.answer(row) for row in one] == ["2.5", "B"]
+    assert one[0]["precision"] == 1 and one[0]["skills"] == ["a", "b"]
+    assert first.prompt(one[0]) == query(PROBLEM)
+
+
+def test_prompts_from_the_release(release):
+    task = MathVista(test=str(release / "testmini.json"), queries=str(release / "query.json"))
+    assert [task.prompt(row) for row in task.rows("test")] == ["Prompt seven", "Prompt eight"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": "images/9.jpg"}, r"problem 8, field image: .*9.jpg does not exist"),
+        ({"choices": ["Yes"]}, "problem 8, field choices: 'No' is none of"),
+        ({"choices": None}, "problem 8, field choices"),
+        ({"answer": ""}, "problem 8, field answer: .*whose answers are public"),
+        ({"question_type": "free_form", "answer_type": "float", "answer": "1.5"}, "field precision: None"),
+        ({"question_type": "free_form", "answer_type": "integer"}, "field answer: 'No' is no number"),
+        ({"question_type": "essay"}, "field question_type: 'essay'"),
+        ({"question": " "}, "field question"),
+        ({"pid": "7"}, "problem 8, field id: '7' was already used"),
+    ],
+)
+def test_broken_problems_are_named_or_skipped(release, change, message):
+    file = release / "testmini.json"
+    file.write_text(json.dumps({"7": PROBLEM, "8": CHOICE | change}))
+    with pytest.raises(BrokenInput, match=message):
+        MathVista(test=str(file)).rows("test")
+    task = MathVista(test=str(file), on_error="skip")
+    assert task.rows("test")["id"] == ["7"] and len(task.skipped) == 1
+
+
+def test_broken_files(release):
+    for name, content, message in (
+        ("gone.json", None, "no such file"),
+        ("half.json", '{"7": {', "not JSON"),
+        ("list.json", "[]", "no object of pid"),
+        ("none.json", "{}", "the split is empty"),
+        (
+            "field.json",
+            json.dumps({"7": {k: v for k, v in PROBLEM.items() if k != "unit"}}),
+            "field unit: the field is",
+        ),
+        ("half.parquet", "PAR1", "no whole parquet"),
+    ):
+        if content is not None:
+            (release / name).write_text(content)
+        with pytest.raises(BrokenInput, match=message):
+            MathVista(test=str(release / name)).rows("test")
+    (release / "images/7.jpg").write_bytes((release / "images/7.jpg").read_bytes()[:200])
+    with pytest.raises(BrokenInput, match=r"problem 7, field image: .*broken or truncated"):
+        MathVista(test=str(release / "testmini.json")).rows("test")
+
+
+def talk(question, answer, name="a.png", **more):
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"image": name, "conversations": turns, **more}
+
+
+TRAIN = [
+    talk("<image>\nHint: letter\nQuestion: Which?\nChoices:\n(A) red\n(B) blue", "The answer is B", id="x1"),
+    talk("<image>\nQuestion: How much?", "First 3 + 4 = 7. The answer is 7.50."),
+    talk("<image>\nWho?", "The answer is Ann"),
+    {"image": "a.png", "question": "Sum?", "answer": "12"},
+    {"imgname": "a.png", "query": "Difference?", "label": ["-3"]},
+    {"image": "a.png", "question": "Which?", "answer": "blue", "choices": ["red", "blue"]},
+    {"image": "a.png", "question": "Which?", "answer": "(A) red", "choices": ["red", "blue"]},
+]
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_training_layouts(tmp_path, form):
+    picture(tmp_path / "a.png")
+    file = tmp_path / f"train.{form}"
+    text = json.dumps(TRAIN) if form == "json" else "".join(json.dumps(item) + "\n" for item in TRAIN)
+    file.write_text(text)
+    task = MathVista(test="unused.json", train=str(file), validation=0)
+    rows = list(task.rows("train"))
+    assert [task.answer(row) for row in rows] == ["B", "7.50", "Ann", "12", "-3", "B", "A"]
+    kinds = ["text", "float", "text", "integer", "integer", "text", "text"]
+    assert [row["answer_type"] for row in rows] == kinds
+    assert [row["answer"] for row in rows] == ["blue", "7.5", "Ann", "12", "-3", "blue", "red"]
+    assert task.prompt(rows[0]) == "Hint: letter\nQuestion: Which?\nChoices:\n(A) red\n(B) blue"
+    assert task.prompt(rows[3]).endswith("at the end.\nQuestion: Sum?")
+    for row in rows:
+        record = task.record(task.answer(row), row)
+        assert record["failure"] is None and record["scores"]["accuracy"] == 1, row
+
+
+def test_validation_shares_no_picture_with_train(tmp_path):
+    for number in range(40):
+        picture(tmp_path / f"{number}.png")
+    items = [talk("<image>\nHow many?", str(turn), f"{number}.png") for number in range(40) for turn in range(2)]
+    (tmp_path / "train.json").write_text(json.dumps(items))
+    task = MathVista(test="unused.json", train=str(tmp_path / "train.json"), validation=25)
+    parts = {split: task.rows(split) for split in ("train", "validation")}
+    names = {s: {row["image"].filename for row in rows} for s, rows in parts.items()}
+    assert sum(map(len, parts.values())) == 80 and all(len(n) > 3 for n in names.values())
+    assert not names["train"] & names["validation"]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"image": "a.png", "question": "Q", "answer": ""}, "row 0, field answer"),
+        ({"image": "a.png", "question": "Q"}, "row 0, field answer: none of answer, label"),
+        ({"question": "Q", "answer": "1"}, "row 0, field image"),
+        ({"image": "b.png", "question": "Q", "answer": "1"}, "row 0, field image: .*does not exist"),
+        ({"image": 3, "question": "Q", "answer": "1"}, "row 0, field image: 3 is neither"),
+        ({"image": "a.png", "conversations": [{"from": "human", "value": "Q"}]}, "row 0, field conversations"),
+        ({"image": "a.png", "conversations": "no"}, "row 0, field conversations"),
+        (talk("Q", None), "row 0, field conversations: a value is no text"),
+        ({"image": "a.png", "question": "Q", "answer": "1", "choices": [1]}, "row 0, field choices"),
+    ],
+)
+def test_broken_training_rows_are_named(tmp_path, item, message):
+    picture(tmp_path / "a.png")
+    (tmp_path / "train.json").write_text(json.dumps([item, TRAIN[1]]))
+    with pytest.raises(BrokenInput, match=message):
+        load(tmp_path / "train.json", "train", 0, None, Tolerance())
+    skipping = Tolerance("skip")
+    assert len(load(tmp_path / "train.json", "train", 0, None, skipping)) == 1 and len(skipping.skipped) == 1
+
+
+def test_mathvista_is_no_training_set(tmp_path):
+    picture(tmp_path / "images/7.jpg")
+    for name, content in (("MathVista.json", TRAIN), ("mine.json", [PROBLEM])):
+        (tmp_path / name).write_text(json.dumps(content))
+        with pytest.raises(LicenceError, match="prohibits using it as a training set"):
+            load(tmp_path / name, "train", 0, None, Tolerance("skip"))

@@ -1,0 +1,194 @@
+"""MathVista's prompts, readings and metrics; extraction by rules; training refused; the rendered twin."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntil.data_commands import check
+from tasks.base import ParseFailure
+from tasks.mathvista import MathVista, query, strict
+from tasks.mathvista_extraction import extract
+
+TASK = MathVista(test="unused.json")
+
+
+def problem(answer="3", form="integer", choices=(), precision=None, **more):
+    kind = "multi_choice" if choices else "free_form"
+    return {
+        "id": "1", "question": "How many?", "prompt": None, "choices": list(choices), "unit": None,
+        "precision": precision, "answer": answer, "target": None, "question_type": kind, "answer_type": form,
+        "task": "t", "context": "c", "grade": None, "language": None, "source": None, "category": None,
+        "skills": ["s", "u"], **more,
+    }  # fmt: skip
+
+
+CHOICE = problem("40", "text", ("22", "40", "44", "48"))
+YES = problem("Yes", "text", ("Yes", "No"))
+FLOAT = problem("1.2", "float", precision=1)
+LIST = problem("[1, 2]", "list")
+INTEGER = problem()
+EVERY = (CHOICE, YES, FLOAT, LIST, INTEGER)
+
+
+def test_prompts_equal_the_official_queries(shared):
+    folder = shared / "assets/data/mathvista"
+    problems = json.loads((folder / "testmini.json").read_text())
+    queries = json.loads((folder / "query.json").read_text())
+    different = [pid for pid, item in problems.items() if query(item) != queries[pid]]
+    assert len(problems) == 1000 and not different, different[:5]
+
+
+def test_prompts_without_hint_and_without_an_official_one():
+    assert query(CHOICE, hint=False) == "How many?\nChoices:\n(A) 22\n(B) 40\n(C) 44\n(D) 48"
+    assert query(problem(unit="years"), hint=False) == "How many? (Unit: years)"
+    with pytest.raises(ValueError, match="no official hint for 3 decimals"):
+        query(problem("1.234", "float", precision=3))
+
+
+@pytest.mark.parametrize("row", EVERY)
+def test_the_answer_itself_reads_as_right(row):
+    record = TASK.record(TASK.answer(row), row)
+    assert record["failure"] is None
+    assert record["scores"] == record["lenient"] == {"accuracy": 1.0, "relative_error": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("row", "good", "bad"),
+    [
+        (CHOICE, ["B", "(B)", " B\n", "40"], ["b", "E", "B.", "(B) 40", "40.0", "", "41"]),
+        (INTEGER, ["3", "-3"], ["3.0", "3 cm", "+3", "03", "three", ""]),
+        (FLOAT, ["1.2", "1", "1.24"], ["1,2", "1.2 m", "nan", ".5", ""]),
+        (LIST, ["[1, 2]", "[]"], ["1, 2", "[[1]]", "so [1, 2]", ""]),
+    ],
+)
+def test_strict_reading(row, good, bad):
+    for text in good:
+        assert not isinstance(TASK.parse(text, row), ParseFailure), text
+    for text in bad:
+        assert isinstance(TASK.parse(text, row), ParseFailure), text
+
+
+@pytest.mark.parametrize(
+    ("row", "response", "extraction"),
+    [
+        (CHOICE, "The perimeter is 40 meters.\n\nSo the answer is (B).", "B"),
+        (CHOICE, "The answer is (B). Choice (C) is incorrect because 44 is too long.", "B"),
+        (CHOICE, "(A) is 22, too small. (D) is 48, too large.\nThe correct option letter is **C**", "C"),
+        (CHOICE, "B. 40 is the sum", "B"),
+        (CHOICE, "It adds up.\n\nD", "D"),
+        (CHOICE, "We get 13 + 9 = 22 and so 44 in all.", "C"),
+        (CHOICE, "It is 41", "41"),
+        (CHOICE, "The question cannot be answered.", None),
+        (CHOICE, "", None),
+        (YES, "Yes, it is.", "A"),
+        (YES, "It is cut in half.", None),
+        (INTEGER, "There are 10 - 2 - 3 = 5 objects left.", "5"),
+        (INTEGER, "So the answer is 5. Ask me 2 more.", "5"),
+        (INTEGER, "the total is **1,200** g; I used 3 cups", "1200"),
+        (INTEGER, "I count two birds", "2"),
+        (INTEGER, "x = \\boxed{7} since 3 + 4", "7"),
+        (INTEGER, "I can't tell.", None),
+        (FLOAT, "d = 0.11 m.\n\nTherefore, it is 1.24 meters.", "1.24"),
+        (LIST, "first [2], then [1, 2].", "[1, 2]"),
+        (INTEGER, "a = 3\nprint(a)", None),
+    ],
+)
+def test_extraction_by_rules(row, response, extraction):
+    assert extract(response, row) == extraction
+
+
+LIKE_ANSWERS = r"(the answer is |option )?\(?[A-E]?\)?[ .:]?[-0-9.,\[\] ]{0,8}( is|=)? ?[0-9]{0,3}"
+RESPONSES = st.text() | st.from_regex(LIKE_ANSWERS)
+
+
+@settings(max_examples=600)
+@given(RESPONSES, st.sampled_from(EVERY))
+def test_no_response_crashes_or_scores_above_what_it_says(text, row):
+    record = TASK.record(text, row)
+    for scores in (record["scores"], record["lenient"]):
+        assert scores["accuracy"] in (0, 1) and 0 <= scores["relative_error"] <= 1
+        assert scores["accuracy"] == 0 or scores["relative_error"] == 0
+    said = text.strip()
+    if record["scores"]["accuracy"]:
+        letter = TASK.answer(row)
+        # Whatever is right strictly is the answer and nothing else ...
+        number = row["answer_type"] in ("integer", "float")
+        same = number and round(float(said), row["precision"] or 0) == float(row["answer"])
+        assert said in (letter, f"({letter})", row["answer"]) or same
+        # ... and right by the official protocol too.
+        assert record["lenient"]["accuracy"]
+    if record["lenient"]["accuracy"] and row["question_type"] == "free_form":
+        assert any(c.isdigit() for c in text) or "three" in text.lower()
+    if not said:
+        assert record["failure"] is not None and record["lenient"]["accuracy"] == 0
+
+
+def test_metrics_by_group_and_failures():
+    texts = ["3", "The answer is 3.", "4", "nothing"]
+    summary = TASK.summarize(TASK.record(text, INTEGER) for text in texts)
+    assert summary["accuracy"] == 0.25 and summary["official_accuracy"] == summary["lenient_accuracy"] == 0.5
+    assert summary["parse_failure_rate"] == 0.5
+    assert summary["relative_error"] == pytest.approx((0 + 1 + 1 / 3 + 1) / 4)
+    for group in ("task/t", "context/c", "skills/s", "skills/u", "question_type/free_form", "answer_type/integer"):
+        assert summary[f"{group}/official_accuracy"] == 0.5 and summary[f"{group}/examples"] == 4
+    assert not any(key.startswith("grade/") for key in summary)
+
+
+def always_three(response, row):
+    return "3" if "?" in response else None
+
+
+def test_another_extractor_is_used_only_when_named():
+    own = MathVista(test="unused.json", extractor=f"{__name__}:always_three")
+    assert own.record("?", INTEGER)["lenient"]["accuracy"] == 1
+    assert own.record("3", INTEGER)["lenient"]["accuracy"] == 0
+    assert TASK.record("?", INTEGER)["lenient"]["accuracy"] == 0
+
+
+def test_training_on_mathvista_is_refused_by_name(shared, tmp_path):
+    testmini = shared / "assets/data/mathvista/testmini.json"
+    with pytest.raises(ValueError, match=r"licence prohibits training on it; set task\.train"):
+        MathVista(test=str(testmini)).rows("train")
+    with pytest.raises(ValueError, match="this is MathVista, and its licence prohibits"):
+        MathVista(test=str(testmini), train=str(testmini)).rows("train")
+    disguised = tmp_path / "mine.json"
+    disguised.write_text(json.dumps(list(json.loads(testmini.read_text()).values())[:3]))
+    for split in ("train", "validation"):
+        with pytest.raises(ValueError, match="this is MathVista, and its licence prohibits"):
+            MathVista(test=str(testmini), train=str(disguised)).rows(split)
+
+
+def test_the_real_problems_with_pictures_at_hand(shared):
+    folder = shared / "assets/data/mathvista"
+    task = MathVista(test=str(folder / "testmini.json"), on_error="skip")
+    rows = task.rows("test")
+    assert len(rows) == len(list((folder / "images").iterdir())) == 6 and len(task.skipped) == 994
+    own = [task.prompt(row) for row in rows]
+    stored = MathVista(test=str(folder / "testmini.json"), queries=str(folder / "query.json"), on_error="skip")
+    assert [stored.prompt(row) for row in stored.rows("testmini")] == own
+    for row in rows:
+        assert task.record(task.answer(row), row)["scores"]["accuracy"] == 1
+        assert task.draw(row, strict(task.answer(row), row)).width == 240
+
+
+def test_the_rendered_twin_is_good_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
+    for difficulty in ("plain", "rich"):
+        task = MathVista("rendered", rows={"train": 150}, difficulty=difficulty, hint=False, max_new_tokens=8)
+        report = check(task, ["train"])
+        assert report.good and report.splits[0].rows == 150, str(report)
+        hinted = MathVista("rendered", rows={"train": 150}, difficulty=difficulty)
+        assert all(hinted.prompt(row).startswith("Hint: Please answer") for row in task.rows("train"))
+
+
+def test_wrong_arguments_name_the_key():
+    with pytest.raises(ValueError, match=r"task\.source"):
+        MathVista("hub")
+    with pytest.raises(ValueError, match=r"task\.test="):
+        MathVista()
+    with pytest.raises(ValueError, match=r"set task\.rows\.train"):
+        MathVista("rendered").rows("train")
+    with pytest.raises(ValueError, match="splits test"):
+        TASK.rows("dev")
