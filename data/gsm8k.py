@@ -20,7 +20,7 @@ from datasets import Dataset, Features, Value
 
 from data.broken import BrokenInput, Table, Tolerance
 from data.decimals import plain
-from data.grounding_export import read_table
+from data.table_files import read_table
 
 FEATURES = Features(
     {
@@ -42,8 +42,7 @@ def load(path: Path, calculator: bool, tolerance: Tolerance) -> Dataset:
         BrokenInput: no such file, or (on_error=raise) a line that can't be used.
     """
     table = Table(FEATURES, str(path), tolerance)
-    for number, item in enumerate(read_table(path), start=1):
-        where = f"{path}, line {number}"
+    for number, (where, item) in enumerate(read_table(path), start=1):
         with tolerance.row():
             table.add(where, {"id": f"{path.stem}-{number}", **problem(item, calculator, where)})
     return table.dataset()

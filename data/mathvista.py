@@ -16,9 +16,9 @@ from typing import Any
 from datasets import Dataset
 
 from data.broken import BrokenInput, Table, Tolerance
-from data.grounding_export import read_table
 from data.mathvista_rows import FEATURES, METADATA, checked
-from data.pictures import check_bytes, check_picture, stored
+from data.pictures import given_picture
+from data.table_files import read_table
 
 NEEDED = ("pid", "question", "choices", "unit", "precision", "answer", "question_type", "answer_type", "metadata")
 SUFFIXES = (".jpg", ".png", ".jpeg")
@@ -45,8 +45,7 @@ def load(files: list[Path], images: Path | None, queries: Path | None, tolerance
 
 def _items(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if path.suffix == ".parquet":
-        for number, item in enumerate(read_table(path)):
-            yield f"{path}, row {number}", item
+        yield from read_table(path)
         return
     for pid, item in _object(path).items():
         if not isinstance(item, dict):
@@ -89,15 +88,11 @@ def _row(item: dict[str, Any], images: Path, prompts: dict[str, Any] | None, whe
 
 
 def _image(item: dict[str, Any], images: Path, where: str) -> dict[str, Any]:
-    held = item.get("decoded_image")
+    held, name = item.get("decoded_image"), item.get("image")
     if isinstance(held, dict) and held.get("bytes"):
-        check_bytes(held["bytes"], where, "decoded_image")
-        return {"bytes": held["bytes"], "path": None}
-    if not isinstance(item.get("image"), str):
-        raise BrokenInput(where, "image", f"{item.get('image')!r} is no path", "give the picture's path")
-    path = images / item["image"]
-    # Pictures are sometimes kept in another format than the one the release names.
-    others = (path.with_suffix(suffix) for suffix in SUFFIXES)
-    path = path if path.is_file() else next((other for other in others if other.is_file()), path)
-    check_picture(path, where)
-    return stored(path)
+        return given_picture(held, images, where, "decoded_image")[0]
+    if isinstance(name, str) and name and not (images / name).is_file():
+        # Pictures are sometimes kept in another format than the one the release names.
+        others = (Path(name).with_suffix(suffix) for suffix in SUFFIXES)
+        name = str(next((other for other in others if (images / other).is_file()), name))
+    return given_picture(name, images, where, "image")[0]

@@ -23,9 +23,9 @@ from typing import Any, Literal
 from datasets import Dataset
 
 from data.broken import BrokenInput, Table, Tolerance
-from data.grounding_export import read_table
 from data.mathvista_rows import FEATURES, checked
-from data.pictures import check_bytes, check_picture, stored
+from data.pictures import given_picture
+from data.table_files import read_table
 
 QUESTIONS, ANSWERS, IMAGES = ("question", "query", "problem"), ("answer", "label", "solution"), ("image", "imgname")
 _CHOICE = re.compile(r"^ *\(([A-Z])\) *(.+?) *$", re.MULTILINE)
@@ -49,14 +49,13 @@ def load(
     """
     _refuse_mathvista(str(path), "mathvista" in path.name.lower() or "testmini" in path.name.lower())
     table = Table(FEATURES, f"{path}, {part}", tolerance)
-    for number, item in enumerate(read_table(path)):
-        where = f"{path}, row {number}"
+    for number, (where, item) in enumerate(read_table(path)):
         _refuse_mathvista(where, {"pid", "question_type", "metadata"} <= set(item))
         with tolerance.row():
             name = _image_name(item, where)
             if (_bucket(name) < validation) == (part == "validation"):
                 # Looked at only for the rows asked for: reading every picture twice would take minutes.
-                image = _image(item, images or path.parent, where)
+                image = given_picture(_field(item, IMAGES, where), images or path.parent, where, "image")[0]
                 for place, row in enumerate(_turns(item, where)):
                     key = f"{item.get('id', f'{path.stem}-{number}')}" + (f"-{place}" if place else "")
                     table.add(f"{where}, turn {place}", checked({**row, "id": key, "image": image}, where))
@@ -140,16 +139,6 @@ def _image_name(item: dict[str, Any], where: str) -> str:
     if not isinstance(name, str) or not name:
         raise BrokenInput(where, "image", f"{name!r} is neither a path nor stored bytes", "give the picture's path")
     return name
-
-
-def _image(item: dict[str, Any], images: Path, where: str) -> dict[str, Any]:
-    value = _field(item, IMAGES, where)
-    if isinstance(value, dict) and value.get("bytes"):
-        check_bytes(value["bytes"], where)
-        return {"bytes": value["bytes"], "path": None}
-    path = images / _image_name(item, where)
-    check_picture(path, where)
-    return stored(path)
 
 
 def _bucket(name: str) -> int:

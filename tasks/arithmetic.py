@@ -12,16 +12,14 @@ takes one plain number and nothing else, the lenient one the last number anywher
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
 from datasets import Dataset, concatenate_datasets
-from PIL import Image, ImageDraw, ImageFont
 
 from data import arithmetic
-from tasks.base import ParseFailure, Row, captioned
+from tasks.base import Row
 from tasks.quantity import NumberTask
 
 Wording = Literal["symbols", "words", "both"]
@@ -90,16 +88,3 @@ class Arithmetic(NumberTask):
 
     def groups(self, row: Row) -> list[str]:
         return [row["range"]]
-
-    def draw(self, row: Row, prediction: Any | ParseFailure) -> Image.Image:
-        return question_card(self.prompt(row), row["answer"], prediction, prediction == self.truth(row))
-
-
-def question_card(question: str, answer: str, prediction: Any, right: bool) -> Image.Image:
-    """A question without a picture, as one."""
-    card = Image.new("RGB", (192, 192), "white")
-    lines = textwrap.wrap(question, 26)[:10]
-    font = ImageFont.load_default(size=13)
-    ImageDraw.Draw(card).multiline_text((6, 6), "\n".join(lines), fill="black", font=font)
-    shown = prediction.reason if isinstance(prediction, ParseFailure) else str(prediction)
-    return captioned(card, f"true {answer}", f"read {shown}", right)

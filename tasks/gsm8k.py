@@ -15,14 +15,11 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
-from PIL import Image
 
 from data import gsm8k
 from data.broken import OnError, Tolerance
-from tasks.arithmetic import question_card
 from tasks.base import ParseFailure, Row
 from tasks.quantity import NumberTask, read_strict
 
@@ -90,9 +87,6 @@ class GSM8K(NumberTask):
         head, marker, _ = text.partition("####")
         match = _MARKED.match(text, len(head)) if marker else None
         return read_strict(_unpadded(match[1])) if match else ParseFailure("no number after ####")
-
-    def draw(self, row: Row, prediction: Any | ParseFailure) -> Image.Image:
-        return question_card(row["question"], row["answer"], prediction, prediction == self.truth(row))
 
 
 def _unpadded(number: str) -> str:

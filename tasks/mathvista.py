@@ -31,6 +31,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data import figures_rendered, mathvista, visual_math
 from data.broken import OnError, Tolerance
+from data.table_files import matching
 from tasks.base import ParseFailure, Row, Scores, Task, captioned
 from tasks.mathvista_extraction import Extractor, extract
 from tasks.mathvista_official import normalize, verdict
@@ -94,6 +95,8 @@ class MathVista(Task):
         self.extract: Extractor = pkgutil.resolve_name(extractor) if extractor else extract
         self.kinds, self.counts, self.size, self.difficulty, self.seed = kinds, rows or {}, size, difficulty, seed
         self.tolerance, self.max_new_tokens = Tolerance(on_error), max_new_tokens
+        if source == "official" and not train:
+            self.split_names = ("test",)
 
     def rows(self, split: str) -> Dataset:
         assert self.tolerance is not None
@@ -109,7 +112,7 @@ class MathVista(Task):
                 kinds=self.kinds,
             )
         if split in ("test", "testmini"):
-            return mathvista.load(_matches(str(self.test)), self.images, self.queries, self.tolerance)
+            return mathvista.load(matching(str(self.test), "task.test"), self.images, self.queries, self.tolerance)
         if split not in ("train", "validation"):
             raise ValueError(f"MathVista has the splits test (testmini), train and validation, not {split!r}")
         if not self.train:
@@ -232,11 +235,3 @@ def _relative_error(prediction: str, row: Row) -> float:
 
 def _path(path: str | None) -> Path | None:
     return Path(path) if path else None
-
-
-def _matches(name: str) -> list[Path]:
-    path = Path(name)
-    found = sorted(path.parent.glob(path.name)) if any(c in path.name for c in "*?[") else [path]
-    if not found:
-        raise ValueError(f"task.test: nothing matches {path}")
-    return found

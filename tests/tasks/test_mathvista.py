@@ -177,8 +177,8 @@ def test_the_rendered_twin_is_good_data(tmp_path, monkeypatch):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
     for difficulty in ("plain", "rich"):
         task = MathVista("rendered", rows={"train": 150}, difficulty=difficulty, hint=False, max_new_tokens=8)
-        report = check(task, ["train"])
-        assert report.good and report.splits[0].rows == 150, str(report)
+        (report,) = check(task, ["train"])
+        assert report.good and report.rows == 150, report.lines()
         hinted = MathVista("rendered", rows={"train": 150}, difficulty=difficulty)
         assert all(hinted.prompt(row).startswith("Hint: Please answer") for row in task.rows("train"))
 
