@@ -11,9 +11,11 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import AutoConfig
 
+from ntil.compose import compose
 from ntil.models import nano_tokenizer
 from ntil.models.causal_lm import CausalLM
 from ntil.models.checkpoint import CheckpointError, reading
+from ntil.session import Session
 
 
 @pytest.fixture
@@ -105,3 +107,10 @@ def test_pictures_for_a_text_model_are_refused_before_training(tmp_path):
     assert done.returncode == 1
     assert "the model reads text only, and the row has a picture; take a model with a vision part" in done.stderr
     assert not list(tmp_path.glob("**/history.jsonl")) and not list(tmp_path.glob("**/checkpoints"))
+
+
+@pytest.mark.parametrize("model", ["paligemma_3b", "llava15_7b", "yi_vl_6b", "qwen2_vl_2b", "baichuan2_7b"])
+def test_every_family_tells_what_its_checkpoint_lacks(tmp_path, model):
+    for folder, told in ((tmp_path / "nowhere", "no such folder"), (tmp_path, r"holds no config\.json")):
+        with pytest.raises(CheckpointError, match=told):
+            Session.build(compose([f"model={model}", f"model.checkpoint={folder}", "loss=ntil"]))

@@ -18,6 +18,7 @@ from ntil.session import Session
 from ntil.train.engine import training_arguments
 from ntil.train.sampler import CurriculumSampler
 from ntil.train.trainer import NumberTrainer, SupervisedHead
+from ntil.tuning import load_saved, save, tune
 
 PROMPT = "What is 1234 + 56.5? {braces} <b>café</b>"
 ANSWERS = ["7", "-3", "1024", "1290.5", "-0.05", "12 and 345", "x=-3, y=4", "1000000"]
@@ -156,6 +157,11 @@ def test_one_step_then_save_and_reload(parts, tmp_path):
     with torch.no_grad():
         after, before = model(**inputs).logits, session.family.load()(**inputs).logits
     assert (after - before).abs().max() > 1e-4
+    # What the Trainer writes on the way, it finds again by the model's own names.
+    model.save_pretrained(tmp_path / "way")
+    found = model.load_state_dict(text_checkpoints.read(tmp_path / "way"), strict=False)
+    assert not found.unexpected_keys and set(found.missing_keys) <= {"lm_head.weight"}
+    assert not found.missing_keys or model.config.tie_word_embeddings
     session.family.save(model, tmp_path / "model")
     with torch.no_grad():
         again = session.family.load(tmp_path / "model").eval()(**inputs).logits
@@ -165,6 +171,30 @@ def test_one_step_then_save_and_reload(parts, tmp_path):
     row = session.task.rows("train")[0]
     assert other.collator.encode(row, "12.5") == session.collator.encode(row, "12.5")
     assert "auto_map" not in (tmp_path / "model/tokenizer_config.json").read_text()
+
+
+@pytest.mark.slow
+def test_adapters_are_saved_and_come_back(parts, tmp_path):
+    name, folder, session = parts
+    config = configured(name, folder, *STEP, "tuning=lora", "tuning.rank=2")
+    model = tune(session.family.load(), session.family, typed(config).tuning)
+    adapted = {n.rpartition(".lora_A")[0] for n, _ in model.named_parameters() if "lora_A" in n}
+    linear = {n for n, m in model.named_modules() if n.endswith("_proj") and "layers" in n}
+    latent = {n for n, m in model.named_modules() if n.endswith("with_mqa")}
+    assert adapted == linear | latent and len(adapted) == 2 * (8 if name == "minicpm3_4b" else 7)
+    batch = session.collator([session.task.rows("train")[i] for i in range(4)])
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        before = model.eval()(**inputs).logits
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key:
+                parameter.normal_()
+        after = model(**inputs).logits
+    assert (after - before).abs().max() > 1e-2
+    save(model, session.family, tmp_path / "adapter")
+    with torch.no_grad():
+        again = load_saved(session.family, tmp_path / "adapter").eval()(**inputs).logits
+    torch.testing.assert_close(again, after, atol=1e-5, rtol=0)
 
 
 def trained(session, config, place):
