@@ -22,6 +22,8 @@ from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
 from PIL import ImageChops, ImageDraw, ImageFilter, ImageFont
 
+from data import backgrounds as grounds
+from data.backgrounds import photo_piece, photos_in, shade, texture
 from data.cache import cached_dataset
 
 Difficulty = Literal["plain", "rich"]
@@ -58,7 +60,7 @@ def load(
         raise ValueError(f"task.difficulty must be 'plain' or 'rich', got {difficulty!r}")
     if rows < 1 or size < 16:
         raise ValueError(f"rendered clocks need rows >= 1 and size >= 16, got rows={rows}, size={size}")
-    photos = _photos(backgrounds) if backgrounds else []
+    photos = photos_in(backgrounds) if backgrounds else []
     key = {"split": split, "rows": rows, "size": size, "difficulty": difficulty, "seed": seed}
     if photos:
         key["photos"] = [(photo.name, photo.stat().st_size) for photo in photos]
@@ -74,14 +76,7 @@ def load(
             desc=f"rendering {split} clocks",
         )
 
-    return cached_dataset(f"clock-{difficulty}-{split}", key, [Path(__file__)], build)
-
-
-def _photos(folder: Path) -> list[Path]:
-    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not photos:
-        raise ValueError(f"task.backgrounds={folder}: no .jpg or .png there")
-    return photos
+    return cached_dataset(f"clock-{difficulty}-{split}", key, [Path(__file__), Path(grounds.__file__)], build)
 
 
 def level_of(minute: int) -> int:
@@ -124,21 +119,15 @@ def _point(centre: tuple[float, float], turn: float, radius: float) -> tuple[flo
     return centre[0] + radius * math.sin(angle), centre[1] - radius * math.cos(angle)
 
 
-def _shade(rng: np.random.Generator, low: int, high: int, spread: int = 25) -> tuple[int, int, int]:
-    base = int(rng.integers(low, high + 1))
-    red, green, blue = np.clip(base + rng.integers(-spread, spread + 1, 3), 0, 255).tolist()
-    return red, green, blue
-
-
 def _plain(hour: int, minute: int, rng: np.random.Generator, side: int) -> PILImage.Image:
-    image = PILImage.new("RGB", (side, side), _shade(rng, 90, 160))
+    image = PILImage.new("RGB", (side, side), shade(rng, 90, 160))
     draw = ImageDraw.Draw(image)
     radius = side * rng.uniform(0.42, 0.47)
     slack = side / 2 - radius
     centre = (side / 2 + rng.uniform(-slack, slack), side / 2 + rng.uniform(-slack, slack))
-    ink = _shade(rng, 10, 60)
+    ink = shade(rng, 10, 60)
     box = (centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius)
-    draw.ellipse(box, fill=_shade(rng, 220, 250, 5), outline=ink, width=max(1, round(side * 0.015)))
+    draw.ellipse(box, fill=shade(rng, 220, 250, 5), outline=ink, width=max(1, round(side * 0.015)))
     for tick in range(12):
         inner = radius * (0.80 if tick % 3 == 0 else 0.88)
         ends = [_point(centre, tick / 12, inner), _point(centre, tick / 12, radius * 0.96)]
@@ -152,15 +141,15 @@ def _plain(hour: int, minute: int, rng: np.random.Generator, side: int) -> PILIm
 
 
 def _rich(hour: int, minute: int, rng: np.random.Generator, side: int, photos: Sequence[Path]) -> PILImage.Image:
-    canvas = _photo(rng, side, photos) if photos and rng.random() < 0.5 else _background(rng, side)
+    canvas = photo_piece(rng, side, photos) if photos and rng.random() < 0.5 else texture(rng, side)
     face = PILImage.new("RGBA", (side, side), (0, 0, 0, 0))
     draw = ImageDraw.Draw(face)
     centre = (side / 2, side / 2)
     radius = side * rng.uniform(0.30, 0.46)
     dark = rng.random() < 0.25
-    paper = _shade(rng, 15, 70) if dark else _shade(rng, 190, 250)
-    ink = _shade(rng, 200, 250) if dark else _shade(rng, 5, 70)
-    _rich_face(draw, rng, centre, radius, paper, _shade(rng, 10, 245))
+    paper = shade(rng, 15, 70) if dark else shade(rng, 190, 250)
+    ink = shade(rng, 200, 250) if dark else shade(rng, 5, 70)
+    _rich_face(draw, rng, centre, radius, paper, shade(rng, 10, 245))
     _rich_marks(draw, rng, centre, radius, ink)
     second = int(rng.integers(0, 60)) if rng.random() < 0.4 else 0
     _rich_hands(draw, rng, centre, radius, ink, hour, minute, second)
@@ -173,29 +162,6 @@ def _rich(hour: int, minute: int, rng: np.random.Generator, side: int, photos: S
     if rng.random() < 0.4:
         canvas = canvas.filter(ImageFilter.GaussianBlur(side / 400 * rng.uniform(0.5, 2.5)))
     return canvas
-
-
-def _photo(rng: np.random.Generator, side: int, photos: Sequence[Path]) -> PILImage.Image:
-    """A square piece of one of the photographs, at least half of its shorter side."""
-    with PILImage.open(photos[int(rng.integers(len(photos)))]) as photo:
-        image = photo.convert("RGB")
-    edge = round(min(image.size) * rng.uniform(0.5, 1.0))
-    x, y = (int(rng.integers(0, length - edge + 1)) for length in image.size)
-    return image.resize((side, side), PILImage.Resampling.BILINEAR, box=(x, y, x + edge, y + edge))
-
-
-def _background(rng: np.random.Generator, side: int) -> PILImage.Image:
-    """A plain wall, or a photograph's low frequencies: smooth coloured noise with edges laid over it."""
-    if rng.random() < 0.4:
-        return PILImage.new("RGB", (side, side), _shade(rng, 20, 240, 40))
-    coarse = rng.integers(0, 256, (int(rng.integers(3, 9)), int(rng.integers(3, 9)), 3), dtype=np.uint8)
-    image = PILImage.fromarray(coarse).resize((side, side), PILImage.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(image)
-    for _ in range(int(rng.integers(0, 6))):
-        x, y = rng.uniform(-0.2, 1.0, 2) * side
-        w, h = rng.uniform(0.1, 0.6, 2) * side
-        draw.rectangle((x, y, x + w, y + h), fill=_shade(rng, 0, 255, 40))
-    return image
 
 
 def _rich_face(
@@ -269,7 +235,7 @@ def _rich_hands(
     shape = str(rng.choice(["stick", "taper", "leaf"]))
     minutes = minute + second / 60
     hour_width = rng.uniform(0.05, 0.10)
-    colour = ink if rng.random() < 0.8 else _shade(rng, 0, 120, 60)
+    colour = ink if rng.random() < 0.8 else shade(rng, 0, 120, 60)
     _hand(
         draw,
         centre,

@@ -1,0 +1,105 @@
+"""Ground truth joined with its pictures: real ones, broken ones, and the split that releases lack."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data.broken import BrokenInput
+from ntil.data_commands import check, contact_sheet
+from tasks.base import ParseFailure
+from tasks.text_detection import TextDetection
+
+LINE = "10,10,40,10,40,20,10,20,word\n"
+
+
+def release(folder: Path, count: int, form: str = "icdar2015", **more) -> TextDetection:
+    for kind in ("gt", "img"):
+        (folder / kind).mkdir(exist_ok=True)
+    for number in range(1, count + 1):
+        (folder / "gt" / f"gt_img_{number}.txt").write_text(LINE)
+        Image.new("RGB", (64, 48)).save(folder / "img" / f"img_{number}.png")
+    paths = {"truth": {"train": str(folder / "gt")}, "images": {"train": str(folder / "img")}}
+    return TextDetection(source="release", format=form, **{**paths, **more})
+
+
+def test_real_photographs_of_every_release(shared, tmp_path):
+    base = shared / "assets" / "data" / "scene_text"
+    total = tmp_path / "gt"
+    total.mkdir()
+    shutil.copy(base / "totaltext_eval" / "Examples" / "Groundtruth" / "poly_gt_img3.mat", total)
+    sources = {
+        "mmocr": (base / "icdar2015_train10" / "textdet_test.json", base / "icdar2015_train10", 10, 82),
+        "totaltext": (total, base / "totaltext_eval" / "T3_Example" / "img", 1, 4),
+    }
+    for form, (truth, images, pictures, texts) in sources.items():
+        task = TextDetection(source="release", format=form, truth={"test": str(truth)}, images={"test": str(images)})
+        report = check(task, ["test"])
+        assert report.good, str(report)
+        rows = task.rows("test")
+        assert (len(rows), sum(len(p) for p in rows["polygons"])) == (pictures, texts)
+        assert rows[0]["image"].size == (rows[0]["width"], rows[0]["height"])
+        sheet = contact_sheet(task, "test", pictures, tmp_path / f"{form}.png")
+        assert Image.open(sheet).width > 192
+        for one in rows:
+            assert task.draw(one, ParseFailure("nothing")).size == task.draw(one, []).size
+
+
+def test_the_validation_split_is_held_out_of_training(tmp_path):
+    task = release(tmp_path, 25)
+    train, validation = task.rows("train"), task.rows("validation")
+    assert (len(train), len(validation)) == (23, 2)
+    assert set(train["id"]).isdisjoint(validation["id"])
+    assert validation["id"] == task.rows("validation")["id"] == ["10", "20"]
+    own = release(tmp_path, 25, truth={s: str(tmp_path / "gt") for s in ("train", "validation")})
+    own.images["validation"] = own.images["train"]
+    assert len(own.rows("train")) == 25
+    with pytest.raises(BrokenInput, match="none to hold out"):
+        few = tmp_path / "few"
+        few.mkdir()
+        release(few, 3).rows("validation")
+    with pytest.raises(ValueError, match=r"task\.truth\.test"):
+        task.rows("test")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: (f / "img" / "img_2.png").unlink(), "gt_img_2.txt, field image: .* has no picture 2"),
+        (lambda f: (f / "gt" / "gt_img_2.txt").unlink(), "img_2.png: has no ground truth"),
+        (lambda f: (f / "gt" / "gt_img_2.txt").write_text("5,5,9,9,5,5,9,9,x"), "field polygon 0: .* has no area"),
+        (lambda f: (f / "gt" / "gt_img_2.txt").write_text("500,5,590,5,590,9,500,9,x"), "outside the 64 x 48 picture"),
+        (lambda f: (f / "img" / "img_2.png").write_bytes(b"\x89PNG"), "img_2.png is (no picture|broken)"),
+        (lambda f: Image.new("L", (9, 9)).save(f / "img" / "img_2.jpg"), "both belong to picture 2"),
+    ],
+)
+def test_a_broken_row_is_named_or_skipped_and_listed(tmp_path, harm, message):
+    task = release(tmp_path, 20)
+    harm(tmp_path)
+    with pytest.raises(BrokenInput, match=message):
+        task.rows("train")
+    skipping = release_again(task)
+    assert "2" not in skipping.rows("train")["id"]
+    assert len(skipping.skipped) == 1
+
+
+def release_again(task: TextDetection) -> TextDetection:
+    return TextDetection(source="release", format=task.format, truth=task.truth, images=task.images, on_error="skip")
+
+
+def test_don_t_care_regions_may_be_anything(tmp_path):
+    task = release(tmp_path, 10)
+    (tmp_path / "gt" / "gt_img_1.txt").write_text("5,5,9,9,5,5,9,9,###\n900,5,990,5,990,9,900,9,###\n" + LINE)
+    rows = task.rows("train")
+    assert rows[0]["ignore"] == [True, True, False]
+    assert task.record(task.answer(rows[0]), rows[0])["scores"]["acc_0.5"] == 1
+
+
+def test_missing_places_are_named(tmp_path):
+    task = release(tmp_path, 10)
+    with pytest.raises(BrokenInput, match="no such file or folder"):
+        release(tmp_path, 10, truth={"train": str(tmp_path / "nothing")}).rows("train")
+    shutil.rmtree(tmp_path / "img")
+    with pytest.raises(BrokenInput, match=r"task\.images\.train"):
+        task.rows("train")
