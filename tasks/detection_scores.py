@@ -109,7 +109,27 @@ class Shapes(NamedTuple):
     area: np.ndarray
 
 
-def shapes(polygons: Iterable[Points], mend: Callable[[np.ndarray], np.ndarray] = shapely.make_valid) -> Shapes:
+def even_odd(polygons: np.ndarray) -> np.ndarray:
+    """The regions of self-intersecting polygons: what a ray from within crosses the outline an odd number of times.
+
+    Shapely's `make_valid` follows this rule too, but not where an outline runs along itself.
+    """
+    return np.array([_odd_faces(polygon) for polygon in polygons], dtype=object)
+
+
+def _odd_faces(polygon: shapely.Polygon) -> shapely.Geometry:
+    edges = shapely.get_parts(shapely.node(polygon.exterior))
+    faces = shapely.get_parts(shapely.polygonize(edges))
+    within = shapely.get_coordinates(shapely.point_on_surface(faces))
+    starts = shapely.get_coordinates(polygon.exterior)[:-1]
+    (x1, y1), (x2, y2) = starts.T[:, :, None], np.roll(starts, -1, axis=0).T[:, :, None]
+    x, y = within.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossed = ((y1 > y) != (y2 > y)) & (x < x1 + (y - y1) * (x2 - x1) / (y2 - y1))
+    return shapely.union_all(faces[crossed.sum(axis=0) % 2 == 1])
+
+
+def shapes(polygons: Iterable[Points], mend: Callable[[np.ndarray], np.ndarray] = even_odd) -> Shapes:
     drawn = np.array([shapely.Polygon(p) if len(p) >= 3 else shapely.Polygon() for p in polygons], dtype=object)
     if not drawn.size:
         return Shapes(drawn, np.zeros(0))

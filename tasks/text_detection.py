@@ -40,6 +40,7 @@ from tasks.grounding import enlarged
 from tasks.reading_order import outline, reading_order
 
 Prediction = list[Polygon]
+TILE = 320  # pixels of a drawn picture's side: scene text is small
 
 
 class TextDetection(Task):
@@ -61,6 +62,7 @@ class TextDetection(Task):
     """
 
     metric = "acc_0.5"
+    coordinates = True
 
     def __init__(
         self,
@@ -99,6 +101,9 @@ class TextDetection(Task):
             raise ValueError(f"task.holdout must be above 0 and at most 0.5, got {holdout}")
         self.source, self.format, self.truth, self.images = source, format, truth or {}, images or {}
         self.every = round(1 / holdout)
+        if source == "release":
+            held = ["validation"] if "train" in self.truth and "validation" not in self.truth else []
+            self.split_names = (*self.truth, *held)
         self.counts, self.size, self.difficulty, self.seed = rows or {}, size, difficulty, seed
         self.backgrounds = Path(backgrounds) if backgrounds else None
         self.shape, self.max_instances, self.deteval, self.coords = shape, max_instances, deteval, coords
@@ -206,7 +211,7 @@ class TextDetection(Task):
 
     def draw(self, row: Row, prediction: Prediction | ParseFailure) -> Image.Image:
         """Truth in green (don't-care regions in grey) under the prediction in red, with what was matched."""
-        picture, scale = enlarged(row["image"])
+        picture, scale = enlarged(row["image"], TILE * 2)
         pen = ImageDraw.Draw(picture)
         for points, ignore in zip(row["polygons"], row["ignore"], strict=True):
             _outlined(pen, points, scale, (160, 160, 160) if ignore else (0, 230, 70), 4)
@@ -215,7 +220,7 @@ class TextDetection(Task):
         values = self.score(prediction, row)
         said = f"{values['sum_matched']:.0f} of {values['sum_true']:.0f} in {values['sum_found']:.0f}"
         said = prediction.reason if isinstance(prediction, ParseFailure) else said
-        return captioned(picture, str(row["id"]), said, values["acc_0.5"] == 1.0)
+        return captioned(picture, str(row["id"]), said, values["acc_0.5"] == 1.0, TILE)
 
 
 def _outlined(pen: ImageDraw.ImageDraw, points: Any, scale: float, colour: tuple[int, int, int], width: int) -> None:
