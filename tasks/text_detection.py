@@ -9,7 +9,8 @@ Metrics:
 
 * `acc_0.5`, the headline: matched / (true + found - matched) at IoU > 0.5. Our definition, see there.
 * `precision`, `recall`, `hmean`: the ICDAR2015 protocol, which is Total-Text's and CTW1500's too, with their polygons.
-* `siou_*`, `tiou_*`; `deteval_*` where the task asks for a version (ICDAR2013's and Total-Text's own protocol).
+* `deteval_*` where the task asks for a version (ICDAR2013's and Total-Text's own protocol); `siou_*`, `tiou_*` with
+  `tightness`.
 * `true`, `found`: how many annotations and detections all that is of, don't-care regions aside.
 * `untaught`: of `true`, how many lie beyond `max_instances` of their picture. The limit cuts the ANSWER that a model is
   taught (and `max_new_tokens` what it may write), never the truth that it is scored against, so a limit too low costs
@@ -40,6 +41,7 @@ from tasks.grounding import enlarged
 from tasks.reading_order import outline, reading_order
 
 Prediction = list[Polygon]
+FIGURES = ("acc_0.5", "recall", "precision", "hmean")
 TILE = 320  # pixels of a drawn picture's side: scene text is small
 
 
@@ -55,6 +57,7 @@ class TextDetection(Task):
         shape: what an answer lists: `box` (axis-parallel) or `polygon`. Truth keeps the shape that its annotators gave.
         max_instances: how many texts, in reading order, a taught answer names at most.
         deteval: `icdar2013`, `totaltext` or null.
+        tightness: SIoU and TIoU among the metrics.
         coords: the model's coordinate format.
         question: the prompt; `{shapes}` becomes boxes or polygons.
         on_error: what to do with a broken row.
@@ -79,6 +82,7 @@ class TextDetection(Task):
         shape: Literal["box", "polygon"] = "polygon",
         max_instances: int = 32,
         deteval: DetEval | None = None,
+        tightness: bool = False,
         coords: Coords = formats.FORMATS["int1000"],
         question: str = "Find all the words in the picture and give their {shapes} in reading order.",
         on_error: OnError = "raise",
@@ -106,7 +110,8 @@ class TextDetection(Task):
             self.split_names = (*self.truth, *held)
         self.counts, self.size, self.difficulty, self.seed = rows or {}, size, difficulty, seed
         self.backgrounds = Path(backgrounds) if backgrounds else None
-        self.shape, self.max_instances, self.deteval, self.coords = shape, max_instances, deteval, coords
+        self.shape, self.max_instances, self.coords = shape, max_instances, coords
+        self.deteval, self.tightness = deteval, tightness
         self.question = question.replace("{shapes}", "boxes" if shape == "box" else "polygons")
         self.tolerance, self.max_new_tokens = Tolerance(on_error), max_new_tokens
 
@@ -184,7 +189,7 @@ class TextDetection(Task):
         truth = [Truth(points, ignore) for points, ignore in zip(row["polygons"], row["ignore"], strict=True)]
         sums = match(truth, found)
         own = figures(sums)
-        values = {name: own[name] for name in ("acc_0.5", "precision", "recall", "hmean")}
+        values = {name: own[name] for name in FIGURES}
         if failed or not sums["true"]:
             empty = 0.0 if failed or sums["found"] else 1.0
             values = dict.fromkeys(values, empty) | {"recall": 0.0 if failed else 1.0}
@@ -198,7 +203,8 @@ class TextDetection(Task):
         metrics = {}
         for prefix in [key.removesuffix("sum_true") for key in sums if key.endswith("sum_true")]:
             own = {k.removeprefix(f"{prefix}sum_"): v for k, v in sums.items() if k.startswith(f"{prefix}sum_")}
-            values = {name: own[name] for name in ("true", "found", "untaught")} | figures(own)
+            values = {name: own[name] for name in ("true", "found", "untaught")}
+            values |= {k: v for k, v in figures(own).items() if self.tightness or k in FIGURES}
             if self.deteval:
                 given = (own[f"deteval_{name}"] for name in ("recall", "true", "precision", "found"))
                 values |= {f"deteval_{name}": v for name, v in means(*given).items()}

@@ -182,7 +182,7 @@ def test_pictures_without_text_count_as_in_the_official_scripts():
 @given(st.lists(st.tuples(BOXES, BOXES), min_size=1, max_size=6), st.integers(0, 6))
 @settings(max_examples=60, deadline=None)
 def test_figures_are_micro_averages_however_the_rows_are_sharded(pairs, cut):
-    task = TextDetection(shape="box", deteval="icdar2013")
+    task = TextDetection(shape="box", deteval="icdar2013", tightness=True)
     texts = [FORMATS["int1000"].boxes(found, (SIZE, SIZE)) for _, found in pairs]
     records = [task.record(text, row(true)) for text, (true, _) in zip(texts, pairs, strict=True)]
     whole, parts = task.tally(records), [task.tally(records[:cut]), task.tally(records[cut:])]

@@ -1,0 +1,45 @@
+"""Text detection from the command line: data looked at and checked, a short run, its scores."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROWS = "task.rows={train:64,validation:8,test:12}"
+
+
+def ntil(place: Path, *words: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "NTIL_CACHE": str(place / "cache"), "WANDB_MODE": "offline"}
+    command = [sys.executable, "-m", "ntil.cli", *words]
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=400)
+
+
+@pytest.mark.slow
+def test_a_run_writes_counts_per_example_and_micro_averages(tmp_path):
+    words = [ROWS, "task.difficulty=rich", "task.shape=polygon", "task.max_new_tokens=60"]
+    checked = ntil(tmp_path, "data", "check", "task=text_detection_nano", *words)
+    assert checked.returncode == 0, checked.stderr
+    assert "12 rows, 0 skipped, 0 problems" in checked.stdout
+    train = ["optim.steps=6", "optim.batch_size=8", "optim.warmup=2", "evaluation.every=3", "engine=local"]
+    train += ["tracker=none", "engine.threads=1", "loss=ntil", "model=llava_nano", "runs=runs"]
+    done = ntil(tmp_path, "train", "task=text_detection_nano", *words, *train)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("runs/**/metrics.json")
+    metrics = json.loads(file.read_text())
+    records = [json.loads(line) for line in (file.parent / "predictions.jsonl").read_text().splitlines()]
+    assert metrics["examples"] == len(records) == 12
+    assert metrics["true"] == sum(r["scores"]["sum_true"] for r in records) > 10
+    assert metrics["found"] == sum(r["scores"]["sum_found"] for r in records)
+    assert metrics["parse_failure_rate"] == sum(r["failure"] is not None for r in records) / 12
+    assert 0 <= metrics["acc_0.5"] <= metrics["hmean"] <= 1
+
+
+def test_every_release_says_what_it_lacks(tmp_path):
+    for name in ("icdar2013", "icdar2015", "totaltext", "ctw1500"):
+        checked = ntil(tmp_path, "data", "show", f"task={name}", "split=test")
+        assert checked.returncode == 2
+        assert f"datasets/{name}" in checked.stderr
+        assert "no such file or folder" in checked.stderr
