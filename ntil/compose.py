@@ -41,6 +41,9 @@ def train(words: list[str]) -> int:
     sys.argv = ["ntil train", *words]
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
     code = reported(main, words) or 2 * bool(sweep.refused)
+    sweep.collect()
+    if sweep.failed and len(sweep.failed) + len(sweep.done) == 1:
+        return 1  # whose traceback has just been shown
     if sweep.failed:
         print(f"\n{len(sweep.failed)} of {len(sweep.failed) + len(sweep.done)} runs failed:", file=sys.stderr)
         for folder, error in sweep.failed:

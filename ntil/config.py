@@ -28,23 +28,40 @@ class ConfigError(ValueError):
 
 @dataclass
 class EngineConfig:
-    """zero: DeepSpeed's ZeRO stage 0..3, or null for torch alone. device: `auto` or `cpu`. dtype: of a step's maths."""
+    """How a run is computed; what it computes is `optim`'s.
+
+    zero: DeepSpeed's ZeRO stage 0..3, or null for torch alone.
+    offload: keep optimizer states and parameters in CPU memory; ZeRO-3 only.
+    gpus: ranks on this host (processes on the CPU, where there is no GPU).
+    hostfile: DeepSpeed's list of hosts (`name slots=N` a line), which then says how many ranks there are.
+    device: `auto` (a GPU where there is one), `cpu` or `cuda`. dtype: of a step's maths.
+    accumulation: micro-batches a rank cuts its share of a step into.
+    compile: `torch.compile` on the repeated blocks.
+    threads: of torch, per rank. workers: processes that prepare batches, per rank.
+    """
 
     zero: int | None = None
+    offload: bool = False
+    gpus: int = 1
+    hostfile: str | None = None
     device: str = "auto"
     dtype: str = "float32"
+    accumulation: int = 1
     gradient_checkpointing: bool = False
+    compile: bool = False
     threads: int | None = None
     workers: int = 0
 
 
 @dataclass
 class OptimConfig:
-    """AdamW, linear warm-up, cosine decay to `min_lr_ratio * lr`. `batch_size` is per process and micro-batch."""
+    """AdamW, linear warm-up, cosine decay to `min_lr_ratio * lr`.
+
+    batch_size: rows of one optimizer step, over all ranks and micro-batches. clip: largest gradient norm, 0 for none.
+    """
 
     steps: int = 2600
     batch_size: int = 64
-    accumulation: int = 1
     lr: float = 1e-3
     min_lr_ratio: float = 0.05
     warmup: int = 100
@@ -127,7 +144,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     log_every: int = 20
-    save_every: int = 500
+    save_every: int = 400
     keep_checkpoints: int = 1
     vision_cache_gb: float = 20.0
     retry: bool = False
@@ -147,6 +164,8 @@ NOT_IDENTITY = (
     "retry",
     "accept_changes",
 )
+# Nor do those that say over what the same step is spread, so that a run can go on elsewhere.
+NOT_IDENTITY_OF_ENGINE = ("gpus", "hostfile", "accumulation", "gradient_checkpointing", "threads", "workers")
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -171,6 +190,8 @@ def typed(config: dict[str, Any]) -> RunConfig:
 def config_hash(config: dict[str, Any]) -> str:
     """Eight hex digits over all that changes a run's result but the seed."""
     identity = {k: v for k, v in config.items() if k not in NOT_IDENTITY}
+    if "engine" in identity:
+        identity["engine"] = {k: v for k, v in identity["engine"].items() if k not in NOT_IDENTITY_OF_ENGINE}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -239,20 +260,15 @@ def check_keys(group: str, spec: dict[str, Any], given: Iterable[str] = ()) -> N
 
 
 def _check(run: RunConfig) -> None:
-    optim, engine = run.optim, run.engine
-    for name in ("steps", "batch_size", "accumulation"):
+    optim = run.optim
+    for name in ("steps", "batch_size"):
         if getattr(optim, name) < 1:
             raise ConfigError(f"optim.{name} must be at least 1, got {getattr(optim, name)}")
     if optim.lr <= 0:
         raise ConfigError(f"optim.lr must be above 0, got {optim.lr}")
-    if engine.zero not in (None, 0, 1, 2, 3):
-        raise ConfigError(f"engine.zero must be null, 0, 1, 2 or 3, got {engine.zero}")
-    if engine.dtype not in ("float32", "bfloat16", "float16"):
-        raise ConfigError(f"engine.dtype must be float32, bfloat16 or float16, got {engine.dtype!r}")
-    if engine.device not in ("auto", "cpu"):
-        raise ConfigError(f"engine.device must be auto or cpu, got {engine.device!r}")
-    if engine.dtype == "float16" and engine.device == "cpu":
-        raise ConfigError("engine.dtype=float16 can't run on engine.device=cpu; take bfloat16 or float32")
+    if optim.clip < 0:
+        raise ConfigError(f"optim.clip must be at least 0 (0: no clipping), got {optim.clip}")
+    _check_engine(run.engine)
     if run.vision_cache_gb < 0:
         raise ConfigError(f"vision_cache_gb must be at least 0 (0: keep nothing), got {run.vision_cache_gb}")
     tuning = run.tuning
@@ -272,3 +288,22 @@ def _check(run: RunConfig) -> None:
     until = [stage.until for stage in run.curriculum.stages]
     if until != sorted(until) or any(not 0 < u <= 1 for u in until):
         raise ConfigError(f"curriculum.stages: 'until' must rise within (0, 1], got {until}")
+
+
+def _check_engine(engine: EngineConfig) -> None:
+    if engine.zero not in (None, 0, 1, 2, 3):
+        raise ConfigError(f"engine.zero must be null, 0, 1, 2 or 3, got {engine.zero}")
+    for name, known in (("dtype", ("float32", "bfloat16", "float16")), ("device", ("auto", "cpu", "cuda"))):
+        if getattr(engine, name) not in known:
+            raise ConfigError(f"engine.{name} must be {', '.join(known)}, got {getattr(engine, name)!r}")
+    for name in ("gpus", "accumulation"):
+        if getattr(engine, name) < 1:
+            raise ConfigError(f"engine.{name} must be at least 1, got {getattr(engine, name)}")
+    if engine.dtype == "float16" and engine.device == "cpu":
+        raise ConfigError("engine.dtype=float16 can't run on engine.device=cpu; take bfloat16 or float32")
+    if engine.offload and engine.zero != 3:
+        raise ConfigError(f"engine.offload needs ZeRO-3, and engine.zero is {engine.zero}; take engine=zero3_offload")
+    if engine.compile and engine.zero == 3:
+        raise ConfigError("engine.compile can't see ZeRO-3's partitioned weights; take engine.zero=2 or no compile")
+    if engine.hostfile and engine.gpus != 1:
+        raise ConfigError("engine.hostfile says how many ranks each host has; leave engine.gpus out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ntil.collate import Collator
 from ntil.losses import NumberLoss
+from ntil.ranks import Ranks
 from ntil.runs import read_jsonl
 from tasks.base import Row
 
@@ -43,19 +45,56 @@ def records(
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[Row]:
     """A record per row, in order; `check` is called before every batch and may raise; a title shows a bar."""
+    return (record for _, record in dealt_records(model, collator, rows, batch_size, Ranks(), title, check))
+
+
+def dealt_records(
+    model: PreTrainedModel,
+    collator: Collator,
+    rows: Dataset,
+    batch_size: int,
+    ranks: Ranks,
+    title: str | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[int, Row]]:
+    """The records of this rank's batches, each with its row's index.
+
+    All ranks go through the same number of rounds, so `check` may be an agreement among them.
+    """
     training = model.training
     model.eval()
     bar = tqdm(total=len(rows), desc=title, unit="row", disable=title is None)
     try:
-        for start in range(0, len(rows), batch_size):
+        for indices, spare in _rounds(len(rows), batch_size, ranks):
             check()
-            batch = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
-            for row, text in zip(batch, generate(model, collator, batch), strict=True):
-                yield collator.task.record(text.strip(), row)
-            bar.update(len(batch))
+            if spare and not _partitioned(model):
+                continue
+            batch = [rows[i] for i in indices]
+            texts = generate(model, collator, batch)
+            if not spare:
+                for i, row, text in zip(indices, batch, texts, strict=True):
+                    yield i, collator.task.record(text.strip(), row)
+            bar.update(min(len(batch) * ranks.count, len(rows) - bar.n))
     finally:
         bar.close()
         model.train(training)
+
+
+def _rounds(rows: int, batch_size: int, ranks: Ranks) -> Iterator[tuple[range, bool]]:
+    """This rank's batches, dealt in turn; in the last round there may be none left, then one is met again as a spare.
+
+    Every batch is one that a single rank would have had too, unless there are fewer of those than ranks.
+    """
+    size = max(1, min(batch_size, -(-rows // ranks.count)))
+    batches = [range(start, min(start + size, rows)) for start in range(0, rows, size)]
+    for first in range(0, len(batches), ranks.count):
+        mine = first + ranks.index
+        yield batches[min(mine, len(batches) - 1)], mine >= len(batches)
+
+
+def _partitioned(model: torch.nn.Module) -> bool:
+    """Under ZeRO-3 a forward is a joint act of all ranks: one that has no rows left must join in nevertheless."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def evaluate_to(file: Path, found: Iterator[Row], summarize: Callable[[Iterator[Row]], dict[str, float]]) -> Any:
@@ -71,20 +110,58 @@ def evaluate_to(file: Path, found: Iterator[Row], summarize: Callable[[Iterator[
     return summarize(read_jsonl(file))
 
 
+def evaluate_dealt(
+    file: Path,
+    found: Iterator[tuple[int, Row]],
+    summarize: Callable[[Iterator[Row]], dict[str, float]],
+    ranks: Ranks,
+) -> Any:
+    """`evaluate_to` over all ranks, which share the folder; rank 0 joins their parts in order and has the metrics."""
+    if ranks.count == 1:
+        return evaluate_to(file, (record for _, record in found), summarize)
+    parts = [file.with_name(f".{file.name}.part{index}") for index in range(ranks.count)]
+    own = parts[ranks.index]
+    try:
+        with own.open("w") as out:
+            for row, record in found:
+                out.write(json.dumps({"row": row, "record": record}, ensure_ascii=False) + "\n")
+        ranks.barrier()
+        metrics = None
+        if ranks.first:
+            joined = heapq.merge(*map(read_jsonl, parts), key=lambda line: line["row"])
+            metrics = evaluate_to(file, (line["record"] for line in joined), summarize)
+        ranks.barrier()
+        return metrics
+    finally:
+        own.unlink(missing_ok=True)
+
+
 @torch.no_grad()
 def teacher_forced(
-    head: Any, model: PreTrainedModel, collator: Collator, loss: NumberLoss, rows: Dataset, batch_size: int
+    head: Any,
+    model: PreTrainedModel,
+    collator: Collator,
+    loss: NumberLoss,
+    rows: Dataset,
+    batch_size: int,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """Per-token cross-entropy of the given rows, the one currency in which all losses can be compared."""
+    ranks = ranks or Ranks()
     training = model.training
     model.eval()
-    summed, tokens = 0.0, 0
-    for start in range(0, len(rows), batch_size):
-        batch = collator([rows[i] for i in range(start, min(start + batch_size, len(rows)))])
+    sums = []
+    for indices, spare in _rounds(len(rows), batch_size, ranks):
+        if spare and not _partitioned(model):
+            continue
+        batch = collator([rows[i] for i in indices])
         inputs = {k: v.to(model.device) for k, v in batch.items() if isinstance(v, torch.Tensor)}
         positions, targets = inputs.pop("positions"), inputs.pop("targets")
         logits = head.logits(model, inputs, positions)
-        summed += torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum").item()
-        tokens += targets.numel()
+        cost = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum").item()
+        if not spare:
+            sums.append((indices.start, cost, targets.numel()))
     model.train(training)
-    return {"ce": summed / tokens}
+    # In the order of the rows, as one rank would have added them.
+    everyone = sorted(part for parts in ranks.gather(sums) for part in parts)
+    return {"ce": sum(cost for _, cost, _ in everyone) / sum(tokens for *_, tokens in everyone)}

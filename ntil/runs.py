@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import socket
 import sys
 from collections.abc import Iterator
 from importlib.metadata import distributions
@@ -28,6 +29,7 @@ class RunFolder:
         self.error = self.path / "error.txt"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
+        self.stop = self.path / "stop"
 
     @property
     def done(self) -> bool:
@@ -45,6 +47,17 @@ class RunFolder:
         if not self.config_file.exists():
             raise ConfigError(f"{self.path} is no run folder: it has no config.yaml")
         return yaml.safe_load(self.config_file.read_text())
+
+    def fail(self, text: str) -> None:
+        """Keep why the run failed. The first of several ranks to say so wins: the others fail because of it."""
+        partial = self.path / f".error-{socket.gethostname()}-{os.getpid()}"
+        partial.write_text(text)
+        try:
+            os.link(partial, self.error)
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
 
     def read_metrics(self) -> dict[str, Any]:
         return json.loads(self.metrics.read_text())

@@ -172,9 +172,9 @@ def gathered(model: nn.Module) -> Iterator[bool]:
     if not parameters:
         yield first
         return
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    with GatheredParameters(parameters):
+    with deepspeed.zero.GatheredParameters(parameters):
         yield first
 
 

@@ -1,39 +1,75 @@
-"""One run in one process (or one rank of it): `python -m ntil.worker <run folder>`, from the folder's frozen config.
+"""One run in one process, or one rank of it: `python -m ntil.worker <run folder>`, from the folder's frozen config.
 
-Exit codes: 0 done, 130 interrupted with a checkpoint to resume from, 1 failed with the traceback in error.txt.
+`ntil train` starts it; torchrun and DeepSpeed's launcher can. Only rank 0 prints; what the others would print lies in
+<run folder>/logs.
+
+Exit codes: 0 done, 130 interrupted (Ctrl-C, SIGTERM, a file `stop` in the folder) with a checkpoint to resume from,
+1 failed with the traceback in error.txt.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
 import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ntil.checkpoints import complete_checkpoints, remove_incomplete
 from ntil.interrupt import Interrupt
+from ntil.launch import LAUNCHER
+from ntil.ranks import Ranks
 from ntil.runs import RunFolder, environment, write
 
 
 def main(folder: Path) -> int:
-    run = RunFolder(folder)
-    interrupt = Interrupt().install()
-    run.error.unlink(missing_ok=True)
+    run, ranks = RunFolder(folder), Ranks.here()
+    interrupt = Interrupt(run.stop).install()
+    _end_with_launcher()
+    if not ranks.first:
+        _print_to(run.path / "logs" / f"rank{ranks.index}.log")
+    elif ranks.count == 1:
+        run.error.unlink(missing_ok=True)
     try:
         _quiet()
-        _train(run, interrupt)
+        _train(run, interrupt, ranks)
     except KeyboardInterrupt:
         return Interrupt.EXIT_CODE
     except Exception:
         text = traceback.format_exc()
-        write(run.error, text)
-        sys.stderr.write(text)
+        run.fail(f"rank {ranks.index} of {ranks.count}\n{text}" if ranks.count > 1 else text)
+        if LAUNCHER not in os.environ or not ranks.first:
+            sys.stderr.write(text)
         return 1
     return 0
+
+
+def _end_with_launcher() -> None:
+    """Have the kernel ask this process to save and end when its launcher dies (Linux)."""
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is None or not sys.platform.startswith("linux"):
+        return
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() != int(launcher):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _print_to(file: Path) -> None:
+    file.parent.mkdir(exist_ok=True)
+    with file.open("a") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
 
 
 def _quiet() -> None:
@@ -51,7 +87,7 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _train(run: RunFolder, interrupt: Interrupt) -> None:
+def _train(run: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
     import torch
     from transformers import set_seed
     from transformers.utils import logging as hf_logging
@@ -66,55 +102,70 @@ def _train(run: RunFolder, interrupt: Interrupt) -> None:
     settings = typed(config)
     if settings.engine.threads:
         torch.set_num_threads(settings.engine.threads)
-    write(run.path / "environment.json", json.dumps(environment(), indent=1))
+    if ranks.first:
+        write(run.path / "environment.json", json.dumps(environment(), indent=1))
     session = Session.build(config)
     set_seed(settings.seed)
     tracker = Tracking(config, run.path)
     metrics = None
     try:
-        seconds = _fit(run, config, session, interrupt, tracker)
-        metrics = _test(run, config, session, interrupt, seconds)
-        write(run.metrics, json.dumps(metrics, indent=1))
+        fitted = _fit(run, config, session, interrupt, tracker, ranks)
+        metrics = _test(run, config, session, interrupt, fitted, ranks)
+        if ranks.first:
+            write(run.metrics, json.dumps(metrics, indent=1))
     finally:
         tracker.finish(metrics)
+    ranks.barrier()
 
 
-def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interrupt, tracker: Any) -> float:
-    """Train from the newest complete checkpoint to the end and save the model; returns the seconds of this call."""
+@dataclass(frozen=True)
+class Fitted:
+    """What training leaves to the evaluation beside the saved model."""
+
+    seconds: float
+    device: Any
+
+
+def _fit(
+    run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interrupt, tracker: Any, ranks: Ranks
+) -> Fitted:
+    """Train from the newest complete checkpoint to the end and save the model."""
     from transformers import PrinterCallback
 
     from ntil.config import typed
-    from ntil.evaluate import records, teacher_forced
-    from ntil.train.callbacks import Checkpoints, Guard, History, Progress, complete_checkpoints
-    from ntil.train.engine import training_arguments
+    from ntil.evaluate import dealt_records, teacher_forced
+    from ntil.train.callbacks import Checkpoints, Guard, History, Progress
+    from ntil.train.engine import training_arguments, without_deepspeed
     from ntil.train.sampler import CurriculumSampler
     from ntil.train.trainer import NumberTrainer
-    from ntil.tuning import save
+    from ntil.tuning import gathered, save
 
     settings = typed(config)
     optim, evaluation = settings.optim, settings.evaluation
     arguments = training_arguments(settings, run.checkpoints)
-    rows = session.task.rows("train")
+    with arguments.main_process_first(desc="rows"):  # that renders or reads what the others then find in the cache
+        rows = session.task.rows("train")
+        held_out = session.task.rows("validation") if evaluation.every else None
     column = settings.curriculum.column
     sampler = CurriculumSampler(
         len(rows),
         optim.steps,
-        optim.batch_size * optim.accumulation * arguments.world_size,
+        optim.batch_size,
         settings.seed,
         settings.curriculum,
         rows[column] if column in rows.column_names else None,
     )
     share = session.coverage([rows[i] for i in range(min(16, len(rows)))])
-    held_out = session.task.rows("validation") if evaluation.every else None
     held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows))) if held_out else None
-    guard = Guard(interrupt)
+    guard = Guard(interrupt, ranks)
 
     def validate() -> dict[str, float]:
         assert held_out is not None
         size = evaluation.batch_size
-        found = records(model, session.collator, held_out, size, check=lambda: None)
-        scores = session.task.summarize(found)
-        forced = teacher_forced(trainer.head, model, session.collator, session.loss, held_out, size)
+        own = list(dealt_records(model, session.collator, held_out, size, ranks))
+        everyone = sorted((found for part in ranks.gather(own) for found in part), key=lambda found: found[0])
+        scores = session.task.summarize(record for _, record in everyone)
+        forced = teacher_forced(trainer.head, model, session.collator, session.loss, held_out, size, ranks)
         return {**scores, **forced}
 
     title = f"{config['loss']['name']} seed {settings.seed}"
@@ -122,9 +173,15 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
         History(run.history),
         guard,
         Progress(title, session.task.metric),
-        Checkpoints(settings.keep_checkpoints),
+        Checkpoints(
+            settings.keep_checkpoints,
+            ranks,
+            session.task.metric,
+            session.task.greater_is_better,
+            {"ranks": ranks.count, "zero": settings.engine.zero},
+        ),
     ]
-    model, kept = _model(run, config, session, arguments.process_index == 0)
+    model, kept = _model(run, config, session, arguments, ranks.first)
     trainer = NumberTrainer(
         model=model,
         eval_dataset=held_out,
@@ -136,36 +193,50 @@ def _fit(run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interr
         sampler=sampler,
         validate=validate,
     )
-    print(f"{title}: {len(rows):,} rows, {share:.0%} of the answer tokens are digits")
+    if ranks.first:
+        print(f"{title}: {len(rows):,} rows, {share:.0%} of the answer tokens are digits")
     started = time.perf_counter()
     trainer.remove_callback(PrinterCallback)
+    if ranks.first:
+        remove_incomplete(run.checkpoints)
+    ranks.barrier()
     found = complete_checkpoints(run.checkpoints)
-    if found:
+    if found and ranks.first:
         print(f"{title}: resumed from {found[0].name}")
     trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     if kept:
         print(f"{title}: vision features: {kept.hits:,} read, {kept.misses:,} computed")
     if guard.interrupted:
         raise KeyboardInterrupt
-    if trainer.is_world_process_zero():
-        save(trainer.accelerator.unwrap_model(trainer.model), session.family, run.model)
-    return time.perf_counter() - started
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    with gathered(model) as writes:
+        if writes:
+            save(model, session.family, run.model)
+    fitted = Fitted(time.perf_counter() - started, arguments.device)
+    ranks.barrier()
+    without_deepspeed(trainer)
+    return fitted
 
 
-def _model(run: RunFolder, config: dict[str, Any], session: Any, shows: bool) -> tuple[Any, Any]:
-    """The model to train, with what moves printed per part, and the cache of its vision features, if any."""
+def _model(run: RunFolder, config: dict[str, Any], session: Any, arguments: Any, first: bool) -> tuple[Any, Any]:
+    """The model to train, and the cache of its vision features, if any. The first rank prints what moves, per part."""
     from rich.console import Console
 
     from ntil.config import typed
+    from ntil.train.engine import compile_blocks, whole_models
     from ntil.tuning import save_base, table, tune
 
     settings = typed(config)
     tuning = settings.tuning
-    model = session.family.load()
-    if tuning.mode == "lora" and not config["model"].get("checkpoint"):
+    scratch = not config["model"].get("checkpoint")
+    with whole_models(arguments) if scratch else nullcontext():
+        model = session.family.load()
+    if tuning.mode == "lora" and scratch:
         save_base(model, session.family, run.model)
     model = tune(model, session.family, tuning)
-    if shows:
+    if settings.engine.compile:
+        compile_blocks(model)
+    if first:
         Console().print(table(model, session.family))
     return model, _vision_cache(settings, session, model)
 
@@ -180,19 +251,23 @@ def _vision_cache(settings: Any, session: Any, model: Any) -> Any:
 
 
 def _test(
-    run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interrupt, seconds: float
-) -> dict[str, float]:
+    run: RunFolder, config: dict[str, Any], session: Any, interrupt: Interrupt, fitted: Fitted, ranks: Ranks
+) -> dict[str, float] | None:
+    """Score the saved model, every rank on its share with the whole model; rank 0 has the metrics."""
     from ntil.config import typed
-    from ntil.evaluate import evaluate_to, records
-    from ntil.session import device, saved_model
+    from ntil.evaluate import dealt_records, evaluate_dealt
+    from ntil.session import saved_model
 
+    gc.collect()  # the trainer's copy of the model
     settings = config["evaluation"]
-    model = saved_model(session, run.model).to(device())
+    model = saved_model(session, run.model).to(fitted.device)
     _vision_cache(typed(config), session, model)
     rows = session.task.rows(settings["split"])
-    title = f"{config['loss']['name']} on {settings['split']}"
-    found = records(model, session.collator, rows, settings["batch_size"], title, interrupt.check)
-    return {**evaluate_to(run.predictions, found, session.task.summarize), "train_seconds": seconds}
+    title = f"{config['loss']['name']} on {settings['split']}" if ranks.first else None
+    size = settings["batch_size"]
+    found = dealt_records(model, session.collator, rows, size, ranks, title, lambda: interrupt.check(ranks))
+    metrics = evaluate_dealt(run.predictions, found, session.task.summarize, ranks)
+    return {**metrics, "train_seconds": fitted.seconds} if metrics is not None else None
 
 
 if __name__ == "__main__":

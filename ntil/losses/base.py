@@ -105,8 +105,11 @@ class NumberLoss(nn.Module):
         digit_ids = torch.tensor(vocab.digit_ids if vocab else [], dtype=torch.long)
         self.register_buffer("digit_ids", digit_ids, persistent=False)
 
-    def at_draw(self, number: int) -> None:
-        """Called before the `number`-th micro-batch of a run: noise must not depend on where a run was resumed."""
+    def at_draw(self, number: int, first: int = 0, whole: int = 0) -> None:
+        """Called before a micro-batch of step `number`, with its place among the `whole` step's supervised tokens.
+
+        Noise must depend neither on where a run was resumed nor on how a step is cut into ranks and micro-batches.
+        """
 
     def terms(self, seen: Seen) -> dict[str, Term]:
         """The named terms of this loss, switched-off ones with weight 0, so that the log has them."""

@@ -12,11 +12,19 @@ from torch import Tensor
 
 @torch.library.custom_op("ntil::gumbel_like", mutates_args=("draws",))
 def gumbel_like(like: Tensor, draws: Tensor, seed: int) -> Tensor:
-    """Standard Gumbel noise, float32, of `like`'s shape; `draws`, an int64 scalar on the CPU, counts the calls."""
+    """Standard Gumbel noise, float32, of `like`'s shape [N, K].
+
+    `draws`, int64 [3] on the CPU, holds the number of the draw (counted up here), the place of `like`'s first row among
+    the rows of the whole draw, and how many those are (0: as many as `like` has). The noise of the whole draw is made
+    and cut, so that it is the same however its rows are spread over ranks and micro-batches.
+    """
+    number, first, whole = draws.tolist()
     # The CPU generator takes 32 bits; the streams of two seeds are a million draws apart.
-    generator = torch.Generator(like.device).manual_seed((seed * 1_000_003 + int(draws)) % 2**32)
-    draws += 1
-    uniform = torch.rand(like.shape, generator=generator, device=like.device, dtype=torch.float32)
+    generator = torch.Generator(like.device).manual_seed((seed * 1_000_003 + number) % 2**32)
+    draws[0] += 1
+    shape = (max(whole, first + like.shape[0]), *like.shape[1:])
+    uniform = torch.rand(shape, generator=generator, device=like.device, dtype=torch.float32)
+    uniform = uniform[first : first + like.shape[0]].clone()
     return -torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
 
 

@@ -55,7 +55,7 @@ class NTIL(NumberLoss):
         rescale: multiply lam with (CE / aux).detach().
         replace_ce: leave digits out of cross-entropy.
         number_style, reduction: see `NumberLoss`.
-        seed: of the Gumbel noise; `draws` counts the calls, set it to resume.
+        seed: of the Gumbel noise; `draws` counts the calls, set it with `at_draw` to resume.
     """
 
     def __init__(
@@ -98,10 +98,10 @@ class NTIL(NumberLoss):
         self.alpha, self.beta = (alpha if rel else 0.0), (beta if mag else 0.0)
         self.sigma, self.digit_weight = (sigma if exp else 0.0), digit_weight
         self.temperature, self.noise, self.eps, self.seed = temperature, noise, eps, seed
-        self.draws = torch.zeros((), dtype=torch.int64)
+        self.draws = torch.zeros(3, dtype=torch.int64)
 
-    def at_draw(self, number: int) -> None:
-        self.draws.fill_(number)
+    def at_draw(self, number: int, first: int = 0, whole: int = 0) -> None:
+        self.draws.copy_(torch.tensor([number, first, whole]))
 
     def position_weight(self, spans: NumberSpans) -> Tensor:
         # 1.2 ** 100 is 8e7: beyond that the weight of a run's first digit stays, so that float32 does not overflow.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import os
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ntil.checkpoints import COMPLETE, complete_checkpoints, read_mark, remove_checkpoint
 from ntil.interrupt import Interrupt
-
-COMPLETE = "COMPLETE"
+from ntil.ranks import Ranks
+from ntil.runs import write
 
 
 class History(TrainerCallback):
@@ -25,8 +26,8 @@ class History(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not state.is_world_process_zero or not self.file.exists():
             return
-        kept = [line for line in self.file.read_text().splitlines() if json.loads(line)["step"] <= state.global_step]
-        self.file.write_text("".join(f"{line}\n" for line in kept))
+        kept = [line for line in self.file.read_text().splitlines() if _step(line) <= state.global_step]
+        write(self.file, "".join(f"{line}\n" for line in kept))
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
@@ -36,41 +37,75 @@ class History(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
-class Checkpoints(TrainerCallback):
-    """Marks a checkpoint complete after its last byte, and only then removes older ones beyond `keep`."""
+def _step(line: str) -> float:
+    """The step of a record; a line that a kill cut short belongs to none."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf
 
-    def __init__(self, keep: int) -> None:
-        self.keep = keep
+
+class Checkpoints(TrainerCallback):
+    """Marks a checkpoint complete after its last byte, and only then removes older ones.
+
+    Kept are the `keep` newest and the best one, among those whose step was validated, by `metric`.
+    """
+
+    def __init__(self, keep: int, ranks: Ranks, metric: str, greater_is_better: bool, about: dict[str, Any]) -> None:
+        self.keep, self.ranks, self.about = keep, ranks, about
+        self.metric, self.sign = metric, 1 if greater_is_better else -1
+        self._validated: tuple[int, float] | None = None
+
+    def on_evaluate(
+        self, args: Any, state: TrainerState, control: TrainerControl, metrics: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        if metrics and f"eval_{self.metric}" in metrics:
+            self._validated = state.global_step, metrics[f"eval_{self.metric}"]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.ranks.barrier()  # until every rank has written its share
         if not state.is_world_process_zero:
             return
         assert args.output_dir is not None
         folder = Path(args.output_dir)
-        (folder / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        here = self._validated is not None and self._validated[0] == state.global_step
+        score = self.sign * self._validated[1] if here and self._validated else None
+        saved = folder / f"checkpoint-{state.global_step}"
+        for file in (*(f for f in saved.rglob("*") if f.is_file()), saved):
+            _to_disk(file)
+        about = {"step": state.global_step, "score": score, "metric": self.metric, **self.about}
+        write(saved / COMPLETE, json.dumps(about))
+        self._clear(folder)
+
+    def _clear(self, folder: Path) -> None:
         newest = complete_checkpoints(folder)
-        kept = set(newest[: self.keep])
+        scored = [(read_mark(p)["score"], p) for p in newest if read_mark(p).get("score") is not None]
+        kept = {*newest[: self.keep], *(p for _, p in sorted(scored, key=lambda found: found[0])[-1:])}
         for path in folder.glob("checkpoint-*"):
             if path not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_checkpoint(path)
 
 
-def complete_checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, newest first; what a kill left half-written isn't among them."""
-    found = [p for p in folder.glob("checkpoint-*") if (p / COMPLETE).exists()]
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+def _to_disk(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Guard(TrainerCallback):
-    """Saves and stops when an interrupt is requested; stops at a loss that is not finite."""
+    """Saves and stops when an interrupt is requested, on all ranks at the same step; stops at a loss not finite."""
 
-    def __init__(self, interrupt: Interrupt) -> None:
-        self.interrupt = interrupt
+    def __init__(self, interrupt: Interrupt, ranks: Ranks) -> None:
+        self.interrupt, self.ranks = interrupt, ranks
         self.interrupted = False
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
-        if self.interrupt.requested and state.global_step < state.max_steps:
+        if self.interrupt.agreed(self.ranks) and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
+            # Whoever preempts waits for seconds only.
+            control.should_evaluate = False
             self.interrupted = True
         return control
 

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from ntil.config import EngineConfig, RunConfig
+from ntil.config import ConfigError, EngineConfig, RunConfig
+from ntil.ranks import Ranks
 
 
 def training_arguments(run: RunConfig, folder: Path) -> TrainingArguments:
+    """
+    Raises:
+        ConfigError: the batch doesn't divide over the ranks of this process group.
+    """
     optim, engine = run.optim, run.engine
+    pieces = Ranks.here().count * engine.accumulation
+    if optim.batch_size % pieces:
+        raise ConfigError(f"optim.batch_size={optim.batch_size} doesn't divide by {pieces} (ranks x accumulation)")
     return TrainingArguments(
         output_dir=str(folder),
         seed=run.seed,
         data_seed=run.seed,
         max_steps=optim.steps,
-        per_device_train_batch_size=optim.batch_size,
-        gradient_accumulation_steps=optim.accumulation,
+        per_device_train_batch_size=optim.batch_size // pieces,
+        gradient_accumulation_steps=engine.accumulation,
         learning_rate=optim.lr,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": optim.min_lr_ratio},
@@ -32,6 +43,7 @@ def training_arguments(run: RunConfig, folder: Path) -> TrainingArguments:
         bf16=engine.dtype == "bfloat16",
         fp16=engine.dtype == "float16",
         gradient_checkpointing=engine.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if engine.gradient_checkpointing else None,
         deepspeed=deepspeed_config(engine, optim.clip) if engine.zero is not None else None,
         ddp_backend="gloo" if engine.device == "cpu" else None,
         use_cpu=engine.device == "cpu",
@@ -52,15 +64,55 @@ def training_arguments(run: RunConfig, folder: Path) -> TrainingArguments:
 
 def deepspeed_config(engine: EngineConfig, clip: float) -> dict[str, Any]:
     """ZeRO with torch's AdamW (the same optimizer for every engine); batch and accumulation are filled in by HF."""
+    zero: dict[str, Any] = {"stage": engine.zero, "overlap_comm": False}
+    if engine.zero == 3:
+        # Thresholds from the model's width: with DeepSpeed's own no small model would be partitioned at all.
+        auto = ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
+        zero |= dict.fromkeys(auto, "auto") | {"stage3_gather_16bit_weights_on_model_save": True}
+    if engine.offload:
+        place = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        zero |= {"offload_optimizer": place, "offload_param": place}
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": clip,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": {"stage": engine.zero, "overlap_comm": False},
+        "zero_optimization": zero,
         "bf16": {"enabled": engine.dtype == "bfloat16"},
         "fp16": {"enabled": engine.dtype == "float16"},
         "steps_per_print": 1 << 30,
         "wall_clock_breakdown": False,
     }
+
+
+def compile_blocks(model: torch.nn.Module) -> None:
+    """`torch.compile` every repeated block in place: what is outside of them (hooks, the head) stays as it is.
+
+    A block compiles once for all its copies, much quicker than the whole model, and lengths may vary.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList):
+            for block in module:
+                block.compile(dynamic=True)
+
+
+@contextmanager
+def whole_models(arguments: TrainingArguments) -> Iterator[None]:
+    """Build models whole although ZeRO-3 is set up: its shares of weights can't be initialised from scratch.
+
+    Weights from a checkpoint are better read share by share, outside of this.
+    """
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if arguments.deepspeed is not None:
+            set_hf_deepspeed_config(arguments.hf_deepspeed_config)
+
+
+def without_deepspeed(trainer: Any) -> None:
+    """Let go of the engine: what is loaded afterwards must come whole, not as ZeRO-3's shares."""
+    unset_hf_deepspeed_config()
+    trainer.accelerator.free_memory(trainer.model_wrapped, trainer.optimizer)
+    trainer.model = trainer.model_wrapped = trainer.deepspeed = trainer.optimizer = trainer.lr_scheduler = None

@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer
 
 from ntil.losses.base import LossOutput, NumberLoss
+from ntil.ranks import Ranks
 
 
 class SupervisedHead:
@@ -68,6 +69,9 @@ class NumberTrainer(Trainer):
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
         self._micro = 0
+        self._ranks = Ranks.here()
+        self._draws = type(number_loss).at_draw is not NumberLoss.at_draw
+        self._places: list[tuple[int, int]] = []
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._sampler
@@ -77,6 +81,8 @@ class NumberTrainer(Trainer):
     ) -> tuple[list[Any], Any]:
         batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._micro = 0
+        if self._draws:
+            self._places = self._places_in_step([b["targets"].numel() for b in batches])
         several = self.args.world_size > 1
         self.number_loss.gather = self._over_ranks if several else None
         if self.number_loss.rescale and len(batches) > 1:
@@ -84,6 +90,18 @@ class NumberTrainer(Trainer):
             whole = self._whole_step(batches, counts)
             self.number_loss.gather = lambda own: whole
         return batches, counts
+
+    def _places_in_step(self, tokens: list[int]) -> list[tuple[int, int]]:
+        """(first, all): where each micro-batch's supervised tokens lie among those of the whole step.
+
+        The rows of a step are dealt micro-batch by micro-batch, rank by rank, so what lies before a micro-batch is
+        what all ranks had in earlier ones, and the lower ranks in its own.
+        """
+        dealt = list(zip(*self._ranks.gather(tokens), strict=True))
+        whole = sum(map(sum, dealt))
+        return [
+            (sum(map(sum, dealt[:micro])) + sum(sizes[: self._ranks.index]), whole) for micro, sizes in enumerate(dealt)
+        ]
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """[tokens, samples, digits, numbers] of the whole optimizer step, over accumulation and ranks."""
@@ -128,7 +146,8 @@ class NumberTrainer(Trainer):
         positions, targets, spans = (inputs.pop(k) for k in ("positions", "targets", "spans"))
         logits = self.head.logits(model, inputs, positions)
         spans = spans.to(logits.device) if spans is not None else None
-        self.number_loss.at_draw(self.state.global_step * self.args.gradient_accumulation_steps + self._micro)
+        if self._draws:
+            self.number_loss.at_draw(self.state.global_step, *self._places[self._micro])
         self._micro += 1
         tokens, samples, digits, numbers = counts
         output = self.number_loss(
@@ -150,11 +169,18 @@ class NumberTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._summed:
-            # Components of the micro-batches of one step add up, as their gradients do.
-            steps = self._summed / self.args.gradient_accumulation_steps
-            logs = {**logs, **{f"loss/{name}": (value / steps).item() for name, value in self._sums.items()}}
+            logs = {**logs, **self._components()}
             self._sums, self._summed = {}, 0
         super().log(logs, start_time)
+
+    def _components(self) -> dict[str, float]:
+        """Means over the steps of the logging window."""
+        # Components of the micro-batches and ranks of one step add up, as their gradients do; the factor is one.
+        sums = self._over_ranks(torch.stack(list(self._sums.values())))
+        micro = self._summed * self.args.world_size
+        steps = self._summed / self.args.gradient_accumulation_steps
+        divided = {name: micro if name == "factor" else steps for name in self._sums}
+        return {f"loss/{n}": value / divided[n] for n, value in zip(divided, sums.tolist(), strict=True)}
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics = {f"eval_{k}": v for k, v in self._validate().items()}

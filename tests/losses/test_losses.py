@@ -44,11 +44,19 @@ def test_the_nth_draw_depends_on_the_seed_and_n_alone():
 
 def test_the_noise_is_gumbels():
     """Mean 0.5772, variance pi^2 / 6; the tenth, half and nine tenths are where -log(-log u) has them."""
-    drawn = gumbel_like(torch.empty(1000, 200), torch.zeros((), dtype=torch.int64), 3)
+    drawn = gumbel_like(torch.empty(1000, 200), torch.zeros(3, dtype=torch.int64), 3)
     assert drawn.mean().item() == pytest.approx(0.5772, abs=0.01)
     assert drawn.var().item() == pytest.approx(torch.pi**2 / 6, abs=0.03)
     u = torch.tensor([0.1, 0.5, 0.9])
     torch.testing.assert_close(drawn.flatten()[:100_000].quantile(u), -torch.log(-torch.log(u)), atol=0.02, rtol=0)
+
+
+def test_the_noise_of_a_step_does_not_depend_on_how_it_is_cut():
+    whole = gumbel_like(torch.empty(12, 10), torch.tensor([5, 0, 12]), 3)
+    parts = [gumbel_like(torch.empty(n, 10), torch.tensor([5, first, 12]), 3) for first, n in ((0, 5), (5, 1), (6, 6))]
+    assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(gumbel_like(torch.empty(12, 10), torch.tensor([5, 0, 0]), 3), whole)
+    assert not torch.equal(gumbel_like(torch.empty(12, 10), torch.tensor([6, 0, 12]), 3), whole)
 
 
 def test_ablation_switches():

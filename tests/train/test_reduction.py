@@ -16,7 +16,12 @@ LOSSES = ["ce", "emd", "ntil", "ntil_paper", "ntl_was", "soft_label", "value_emd
 
 def train(place, loss, batch, accumulation):
     words = [f"loss={loss}", "engine=local", "tracker=none", "task.rows={train:64}", "evaluation.every=0"]
-    words += [f"optim.batch_size={batch}", f"optim.accumulation={accumulation}", "optim.steps=5", "optim.warmup=1"]
+    words += [
+        f"optim.batch_size={batch * accumulation}",
+        f"engine.accumulation={accumulation}",
+        "optim.steps=5",
+        "optim.warmup=1",
+    ]
     config = compose([*words, *(["loss.noise=0"] if loss.startswith("ntil") else [])])
     session, settings = Session.build(config), typed(config)
     torch.manual_seed(0)
