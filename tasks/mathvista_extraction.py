@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from tasks.quantity import numbers
 
-LONGEST = 20_000  # characters; of a longer response the end is read
+LONGEST = 10_000  # characters; of a longer response the end is read
 _WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
 )
