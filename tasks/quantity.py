@@ -9,14 +9,14 @@ With the truth y and the reading x, per example (the summary is the mean):
 
 and over all examples:
 
-* `pearson`, `spearman`: correlation of x and y (scipy). 0 where all x or all y are the same, which shows no relation.
+* `pearson`, `spearman`: correlation of x and y. 0 where all x or all y are the same, which shows no relation.
 
 An answer that can't be read counts as the worst of each: exact 0, relative_error 1, log_error `LOG_WORST`, mae at its
 bound; in the correlations it is read as -y, so that failures alone give -1. It is counted in `parse_failure_rate`.
 
-Ranks need all values at once, so the pairs (x, y) of an evaluation are kept in a flat array of doubles: 16 bytes a row
-and reading, 3.2 MB for 100,000 rows and as much again for their groups. Everything else is a sum. Pearson comes from
-that array too: sums of squares would lose digits where numbers are large.
+Everything but `spearman` is made from sums over examples (`tally`, `finish`). Ranks need all values at once, so
+`summarize` also keeps the pairs (x, y) in a flat array of doubles: 16 bytes a row and reading, 3.2 MB for 100,000 rows
+and as much again for their groups.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -36,11 +35,13 @@ from tasks.base import ParseFailure, Row, Scores, Task
 
 LONGEST = 40  # digits of a number, before and after the point together
 LOG_WORST = 10.0
+MOMENTS = ("sum_x", "sum_y", "sum_xx", "sum_yy", "sum_xy")
 _STRICT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 # A minus after a digit, a letter or a bracket is a subtraction. Commas only where they part thousands.
 _LOOSE = re.compile(
-    r"(?:(?<![\w.)\]])-)?[$€£]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)?(?:(?<=[0-9])\.[0-9]+|(?<![0-9.])\.[0-9]+)?"
-    r"(?:(?<=[0-9])[eE][+-]?[0-9]{1,3}(?![0-9]))?"
+    r"(?:(?<![\w.)\]])-)?[$€£]?"
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![0-9.])\.[0-9]+)"
+    r"(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?"
 )
 
 
@@ -62,8 +63,7 @@ def read_lenient(text: str) -> Decimal | ParseFailure:
 def numbers(text: str) -> list[str]:
     """All numbers in a text as plain `[-]digits[.digits][e..]`, in order."""
     text = text.replace("\N{MINUS SIGN}", "-")
-    found = (match.group() for match in _LOOSE.finditer(text))
-    return [re.sub(r"[,$€£]", "", number) for number in found if any(c in "0123456789" for c in number)]
+    return [re.sub(r"[,$€£]", "", match.group()) for match in _LOOSE.finditer(text)]
 
 
 def number_scores(reading: Decimal | ParseFailure, truth: Decimal) -> Scores:
@@ -81,29 +81,6 @@ def number_scores(reading: Decimal | ParseFailure, truth: Decimal) -> Scores:
         "log_error": min(abs(_signed_log(x) - _signed_log(y)), LOG_WORST),
         "mae": min(apart, bound),
     }
-
-
-class Pairs:
-    """Readings and truths, two doubles a row. Adds like a number, so that tallies of several ranks can be joined."""
-
-    def __init__(self, values: array[float] | None = None) -> None:
-        self.values = values if values is not None else array("d")
-
-    def append(self, reading: float | None, truth: float) -> None:
-        self.values.extend((-truth if reading is None else reading, truth))
-
-    def __add__(self, other: Pairs | float) -> Pairs:
-        return Pairs(self.values + other.values) if isinstance(other, Pairs) else self
-
-    __radd__ = __add__
-
-    def correlations(self) -> Scores:
-        """Pearson's r and Spearman's rho with mean ranks for ties; 0 where one side is constant or has one row."""
-        read, true = np.frombuffer(self.values, dtype=np.float64).reshape(-1, 2).T if self.values else np.empty((2, 0))
-        if len(read) < 2 or np.ptp(read) == 0 or np.ptp(true) == 0:
-            return {"pearson": 0.0, "spearman": 0.0}
-        pearson, spearman = stats.pearsonr(read, true).statistic, stats.spearmanr(read, true).statistic
-        return {"pearson": float(pearson), "spearman": float(spearman)}
 
 
 class NumberTask(Task):
@@ -133,25 +110,61 @@ class NumberTask(Task):
             "lenient_read": None if isinstance(lenient, ParseFailure) else float(lenient),
         }
 
-    def tally(self, records: Iterable[Row]) -> dict[str, Any]:
-        pairs: dict[str, Pairs] = {}
+    def summarize(self, records: Iterable[Row]) -> dict[str, float]:
+        pairs: dict[str, array[float]] = {}
 
         def noted() -> Iterator[Row]:
             for record in records:
-                for group in ("", *(f"{name}/" for name in record.get("groups", ()))):
-                    pairs.setdefault(f"{group}pairs", Pairs()).append(record["read"], record["truth"])
-                    lenient = pairs.setdefault(f"{group}lenient_pairs", Pairs())
-                    lenient.append(record["lenient_read"], record["truth"])
+                for name, x, y in _readings(record):
+                    pairs.setdefault(name, array("d")).extend((x, y))
                 yield record
 
-        return {**super().tally(noted()), **pairs}
+        return {**super().summarize(noted()), **{f"{name}spearman": spearman(kept) for name, kept in pairs.items()}}
 
-    def finish(self, sums: dict[str, Any]) -> dict[str, float]:
-        metrics = super().finish({key: value for key, value in sums.items() if not isinstance(value, Pairs)})
-        for key, value in sums.items():
-            if isinstance(value, Pairs):
-                metrics |= {f"{key.removesuffix('pairs')}{name}": r for name, r in value.correlations().items()}
+    def tally(self, records: Iterable[Row]) -> dict[str, float]:
+        moments: dict[str, float] = {}
+
+        def noted() -> Iterator[Row]:
+            for record in records:
+                for name, x, y in _readings(record):
+                    for moment, value in zip(MOMENTS, (x, y, x * x, y * y, x * y), strict=True):
+                        moments[name + moment] = moments.get(name + moment, 0.0) + value
+                yield record
+
+        return {**super().tally(noted()), **moments}
+
+    def finish(self, sums: dict[str, float]) -> dict[str, float]:
+        metrics = super().finish({key: value for key, value in sums.items() if not key.endswith(MOMENTS)})
+        for key in sums:
+            if key.endswith(MOMENTS[0]):
+                name = key.removesuffix(MOMENTS[0])
+                group, slash, _ = name.rpartition("/")
+                count = sums[f"{group}{slash}examples"]
+                metrics[f"{name}pearson"] = pearson(count, *(sums[name + moment] for moment in MOMENTS))
         return metrics
+
+
+def pearson(n: float, x: float, y: float, xx: float, yy: float, xy: float) -> float:
+    """Pearson's r of n pairs from their sums; 0 where one side is constant (to the precision of the sums)."""
+    spread_x, spread_y = n * xx - x * x, n * yy - y * y
+    if n < 2 or spread_x <= 1e-12 * n * xx or spread_y <= 1e-12 * n * yy:
+        return 0.0
+    return max(-1.0, min(1.0, (n * xy - x * y) / (math.sqrt(spread_x) * math.sqrt(spread_y))))
+
+
+def spearman(pairs: array[float]) -> float:
+    """Spearman's rho of x, y, x, y, ... with mean ranks for ties; 0 where one side is constant."""
+    read, true = np.frombuffer(pairs, dtype=np.float64).reshape(-1, 2).T
+    if len(read) < 2 or np.ptp(read) == 0 or np.ptp(true) == 0:
+        return 0.0
+    return float(stats.spearmanr(read, true).statistic)
+
+
+def _readings(record: Row) -> Iterator[tuple[str, float, float]]:
+    """Prefix of the metrics' names, reading and truth; a failure is read as the mirrored truth."""
+    for group in ("", *(f"{name}/" for name in record.get("groups", ()))):
+        for prefix, read in (("", record["read"]), ("lenient_", record["lenient_read"])):
+            yield group + prefix, -record["truth"] if read is None else read, record["truth"]
 
 
 def _number(text: str) -> Decimal | ParseFailure:
