@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -54,10 +55,6 @@ class Baichuan2ForCausalLM(LlamaForCausalLM):
         super().__init__(config)
         self.lm_head = NormHead(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
-
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """Llama's layout unless `save_original_format=True` asks for `W_pack`; a resumed run reads the former."""
-        super().save_pretrained(save_directory, **{"save_original_format": False, **kwargs})
 
 
 register_checkpoint_conversion_mapping(
@@ -115,12 +112,15 @@ class Baichuan2(CausalLM):
 def save_original(model: PreTrainedModel, folder: Path) -> None:
     """Weights and config.json in Baichuan2's own layout; its Python files and tokenizer must be put beside them."""
     normalise_head(model)
-    model.save_pretrained(folder, save_original_format=True)
-    file = folder / "config.json"
-    config = json.loads(file.read_text())
-    kept = {k: config[k] for k in _FIELDS if k in config}
+    weights, config = model.state_dict(), model.config.to_dict()
+    for start in {name.partition("q_proj")[0] for name in weights if "q_proj" in name}:
+        packed = [weights.pop(f"{start}{name}_proj.weight") for name in "qkv"]
+        weights[f"{start}W_pack.weight"] = torch.cat(packed)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_torch_state_dict(weights, folder)
+    kept = {name: config[name] for name in _FIELDS if name in config}
     kept |= {"model_type": "baichuan", "architectures": ["BaichuanForCausalLM"], "tie_word_embeddings": False}
-    file.write_text(json.dumps(kept, indent=2))
+    (folder / "config.json").write_text(json.dumps(kept, indent=2))
 
 
 @torch.no_grad()

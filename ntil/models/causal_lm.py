@@ -20,14 +20,13 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import Family, torch_dtype
+from ntil.models.base import Family, ready, torch_dtype
 from ntil.models.checkpoint import CheckpointError, fits, reading, tokenizer_as_shipped
 from ntil.tokenizers import digit_by_digit
 
@@ -110,13 +109,9 @@ class CausalLM(Family):
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         source = checkpoint or self.checkpoint
         if source is None:
-            model = self.from_scratch()
-        else:
-            with reading(source):
-                model = self.from_checkpoint(source)
-        # Greedy means greedy: a checkpoint's own repetition penalty would forbid the second 0 of 100.
-        model.generation_config = GenerationConfig(bos_token_id=self.tokenizer.bos_token_id)
-        return model
+            return ready(self.from_scratch())
+        with reading(source):
+            return ready(self.from_checkpoint(source))
 
     def from_scratch(self) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(self.config, dtype=self.dtype, attn_implementation=self.attention)
