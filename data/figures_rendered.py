@@ -195,10 +195,16 @@ def _pick(rng: np.random.Generator, items: Sequence[Any], count: int) -> list[An
     return [items[int(i)] for i in rng.permutation(len(items))[:count]]
 
 
-def _near(value: Decimal, step: Decimal, rng: np.random.Generator, lowest: Decimal | None = None) -> list[Decimal]:
-    """Values a step or two away, in any order."""
-    near = [value + step * k for k in (-2, -1, 1, 2, 3, 4)]
-    kept = [v for v in near if lowest is None or v >= lowest][:4]
+def _near(
+    value: Decimal,
+    step: Decimal,
+    rng: np.random.Generator,
+    lowest: Decimal | None = None,
+    highest: Decimal | None = None,
+) -> list[Decimal]:
+    """Values a step or two away that the figure could show, in any order."""
+    near = [value + step * k for k in (-2, -1, 1, 2, 3, 4, -3, -4)]
+    kept = [v for v in near if (lowest is None or v >= lowest) and (highest is None or v <= highest)][:4]
     return _pick(rng, kept, len(kept))
 
 
@@ -267,7 +273,10 @@ def _of_series(
         value = Decimal(values[first])
         on_mark = values[first] % axis.step == 0
         return Asked(
-            f"What is the value of the {names[first]} {word}?", value, int(not on_mark), _near(value, half, rng, half)
+            f"What is the value of the {names[first]} {word}?",
+            value,
+            int(not on_mark),
+            _near(value, half, rng, half, Decimal(axis.high)),
         )
     if form == "sum":
         value = Decimal(values[first] + values[second])
@@ -306,7 +315,12 @@ def _line(sheet: Sheet, rng: np.random.Generator, rich: bool) -> Asked:
         others = [Decimal(p + 1) for p in range(count)]
         return Asked(f"At which x is the value{said} {word}?", where, 2, _pick(rng, others, count))
     value, on_mark = Decimal(values[place]), values[place] % axis.step == 0
-    return Asked(f"What is the value{said} at x = {place + 1}?", value, int(not on_mark), _near(value, half, rng, half))
+    return Asked(
+        f"What is the value{said} at x = {place + 1}?",
+        value,
+        int(not on_mark),
+        _near(value, half, rng, half, Decimal(axis.high)),
+    )
 
 
 def _pie(sheet: Sheet, rng: np.random.Generator, rich: bool) -> Asked:
@@ -445,7 +459,7 @@ def _gauge(sheet: Sheet, rng: np.random.Generator, rich: bool) -> Asked:
     step = high / (marks * fine)
     level = int(steps % fine != 0 or decimals > 0)
     question = f"What does the gauge read{',' + where if where else ''}?"
-    return Asked(question, value, level, _near(value, step, rng, Decimal(0)), decimals=decimals)
+    return Asked(question, value, level, _near(value, step, rng, Decimal(0), high), decimals=decimals)
 
 
 def _count(sheet: Sheet, rng: np.random.Generator, rich: bool) -> Asked:

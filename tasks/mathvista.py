@@ -160,7 +160,7 @@ class MathVista(Task):
     def draw(self, row: Row, prediction: str | ParseFailure) -> Image.Image:
         """The picture over its question, the answer and what was read."""
         picture = captioned(row["image"], "", "", True, side=240).crop((0, 0, 240, 240))
-        lines = [piece for line in query(row, hint=False).splitlines() for piece in textwrap.wrap(line, 36)][:9]
+        lines = [piece for line in query(row, hint=False).splitlines() for piece in textwrap.wrap(line, 33)][:9]
         canvas = Image.new("RGB", (240, 240 + 15 * 11), "white")
         canvas.paste(picture)
         pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)

@@ -118,6 +118,12 @@ def test_the_gauge_points_at_its_answer():
         assert (turn + 0.375) / 0.75 * high == pytest.approx(value(row), abs=0.02 * high), row["question"]
 
 
+def test_choices_of_one_value_are_on_its_scale():
+    for row in load("test", rows=200, kinds=["gauge", "bar", "line"]):
+        if row["choices"] and row["level"] < 2:
+            assert len(row["choices"]) == 4 and all(0 <= float(c) <= 10 for c in row["choices"]), row["question"]
+
+
 def test_wrong_arguments_name_the_key():
     for arguments, message in (
         ({"split": "training"}, "splits"),
