@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -110,6 +110,9 @@ class NumberLoss(nn.Module):
 
         Noise must depend neither on where a run was resumed nor on how a step is cut into ranks and micro-batches.
         """
+
+    def bind(self, model: Any) -> None:
+        """Called once with the Hugging Face model that is trained, for losses that look at its parameters."""
 
     def terms(self, seen: Seen) -> dict[str, Term]:
         """The named terms of this loss, switched-off ones with weight 0, so that the log has them."""
@@ -234,6 +237,11 @@ class NumberLoss(nn.Module):
     @property
     def has_terms(self) -> bool:
         return type(self).terms is not NumberLoss.terms
+
+    @property
+    def on_numbers(self) -> bool:
+        """Whether it looks at numbers at all; if so, a run whose answers have none is a mistake."""
+        return self.has_terms
 
     @torch.no_grad()
     def counts(self, micro_batches: Iterable[Tensor], *, shift: bool = False) -> dict[str, Tensor]:

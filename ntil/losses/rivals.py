@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -139,9 +140,9 @@ class EMO(NumberLoss):
 
     Args:
         vocab: not looked at; needed only where `spans` are not given, to tell samples apart as every loss does.
-        embeddings: output embeddings [V, H] (`model.get_output_embeddings().weight`), or a function that returns them
-            (needed where they move or are gathered). No gradient flows into them here. The authors keep the pre-trained
-            ones; the live ones are used here when the model's own tensor is given.
+        embeddings: output embeddings [V, H] (`model.get_output_embeddings().weight`), or a function that returns them;
+            `bind(model)` sets them, and is what `ntil train` calls. No gradient flows into them here. The authors keep
+            the pre-trained ones; the live ones are used here when the model's own tensor is given.
         lam, ce_weight: 0.5 each, as above.
     """
 
@@ -154,7 +155,15 @@ class EMO(NumberLoss):
         ce_weight: float = 0.5,
     ) -> None:
         super().__init__(vocab, lam=lam, rescale=True, reduction="batch", ce_weight=ce_weight)
-        self.embeddings = embeddings.detach() if isinstance(embeddings, Tensor) else embeddings
+        self.embeddings = embeddings
+
+    @property
+    def on_numbers(self) -> bool:
+        return False
+
+    def bind(self, model: Any) -> None:
+        if self.embeddings is None:
+            self.embeddings = lambda: model.get_output_embeddings().weight
 
     def terms(self, seen: Seen) -> dict[str, Term]:
         similarity = self._similarity(seen.labels.clamp(min=0), seen.logits)
@@ -167,9 +176,23 @@ class EMO(NumberLoss):
             raise ValueError(
                 "EMO needs the model's output embeddings: EMO(embeddings=model.get_output_embeddings().weight)"
             )
-        table = self.embeddings() if callable(self.embeddings) else self.embeddings
+        table = self.embeddings if isinstance(self.embeddings, Tensor) else self.embeddings()
+        with _gathered(table):
+            return self._cosines(table.detach(), labels, logits)
+
+    @staticmethod
+    def _cosines(table: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
         if table.dim() != 2 or table.shape[0] != logits.shape[-1]:
             raise ValueError(f"embeddings {tuple(table.shape)} do not fit logits of {logits.shape[-1]} tokens")
         norms = torch.linalg.vector_norm(table, dim=-1, dtype=logits.dtype).clamp(min=1e-12)
         true = F.normalize(table[labels].to(logits.dtype), dim=-1).to(table.dtype)
         return (true @ table.T).to(logits.dtype) / norms
+
+
+def _gathered(parameter: Tensor) -> AbstractContextManager[Any]:
+    """The whole of a parameter that ZeRO-3 keeps in pieces; every rank must ask."""
+    if not hasattr(parameter, "ds_id"):
+        return nullcontext()
+    from deepspeed.zero import GatheredParameters
+
+    return GatheredParameters([parameter])

@@ -64,6 +64,7 @@ class NumberTrainer(Trainer):
         # Our loss is divided by the global counts already; the Trainer must not divide by the accumulation again.
         self.model_accepts_loss_kwargs = True
         self.number_loss = number_loss.to(self.args.device)
+        self.number_loss.bind(self.accelerator.unwrap_model(self.model))
         self.head = SupervisedHead(self.accelerator.unwrap_model(self.model))
         self._sampler, self._validate = sampler, validate
         self._sums: dict[str, Tensor] = {}

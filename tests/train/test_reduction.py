@@ -11,7 +11,7 @@ from ntil.train.engine import training_arguments
 from ntil.train.sampler import CurriculumSampler
 from ntil.train.trainer import NumberTrainer
 
-LOSSES = ["ce", "emd", "ntil", "ntil_paper", "ntl_was", "soft_label", "value_emd"]
+LOSSES = ["ce", "emd", "ntil", "ntil_paper", "ntl_was", "soft_label", "emo", "value_emd"]
 
 
 def train(place, loss, batch, accumulation):
