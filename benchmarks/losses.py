@@ -5,18 +5,16 @@
     python -m benchmarks.losses --device cuda --dtype bfloat16
 
 20 supervised positions a row, as grounding has. Rows of a table are timed in turns, `--rounds` times round, and the
-median counts; ratios compare within one run only. `step` is forward and backward; memory is what a fresh process grows
-by in one step (on a GPU: the allocator's peak). Peers: plain cross-entropy over all positions (what `labels=` costs
-without slicing), TRL's fused head, PyPI ntloss joined to cross-entropy, and the released algorithm as a Python loop.
+median counts; ratios compare within one run only. A step is forward and backward; finding the numbers in the labels
+counts into ours. Memory is what one step adds at its peak. Peers: plain cross-entropy over all positions (what
+`labels=` costs without slicing), TRL's fused head, PyPI ntloss joined to cross-entropy, and the released algorithm as a Python
+loop; the last two take the batch in two parts where it would not fit into `--room`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -47,9 +45,9 @@ class Head(nn.Module):
     def __init__(self, batch: int, length: int, vocabulary: int, hidden: int, device: str, dtype: torch.dtype) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.lm_head = nn.Linear(hidden, vocabulary, bias=False)
+        self.lm_head = nn.Linear(hidden, vocabulary, bias=False, device=device, dtype=dtype)
         weight = torch.randn(vocabulary, hidden, generator=generator) / hidden**0.5
-        self.lm_head.weight = nn.Parameter(weight.to(device, dtype))
+        self.lm_head.weight.data.copy_(weight)
         states = torch.randn(batch, length, hidden, generator=generator)
         self.states = nn.Parameter(states.to(device, dtype))
         answers = torch.tensor(DIGIT_IDS)[torch.randint(10, (batch, SUPERVISED), generator=generator)]
@@ -59,6 +57,9 @@ class Head(nn.Module):
         self.labels = labels.to(device)
         text = SimpleNamespace()
         self.config = SimpleNamespace(get_text_config=lambda: text)
+
+    def logits(self) -> Tensor:
+        return self.lm_head(self.states).float()
 
     def base_model(self, **_: object) -> SimpleNamespace:
         return SimpleNamespace(last_hidden_state=self.states)
@@ -70,23 +71,39 @@ class Head(nn.Module):
         raise NotImplementedError("only its parts are called")
 
 
-def methods(head: Head, losses: list[str], peers: bool) -> dict[str, Callable[[], Tensor]]:
+def methods(head: Head, losses: list[str], peers: bool, room: float) -> dict[str, Callable[[], Tensor]]:
     """Name -> a function that computes the loss of `head` (labels aligned as Hugging Face's: t predicts t + 1)."""
     shifted = F.pad(head.labels[:, 1:], (0, 1), value=-100)
     found: dict[str, Callable[[], Tensor]] = {}
-
-    def all_logits() -> Tensor:
-        return head.lm_head(head.states)
-
     if peers:
-        found[PLAIN] = lambda: F.cross_entropy(all_logits().flatten(0, 1).float(), shifted.flatten())
+        found[PLAIN] = lambda: F.cross_entropy(head.logits().flatten(0, 1), shifted.flatten())
         found[FUSED] = _fused(head)
-        found[NTLOSS] = _ntloss(all_logits, shifted)
-        found[LOOP] = lambda: released_loop(all_logits().float(), shifted, DIGIT_IDS)[0]
+        # Both of these hold five tensors of the logits' size at their peak.
+        gib = 5 * 4 * head.labels.numel() * head.lm_head.out_features / 2**30
+        parts = 1 if gib <= room else 2
+        suffix = "" if parts == 1 else f", batch in {parts} parts"
+        found[NTLOSS + suffix] = _in_parts(head, shifted, parts, _ntloss(head))
+        found[LOOP + suffix] = _in_parts(head, shifted, parts, lambda z, y: released_loop(z, y, DIGIT_IDS)[0])
     vocab = NumberVocab(DIGIT_IDS, point_ids=[8], minus_ids=[9])
     for name in losses:
         found[name] = _ours(name, head, shifted, vocab)
     return found
+
+
+def _in_parts(head: Head, labels: Tensor, parts: int, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], Tensor]:
+    """The loss of the whole batch, or of its parts one after the other, each with its own backward."""
+
+    def step() -> Tensor:
+        totals = []
+        for states, targets in zip(head.states.chunk(parts), labels.chunk(parts), strict=True):
+            total = loss(head.lm_head(states).float(), targets) / parts
+            if parts > 1:
+                total.backward()
+                total = total.detach().requires_grad_()
+            totals.append(total)
+        return torch.stack(totals).sum()
+
+    return step
 
 
 def _ours(name: str, head: Head, labels: Tensor, vocab: NumberVocab) -> Callable[[], Tensor]:
@@ -116,19 +133,24 @@ def _fused(head: Head) -> Callable[[], Tensor]:
     return step
 
 
-def _ntloss(all_logits: Callable[[], Tensor], labels: Tensor) -> Callable[[], Tensor]:
+def _ntloss(head: Head) -> Callable[[Tensor, Tensor], Tensor]:
     from ntloss import NTLoss
 
-    vocabulary = all_logits().shape[-1]
-    names = [f"<{i}>" if i not in DIGIT_IDS else str(DIGIT_IDS.index(i)) for i in range(vocabulary)]
-    tokenizer = SimpleNamespace(get_vocab=lambda: {name: i for i, name in enumerate(names)}, __len__=lambda: vocabulary)
-    loss = NTLoss(tokenizer, vocab_size=vocabulary, reweigh=False)
+    vocabulary = head.lm_head.out_features
 
-    def step() -> Tensor:
-        logits = all_logits().float()
-        return F.cross_entropy(logits.flatten(0, 1), labels.flatten()) + 0.3 * loss(logits, labels)
+    class Tokenizer:
+        def get_vocab(self) -> dict[str, int]:
+            named = {str(digit): i for digit, i in enumerate(DIGIT_IDS)}
+            return named | {f"<{i}>": i for i in range(vocabulary) if i not in DIGIT_IDS}
 
-    return step
+        def add_tokens(self, tokens: list[str]) -> int:
+            return 0
+
+        def __len__(self) -> int:
+            return vocabulary
+
+    loss = NTLoss(Tokenizer(), vocab_size=vocabulary, reweigh=False)
+    return lambda logits, labels: F.cross_entropy(logits.flatten(0, 1), labels.flatten()) + 0.3 * loss(logits, labels)
 
 
 def run(step: Callable[[], Tensor], head: Head) -> float:
@@ -146,44 +168,29 @@ def _synchronize(head: Head) -> None:
         torch.cuda.synchronize()
 
 
-def memory(name: str, options: argparse.Namespace) -> float:
-    """Peak GiB of one step of `name`, beside parameters and inputs, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.losses", "--memory-of", name, "--shapes", options.shapes[0]]
-    command += ["--hidden", str(options.hidden), "--device", options.device, "--dtype", options.dtype]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])["gib"]
+class Peak:
+    """Peak memory of a step in GiB beside what was there before: the allocator's on a GPU, the process's on Linux."""
+
+    def __init__(self, head: Head) -> None:
+        self.on_gpu = head.states.is_cuda
+
+    def __enter__(self) -> Peak:
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew at what is resident now
+            self.before = _resident("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        after = torch.cuda.max_memory_allocated() if self.on_gpu else _resident("VmHWM")
+        self.gib = (after - self.before) / 2**30
 
 
-def _print_memory(name: str, options: argparse.Namespace) -> None:
-    warm_up = build_head("2,32,64", options)
-    peers = name not in OURS
-    step = methods(warm_up, [] if peers else [name], peers)[name]
-    run(step, warm_up)
-    head = build_head(options.shapes[0], options)
-    step = methods(head, [] if peers else [name], False)[name] if not peers else _one_peer(name, head)
-    on_gpu = head.states.is_cuda
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    run(step, head)
-    after = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"gib": (after - before) / 2**30}))
-
-
-def _one_peer(name: str, head: Head) -> Callable[[], Tensor]:
-    shifted = F.pad(head.labels[:, 1:], (0, 1), value=-100)
-    if name == FUSED:
-        return _fused(head)
-    if name == NTLOSS:
-        with torch.no_grad():
-            small = head.lm_head(head.states[:1, :1])
-        built = _ntloss(lambda: small, shifted)
-        del small
-        loss = built.__closure__  # the loss object is built from the vocabulary's size alone
-        assert loss is not None
-    return methods(head, [], True)[name]
+def _resident(field: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
 
 
 def build_head(shape: str, options: argparse.Namespace) -> Head:
@@ -194,22 +201,27 @@ def build_head(shape: str, options: argparse.Namespace) -> Head:
 
 def table(shape: str, options: argparse.Namespace) -> None:
     head = build_head(shape, options)
-    steps = methods(head, options.losses, not options.no_peers)
+    steps = methods(head, options.losses, not options.no_peers, options.room)
+    peers = [name for name in steps if name not in options.losses]
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        run(step, head)
-    for name in tqdm(list(steps) * options.rounds, desc=f"[{shape}]", file=sys.stderr):
+    gib: dict[str, float] = {}
+    for name in tqdm(steps, desc=f"[{shape}] warm-up and memory", file=sys.stderr):
+        with Peak(head) as peak:
+            run(steps[name], head)
+        gib[name] = peak.gib
+        head.zero_grad(set_to_none=True)
+    turns = [n for i in range(options.rounds) for n in steps if n not in peers or i < options.peer_rounds]
+    for name in tqdm(turns, desc=f"[{shape}]", file=sys.stderr):
         seconds[name].append(run(steps[name], head))
-    options = argparse.Namespace(**{**vars(options), "shapes": [shape]})
-    gib = {n: memory(n, options) for n in tqdm(steps, desc="memory", file=sys.stderr)} if options.memory else {}
     median = {name: statistics.median(times) for name, times in seconds.items()}
-    print(f"\n[{shape}], hidden {options.hidden}, {options.dtype} on {options.device}, median of {options.rounds}\n")
+    plain, loop = (next((v for n, v in median.items() if n.startswith(k)), None) for k in (PLAIN, LOOP))
+    rounds = f"median of {options.rounds}" + (f" ({options.peer_rounds} for peers)" if peers else "")
+    print(f"\n[{shape}], hidden {options.hidden}, {options.dtype} on {options.device}, {rounds}\n")
     print("| | step, ms | / all positions | / our ce | loop / it | memory, GiB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, value in median.items():
-        against = [_ratio(value, median.get(PLAIN)), _ratio(value, median.get("ce")), _ratio(median.get(LOOP), value)]
-        room = f"{gib[name]:.2f}" if name in gib else ""
-        print(f"| {name} | {1000 * value:.0f} | {' | '.join(against)} | {room} |", flush=True)
+        against = [_ratio(value, plain), _ratio(value, median.get("ce")), _ratio(loop, value)]
+        print(f"| {name} | {1000 * value:.0f} | {' | '.join(against)} | {gib[name]:.2f} |", flush=True)
 
 
 def _ratio(value: float | None, base: float | None) -> str:
@@ -225,12 +237,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--no-peers", action="store_true", help="our losses only")
-    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="one process per row")
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--peer-rounds", type=int, default=2, help="of the slow peers")
+    parser.add_argument("--room", type=float, default=12, help="GiB that a peer's step may take; else the batch is cut")
     options = parser.parse_args()
-    if options.memory_of:
-        _print_memory(options.memory_of, options)
-        return
     for shape in options.shapes:
         table(shape, options)
 
