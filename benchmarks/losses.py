@@ -7,8 +7,8 @@
 20 supervised positions a row, as grounding has. Rows of a table are timed in turns, `--rounds` times round, and the
 median counts; ratios compare within one run only. A step is forward and backward; finding the numbers in the labels
 counts into ours. Memory is what one step adds at its peak. Peers: plain cross-entropy over all positions (what
-`labels=` costs without slicing), TRL's fused head, PyPI ntloss joined to cross-entropy, and the released algorithm as a Python
-loop; the last two take the batch in two parts where it would not fit into `--room`.
+`labels=` costs without slicing), TRL's fused head, PyPI ntloss joined to cross-entropy, and the released algorithm as
+a Python loop; the last two take the batch in two parts where it would not fit into `--room`.
 """
 
 from __future__ import annotations
