@@ -221,7 +221,7 @@ def table(shape: str, options: argparse.Namespace) -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, value in median.items():
         against = [_ratio(value, plain), _ratio(value, median.get("ce")), _ratio(loop, value)]
-        print(f"| {name} | {1000 * value:.0f} | {' | '.join(against)} | {gib[name]:.2f} |", flush=True)
+        print(f"| {name} | {1000 * value:.0f} | {' | '.join(against)} | {max(gib[name], 0):.2f} |", flush=True)
 
 
 def _ratio(value: float | None, base: float | None) -> str:
