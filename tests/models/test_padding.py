@@ -12,7 +12,7 @@ WORDS = ["task=grounding_nano", "loss=ntil", "tracker=none"]
 
 
 @pytest.mark.parametrize("size", [(96, 48), (40, 90), (64, 64)])
-@pytest.mark.parametrize("model", ["llava_nano"])
+@pytest.mark.parametrize("model", ["llava_nano", "yi_vl_nano", "paligemma_nano"])
 def test_the_answer_points_at_the_box_in_the_input(model, size):
     session = Session.build(compose([*WORDS, f"model={model}"]))
     box = [size[0] * 0.25, size[1] * 0.5, size[0] * 0.5, size[1]]

@@ -5,9 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import PrinterCallback
 
 from ntil.compose import compose
+from ntil.config import CurriculumConfig, typed
 from ntil.session import Session
+from ntil.train.engine import training_arguments
+from ntil.train.sampler import CurriculumSampler
+from ntil.train.trainer import NumberTrainer
 
 NANO = ["llava_nano", "paligemma_nano", "yi_vl_nano", "qwen2_vl_nano"]
 
@@ -59,3 +64,34 @@ def test_a_trainers_checkpoint_has_the_models_own_names(parts, tmp_path):
         assert result.unexpected_keys == []
         assert result.missing_keys in ([], ["lm_head.weight"])
         assert result.missing_keys == [] or again.config.tie_word_embeddings
+
+
+@pytest.mark.slow
+def test_a_resumed_trainer_goes_on_with_its_weights(tmp_path):
+    """Without DeepSpeed's own checkpoints: two steps, a new process' trainer, two more, are four steps."""
+    more = ["optim.steps=4", "optim.batch_size=4", "optim.warmup=1", "evaluation.every=0", "save_every=2"]
+    words = ["model=llava_nano", "task=clock", "loss=ce", "engine=local", "tracker=none", "task.rows={train:16}"]
+    config = compose([*words, *more, "curriculum=none"])
+    session, settings = Session.build(config), typed(config)
+    rows = session.task.rows("train")
+
+    def trainer():
+        torch.manual_seed(0 if not (tmp_path / "checkpoint-2").exists() else 1)
+        made = NumberTrainer(
+            model=session.family.load(),
+            args=training_arguments(settings, tmp_path),
+            train_dataset=rows,
+            data_collator=session.collator,
+            number_loss=session.loss,
+            sampler=CurriculumSampler(len(rows), 4, 4, 0, CurriculumConfig()),
+            validate=dict,
+        )
+        made.remove_callback(PrinterCallback)
+        return made
+
+    whole = trainer()
+    whole.train()
+    again = trainer()
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    for name, weight in whole.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], weight, atol=1e-6, rtol=0, msg=name)
