@@ -101,7 +101,7 @@ def digit_tables(cell: Cell) -> dict[str, dict[str, np.ndarray]]:
     """Loss -> the tables of `digits.json`, summed over its seeds."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for loss in cell.losses:
-        files = [run.folder.path / "digits.json" for run in cell.of(loss).values()]
+        files = [run.folder.digits for run in cell.of(loss).values()]
         tables = [json.loads(file.read_text()) for file in files if file.exists()]
         if tables:
             found[loss] = {key: sum(np.array(table[key]) for table in tables) for key in tables[0]}  # type: ignore[misc]

@@ -18,11 +18,14 @@ from rich.table import Table as RichTable
 from experiments import figures, gallery, page, paper
 from experiments.analysis import CellReport, analyse
 from experiments.collect import Run
+from experiments.plan import planned
 from experiments.tables import Table, cell_tables, paper_table
+from ntil.compose import CONF
 from ntil.config import ConfigError, nearest
 from ntil.runs import RunFolder, find, write
 
 # What a reader looks for first; every other metric is in metrics.json.
+SIDE_BY_SIDE = 6  # runs that fit beside each other in a terminal
 HIDDEN = ("lenient_", "examples", "digit_", "expected_", "train_")
 
 
@@ -36,23 +39,38 @@ def main(words: list[str]) -> int:
     examples = keys.pop("examples", "24")
     if keys or (name is None and root is None) or not examples.isdigit():
         raise ConfigError("ntil report needs experiment=<name> or runs=<folder of runs>, and takes examples=<how many>")
-    folder = Path(root) if name is None else Path(root or "runs", name)
+    folder = Path(root or "runs", name or "")
     if name is not None and not folder.exists():
         known = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.exists() else []
         raise ConfigError(f"{folder}: no runs of that experiment{nearest(name, known)}")
-    runs = find(folder)
-    if not runs:
+    found = [Run.read(run) for run in find(folder)]
+    if not found:
         raise ConfigError(f"{folder}: no run lies there")
-    report(folder, [Run.read(run) for run in runs], name or folder.name, int(examples))
+    report(folder, found, name or folder.name, int(examples), _expected(name, found, folder) if name else ())
     return 0
 
 
-def report(root: Path, runs: Sequence[Run], name: str, examples: int = 24) -> list[CellReport]:
+def _expected(name: str, runs: Sequence[Run], folder: Path) -> list[tuple[str, str, str, int]]:
+    """The runs that the experiment's config sweeps, at the scale of those that are there."""
+    if not (CONF / "experiment" / f"{name}.yaml").exists():
+        return []
+    words = ["-m", f"experiment={name}", f"scale={_scale(runs, paper.load(name))}", f"runs={folder.parent}"]
+    with Console().status("composing the planned runs"):
+        return [job.key for job in planned(words)]
+
+
+def report(
+    root: Path,
+    runs: Sequence[Run],
+    name: str,
+    examples: int = 24,
+    expected: Sequence[tuple[str, str, str, int]] = (),
+) -> list[CellReport]:
     """Analyse, print, and write all files of the report."""
     table = paper.load(name)
     metrics = {m.key: m.greater_is_better for m in table.metrics.values()} if table else {}
     with Console().status("comparing the runs"):
-        reports = analyse(runs, metrics)
+        reports = analyse(runs, metrics, expected)
     scale = _scale(runs, table)
     beside = [paper_table(table, m, reports, scale) for m in table.metrics.values()] if table else []
     tables = [*beside, *(one for r in reports if r.lines for one in cell_tables(r, [r.headline, *metrics]))]
@@ -86,13 +104,14 @@ def _scale(runs: Sequence[Run], table: paper.PaperTable | None) -> str:
 
 def pictures(folder: Path, reports: Sequence[CellReport]) -> None:
     """curves.png and predictions.png, with the cell's name where there are several."""
+    reports = [r for r in reports if r.cell.runs]
     for r in reports:
         suffix = f"-{r.cell.task}-{r.cell.model}" if len(reports) > 1 else ""
-        figure = figures.curves(r.cell, r.headline) if r.cell.runs else None
+        figure = figures.curves(r.cell, r.headline)
         if figure is not None:
             figure.savefig(folder / f"curves{suffix}.png", dpi=110)
             plt.close(figure)
-        found = gallery.examples(r.cell, r.headline, 8) if r.cell.runs else []
+        found = gallery.examples(r.cell, r.headline, 8)
         if found:
             gallery.sheet(found, folder / f"predictions{suffix}.png")
 
@@ -153,10 +172,15 @@ def print_table(one: Table) -> None:
 
 
 def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    body = [[cell(row.get(c)) for c in columns] for row in rows]
-    names = [c.replace("_", " ") for c in columns]
-    print_table(Table(title, names, ["l" if c == "run" else "r" for c in columns], body))
+    """A line per metric and a column per run, or the other way round where there are many runs."""
+    keys = [k for k in dict.fromkeys(key for row in rows for key in row) if k != "run"]
+    runs = [str(row["run"]) for row in rows]
+    lines = [[key.replace("_", " "), *(cell(row.get(key)) for row in rows)] for key in keys]
+    columns = ["metric", *runs]
+    if len(rows) > SIDE_BY_SIDE:
+        columns = ["run", *(line[0] for line in lines)]
+        lines = [[run, *(line[i + 1] for line in lines)] for i, run in enumerate(runs)]
+    print_table(Table(title, columns, ["l", *["r"] * (len(columns) - 1)], lines))  # type: ignore[list-item]
 
 
 def _console() -> Console:

@@ -31,14 +31,12 @@ def _smaller(config: dict[str, Any], evaluating: bool) -> str:
     if evaluating:
         size = evaluation["batch_size"]
         return f"set evaluation.batch_size={max(1, size // 2)} (now {size}); the trained model is kept"
-    size, parts = optim["batch_size"], optim["accumulation"]
-    if size > 1:
-        half = size // 2
-        same = f"optim.batch_size={half} optim.accumulation={parts * 2}"
-        exact = "the same step" if size % 2 == 0 else f"{half * 2 * parts} instead of {size * parts} rows a step"
-        return f"set {same} (now {size} x {parts}: {exact})"
+    size, parts = optim["batch_size"], engine["accumulation"]
+    finer = next((n for n in range(2 * parts, size + 1) if size % n == 0), None)
+    if finer is not None:
+        return f"set engine.accumulation={finer} (now {parts}): the same step in smaller pieces"
     if not engine["gradient_checkpointing"]:
-        return "the batch is 1 already; set engine.gradient_checkpointing=true"
+        return "a micro-batch is one row already; set engine.gradient_checkpointing=true"
     if engine["zero"] != 3:
-        return "the batch is 1 already; take engine=zero3_offload, or tuning=lora"
-    return "the batch is 1 already; take tuning=lora, more GPUs (engine.gpus=...), or a smaller model"
+        return "a micro-batch is one row already; take engine=zero3_offload, or tuning=lora"
+    return "a micro-batch is one row already; take tuning=lora, more GPUs (engine.gpus=...), or a smaller model"

@@ -18,6 +18,7 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil data show task=... [split=train n=16 out=sheet.png]    some rows with their answers drawn, on one sheet
   ntil report experiment=<name> | runs=<folder>               all runs there compared: tables, statistics, HTML
   ntil compare <run> <run>                                    any two runs or folders of one loss, paired by seed
+  ntil dashboard experiment=<name> [entity=... publish=true]  a W&B workspace and report for an experiment's runs
   ntil status <folder>                                        every run below it: done, running with ETA, failed
   ntil replay run=<folder>                                    the batch whose loss was not finite, row by row
   ntil export run=<folder> to=<folder> [merge=true]           a finished run as a plain Hugging Face folder
@@ -66,6 +67,7 @@ COMMANDS = {
     "eval": "ntil.reevaluate:evaluate",
     "report": "experiments.report:main",
     "compare": "experiments.compare:main",
+    "dashboard": "experiments.dashboard:main",
     "show": "ntil.show:show",
     "data": "ntil.data_commands:main",
     "status": "ntil.status:main",

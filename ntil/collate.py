@@ -18,7 +18,8 @@ class Collator:
     """Rows to a training batch: right padding, supervised positions, targets and number spans.
 
     The batch holds the model's inputs, and beside them `positions` [N] (indices into the flattened [B * T] hidden
-    states whose next token is supervised), `targets` [N], `spans` (of these positions) and `samples` (how many rows).
+    states whose next token is supervised), `targets` [N], `spans` (of these positions), `samples` (how many rows),
+    `tokens` (how many, without padding) and `ids` (of the rows).
 
     Args:
         max_length: longest prompt with answer, in tokens; a longer one is an error, never cut.
@@ -56,6 +57,8 @@ class Collator:
             "targets": answers[keep],
             "spans": spans,
             "samples": len(rows),
+            "tokens": sum(lengths),
+            "ids": [str(row["id"]) for row in rows],
         }
 
     def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ def register() -> None:
 def train(words: list[str]) -> int:
     """`ntil train`: Hydra's own command line over our config; every job runs in a child."""
     register()
+    if "--dry-run" in words:
+        return reported(lambda: _dry_run([word for word in words if word != "--dry-run"]), words)
+    if any(word.startswith("experiment=") for word in words):
+        from experiments.plan import sweeps_itself
+
+        with suppress(HydraException, OmegaConfBaseException):  # said better by Hydra's own run below
+            words = [*words, *(f"~hydra.sweeper.params.{key}" for key in sweeps_itself(words))]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sweep = Sweep()
 
@@ -54,6 +62,18 @@ def train(words: list[str]) -> int:
 
         summary(sweep.done)
     return code
+
+
+def _dry_run(words: list[str]) -> int:
+    from rich.console import Console
+
+    from experiments.plan import dry_run
+    from experiments.report import print_table
+
+    with Console().status("composing the runs"):
+        table = dry_run(words)
+    print_table(table)
+    return 0
 
 
 def compose(words: Iterable[str]) -> dict[str, Any]:

@@ -127,12 +127,16 @@ class TrackerConfig:
 class RunConfig:
     """One run. `runs` is the folder of all runs, `name` the experiment's name in it.
 
+    scale, grid: which part of an experiment's grid is swept; no part of a run itself.
+
     vision_cache_gb: how much disk the kept features of frozen vision towers may take in all; 0 keeps none.
     retry: run a job again that failed before. accept_changes: resume although the data changed since the checkpoint.
     """
 
     name: str = "default"
     runs: str = "runs"
+    scale: str | None = None
+    grid: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     model: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
@@ -163,6 +167,8 @@ NOT_IDENTITY = (
     "vision_cache_gb",
     "retry",
     "accept_changes",
+    "scale",
+    "grid",
 )
 # Nor do those that say over what the same step is spread, so that a run can go on elsewhere.
 NOT_IDENTITY_OF_ENGINE = ("gpus", "hostfile", "accumulation", "gradient_checkpointing", "threads", "workers")

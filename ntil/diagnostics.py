@@ -15,13 +15,14 @@ confidence in the most likely digit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ntil.losses.values import expected_value_distance
-from ntil.numbers import NumberSpans
+from ntil.numbers import NumberSpans, NumberVocab
 
 BINS = 10
 GROUPS = 32  # of an alphabet with more digits than that
@@ -31,9 +32,9 @@ PLACES = 12  # places and lengths beyond are counted with the last
 class DigitTally:
     """Sums over batches of supervised logits. All are float64 on the device; nothing waits for it before `sums`."""
 
-    def __init__(self, digit_ids: Tensor) -> None:
-        base = len(digit_ids)
-        self.digit_ids = digit_ids
+    def __init__(self, vocab: NumberVocab, device: torch.device | str = "cpu") -> None:
+        base = vocab.base
+        self.vocab, self.digit_ids = vocab, torch.tensor(vocab.digit_ids, device=device)
         self.groups = min(base, GROUPS)
         shapes = {
             "totals": (6,),  # digits, nll, mass, numbers, expected error, expected bias
@@ -42,11 +43,15 @@ class DigitTally:
             "length": (PLACES, 3),
             "calibration": (BINS, 3),  # count, right, confidence
         }
-        self._sums = {k: torch.zeros(s, dtype=torch.float64, device=digit_ids.device) for k, s in shapes.items()}
+        self._sums = {k: torch.zeros(s, dtype=torch.float64, device=device) for k, s in shapes.items()}
 
     @torch.no_grad()
-    def add(self, logits: Tensor, labels: Tensor, spans: NumberSpans) -> None:
-        """logits [N, V] at the supervised positions, labels [N], their numbers."""
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """logits [N, V] at the supervised positions, labels [N]: answers with their end tokens, one after the other.
+
+        Numbers are read as `decimal`, whatever the loss in training reads.
+        """
+        spans = NumberSpans.find(labels.cpu(), self.vocab).to(labels.device)
         here = spans.is_digit
         weight = here.double()
         log_p = torch.log_softmax(logits.float(), -1)
@@ -78,8 +83,18 @@ class DigitTally:
         return {name: value.tolist() for name, value in self._sums.items()}
 
 
+def added(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The sums of several ranks as one."""
+    names = parts[0]
+    return {
+        n: torch.stack([torch.tensor(part[n], dtype=torch.float64) for part in parts]).sum(0).tolist() for n in names
+    }
+
+
 def means(sums: dict[str, Any]) -> dict[str, float]:
     """The headline figures of summed tallies; none where there is no digit."""
+    if not sums:
+        return {}
     digits, nll, mass, numbers, error, bias = sums["totals"]
     if not digits:
         return {}

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ntil.collate import Collator
-from ntil.losses import NumberLoss
+from ntil.diagnostics import DigitTally, added, means
 from ntil.ranks import Ranks
 from ntil.runs import read_jsonl
 from tasks.base import Row
@@ -141,16 +141,20 @@ def teacher_forced(
     head: Any,
     model: PreTrainedModel,
     collator: Collator,
-    loss: NumberLoss,
     rows: Dataset,
     batch_size: int,
     ranks: Ranks | None = None,
-) -> dict[str, float]:
-    """Per-token cross-entropy of the given rows, the one currency in which all losses can be compared."""
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """The one currency in which all losses can be compared: per-token cross-entropy, and what happens at digits.
+
+    Returns:
+        Means (`ce` and those of `ntil.diagnostics`), and the digit tables behind them.
+    """
     ranks = ranks or Ranks()
     training = model.training
     model.eval()
     sums = []
+    digits = DigitTally(collator.vocab, model.device) if collator.vocab else None
     for indices, spare in _rounds(len(rows), batch_size, ranks):
         if spare and not _partitioned(model):
             continue
@@ -161,7 +165,11 @@ def teacher_forced(
         cost = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum").item()
         if not spare:
             sums.append((indices.start, cost, targets.numel()))
+            if digits:
+                digits.add(logits, targets)
     model.train(training)
     # In the order of the rows, as one rank would have added them.
     everyone = sorted(part for parts in ranks.gather(sums) for part in parts)
-    return {"ce": sum(cost for _, cost, _ in everyone) / sum(tokens for *_, tokens in everyone)}
+    ce = sum(cost for _, cost, _ in everyone) / sum(tokens for *_, tokens in everyone)
+    tables = added(ranks.gather(digits.sums())) if digits else {}
+    return {"ce": ce, **means(tables)}, tables

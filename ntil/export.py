@@ -102,7 +102,7 @@ def card(run: RunFolder, session: Session, adapter: bool) -> str:
         base=config["model"].get("checkpoint"),
         version=__version__,
         steps=config["optim"]["steps"],
-        rows=config["optim"]["batch_size"] * config["optim"]["accumulation"],
+        rows=config["optim"]["batch_size"],
         seed=config["seed"],
         split=config["evaluation"]["split"],
         examples=int(shown.pop("examples", 0)),

@@ -23,6 +23,7 @@ from typing import Any
 from ntil.checkpoints import check_resumable
 from ntil.config import ConfigError, EngineConfig, RunConfig, check_keys, locate, run_folder, typed
 from ntil.interrupt import Interrupt
+from ntil.lock import Busy, locked
 from ntil.runs import RunFolder, write
 
 LAUNCHER = "NTIL_LAUNCHER"  # set to the launcher's process id in the environment of the workers it starts
@@ -32,18 +33,19 @@ _GRACE = 30.0  # seconds that ranks get after the first of them has ended on req
 class Sweep:
     """The runs of one call of `ntil train`, one after the other; what failed is kept for the end.
 
-    `refused` counts the jobs whose config can't be run at all.
+    `refused` counts the jobs whose config can't be run at all; `busy` those that somebody else is running.
     """
 
     def __init__(self) -> None:
         self.done: list[Path] = []
         self.failed: list[tuple[Path, str]] = []
         self.refused = 0
+        self.busy = 0
         self._process = os.getpid()
         self._elsewhere = Path.cwd() / f".ntil-sweep-{socket.gethostname()}-{self._process}"
 
     def run(self, config: dict[str, Any]) -> None:
-        """Check, freeze and run one job; skip it when its metrics are there.
+        """Check, freeze and run one job; skip it when its metrics are there or somebody else is running it.
 
         Raises:
             ConfigError: the config can't be run.
@@ -51,13 +53,29 @@ class Sweep:
         """
         run = check(config)
         folder = RunFolder(run_folder(config))
+        folder.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(folder.path) as lock:
+                self._run(config, run, folder, lock)
+        except Busy as busy:
+            print(f"{folder.path}: {busy} is running it, skipped", flush=True)
+            self.busy += 1
+
+    def _run(self, config: dict[str, Any], run: RunConfig, folder: RunFolder, lock: int) -> None:
         if folder.done:
             print(f"{folder.path}: done before, skipped", flush=True)
             self._note(folder.path)
             return
+        if folder.error.exists() and not run.retry:
+            said = last_error(folder)
+            print(
+                f"{folder.path}: failed before, skipped (retry=true runs it again): {said}", file=sys.stderr, flush=True
+            )
+            self._note(folder.path, said)
+            return
         check_resumable(folder.checkpoints, run.engine, rank_count(run.engine))
         folder.freeze(config)
-        code = spawn(folder)
+        code = spawn(folder, lock)
         if code == Interrupt.EXIT_CODE:
             raise KeyboardInterrupt
         if code == 0 and folder.done:
@@ -157,8 +175,8 @@ def hosts(file: Path) -> dict[str, int]:
     return found
 
 
-def spawn(run: RunFolder) -> int:
-    """Run the workers of a frozen folder to their end.
+def spawn(run: RunFolder, lock: int | None = None) -> int:
+    """Run the workers of a frozen folder to their end; they inherit the folder's lock.
 
     Returns:
         0, 130 when they were interrupted and saved, or another code; then error.txt says why.
@@ -170,7 +188,7 @@ def spawn(run: RunFolder) -> int:
         return _spawn_on_hosts(run, Path(engine.hostfile))
     children = [
         # In sessions of their own, so that an interrupt reaches each exactly once, from here.
-        subprocess.Popen(_worker(run.path), env=environment, start_new_session=True)
+        subprocess.Popen(_worker(run.path), env=environment, start_new_session=True, pass_fds=[lock] if lock else [])
         for environment in _environments(engine)
     ]
 

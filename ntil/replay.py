@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
+from ntil.checkpoints import complete_checkpoints
 from ntil.config import ConfigError
 from ntil.runs import RunFolder
-from ntil.session import Session
-from ntil.train.callbacks import complete_checkpoints
+from ntil.session import Session, saved_model
 from ntil.train.trainer import SupervisedHead
 
 
@@ -37,7 +37,7 @@ def main(words: list[str]) -> int:
     session = Session.build(run.config())
     weights = _weights(run, saved["weights"])
     rows = _rows(session, saved["ids"])
-    model = session.family.load(weights).eval()
+    model = saved_model(session, weights).eval()
     console = Console(width=None if Console().is_terminal else 140)
     console.print(f"step {saved['step']}, rank {saved['rank']}, {len(rows)} rows, weights: {escape(str(weights))}")
     console.print("then: " + ", ".join(f"{k} {v:.4g}" for k, v in saved["components"].items()))

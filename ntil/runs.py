@@ -18,13 +18,17 @@ from ntil.config import ConfigError
 
 
 class RunFolder:
-    """config.yaml, environment.json, history.jsonl, predictions.jsonl, metrics.json (its presence means done)."""
+    """A run's files; the presence of metrics.json, written last, means done.
+
+    config.yaml, environment.json, data.json, history.jsonl, checkpoints/, model/, predictions.jsonl, digits.json.
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.config_file = self.path / "config.yaml"
         self.history = self.path / "history.jsonl"
         self.predictions = self.path / "predictions.jsonl"
+        self.digits = self.path / "digits.json"
         self.metrics = self.path / "metrics.json"
         self.error = self.path / "error.txt"
         self.checkpoints = self.path / "checkpoints"

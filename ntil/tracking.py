@@ -112,6 +112,7 @@ class Tracking(TrainerCallback):
 
     def __init__(self, config: dict[str, Any], folder: Path) -> None:
         self.backends: list[Backend] = []
+        self.facts: dict[str, float] = {}
         kinds = config["tracker"]["kinds"] if int(os.environ.get("RANK", "0")) == 0 else []
         for kind in kinds:
             self._safely(kind, partial(self._open, kind, config, folder))
@@ -126,6 +127,10 @@ class Tracking(TrainerCallback):
             values = {k.replace("eval_", "validation/"): v for k, v in logs.items() if isinstance(v, int | float)}
             self._each(lambda backend: backend.log(values, state.global_step))
 
+    def note(self, facts: dict[str, float]) -> None:
+        """Facts of the whole run, for its summary."""
+        self.facts |= facts
+
     def predictions(self, task: Any, rows: Any, records: Sequence[dict[str, Any]]) -> None:
         """The first rows of the split, drawn with what the model wrote."""
         if self.backends and records:
@@ -134,7 +139,7 @@ class Tracking(TrainerCallback):
 
     def finish(self, metrics: dict[str, Any] | None) -> None:
         """Write the final metrics (none: the run did not end well) and close."""
-        summary = {f"test/{k}": float(v) for k, v in (metrics or {}).items()}
+        summary = {**self.facts, **{f"test/{k}": float(v) for k, v in (metrics or {}).items()}}
         self._each(lambda backend: backend.finish(summary, metrics is None))
         self.backends = []
 

@@ -21,14 +21,16 @@ import traceback
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ntil.advice import advice
 from ntil.checkpoints import complete_checkpoints, remove_incomplete
 from ntil.interrupt import Interrupt
 from ntil.launch import LAUNCHER
 from ntil.ranks import Ranks
-from ntil.runs import RunFolder, environment, write
+from ntil.runs import RunFolder, environment, read_jsonl, write
 
 
 def main(folder: Path) -> int:
@@ -44,8 +46,11 @@ def main(folder: Path) -> int:
         _train(run, interrupt, ranks)
     except KeyboardInterrupt:
         return Interrupt.EXIT_CODE
-    except Exception:
+    except Exception as error:
         text = traceback.format_exc()
+        # After the model is saved, what fails is its evaluation.
+        what = advice(error, run.config(), evaluating=(run.model / "config.json").exists())
+        text += f"{what}\n" if what else ""
         run.fail(f"rank {ranks.index} of {ranks.count}\n{text}" if ranks.count > 1 else text)
         if LAUNCHER not in os.environ or not ranks.first:
             sys.stderr.write(text)
@@ -94,7 +99,7 @@ def _train(run: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
 
     from ntil.config import typed
     from ntil.session import Session
-    from ntil.tracking import Tracking
+    from ntil.tracking import SHOWN, Tracking
 
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
@@ -111,7 +116,9 @@ def _train(run: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
     try:
         fitted = _fit(run, config, session, interrupt, tracker, ranks)
         metrics = _test(run, config, session, interrupt, fitted, ranks)
-        if ranks.first:
+        if metrics is not None:
+            rows = session.task.rows(settings.evaluation.split)
+            tracker.predictions(session.task, rows, list(islice(read_jsonl(run.predictions), SHOWN)))
             write(run.metrics, json.dumps(metrics, indent=1))
     finally:
         tracker.finish(metrics)
@@ -134,8 +141,10 @@ def _fit(
 
     from ntil.config import typed
     from ntil.evaluate import dealt_records, teacher_forced
+    from ntil.fingerprint import check_data
     from ntil.train.callbacks import Checkpoints, Guard, History, Progress
     from ntil.train.engine import training_arguments, without_deepspeed
+    from ntil.train.guards import FiniteCheck, Spikes
     from ntil.train.sampler import CurriculumSampler
     from ntil.train.trainer import NumberTrainer
     from ntil.tuning import gathered, save
@@ -155,6 +164,8 @@ def _fit(
         settings.curriculum,
         rows[column] if column in rows.column_names else None,
     )
+    if ranks.first:
+        check_data(run.path / "data.json", rows, bool(complete_checkpoints(run.checkpoints)), settings.accept_changes)
     share = session.coverage([rows[i] for i in range(min(16, len(rows)))])
     held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows))) if held_out else None
     guard = Guard(interrupt, ranks)
@@ -165,11 +176,12 @@ def _fit(
         own = list(dealt_records(model, session.collator, held_out, size, ranks))
         everyone = sorted((found for part in ranks.gather(own) for found in part), key=lambda found: found[0])
         scores = session.task.summarize(record for _, record in everyone)
-        forced = teacher_forced(trainer.head, model, session.collator, session.loss, held_out, size, ranks)
+        forced = teacher_forced(trainer.head, model, session.collator, held_out, size, ranks)[0]
         return {**scores, **forced}
 
     title = f"{config['loss']['name']} seed {settings.seed}"
     callbacks = [
+        Spikes(),
         History(run.history),
         guard,
         Progress(title, session.task.metric),
@@ -192,7 +204,9 @@ def _fit(
         number_loss=session.loss,
         sampler=sampler,
         validate=validate,
+        finite=FiniteCheck(run.path / "replay", _replayable(session, ranks)),
     )
+    tracker.note({"coverage": share})
     if ranks.first:
         print(f"{title}: {len(rows):,} rows, {share:.0%} of the answer tokens are digits")
     started = time.perf_counter()
@@ -216,6 +230,13 @@ def _fit(
     ranks.barrier()
     without_deepspeed(trainer)
     return fitted
+
+
+def _replayable(session: Any, ranks: Ranks) -> Any:
+    """How a rank that is alone saves the weights of a loss that is not finite; None for one that holds only a share."""
+    from ntil.tuning import save
+
+    return (lambda model, folder: save(model, session.family, folder)) if ranks.count == 1 else None
 
 
 def _model(run: RunFolder, config: dict[str, Any], session: Any, arguments: Any, first: bool) -> tuple[Any, Any]:
@@ -255,8 +276,9 @@ def _test(
 ) -> dict[str, float] | None:
     """Score the saved model, every rank on its share with the whole model; rank 0 has the metrics."""
     from ntil.config import typed
-    from ntil.evaluate import dealt_records, evaluate_dealt
+    from ntil.evaluate import dealt_records, evaluate_dealt, teacher_forced
     from ntil.session import saved_model
+    from ntil.train.trainer import SupervisedHead
 
     gc.collect()  # the trainer's copy of the model
     settings = config["evaluation"]
@@ -267,7 +289,11 @@ def _test(
     size = settings["batch_size"]
     found = dealt_records(model, session.collator, rows, size, ranks, title, lambda: interrupt.check(ranks))
     metrics = evaluate_dealt(run.predictions, found, session.task.summarize, ranks)
-    return {**metrics, "train_seconds": fitted.seconds} if metrics is not None else None
+    forced, digits = teacher_forced(SupervisedHead(model), model, session.collator, rows, size, ranks)
+    if metrics is None:
+        return None
+    write(run.digits, json.dumps(digits))
+    return {**metrics, **forced, "train_seconds": fitted.seconds}
 
 
 if __name__ == "__main__":

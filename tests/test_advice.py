@@ -10,8 +10,8 @@ from ntil.advice import advice
 
 def config(batch=8, accumulation=1, checkpointing=False, zero=None):
     return {
-        "optim": {"batch_size": batch, "accumulation": accumulation},
-        "engine": {"gradient_checkpointing": checkpointing, "zero": zero},
+        "optim": {"batch_size": batch},
+        "engine": {"accumulation": accumulation, "gradient_checkpointing": checkpointing, "zero": zero},
         "evaluation": {"batch_size": 240},
     }
 
@@ -22,8 +22,8 @@ OOM = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (config(), "optim.batch_size=4 optim.accumulation=2 (now 8 x 1: the same step)"),
-        (config(5, 3), "optim.batch_size=2 optim.accumulation=6 (now 5 x 3: 12 instead of 15 rows a step)"),
+        (config(), "engine.accumulation=2 (now 1): the same step in smaller pieces"),
+        (config(15, 3), "engine.accumulation=15 (now 3)"),
         (config(1), "engine.gradient_checkpointing=true"),
         (config(1, checkpointing=True, zero=2), "engine=zero3_offload"),
         (config(1, checkpointing=True, zero=3), "engine.gpus"),
@@ -36,7 +36,7 @@ def test_out_of_memory(given, said):
 def test_a_real_refused_allocation_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert "out of memory: set optim.batch_size=4" in str(advice(caught.value, config()))
+    assert "out of memory: set engine.accumulation=2" in str(advice(caught.value, config()))
     assert "evaluation.batch_size=120 (now 240)" in str(advice(caught.value, config(), evaluating=True))
 
 

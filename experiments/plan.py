@@ -1,0 +1,119 @@
+"""`ntil train -m ... --dry-run`: every run of a sweep with its state and estimated time, before anything starts.
+
+Time is taken from finished or running runs of the same task and model below the same folder (seconds per step, whatever
+their loss: losses differ by a few percent); where there is none it is not known yet.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from experiments.tables import Table
+from ntil.compose import CONF, compose, register
+from ntil.config import ConfigError, run_folder
+from ntil.lock import age
+from ntil.runs import RunFolder, find
+from ntil.status import status
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One job of a sweep: what it overrides, its plain config and its folder."""
+
+    overrides: tuple[str, ...]
+    config: dict[str, Any]
+    folder: RunFolder
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """task, model, loss, seed"""
+        return (*(self.config[group]["name"] for group in ("task", "model", "loss")), self.config["seed"])
+
+
+def planned(words: Sequence[str]) -> list[Planned]:
+    """The jobs that `ntil train` with these words would run, in their order, each composed and checked.
+
+    Raises:
+        ConfigError, HydraException: a job that can't be composed or run.
+    """
+    words = _plain(words)
+    parser = OverridesParser.create()
+    fixed = [w for w, o in zip(words, parser.parse_overrides(words), strict=True) if not o.is_sweep_override()]
+    swept = [w for w in words if w not in fixed]
+    named = {word.partition("=")[0].lstrip("+") for word in words}
+    params = _params(fixed)
+    if "optuna" in params:
+        raise ConfigError("a search chooses its runs as it goes; only grids can be listed before")
+    swept = [*(f"{k}={v}" for k, v in params.items() if k not in named), *swept]
+    jobs = BasicSweeper.split_arguments(parser.parse_overrides(swept), max_batch_size=None)[0]
+    found = []
+    for job in jobs:
+        config = compose([*fixed, *job])
+        found.append(Planned(tuple(job), config, RunFolder(run_folder(config))))
+    return list({one.folder.path: one for one in found}.values())
+
+
+def _params(fixed: Iterable[str]) -> dict[str, str]:
+    """What the chosen experiment sweeps by itself."""
+    register()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", overrides=list(fixed), return_hydra_config=True)
+    sweeper = config.hydra.sweeper
+    kept = {"optuna": "yes"} if "optuna" in sweeper._target_ else {}
+    params: Any = OmegaConf.to_container(sweeper.params, resolve=True) if sweeper.params else {}
+    return {**kept, **{str(k): str(v) for k, v in params.items()}}
+
+
+def _plain(words: Sequence[str]) -> list[str]:
+    """Without flags and their values."""
+    return [word for word in words if "=" in word and not word.startswith("--")]
+
+
+def sweeps_itself(words: Sequence[str]) -> list[str]:
+    """Keys given in `words` that the experiment would sweep too: the given values replace the experiment's."""
+    parser = OverridesParser.create()
+    plain = _plain(words)
+    fixed = [w for w, o in zip(plain, parser.parse_overrides(plain), strict=True) if not o.is_sweep_override()]
+    given = {word.partition("=")[0] for word in plain}
+    return [key for key in _params(fixed) if key in given]
+
+
+def dry_run(words: Sequence[str]) -> Table:
+    """The table of a sweep's jobs; its last line sums what is left to do."""
+    jobs = planned(words)
+    root = Path(jobs[0].config["runs"])
+    pace = seconds_per_step(find(root)) if root.exists() else {}
+    rows, left, unknown = [], 0.0, 0
+    for job in jobs:
+        state = status(job.folder).state if job.folder.config_file.exists() else "to do"
+        steps = job.config["optim"]["steps"]
+        seconds = pace.get(job.key[:2])
+        if state != "done":
+            left, unknown = left + steps * (seconds or 0), unknown + (seconds is None)
+        time = "done" if state == "done" else "not known yet" if seconds is None else age(steps * seconds)
+        rows.append([*map(str, job.key), str(steps), state, time])
+    total = f"{age(left)} left" if not unknown else f"{age(left)} left, and {unknown} runs not known yet"
+    rows.append([f"{len(jobs)} runs", "", "", "", "", f"{sum(row[5] == 'done' for row in rows)} done", total])
+    columns = ["task", "model", "loss", "seed", "steps", "state", "time"]
+    return Table("planned", columns, ["l", "l", "l", "r", "r", "l", "r"], rows)
+
+
+def seconds_per_step(runs: Iterable[RunFolder]) -> dict[tuple[str, str], float]:
+    """(task, model) -> median over runs of the time between log records."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        config = run.config()
+        times = [(r["step"], r["time"]) for r in run.read_history() if "time" in r]
+        if len(times) > 1 and times[-1][0] > times[0][0]:
+            pace = (times[-1][1] - times[0][1]) / (times[-1][0] - times[0][0])
+            found.setdefault((config["task"]["name"], config["model"]["name"]), []).append(pace)
+    return {key: statistics.median(paces) for key, paces in found.items()}

@@ -1,0 +1,50 @@
+"""How fast a run goes and how much memory it takes, per logging window; validation is not counted."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class Throughput:
+    """Counts what is taken from the data loader between two `take`s."""
+
+    def __init__(self) -> None:
+        self._samples = self._tokens = 0
+        self._since = time.perf_counter()
+
+    def add(self, samples: int, tokens: int) -> None:
+        self._samples += samples
+        self._tokens += tokens
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - begun
+
+    def take(self, ranks: int) -> dict[str, float]:
+        """Rates over all ranks (taken to be as fast as this one), and this rank's peak memory; starts a new window."""
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        rates = {
+            "samples_per_s": ranks * self._samples / seconds,
+            "tokens_per_s": ranks * self._tokens / seconds,
+            "memory_gib": peak_memory() / 2**30,
+        }
+        self._samples = self._tokens = 0
+        self._since = now
+        return rates
+
+
+def peak_memory() -> int:
+    """Bytes: of the GPU's allocator where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,144 @@
+"""Runs that go wrong, end, and are taken up again: replay, retry, locks, changed data, export, trackers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ntil.runs import RunFolder
+from ntil.session import Session
+
+pytestmark = pytest.mark.slow
+
+SMALL = [
+    "task.rows={train:64,validation:8,test:12}",
+    "curriculum=none",
+    "optim.batch_size=8",
+    "optim.steps=4",
+    "optim.warmup=1",
+    "evaluation.every=0",
+    "tracker=none",
+    "log_every=1",
+    "engine=local",
+    "engine.threads=1",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("survival")
+
+
+def start(place: Path, *words: str) -> subprocess.Popen:
+    environment = {**os.environ, "NTIL_CACHE": str(place / "cache"), "WANDB_MODE": "offline"}
+    command = [sys.executable, "-m", "ntil.cli", *words]
+    return subprocess.Popen(
+        command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def ntil(place: Path, *words: str) -> subprocess.CompletedProcess:
+    child = start(place, *words)
+    out, err = child.communicate(timeout=400)
+    return subprocess.CompletedProcess(words, child.returncode, out, err)
+
+
+def only(place: Path, pattern: str) -> Path:
+    (found,) = place.glob(pattern)
+    return found
+
+
+def test_a_loss_that_is_not_finite_can_be_replayed_and_is_not_run_again_unasked(place):
+    words = ["train", *SMALL, "loss=ntil", "optim.lr=1e30", "runs=wild"]
+    wild = ntil(place, *words)
+    assert wild.returncode == 1
+    assert "the loss is not finite at step" in wild.stderr and "ntil replay run=wild/" in wild.stderr
+    run = only(place, "wild/**/config.yaml").parent
+    saved = json.loads((run / "replay" / "batch.json").read_text())
+    assert len(saved["ids"]) == 8 and saved["weights"] == "model"
+    replay = ntil(place, "replay", f"run={run.relative_to(place)}")
+    assert replay.returncode == 0, replay.stderr
+    assert all(name in replay.stdout for name in saved["ids"])
+    assert "first output that is not finite: model." in replay.stdout
+    again = ntil(place, *words)
+    assert again.returncode == 1
+    assert "failed before, skipped (retry=true runs it again)" in again.stderr
+    retried = ntil(place, *words, "retry=true")
+    assert retried.returncode == 1
+    assert "failed before" not in retried.stderr and "not finite" in retried.stderr
+    assert "1 failed" in ntil(place, "status", "wild").stdout
+
+
+def test_two_sweeps_at_once_run_every_job_once(place):
+    words = ["train", "-m", *SMALL, "loss=ce,emd", "seed=0,1", "runs=shared"]
+    both = [start(place, *words), start(place, *words)]
+    outputs = [child.communicate(timeout=400) for child in both]
+    assert [child.returncode for child in both] == [0, 0], outputs
+    text = "".join(out for out, _ in outputs)
+    trained = text.count("of the answer tokens are digits")
+    assert trained == 4
+    assert text.count("done before, skipped") + text.count("is running it, skipped") == 4
+    assert len(list(place.glob("shared/**/metrics.json"))) == 4
+
+
+def test_changed_data_is_refused_unless_accepted(place):
+    words = ["train", *SMALL, "loss=ce", "save_every=2", "runs=changed"]
+    assert ntil(place, *words).returncode == 0
+    run = RunFolder(only(place, "changed/**/config.yaml").parent)
+    run.metrics.unlink()
+    (run.path / "data.json").write_text(json.dumps({"train": "another", "rows": 64}))
+    refused = ntil(place, *words)
+    assert refused.returncode == 1
+    assert "the train split has changed since the checkpoint" in refused.stderr
+    accepted = ntil(place, *words, "accept_changes=true", "retry=true")
+    assert accepted.returncode == 0, accepted.stderr
+    assert run.done
+
+
+def test_export_is_a_plain_folder_with_a_card(place):
+    run = RunFolder(only(place, "changed/**/config.yaml").parent)
+    done = ntil(place, "export", f"run={run.path}", "to=exported")
+    assert done.returncode == 0, done.stderr
+    from transformers import AutoTokenizer, LlavaForConditionalGeneration
+
+    model = LlavaForConditionalGeneration.from_pretrained(place / "exported")
+    AutoTokenizer.from_pretrained(place / "exported")
+    own = Session.build(run.config()).family.load(run.model)
+    for name, value in own.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    card = (place / "exported" / "README.md").read_text()
+    assert "trained with ce" in card and "| exact |" in card and "loss:" in card and "64 rows" in card
+    assert ntil(place, "export", f"run={run.path}", "to=exported").returncode == 2
+
+
+def test_trackers_get_the_same(place):
+    words = ["train", "-m", *SMALL, "loss=ce,ntil", "tracker=all", "runs=tracked", "name=t"]
+    done = ntil(place, *words)
+    assert done.returncode == 0, done.stderr
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for file in place.glob("tracked/**/events.out.*"):
+        events = EventAccumulator(str(file), size_guidance={"images": 0})
+        events.Reload()
+        scalars = set(events.Tags()["scalars"])
+        wanted = {"loss", "loss/ce", "gradient_share/ce", "learning_rate", "tokens_per_s", "memory_gib", "coverage"}
+        assert wanted <= scalars
+        assert {"test/exact", "test/parse_failure_rate", "test/digit_nll"} <= scalars
+        if "ntil" in file.parts:
+            assert {"loss/relative", "loss/factor", "gradient_share/magnitude"} <= scalars
+        assert len(events.Tags()["images"]) == 12
+    offline = list(place.glob("tracked/**/offline-run-*/*.wandb"))
+    assert len(offline) == 2
+    assert all(file.stat().st_size > 10_000 for file in offline)
+
+
+def test_a_broken_tracker_never_stops_a_run(place, tmp_path):
+    environment = {**os.environ, "NTIL_CACHE": str(place / "cache"), "WANDB_MODE": "nonsense"}
+    command = [sys.executable, "-m", "ntil.cli", "train", *SMALL, "loss=ce", "tracker=wandb", "runs=broken"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert "training goes on without it" in done.stderr
