@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from datasets.arrow_writer import ArrowWriter
 from data.cache import cache_folder
 
 OnError = Literal["raise", "skip"]
+log = logging.getLogger(__name__)
 
 
 class BrokenInput(ValueError):
@@ -94,10 +96,14 @@ class Table:
         Raises:
             BrokenInput: not one row is left.
         """
+        skipped = len(self.tolerance.skipped) - self._skipped_before
         if self._writer is None:
-            skipped = len(self.tolerance.skipped) - self._skipped_before
             remedy = "see why in the list of skipped rows" if skipped else "choose another split or check the folder"
             raise BrokenInput(self.where, None, f"the split is empty ({skipped} rows skipped)", remedy)
+        if skipped:
+            # Whatever reads the rows, training too, says so; `ntil data check` lists them all.
+            first = self.tolerance.skipped[self._skipped_before]
+            log.warning("%s: %d rows kept, %d skipped, the first: %s", self.where, len(self._seen), skipped, first)
         self._writer.finalize()
         self._writer.close()
         return Dataset.from_file(str(self._file))

@@ -118,7 +118,7 @@ GOOD = {"image": "a.jpg", "sent": "it", "bbox": [1, 2, 10, 20]}
         ({"id": "same"}, r"line 2, expression 0, field id: 'test-same' was already used in .*line 1"),
     ],
 )
-def test_broken_rows_are_named_or_skipped_and_counted(tmp_path, change, message):
+def test_broken_rows_are_named_or_skipped_and_counted(tmp_path, caplog, change, message):
     Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-20])
     good = GOOD | ({"id": "same"} if "id" in change else {})
@@ -130,6 +130,7 @@ def test_broken_rows_are_named_or_skipped_and_counted(tmp_path, change, message)
     skip = Tolerance("skip")
     assert len(load(file, tolerance=skip)) == 2
     assert len(skip.skipped) == 1
+    assert f"2 rows kept, 1 skipped, the first: {skip.skipped[0]}" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+"""Where the data of each config in conf/task comes from in tests. A new task needs an entry only if it reads files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tests.data.refer_release import write_release
+
+Spec = dict[str, Any]
+
+
+def _refer(name: str) -> Callable[[Path, Path], list[Spec]]:
+    def specs(folder: Path, shared: Path) -> list[Spec]:
+        return [{"folder": str(write_release(folder, name))}]
+
+    return specs
+
+
+def _photos(folder: Path, shared: Path) -> list[Spec]:
+    return [{"folder": str(shared / "assets/data/coco128/object_detection")}]
+
+
+def _table(folder: Path, shared: Path) -> list[Spec]:
+    files = {"test": str(shared / "assets/data/refcoco/items_with_image.json")}
+    return [{"files": files}, {"files": {"test": str(shared / "assets/data/gref/gref_items_with_image.json")}}]
+
+
+def _jsonl(folder: Path, shared: Path) -> list[Spec]:
+    Image.new("RGB", (100, 50), "grey").save(folder / "a.png")
+    answers: dict[str, list[Any]] = {
+        "exact": ["Paris", "a [1, 2] \u00e9", 7],
+        "numeric": [0, -12.5, 1234567],
+        "box": [[0, 0, 100, 50], [10.5, 3, 11.5, 4]],
+        "polygon": [[[0, 0], [99, 3], [50, 50]], [[10, 10], [90, 10], [10, 40], [90, 40], [50, 5]]],
+        "time": ["00:00", "11:59"],
+    }
+    specs = []
+    for metric, given in answers.items():
+        file = folder / f"{metric}.jsonl"
+        rows = ({"image": "a.png", "prompt": "What?", "answer": a, "group": str(i)} for i, a in enumerate(given))
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        specs.append({"metric": metric, "test": str(file)})
+    return specs
+
+
+# Config's name -> what to change in it, once or several times, given a folder to write to and the shared assets.
+SOURCES: dict[str, Callable[[Path, Path], list[Spec]]] = {
+    "refcoco": _refer("refcoco"),
+    "refcoco_plus": _refer("refcoco+"),
+    "refcocog": _refer("refcocog"),
+    "grounding_photos": _photos,
+    "grounding_table": _table,
+    "jsonl": _jsonl,
+}
