@@ -48,6 +48,25 @@ def _jsonl(folder: Path, shared: Path) -> list[Spec]:
     return specs
 
 
+def _gsm8k(folder: Path, shared: Path) -> list[Spec]:
+    row = {"question": "Two and two?", "answer": "2 + 2 = <<2+2=4>>4\n#### 4"}
+    for split in ("train", "test"):
+        lines = [row | {"question": f"{split} {i}: two and two?"} for i in range(4)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    files = {split: str(folder / f"{split}.jsonl") for split in ("train", "test")}
+    return [{"files": files, "holdout": 2}, {"files": files, "holdout": 2, "reasoning": True}]
+
+
+def _mathvista(folder: Path, shared: Path) -> list[Spec]:
+    return [{"test": str(shared / "assets/data/mathvista/testmini.json"), "on_error": "skip"}]
+
+
+def _icdar2015(folder: Path, shared: Path) -> list[Spec]:
+    base = shared / "assets/data/scene_text/icdar2015_train10"
+    given = {"truth": {"test": str(base / "textdet_test.json")}, "images": {"test": str(base)}, "format": "mmocr"}
+    return [{**given, "shape": shape} for shape in ("polygon", "box")]
+
+
 # Config's name -> what to change in it, once or several times, given a folder to write to and the shared assets.
 SOURCES: dict[str, Callable[[Path, Path], list[Spec]]] = {
     "refcoco": _refer("refcoco"),
@@ -56,4 +75,7 @@ SOURCES: dict[str, Callable[[Path, Path], list[Spec]]] = {
     "grounding_photos": _photos,
     "grounding_table": _table,
     "jsonl": _jsonl,
+    "gsm8k": _gsm8k,
+    "mathvista_testmini": _mathvista,
+    "icdar2015": _icdar2015,
 }

@@ -74,8 +74,12 @@ def built(name: str, folder: Path) -> list[tuple[Task, list[dict[str, Any]]]]:
 
 
 def headline(task: Task, record: dict[str, Any], lenient: bool = False) -> float:
-    """The record's headline figure, so turned that more is better."""
-    value = task.summarize([record])[f"lenient_{task.metric}" if lenient else task.metric]
+    """The record's headline figure, so turned that more is better.
+
+    An official script's figure may know one reading only (MathVista's), then that is the lenient one too.
+    """
+    metrics = task.summarize([record])
+    value = metrics.get(f"lenient_{task.metric}", metrics[task.metric]) if lenient else metrics[task.metric]
     return value if task.greater_is_better else -value
 
 
@@ -83,6 +87,7 @@ def headline(task: Task, record: dict[str, Any], lenient: bool = False) -> float
 def test_own_answers_are_read_strictly_and_score_best(name, folder):
     for task, rows in built(name, folder):
         assert rows
+        worse = 0
         for row in rows:
             assert isinstance(row["id"], str)
             assert task.prompt(row).strip()
@@ -91,12 +96,14 @@ def test_own_answers_are_read_strictly_and_score_best(name, folder):
             assert right["failure"] is None, (answer, right["failure"])
             assert json.loads(json.dumps(right)) == right
             assert headline(task, right) == headline(task, right, lenient=True) == (1 if task.greater_is_better else 0)
-            assert headline(task, wrong) < headline(task, right)
+            worse += headline(task, wrong) < headline(task, right)
             assert wrong["failure"]
             assert set(right["scores"]) == set(wrong["scores"]) == set(wrong["lenient"])
             assert task.draw(row, task.parse(answer, row)).width > 0
             # What a batch of generation gives back may be padded with blanks.
             assert task.record(f" {answer}\n", row)["scores"] == right["scores"]
+        # An official rule may find a choice nearest even to nothing, but not the right one every time.
+        assert worse == len(rows) or (worse and task.metric.startswith("official"))
 
 
 @pytest.mark.parametrize("name", NAMES)
