@@ -7,7 +7,7 @@ export NTIL_SHARED ?= ../shared
 PHOTOS ?= $(NTIL_SHARED)/assets/data/clocks/labels.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all lint hooks format clean
+.PHONY: help env demo test test-slow test-all lint hooks format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -31,8 +31,10 @@ demo: env  ## teach a small model to read clocks with three losses, compare them
 test: env  ## create the environment and pass the tests
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test-all: env  ## every test, the slow ones too
-	$(BIN)/python -m pytest -q
+test-slow: env  ## the tests that `make test` leaves out
+	$(BIN)/python -m pytest -q -m slow
+
+test-all: test test-slow  ## every test
 
 lint: env  ## ruff and mypy
 	$(BIN)/ruff check .
