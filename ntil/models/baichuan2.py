@@ -23,7 +23,7 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import Chunk, WeightConverter
 
 from ntil.models.causal_lm import CausalLM
-from ntil.models.checkpoint import CheckpointError
+from ntil.models.checkpoint import CheckpointError, read_weights
 
 # Of the original configuration; the rest (auto_map, z_loss_weight, ...) means nothing to Llama.
 _FIELDS = (
@@ -96,9 +96,8 @@ class Baichuan2(CausalLM):
         return Baichuan2ForCausalLM._from_config(self.config, dtype=self.dtype, attn_implementation=self.attention)
 
     def from_checkpoint(self, source: str | Path) -> PreTrainedModel:
-        return Baichuan2ForCausalLM.from_pretrained(
-            source, config=self.read_config(source), dtype=self.dtype, attn_implementation=self.attention
-        )
+        how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention}
+        return read_weights(Baichuan2ForCausalLM, source, config=self.read_config(source), **how)
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         """In Llama's layout, head rows of length one: `AutoModelForCausalLM` gives the same logits."""

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ntil.models.checkpoint import reading
+from ntil.models.checkpoint import read_weights
 from ntil.numbers import NumberVocab
 
 
@@ -174,8 +174,7 @@ def load_model(
     if source is None:
         config._attn_implementation = attention
         return ready(model_class(config).to(dtype))
-    with reading(source):
-        return ready(model_class.from_pretrained(source, dtype=dtype, attn_implementation=attention))
+    return ready(read_weights(model_class, source, dtype=dtype, attn_implementation=attention))
 
 
 def ready(model: Any) -> Any:

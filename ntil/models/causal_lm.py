@@ -27,7 +27,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import Family, ready, torch_dtype
-from ntil.models.checkpoint import CheckpointError, fits, reading, tokenizer_as_shipped
+from ntil.models.checkpoint import CheckpointError, fits, read_weights, reading, tokenizer_as_shipped
 from ntil.tokenizers import digit_by_digit
 
 PLAIN = "Question: {prompt}\nAnswer:"
@@ -117,8 +117,8 @@ class CausalLM(Family):
         return AutoModelForCausalLM.from_config(self.config, dtype=self.dtype, attn_implementation=self.attention)
 
     def from_checkpoint(self, source: str | Path) -> PreTrainedModel:
-        return AutoModelForCausalLM.from_pretrained(
-            source, dtype=self.dtype, attn_implementation=self.attention, trust_remote_code=False
+        return read_weights(
+            AutoModelForCausalLM, source, dtype=self.dtype, attn_implementation=self.attention, trust_remote_code=False
         )
 
     @cached_property

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from safetensors import SafetensorError
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from ntil.config import ConfigError
+
+_UNREACHED = "not in the local cache, and the hub can't be reached; download it first, or give a folder"
+_DAMAGED = "its weights are damaged; download them again"
 
 
-class CheckpointError(ValueError):
-    """The checkpoint can't be read as it stands."""
+class CheckpointError(ConfigError):
+    """The checkpoint can't be read as it stands; the message is one sentence with the remedy."""
 
 
 @contextmanager
@@ -20,7 +33,8 @@ def reading(checkpoint: str | Path) -> Iterator[None]:
     """Turns the errors of reading a hub name or folder into a `CheckpointError`.
 
     Raises:
-        CheckpointError: no such folder or name, a folder without a model, a gated model, no way to the hub.
+        CheckpointError: no such folder or name, a folder without a model, a gated model, no way to the hub, files that
+            are damaged, or weights of other sizes than the config's.
     """
     folder = Path(checkpoint).expanduser()
     if folder.is_dir() and not (folder / "config.json").exists():
@@ -29,8 +43,40 @@ def reading(checkpoint: str | Path) -> Iterator[None]:
         raise CheckpointError(f"model.checkpoint={checkpoint}: no such folder; give an existing one or a hub name")
     try:
         yield
+    except CheckpointError:
+        raise
     except (OSError, HFValidationError) as error:
         raise CheckpointError(f"model.checkpoint={checkpoint}: {_reason(error)}") from error
+    except (SafetensorError, UnpicklingError) as error:
+        raise CheckpointError(f"model.checkpoint={checkpoint}: {_DAMAGED}") from error
+    except RuntimeError as error:
+        if "PytorchStreamReader" in str(error):
+            raise CheckpointError(f"model.checkpoint={checkpoint}: {_DAMAGED}") from error
+        if "mismatch" not in str(error):
+            raise
+        raise CheckpointError(
+            f"model.checkpoint={checkpoint}: its weights have other sizes than its config.json says; "
+            "take both from the same release"
+        ) from error
+
+
+def read_weights(
+    model_class: Any, source: str | Path, shown: Callable[[str], str] = lambda name: name, **how: Any
+) -> Any:
+    """The model with all its weights from `source`; `shown` gives the name that the release has for a weight.
+
+    Raises:
+        CheckpointError: see `reading`; or weights that aren't there (transformers would draw them at random).
+    """
+    with reading(source):
+        model, info = model_class.from_pretrained(source, output_loading_info=True, **how)
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise CheckpointError(
+                f"model.checkpoint={source}: {len(missing)} weights of {type(model).__name__} are missing (the first "
+                f"is {shown(missing[0])}); give a folder in the layout of the release"
+            )
+        return model
 
 
 def _reason(error: BaseException) -> str:
@@ -41,11 +87,13 @@ def _reason(error: BaseException) -> str:
         at = at.__cause__ or at.__context__
     if any(isinstance(e, GatedRepoError) for e in chain):
         return "the model is gated; accept its licence on its hub page, then log in with `hf auth login`"
+    if any(isinstance(e, LocalEntryNotFoundError | OfflineModeIsEnabled) for e in chain):
+        return _UNREACHED
     if any(isinstance(e, RepositoryNotFoundError | HFValidationError) for e in chain):
         return "no such model on the hub (or a private one); check the name, or give a folder"
     text = str(error).strip()
     if "connect" in text or "offline" in text:
-        return "not in the local cache, and the hub can't be reached; download it first, or give a folder"
+        return _UNREACHED
     return text.splitlines()[0] if text else type(error).__name__
 
 

@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from ntil.models.base import load_model, ready
-from ntil.models.checkpoint import CheckpointError, fits, reading, tokenizer_as_shipped
+from ntil.models.checkpoint import CheckpointError, fits, read_weights, reading, tokenizer_as_shipped
 from ntil.models.llava import Llava
 
 SYSTEM = (
@@ -159,17 +159,9 @@ class YiVL(Llava):
             return load_model(self.model_class, None, self.config, self.dtype, self.attention)
         how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention}
         renamed = {f"^{re.escape(theirs)}": ours for theirs, ours in NAMES.items()}
-        with reading(source):
-            model, info = self.model_class.from_pretrained(
-                source, config=self.config, key_mapping=renamed, output_loading_info=True, **how
-            )
-            vision = self.config.vision_config
-            model.model.vision_tower = CLIPVisionModel.from_pretrained(
-                source, subfolder=self.tower, config=vision, **how
-            )
-        missing = sorted(map(release_name, info["missing_keys"]))
-        if missing:
-            raise CheckpointError(f"model.checkpoint={source} lacks {len(missing)} weights, the first is {missing[0]}")
+        model = read_weights(self.model_class, source, release_name, config=self.config, key_mapping=renamed, **how)
+        tower = {"subfolder": self.tower, "config": self.config.vision_config}
+        model.model.vision_tower = read_weights(CLIPVisionModel, source, **tower, **how)
         return ready(model)
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
