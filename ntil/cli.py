@@ -14,6 +14,7 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil train ... --cfg job                                    print the composed config and stop
   ntil eval run=<folder> [task.source=photos ...]             evaluate a finished run (or all below a folder) again
   ntil show task=clock loss=ntil [row=0 split=train]          one example, token by token, as the loss sees it
+  ntil models [name ...] [gpus=8 rank=16] [--json]            every model: size, digits, memory, whether it is cached
   ntil data check task=...  [splits=train,test]               read every row of a source as training would
   ntil data show task=... [split=train n=16 out=sheet.png]    some rows with their answers drawn, on one sheet
   ntil report experiment=<name> | runs=<folder>               all runs there compared: tables, statistics, HTML
@@ -69,6 +70,7 @@ COMMANDS = {
     "compare": "experiments.compare:main",
     "dashboard": "experiments.dashboard:main",
     "show": "ntil.show:show",
+    "models": "ntil.list_models:main",
     "data": "ntil.data_commands:main",
     "status": "ntil.status:main",
     "replay": "ntil.replay:main",

@@ -44,7 +44,7 @@ class Parts:
         return found
 
 
-def check(tuning: TuningConfig, family: type[Family]) -> None:
+def check(tuning: TuningConfig, family: Family | type[Family]) -> None:
     """What can be known to be wrong before anything is loaded.
 
     Raises:
@@ -54,7 +54,7 @@ def check(tuning: TuningConfig, family: type[Family]) -> None:
         for part in getattr(tuning, key) or ():
             if part not in family.parts:
                 raise ConfigError(
-                    f"tuning.{key}: {family.__name__} has no part {part!r}{nearest(part, family.parts)}"
+                    f"tuning.{key}: {_name(family)} has no part {part!r}{nearest(part, family.parts)}"
                     f" (parts: {', '.join(family.parts)})"
                 )
     if tuning.mode == "full":
@@ -67,7 +67,7 @@ def check(tuning: TuningConfig, family: type[Family]) -> None:
         if not tuning.targets and part not in family.lora_targets:
             known = ", ".join(family.lora_targets)
             raise ConfigError(
-                f"tuning.adapt: {family.__name__} states no layers for adapters in {part!r} (only in {known}); "
+                f"tuning.adapt: {_name(family)} states no layers for adapters in {part!r} (only in {known}); "
                 "name them in tuning.targets"
             )
     if not _adapted(tuning):
@@ -82,7 +82,7 @@ def tune(model: PreTrainedModel, family: Family, tuning: TuningConfig) -> Any:
     """
     from peft import LoraConfig, get_peft_model
 
-    check(tuning, type(family))
+    check(tuning, family)
     parts = Parts(family)
     if tuning.mode == "full":
         for name, parameter in model.named_parameters():
@@ -189,6 +189,10 @@ def _adapted(tuning: TuningConfig) -> list[str]:
 def _whole(tuning: TuningConfig, family: Family) -> list[str]:
     named = family.lora_trainable if tuning.train is None else tuning.train
     return [part for part in named if part in family.parts]
+
+
+def _name(family: Any) -> str:
+    return getattr(family, "__name__", type(family).__name__)
 
 
 def _plain(name: str) -> str:
