@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -19,8 +20,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
-from ntil.config import ConfigError, RunConfig, nearest, plain
+from ntil.config import ConfigError, RunConfig, locate, nearest, plain, run_folder
 from ntil.launch import Sweep, check
+from ntil.runs import RunFolder
 
 CONF = Path(next(iter(conf.__path__)))
 
@@ -42,9 +44,11 @@ def train(words: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sweep = Sweep()
 
-    def job(config: DictConfig) -> None:
+    def job(config: DictConfig) -> float:
         # Reported here: Hydra would stop the sweep at the first job that can't be run, and print more than is helpful.
-        sweep.refused += reported(lambda: sweep.run(plain(config))) != 0
+        one = {k: v for k, v in plain(config).items() if k not in ("scale", "grid")}
+        sweep.refused += reported(lambda: sweep.run(one)) != 0
+        return objective(one)
 
     sys.argv = ["ntil train", *words]
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
@@ -62,6 +66,12 @@ def train(words: list[str]) -> int:
 
         summary(sweep.done)
     return code
+
+
+def objective(config: dict[str, Any]) -> float:
+    """The headline metric of the job's run, for a sweeper that searches; not a number when it has none."""
+    folder = RunFolder(run_folder(config))
+    return float(folder.read_metrics()[locate(config["task"]["target"]).metric]) if folder.done else math.nan
 
 
 def _dry_run(words: list[str]) -> int:

@@ -20,7 +20,8 @@ from ntil.config import ConfigError
 class RunFolder:
     """A run's files; the presence of metrics.json, written last, means done.
 
-    config.yaml, environment.json, data.json, history.jsonl, checkpoints/, model/, predictions.jsonl, digits.json.
+    Others: config.yaml, environment.json, data.json, skipped.txt, history.jsonl, checkpoints/, model/,
+    predictions.jsonl, digits.json.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -31,6 +32,7 @@ class RunFolder:
         self.digits = self.path / "digits.json"
         self.metrics = self.path / "metrics.json"
         self.error = self.path / "error.txt"
+        self.skipped = self.path / "skipped.txt"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
         self.stop = self.path / "stop"

@@ -155,6 +155,7 @@ def _fit(
     with arguments.main_process_first(desc="rows"):  # that renders or reads what the others then find in the cache
         rows = session.task.rows("train")
         held_out = session.task.rows("validation") if evaluation.every else None
+        session.task.rows(evaluation.split)  # a split that is not there is said now, not after training
     column = settings.curriculum.column
     sampler = CurriculumSampler(
         len(rows),
@@ -164,6 +165,9 @@ def _fit(
         settings.curriculum,
         rows[column] if column in rows.column_names else None,
     )
+    if ranks.first and session.task.skipped:
+        write(run.skipped, "".join(f"{line}\n" for line in session.task.skipped))
+        print(f"{len(session.task.skipped)} broken rows left out, see {run.skipped}")
     if ranks.first:
         check_data(run.path / "data.json", rows, bool(complete_checkpoints(run.checkpoints)), settings.accept_changes)
     share = session.coverage([rows[i] for i in range(min(16, len(rows)))])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from wandb_file import contents
 
 from ntil.runs import RunFolder
 from ntil.session import Session
@@ -131,9 +132,14 @@ def test_trackers_get_the_same(place):
         if "ntil" in file.parts:
             assert {"loss/relative", "loss/factor", "gradient_share/magnitude"} <= scalars
         assert len(events.Tags()["images"]) == 12
-    offline = list(place.glob("tracked/**/offline-run-*/*.wandb"))
-    assert len(offline) == 2
-    assert all(file.stat().st_size > 10_000 for file in offline)
+    offline = [contents(file) for file in sorted(place.glob("tracked/**/offline-run-*/*.wandb"))]
+    assert [run["run"]["job_type"] for run in offline] == ["ce", "ntil"]
+    assert {run["run"]["group"] for run in offline} == {"t/clock/llava_nano"}
+    for run in offline:
+        assert wanted - {"coverage"} <= run["history"]
+        assert {"test/exact", "coverage", "test/predictions/nrows"} <= run["summary"].keys()
+        assert {"loss", "optim", "seed"} <= run["config"].keys()
+        assert run["run"]["id"].startswith(f"t-{run['run']['job_type']}-seed0-")
 
 
 def test_a_broken_tracker_never_stops_a_run(place, tmp_path):
