@@ -51,7 +51,7 @@ def paper_part(paper: PaperTable, tables: Sequence[Table], scale: str) -> dict[s
 
 def _cell(report: CellReport, metrics: Sequence[str], examples: int) -> dict[str, Any]:
     cell = report.cell
-    shown = {"title": f"{cell.task}, {cell.model}", "losses": cell.losses}
+    shown: dict[str, Any] = {"title": f"{cell.task}, {cell.model}", "losses": cell.losses}
     shown |= {"missing": report.missing, "refused": report.refused, "words": words(report)}
     if not any(cell.of(loss) for loss in cell.losses):
         return shown
