@@ -24,7 +24,8 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil replay run=<folder>                                    the batch whose loss was not finite, row by row
   ntil export run=<folder> to=<folder> [merge=true]           a finished run as a plain Hugging Face folder
 
-Config groups: model, task, loss, tuning, curriculum, engine, optim, tracker, experiment; their choices: `ntil train --help`.
+Config groups: model, task, loss, tuning, curriculum, engine, optim, tracker, experiment.
+Their choices: `ntil train --help`.
 Every key is typed in ntil/config.py. Environment: NTIL_CACHE (rendered data, default ~/.cache/ntil).
 """
 
