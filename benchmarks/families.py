@@ -2,7 +2,8 @@
 
 Every full-scale config is pointed at a tiny checkpoint in its release's layout with its real tokenizer, as the tests
 write them. `ids` runs the family's own tests against its processor or chat template. The columns of tuning modes say
-how many of the parameters that were free to move under ZeRO-2 did, in 3 steps without weight decay; `+n`: others moved too.
+how many of the parameters that were free to move under ZeRO-2 did, in 3 steps without weight decay; `+n`: others
+moved too.
 """
 
 import os
