@@ -1,0 +1,174 @@
+"""Several real processes: the same weights, losses and predictions as one, and what happens when one of them dies.
+
+`python tests/e2e/test_ranks.py <folder>` prints the table of docs/engine.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from forked import SMALL, finish, freeze
+from safetensors.torch import load_file
+
+from ntil.runs import RunFolder
+
+LOSSES = ("ce", "ntil", "ntl_was", "value_emd")
+SPREADS = {"1 x 8": [], "2 x 4": ["engine.gpus=2"], "2 x 2 x 2": ["engine.gpus=2", "engine.accumulation=2"]}
+ENGINES = {
+    "torch": ["engine=local"],
+    "ZeRO-0": ["engine=zero2", "engine.zero=0"],
+    "ZeRO-1": ["engine=zero1"],
+    "ZeRO-2": ["engine=zero2"],
+    "ZeRO-3": ["engine=zero3"],
+}
+TOLERANCE = 1e-5
+
+
+def run(place: Path, loss: str, engine: str, spread: str) -> RunFolder:
+    runs = place / f"{engine}-{spread}".replace(" ", "")
+    made = freeze([f"loss={loss}", f"runs={runs}", "optim.steps=20", *ENGINES[engine], *SPREADS[spread]])
+    codes = finish(made)
+    assert not any(codes), (codes, made.error.read_text() if made.error.exists() else "")
+    return made
+
+
+def compare(one: RunFolder, other: RunFolder) -> tuple[float, float, float]:
+    """Largest difference of weights, of weights without a gradient, and of the logged loss and its components.
+
+    The bias of attention's keys shifts all scores of a query alike, which softmax doesn't see: its gradient is rounding
+    noise, which Adam scales up to steps of full size. It changes no output.
+    """
+    first, second = (load_file(r.model / "model.safetensors") for r in (one, other))
+    assert first.keys() == second.keys()
+    apart = {name: (first[name] - second[name]).abs().max().item() for name in first}
+    free = {name for name in apart if name.endswith("k_proj.bias")}
+    logs = [[r for r in it.read_history() if "loss" in r] for it in (one, other)]
+    assert [len(log) for log in logs] == [20, 20]
+    keys = [k for k in logs[0][0] if k == "loss" or k.startswith("loss/")]
+    curve = max(abs(a[k] - b[k]) for a, b in zip(*logs, strict=True) for k in keys)
+    return max(v for n, v in apart.items() if n not in free), max(apart[n] for n in free), curve
+
+
+CASES = [
+    *(("torch", spread, loss) for spread in ("2 x 4", "2 x 2 x 2") for loss in LOSSES),
+    *(("ZeRO-2", "2 x 2 x 2", loss) for loss in LOSSES),
+    *(("ZeRO-3", "2 x 4", loss) for loss in ("ce", "value_emd")),
+    *((f"ZeRO-{stage}", "2 x 4", "ntil") for stage in (0, 1, 3)),
+    ("ZeRO-3", "2 x 2 x 2", "ntil"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    found: dict[str, RunFolder] = {}
+
+    def get(loss: str) -> RunFolder:
+        if loss not in found:
+            found[loss] = run(place, loss, "torch", "1 x 8")
+        return found[loss]
+
+    return get
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "spread", "loss"), CASES)
+def test_the_result_is_the_same_however_it_is_spread(place, alone, engine, spread, loss):
+    one, spread_out = alone(loss), run(place, loss, engine, spread)
+    weights, free, curve = compare(one, spread_out)
+    assert weights < TOLERANCE and curve < TOLERANCE
+    assert free < 1e-4
+    # 26 test rows in batches of 4: seven batches over two ranks, so one rank has no last one.
+    assert spread_out.predictions.read_text() == one.predictions.read_text()
+    for metrics in (spread_out.read_metrics(), one.read_metrics()):
+        assert metrics.pop("train_seconds") > 0
+        assert metrics["examples"] == 26
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["torch", "ZeRO-3"])
+def test_validation_during_training_is_shared_out(place, engine):
+    """Of five rows two ranks get three and two; with one row, one rank has none. ZeRO-3's ranks must meet anyway."""
+    words = ["loss=value_emd", "optim.steps=4", "evaluation.every=2", "evaluation.batch_size=2", *ENGINES[engine]]
+    for rows in (5, 1):
+        words_here = [*words, f"evaluation.validation_rows={rows}"]
+        made = [freeze([*words_here, f"runs={place}/v{rows}-{engine}-{n}", f"engine.gpus={n}"]) for n in (1, 2)]
+        for it in made:
+            assert not any(finish(it)), it.error.read_text()
+        one, two = ([r for r in it.read_history() if "eval_ce" in r] for it in made)
+        assert [r["step"] for r in two] == [2, 4]
+        for a, b in zip(one, two, strict=True):
+            assert b["eval_examples"] == rows
+            assert {k for k in a if k.startswith("eval_")} == {k for k in b if k.startswith("eval_")}
+            assert all(b[k] == pytest.approx(a[k], abs=1e-5) for k in a if k.startswith("eval_"))
+
+
+DYING = """
+import os
+from ntil.losses import CE
+
+class Dies(CE):
+    calls = 0
+
+    def forward(self, *args, **kwargs):
+        self.calls += 1
+        if self.calls == 3 and os.environ["RANK"] == "1":
+            raise ArithmeticError("rank one can't go on")
+        return super().forward(*args, **kwargs)
+"""
+
+
+def command(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join([str(place), str(Path(__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": paths, "WANDB_MODE": "offline"}
+    line = [sys.executable, "-m", "ntil.cli", "train", *SMALL, "optim.steps=6", *words]
+    return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_speaks_last_and_the_sweep_goes_on(place):
+    (place / "dying.py").write_text(DYING)
+    words = ["engine=local", "engine.gpus=2", "loss=ce"]
+    single = command(place, *words, "loss.target=dying:Dies", "runs=single")
+    assert single.returncode == 1
+    last = single.stderr.rstrip().splitlines()
+    assert last[-1] == "ArithmeticError: rank one can't go on"
+    assert single.stderr.count("Traceback") == 1
+    assert "rank 1 of 2" in single.stderr
+    sweep = command(place, "-m", *words, "loss.target=dying:Dies,ntil.losses:CE", "runs=sweep")
+    assert sweep.returncode == 1
+    assert "1 of 2 runs failed" in sweep.stderr
+    assert sweep.stderr.rstrip().endswith("ArithmeticError: rank one can't go on")
+    assert len(list(place.glob("sweep/**/metrics.json"))) == 1
+
+
+@pytest.mark.slow
+def test_deepspeeds_launcher_starts_the_ranks_of_a_hostfile(place):
+    (place / "hosts").write_text("localhost slots=2\n")
+    done = command(place, "engine=zero2", "loss=ntil", "engine.hostfile=hosts", "runs=hosts_run")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(place.glob("hosts_run/**/metrics.json"))) == 1
+    assert len(list(place.glob("hosts_run/**/logs/rank1.log"))) == 1
+
+
+def table(place: Path) -> None:
+    print("| loss | engine | ranks x accumulation x batch | weights | key biases | losses |\n|---|---|---|---|---|---|")
+    for loss in LOSSES:
+        one = run(place, loss, "torch", "1 x 8")
+        for engine, spread in itertools.product(ENGINES, SPREADS):
+            if (engine, spread) != ("torch", "1 x 8"):
+                weights, free, curve = compare(one, run(place, loss, engine, spread))
+                print(f"| {loss} | {engine} | {spread} | {weights:.1e} | {free:.1e} | {curve:.1e} |", flush=True)
+
+
+if __name__ == "__main__":
+    table(Path(sys.argv[1]))
