@@ -130,7 +130,9 @@ class Dies(CE):
 def command(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(place), str(Path(__file__).parents[2])])
     environment = {**os.environ, "PYTHONPATH": paths, "WANDB_MODE": "offline"}
-    line = [sys.executable, "-m", "ntil.cli", "train", *SMALL, "optim.steps=6", *words]
+    flags = [w for w in words if w.startswith("-")]
+    overrides = [w for w in words if not w.startswith("-")]
+    line = [sys.executable, "-m", "ntil.cli", "train", *flags, *SMALL, "optim.steps=6", *overrides]
     return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
 
 
