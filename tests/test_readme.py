@@ -24,3 +24,13 @@ def test_python_blocks_run():
 def test_train_lines_compose(line):
     words = [word.partition(",")[0] for word in shlex.split(line) if "=" in word]
     assert config_hash(compose(words))
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))])
+def test_links_and_pictures_are_there(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
+        if not target.startswith("http"):
+            assert ((ROOT / page).parent / target).exists(), target
