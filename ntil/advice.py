@@ -6,7 +6,8 @@ import errno
 from typing import Any
 
 MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
-DISK_SIGNS = ("no space left on device", "disk quota exceeded")
+# The last two are what torch.save says when a write fails.
+DISK_SIGNS = ("no space left on device", "disk quota exceeded", "inline_container.cc", "iostream error")
 
 
 def advice(error: BaseException, config: dict[str, Any], evaluating: bool = False) -> str | None:

@@ -82,7 +82,8 @@ class Sweep:
             self._note(folder.path)
             return
         print(f"{folder.path}: FAILED", file=sys.stderr)
-        print(folder.error.read_text().rstrip(), file=sys.stderr, flush=True)
+        if folder.error.exists():
+            print(folder.error.read_text().rstrip(), file=sys.stderr, flush=True)
         self._note(folder.path, last_error(folder))
 
     def collect(self) -> None:
@@ -315,9 +316,10 @@ def _explained(run: RunFolder, codes: list[int]) -> int:
     if killed:
         # Whoever was waiting for the killed rank may have left an error of its own: that is not the cause.
         hint = "; the kernel kills when memory is short, see `dmesg`" if failed[0] == -signal.SIGKILL else ""
-        write(run.error, f"{rank}killed by signal {signal.Signals(-failed[0]).name}{hint}\n")
+        run.error.unlink(missing_ok=True)
+        run.fail(f"{rank}killed by signal {signal.Signals(-failed[0]).name}{hint}\n")
     elif not run.error.exists() and (failed or not run.done):
-        write(run.error, f"the worker ended with exit code {(failed or [0])[0]} and said nothing\n")
+        run.fail(f"the worker ended with exit code {(failed or [0])[0]} and said nothing\n")
     return failed[0] if failed else 0
 
 

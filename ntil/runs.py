@@ -57,13 +57,15 @@ class RunFolder:
     def fail(self, text: str) -> None:
         """Keep why the run failed. The first of several ranks to say so wins: the others fail because of it."""
         partial = self.path / f".error-{socket.gethostname()}-{os.getpid()}"
-        partial.write_text(text)
         try:
+            partial.write_text(text)
             os.link(partial, self.error)
         except FileExistsError:
             pass
+        except OSError:  # a disk too full even for this
+            sys.stderr.write(text)
         finally:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
 
     def read_metrics(self) -> dict[str, Any]:
         return json.loads(self.metrics.read_text())

@@ -51,6 +51,8 @@ def main(folder: Path) -> int:
         # After the model is saved, what fails is its evaluation.
         what = advice(error, run.config(), evaluating=(run.model / "config.json").exists())
         text += f"{what}\n" if what else ""
+        if ranks.count == 1:
+            remove_incomplete(run.checkpoints)  # what may fill the disk is of no use, and error.txt needs room
         run.fail(f"rank {ranks.index} of {ranks.count}\n{text}" if ranks.count > 1 else text)
         if LAUNCHER not in os.environ or not ranks.first:
             sys.stderr.write(text)
