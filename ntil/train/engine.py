@@ -45,6 +45,8 @@ def training_arguments(run: RunConfig, folder: Path) -> TrainingArguments:
         gradient_checkpointing=engine.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if engine.gradient_checkpointing else None,
         deepspeed=deepspeed_config(engine, optim.clip) if engine.zero is not None else None,
+        # Towers have layers whose output nobody reads; HF would not look for them under gradient checkpointing.
+        ddp_find_unused_parameters=True,
         ddp_backend="gloo" if engine.device == "cpu" else None,
         use_cpu=engine.device == "cpu",
         dataloader_num_workers=engine.workers,

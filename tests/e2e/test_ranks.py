@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from forked import SMALL, finish, freeze
+from forked import SMALL, finish, freeze, start
 from safetensors.torch import load_file
 
+from ntil.checkpoints import complete_checkpoints
 from ntil.runs import RunFolder
 
 LOSSES = ("ce", "ntil", "ntl_was", "value_emd")
@@ -110,6 +111,44 @@ def test_validation_during_training_is_shared_out(place, engine):
             assert b["eval_examples"] == rows
             assert {k for k in a if k.startswith("eval_")} == {k for k in b if k.startswith("eval_")}
             assert all(b[k] == pytest.approx(a[k], abs=1e-5) for k in a if k.startswith("eval_"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "tolerance"),
+    [
+        (["engine=local", "engine.gradient_checkpointing=true"], 1e-5),
+        (["engine=zero3_offload"], 1e-5),
+        (["engine=zero3", "engine.dtype=bfloat16", "engine.gpus=2"], 0.2),
+        (["engine=local", "engine.dtype=bfloat16"], 0.2),
+    ],
+)
+def test_options_change_how_and_not_what(place, words, tolerance):
+    curves = []
+    name = "-".join(words).replace("=", "")
+    for number, engine in enumerate((["engine=local"], words)):
+        made = freeze(["loss=ntil", "optim.steps=6", f"runs={place}/option{number}-{name}", *engine])
+        assert not any(finish(made)), made.error.read_text()
+        curves.append([r["loss"] for r in made.read_history() if "loss" in r])
+    assert len(curves[0]) == 6
+    assert curves[1] == pytest.approx(curves[0], abs=tolerance)
+
+
+@pytest.mark.slow
+def test_without_deepspeed_a_run_goes_on_with_other_ranks_and_with_it_that_is_refused(place):
+    for engine in ("local", "zero2"):
+        words = ["loss=ce", "optim.steps=40", "save_every=5", f"engine={engine}", f"runs={place}/elastic"]
+        made = freeze(words)
+        (process,) = start(made)
+        while not complete_checkpoints(made.checkpoints):
+            assert process.is_alive()
+        process.terminate()
+        process.join()
+        assert process.exitcode == 130
+        more = command(place, *words, "optim.steps=40", "engine.gpus=2")
+        assert more.returncode == (0 if engine == "local" else 2), more.stderr[-1000:]
+        told = "resumed from checkpoint-" in more.stdout
+        assert told if engine == "local" else "holds ZeRO's shares of 1 rank(s)" in more.stderr
 
 
 DYING = """
