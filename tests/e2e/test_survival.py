@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from wandb_file import contents
 
 from ntil.runs import RunFolder
@@ -148,3 +150,28 @@ def test_a_broken_tracker_never_stops_a_run(place, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert "training goes on without it" in done.stderr
+
+
+@pytest.mark.parametrize("engine", ["local", "zero2"])
+def test_adapters_resume_to_the_uninterrupted_weights(place, engine):
+    words = ["train", *SMALL, "loss=ntil", "tuning=lora", "optim.steps=6", "save_every=3", "keep_checkpoints=2"]
+    words = [word for word in words if word != "engine=local"] + [f"engine={engine}"]
+    assert ntil(place, *words, f"runs=whole-{engine}").returncode == 0
+    whole = only(place, f"whole-{engine}/**/config.yaml").parent
+    cut = place / f"cut-{engine}" / whole.relative_to(place / f"whole-{engine}")
+    shutil.copytree(whole, cut)
+    # As an interrupt in the middle leaves it.
+    for path in (cut / "checkpoints" / "checkpoint-6", cut / "model"):
+        shutil.rmtree(path)
+    for name in ("metrics.json", "predictions.jsonl", "digits.json"):
+        (cut / name).unlink()
+    again = ntil(place, *words, f"runs=cut-{engine}")
+    assert again.returncode == 0, again.stderr
+    assert "resumed from checkpoint-3" in again.stdout
+    one, two = (load_file(run / "model" / "adapter_model.safetensors") for run in (whole, cut))
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+    exported = ntil(place, "export", f"run={cut}", f"to=merged-{engine}")
+    assert exported.returncode == 0, exported.stderr
+    assert not (place / f"merged-{engine}" / "adapter_config.json").exists()
