@@ -270,7 +270,9 @@ def test_yi_vl_weights_that_are_missing_are_named(shared, tmp_path_factory, tmp_
     del weights["model.mm_projector.3.weight"]
     torch.save(weights, folder / "pytorch_model.bin")
     family = Session.build(compose(["model=yi_vl_6b", f"model.checkpoint={folder}", *SMALL])).family
-    with pytest.raises(CheckpointError, match=r"1 weights of .* are missing \(the first is model\.mm_projector\.3\.weight\)"):
+    with pytest.raises(
+        CheckpointError, match=r"1 weights of .* are missing \(the first is model\.mm_projector\.3\.weight\)"
+    ):
         family.load()
 
 
