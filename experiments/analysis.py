@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from experiments.collect import Cell, Run, cells, differences, tallies
+from experiments.collect import Cell, Run, cells, described, differences, tallies
 from experiments.statistics import Comparison, compare, holm
 from ntil.config import ConfigError
 
@@ -85,10 +85,7 @@ def _cell(
     task = cell.runs[0].built_task
     wanted = {task.metric: task.greater_is_better, **metrics}
     found = differences(cell.runs)
-    refused = None
-    if found:
-        shown = "; ".join(f"{key}: {', '.join(dict.fromkeys(map(str, v)))}" for key, v in found.items())
-        refused = f"the runs differ outside loss and seed: {shown}"
+    refused = f"the runs differ outside loss and seed: {described(found)}" if found else None
     losses = list(dict.fromkeys([*cell.losses, *(e[2] for e in expected)]))
     base = next((name for name in (preferred, *cell.losses) if cell.of(name)), None)
     lines = []
@@ -110,11 +107,13 @@ def _compared(line: Line, cell: Cell, base: str, task: Any, wanted: dict[str, bo
     seeds = cell.shared_seeds(line.loss, base)
     if line.loss == base or not seeds:
         return line
-    against = {}
-    for metric, greater in wanted.items():
-        if metric in line.values:
-            pair = [tallies([cell.of(name)[s] for s in seeds], task, metric) for name in (line.loss, base)]
-            against[metric] = compare(pair[0], pair[1], greater, draws)
+    # Predictions are read once; the metrics are other functions of the same sums.
+    ours, theirs = (tallies([cell.of(name)[s] for s in seeds], task, task.metric) for name in (line.loss, base))
+    against = {
+        metric: compare(replace(ours, metric=metric), replace(theirs, metric=metric), greater, draws)
+        for metric, greater in wanted.items()
+        if metric in line.values
+    }
     return replace(line, against=against)
 
 

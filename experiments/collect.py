@@ -121,6 +121,11 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return {key: values for key, values in found.items() if any(v != values[0] for v in values)}
 
 
+def described(found: dict[str, list[Any]]) -> str:
+    """The differences in one line."""
+    return "; ".join(f"{key}: {', '.join(dict.fromkeys(map(str, values)))}" for key, values in found.items())
+
+
 def require_comparable(runs: Sequence[Run]) -> None:
     """
     Raises:
@@ -128,8 +133,7 @@ def require_comparable(runs: Sequence[Run]) -> None:
     """
     found = differences(runs)
     if found:
-        shown = "; ".join(f"{key}: {', '.join(dict.fromkeys(map(str, values)))}" for key, values in found.items())
-        raise ConfigError(f"no comparison of losses: the runs differ outside loss and seed ({shown})")
+        raise ConfigError(f"no comparison of losses: the runs differ outside loss and seed ({described(found)})")
 
 
 def tallies(runs: Sequence[Run], task: Task, metric: str) -> Tallies:

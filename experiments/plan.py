@@ -46,15 +46,14 @@ def planned(words: Sequence[str]) -> list[Planned]:
         ConfigError, HydraException: a job that can't be composed or run.
     """
     words = _plain(words)
-    parser = OverridesParser.create()
-    fixed = [w for w, o in zip(words, parser.parse_overrides(words), strict=True) if not o.is_sweep_override()]
+    fixed = _fixed(words)
     swept = [w for w in words if w not in fixed]
     named = {word.partition("=")[0].lstrip("+") for word in words}
-    params = _params(fixed)
-    if "optuna" in params:
+    sweeper = _sweeper(fixed)
+    if "optuna" in sweeper._target_:
         raise ConfigError("a search chooses its runs as it goes; only grids can be listed before")
-    swept = [*(f"{k}={v}" for k, v in params.items() if k not in named), *swept]
-    jobs = BasicSweeper.split_arguments(parser.parse_overrides(swept), max_batch_size=None)[0]
+    swept = [*(f"{k}={v}" for k, v in _params(sweeper).items() if k not in named), *swept]
+    jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(swept), max_batch_size=None)[0]
     found = []
     for job in jobs:
         config = compose([*fixed, *job])
@@ -62,15 +61,22 @@ def planned(words: Sequence[str]) -> list[Planned]:
     return list({one.folder.path: one for one in found}.values())
 
 
-def _params(fixed: Iterable[str]) -> dict[str, str]:
-    """What the chosen experiment sweeps by itself."""
+def _fixed(words: Sequence[str]) -> list[str]:
+    """The overrides that give one value, not several."""
+    parsed = OverridesParser.create().parse_overrides(list(words))
+    return [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
+
+
+def _sweeper(fixed: Iterable[str]) -> Any:
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("config", overrides=list(fixed), return_hydra_config=True)
-    sweeper = config.hydra.sweeper
-    kept = {"optuna": "yes"} if "optuna" in sweeper._target_ else {}
+        return hydra.compose("config", overrides=list(fixed), return_hydra_config=True).hydra.sweeper
+
+
+def _params(sweeper: Any) -> dict[str, str]:
+    """What the chosen experiment sweeps by itself."""
     params: Any = OmegaConf.to_container(sweeper.params, resolve=True) if sweeper.params else {}
-    return {**kept, **{str(k): str(v) for k, v in params.items()}}
+    return {str(k): str(v) for k, v in params.items()}
 
 
 def _plain(words: Sequence[str]) -> list[str]:
@@ -80,11 +86,9 @@ def _plain(words: Sequence[str]) -> list[str]:
 
 def sweeps_itself(words: Sequence[str]) -> list[str]:
     """Keys given in `words` that the experiment would sweep too: the given values replace the experiment's."""
-    parser = OverridesParser.create()
     plain = _plain(words)
-    fixed = [w for w, o in zip(plain, parser.parse_overrides(plain), strict=True) if not o.is_sweep_override()]
     given = {word.partition("=")[0] for word in plain}
-    return [key for key in _params(fixed) if key in given]
+    return [key for key in _params(_sweeper(_fixed(plain))) if key in given]
 
 
 def dry_run(words: Sequence[str]) -> Table:

@@ -13,7 +13,7 @@ as correctly as a mean is.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -180,8 +180,6 @@ def _solve(effect: float, alpha: float, power: float) -> float:
 
 def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same comparisons with Holm's correction over all of them."""
-    from dataclasses import replace
-
     if not comparisons:
         return []
     corrected = multipletests([c.p for c in comparisons], method="holm")[1]
