@@ -42,6 +42,7 @@ class CellReport:
 
     base: the loss compared with, None where none can be.
     missing: one line for every run of the grid of losses and seeds that is not finished, with its state.
+    metrics: what is compared, the headline first.
     refused: why there is no comparison (the runs differ in more than loss and seed), else None.
     """
 
@@ -51,6 +52,7 @@ class CellReport:
     missing: tuple[str, ...]
     refused: str | None
     headline: str
+    metrics: tuple[str, ...] = ()
 
 
 def analyse(
@@ -83,7 +85,7 @@ def _cell(
     cell: Cell, metrics: dict[str, bool], expected: Sequence[tuple[str, str, str, int]], draws: int, preferred: str
 ) -> CellReport:
     task = cell.runs[0].built_task
-    wanted = {task.metric: task.greater_is_better, **metrics}
+    wanted = {task.metric: task.greater_is_better, **task.also, **metrics}
     found = differences(cell.runs)
     refused = f"the runs differ outside loss and seed: {described(found)}" if found else None
     losses = list(dict.fromkeys([*cell.losses, *(e[2] for e in expected)]))
@@ -100,7 +102,8 @@ def _cell(
             lines = [_compared(line, cell, base, task, wanted, draws) for line in lines]
         except ConfigError as error:
             refused = str(error)
-    return CellReport(cell, base, tuple(lines), tuple(_missing(cell, losses, expected)), refused, task.metric)
+    missing = tuple(_missing(cell, losses, expected))
+    return CellReport(cell, base, tuple(lines), missing, refused, task.metric, tuple(wanted))
 
 
 def _compared(line: Line, cell: Cell, base: str, task: Any, wanted: dict[str, bool], draws: int) -> Line:

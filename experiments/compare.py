@@ -32,7 +32,7 @@ def main(places: list[str]) -> int:
         raise ConfigError(f"no seed in common: {seeds[0]} and {seeds[1]}; comparisons are paired by seed")
     # The first is the base.
     found = analyse(runs, {}, base=names[0])[0]
-    for table in cell_tables(found, [found.headline]):
+    for table in cell_tables(found, found.metrics):
         print_table(table)
     for line in words(found):
         print(line)

@@ -31,7 +31,6 @@ def render(
     title: str,
     subtitle: str,
     reports: Sequence[CellReport],
-    metrics: Sequence[str],
     paper: dict[str, Any] | None,
     examples: int,
 ) -> str:
@@ -39,7 +38,7 @@ def render(
     environment = Environment(
         loader=PackageLoader("experiments"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    cells = [_cell(report, metrics, examples) for report in reports]
+    cells = [_cell(report, examples) for report in reports]
     return environment.get_template("report.html.j2").render(
         title=title, subtitle=subtitle, cells=cells, paper=paper, method=METHOD
     )
@@ -49,16 +48,15 @@ def paper_part(paper: PaperTable, tables: Sequence[Table], scale: str) -> dict[s
     return {"tables": tables, "unknown": paper.unknown, "scale": scale}
 
 
-def _cell(report: CellReport, metrics: Sequence[str], examples: int) -> dict[str, Any]:
+def _cell(report: CellReport, examples: int) -> dict[str, Any]:
     cell = report.cell
     shown: dict[str, Any] = {"title": f"{cell.task}, {cell.model}", "losses": cell.losses}
     shown |= {"missing": report.missing, "refused": report.refused, "words": words(report)}
     if not any(cell.of(loss) for loss in cell.losses):
         return shown
-    columns = list(dict.fromkeys([report.headline, *metrics]))
     found = gallery.examples(cell, report.headline, examples)
     return shown | {
-        "tables": cell_tables(report, columns),
+        "tables": cell_tables(report, report.metrics),
         "plots": [{"title": title, "uri": _uri(figure)} for title, figure in _plots(report) if figure is not None],
         "examples": [
             {

@@ -73,7 +73,7 @@ def report(
         reports = analyse(runs, metrics, expected)
     scale = _scale(runs, table)
     beside = [paper_table(table, m, reports, scale) for m in table.metrics.values()] if table else []
-    tables = [*beside, *(one for r in reports if r.lines for one in cell_tables(r, [r.headline, *metrics]))]
+    tables = [*beside, *(one for r in reports if r.lines for one in cell_tables(r, r.metrics))]
     for one in tables:
         print_table(one)
     for r in reports:
@@ -88,7 +88,7 @@ def report(
     write(folder / "table.tex", "\n".join(one.latex() for one in tables))
     part = page.paper_part(table, beside, scale) if table else None
     subtitle = f"{len(runs)} runs, {sum(run.done for run in runs)} finished"
-    write(folder / "report.html", page.render(name, subtitle, reports, list(metrics), part, examples))
+    write(folder / "report.html", page.render(name, subtitle, reports, part, examples))
     pictures(folder, reports)
     print(f"runs, each with history, predictions and model: {root}")
     print(f"report: {folder}/report.html, table.md, table.tex, curves*.png, predictions*.png")

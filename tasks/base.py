@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from datasets import Dataset
@@ -32,6 +33,7 @@ class Task(ABC):
     Attributes:
         metric: the summary's headline figure.
         greater_is_better: which way `metric` is better.
+        also: further metrics that reports compare -> whether greater is better.
         max_new_tokens: what generation may write at most, in tokens, the end token included.
         coordinates: the answer's numbers are coordinates written with `coords` (some models have tokens of their own
             for them).
@@ -41,6 +43,7 @@ class Task(ABC):
     metric: str
     coordinates: bool = False
     greater_is_better: bool = True
+    also: Mapping[str, bool] = MappingProxyType({})
     max_new_tokens: int = 32
     split_names: tuple[str, ...] = ("train", "validation", "test")
     tolerance: Tolerance | None = None

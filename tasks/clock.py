@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from datasets import Dataset
@@ -54,6 +55,7 @@ class Clock(Task):
     """
 
     metric = "exact"
+    also = MappingProxyType({"deviation": False})
     max_new_tokens = 8
 
     def __init__(

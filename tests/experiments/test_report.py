@@ -22,7 +22,8 @@ def read(folder):
 
 
 def test_a_clear_difference_is_called_and_a_tie_is_not(runs):
-    (report,) = analyse(read(runs), {"deviation": False}, draws=500)
+    (report,) = analyse(read(runs), {}, draws=500)
+    assert report.metrics == ("exact", "deviation")
     assert (report.base, report.headline, report.missing, report.refused) == ("ce", "exact", (), None)
     line = next(line for line in report.lines if line.loss == "ntil")
     assert line.against["exact"].verdict == "better"
