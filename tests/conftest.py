@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-SHARED = Path(os.environ.get("NTIL_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+# Absolute, for tests that link to it from another folder.
+SHARED = Path(os.environ.get("NTIL_SHARED", Path(__file__).parents[2] / "shared")).resolve()
 
 
 @pytest.fixture(scope="session")
