@@ -7,7 +7,8 @@
 `paligemma` is a mini PaliGemma with the real vocabulary (257,216 tokens, hidden 256, 4 layers, 256 picture tokens): its
 tokenizer is read from $NTIL_SHARED. Every trainer runs in a process of its own, in turns, `--rounds` times round; the
 median of the steps after the first two counts, peak memory is of the whole process. Ratios compare within one run only.
-All three take the same batches from our collator, in plain torch (no DeepSpeed), with torch's AdamW.
+All three take the same batches from our collator, in plain torch (no DeepSpeed), with torch's fused AdamW.
+Parts of a step are medians, so that the start of the data workers doesn't count.
 """
 
 from __future__ import annotations
@@ -136,21 +137,19 @@ def run_ours(session: Session, settings: Any, folder: Path, clock: Clock, where:
     )
     spent = measured(trainer, session) if where else {}
     trainer.train()
-    return {name: seconds / settings.optim.steps for name, seconds in spent.items()}
+    return {name: statistics.median(seconds) for name, seconds in spent.items()}
 
 
-def measured(trainer: NumberTrainer, session: Session) -> dict[str, float]:
-    """Seconds spent in each part, filled while the trainer runs; forward passes by hooks, the rest by wrapping."""
-    spent: dict[str, float] = defaultdict(float)
+def measured(trainer: NumberTrainer, session: Session) -> dict[str, list[float]]:
+    """Seconds of each part at every step, filled while the trainer runs; forward passes by hooks, the rest by wrapping."""
+    spent: dict[str, list[float]] = defaultdict(list)
     model = trainer.model
     assert model is not None
 
     def around(module: nn.Module, name: str) -> None:
         started: list[float] = []
         module.register_forward_pre_hook(lambda *_: started.append(time.perf_counter()))
-        module.register_forward_hook(
-            lambda *_: spent.__setitem__(name, spent[name] + time.perf_counter() - started.pop())
-        )
+        module.register_forward_hook(lambda *_: spent[name].append(time.perf_counter() - started.pop()))
 
     def wrap(owner: Any, method: str, name: str) -> None:
         inner = getattr(owner, method)
@@ -160,7 +159,7 @@ def measured(trainer: NumberTrainer, session: Session) -> dict[str, float]:
             try:
                 return inner(*args, **kwargs)
             finally:
-                spent[name] += time.perf_counter() - begun
+                spent[name].append(time.perf_counter() - begun)
 
         setattr(owner, method, timed)
 
@@ -187,7 +186,7 @@ def run_peer(name: str, session: Session, settings: Any, folder: Path, clock: Cl
         "save_strategy": "no",
         "disable_tqdm": True,
         "logging_steps": settings.optim.steps,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",
         "dataloader_num_workers": settings.engine.workers,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": not torch.cuda.is_available(),

@@ -1,13 +1,15 @@
-"""`ntil train -m ... --dry-run`: every run of a sweep with its state and estimated time, before anything starts.
+"""`ntil train -m ... --dry-run`: a sweep's runs with their state, estimated time and memory, before anything starts.
 
 Time is taken from finished or running runs of the same task and model below the same folder (seconds per step, whatever
-their loss: losses differ by a few percent); where there is none it is not known yet.
+their loss: losses differ by a few percent); where there is none it is not known yet. Memory is `ntil models`' estimate
+for the run's engine and tuning: GB per rank for weights, gradients and optimizer states; activations come on top.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from omegaconf import OmegaConf
 from experiments.tables import Table
 from ntil.compose import CONF, compose, register
 from ntil.config import ConfigError, run_folder
+from ntil.list_models import gigabytes, needed
 from ntil.lock import age
 from ntil.runs import RunFolder, find
 from ntil.status import status
@@ -96,6 +99,7 @@ def dry_run(words: Sequence[str]) -> Table:
     jobs = planned(words)
     root = Path(jobs[0].config["runs"])
     pace = seconds_per_step(find(root)) if root.exists() else {}
+    memory = _memory()
     rows, left, unknown = [], 0.0, 0
     for job in jobs:
         state = status(job.folder).state if job.folder.config_file.exists() else "to do"
@@ -104,11 +108,25 @@ def dry_run(words: Sequence[str]) -> Table:
         if state != "done":
             left, unknown = left + steps * (seconds or 0), unknown + (seconds is None)
         time = "done" if state == "done" else "not known yet" if seconds is None else age(steps * seconds)
-        rows.append([*map(str, job.key), str(steps), state, time])
+        rows.append([*map(str, job.key), str(steps), memory(job.config), state, time])
     total = f"{age(left)} left" if not unknown else f"{age(left)} left, and {unknown} runs not known yet"
-    rows.append([f"{len(jobs)} runs", "", "", "", "", f"{sum(row[5] == 'done' for row in rows)} done", total])
-    columns = ["task", "model", "loss", "seed", "steps", "state", "time"]
-    return Table("planned", columns, ["l", "l", "l", "r", "r", "l", "r"], rows)
+    rows.append([f"{len(jobs)} runs", "", "", "", "", "", f"{sum(row[6] == 'done' for row in rows)} done", total])
+    columns = ["task", "model", "loss", "seed", "steps", "GB per rank", "state", "time"]
+    return Table("planned", columns, ["l", "l", "l", "r", "r", "r", "l", "r"], rows)
+
+
+def _memory() -> Callable[[dict[str, Any]], str]:
+    """The memory of a run's config, worked out once for all runs that differ in loss and seed only."""
+    known: dict[str, str] = {}
+
+    def of(config: dict[str, Any]) -> str:
+        key = json.dumps([config[k] for k in ("model", "engine", "tuning")], sort_keys=True)
+        if key not in known:
+            size = needed(config)
+            known[key] = "not known" if size is None else gigabytes(size)
+        return known[key]
+
+    return of
 
 
 def seconds_per_step(runs: Iterable[RunFolder]) -> dict[tuple[str, str], float]:

@@ -1,8 +1,13 @@
-"""`ntil export run=<folder> to=<folder> [merge=true]`: a finished run as a plain Hugging Face folder with a card."""
+"""`ntil export run=<folder> to=<folder> [merge=true]`: a finished run as a plain Hugging Face folder with a card.
+
+All runs below `run` are exported at once where `to` keeps them apart: {task}, {model}, {loss} and {seed} in it are filled
+in, as in 'to=starts/{task}/{model}'.
+"""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,7 @@ import yaml
 from jinja2 import Template
 
 from ntil.config import ConfigError
-from ntil.runs import RunFolder
+from ntil.runs import RunFolder, find
 from ntil.session import Session, saved_model
 
 CARD = Template(
@@ -52,15 +57,38 @@ Train split as of the run: {{ data }}. The prompt is `{{ prompt }}`, an answer `
 def main(words: list[str]) -> int:
     """
     Raises:
-        ConfigError: run= or to= missing, an unfinished run, or a target that exists.
+        ConfigError: run= or to= missing, an unfinished run, a target that exists or that two runs would share.
     """
     keys = dict(word.partition("=")[::2] for word in words)
     root, target, merge = keys.pop("run", None), keys.pop("to", None), keys.pop("merge", "true")
     if root is None or target is None or keys or merge not in ("true", "false"):
         raise ConfigError("ntil export needs run=<finished run> to=<new folder>, and takes merge=true|false")
-    folder = export(RunFolder(root), Path(target), merge == "true")
-    print(f"{folder}: load it with from_pretrained({str(folder)!r})")
+    for run, to in targets(find(root) or [RunFolder(root)], target).items():
+        folder = export(run, to, merge == "true")
+        print(f"{folder}: load it with from_pretrained({str(folder)!r})")
     return 0
+
+
+def targets(runs: Sequence[RunFolder], pattern: str) -> dict[RunFolder, Path]:
+    """Where each run goes, known before anything is written.
+
+    Raises:
+        ConfigError: `pattern` names something else than task, model, loss and seed, or two runs have one target.
+    """
+    found: dict[RunFolder, Path] = {}
+    for run in runs:
+        config = run.config() if run.config_file.exists() else {}
+        names = {group: config[group]["name"] for group in ("task", "model", "loss") if group in config}
+        try:
+            to = Path(pattern.format(**names, seed=config.get("seed")))
+        except (KeyError, IndexError, ValueError) as error:
+            raise ConfigError(f"to={pattern}: takes {{task}}, {{model}}, {{loss}} and {{seed}}, not {error}") from error
+        if to in found.values():
+            raise ConfigError(
+                f"to={pattern} is {to} for several of the {len(runs)} runs; write 'to=.../{{task}}/{{model}}'"
+            )
+        found[run] = to
+    return found
 
 
 def export(run: RunFolder, target: Path, merge: bool = True) -> Path:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ntil.compose import CONF
-from ntil.config import ConfigError, TuningConfig, build, locate, nearest
+from ntil.config import ConfigError, TuningConfig, build, locate, nearest, typed
 from ntil.models.base import Family
 from ntil.models.checkpoint import CheckpointError
 from ntil.tokenizers import keeps_digits_apart
@@ -98,14 +98,37 @@ def describe(name: str, gpus: int = 8, rank: int = 16) -> dict[str, Any]:
     }
 
 
-def estimate(stage: int, trainable: int, kept: int, largest: int, gpus: int) -> int:
-    """Bytes per GPU for `trainable` parameters beside `kept` frozen ones, nothing offloaded, one host of `gpus`."""
+def needed(config: dict[str, Any]) -> int | None:
+    """Bytes per rank for the weights, gradients and optimizer states of a run's config; None for an unknown model.
+
+    The estimate of the whole module, with the run's own ZeRO stage, ranks on a host and tuning.
+    """
+    run, spec = typed(config), config["model"]
+    facts = yaml.safe_load(PUBLISHED.read_text()).get(spec["name"])
+    kind, state = locate(spec["target"]), cached(spec.get("checkpoint"))
+    family = build("model", spec) if state not in ("no", "partly") else None
+    if family is None and facts is None:
+        return None
+    owner: Any = family or _Parts(kind)
+    whole = _skeleton(kind, family, facts, spec)
+    largest = largest_layer(whole)
+    every, moving = (
+        sum(column) for column in zip(*Parts(owner).counts(tune(whole, owner, run.tuning)).values(), strict=True)
+    )
+    return estimate(run.engine.zero or 0, moving, every - moving, largest, run.engine.gpus, run.engine.offload)
+
+
+def estimate(stage: int, trainable: int, kept: int, largest: int, gpus: int, offload: bool = False) -> int:
+    """Bytes per GPU for `trainable` parameters beside `kept` frozen ones on one host of `gpus`.
+
+    offload: optimizer states and weights lie in CPU memory; stage 3 only.
+    """
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as stage3
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as stage2
 
     if stage == 3:
-        whole = stage3(trainable, largest, num_gpus_per_node=gpus, cpu_offload=False, cpu_offload_params=False)[1]
-        return whole + 2 * kept // gpus
+        whole = stage3(trainable, largest, num_gpus_per_node=gpus, cpu_offload=offload, cpu_offload_params=offload)[1]
+        return whole + (0 if offload else 2 * kept // gpus)
     shared = stage2(trainable, num_gpus_per_node=gpus if stage else 1, cpu_offload=False)[1]
     if stage == 1:
         shared += 6 * trainable - 6 * trainable // gpus
@@ -125,6 +148,9 @@ def cached(checkpoint: str | None) -> str:
         return "from scratch"
     if Path(checkpoint).expanduser().is_dir():
         return "folder"
+
+    if checkpoint.count("/") > 1:  # a folder that isn't there: hub names have one slash at most
+        return "no"
 
     def there(name: str) -> str | None:
         found = try_to_load_from_cache(checkpoint, name)
@@ -183,9 +209,11 @@ def _default(kind: type[Family], name: str) -> Any:
 def _gigabytes(stages: list[int] | None) -> str:
     if stages is None:
         return "?"
-    if max(stages) < 5e7:
-        return "< 0.1"
-    return " / ".join(f"{size / 1e9:.0f}" if size >= 9.95e9 else f"{size / 1e9:.1f}" for size in stages)
+    return "< 0.1" if max(stages) < 5e7 else " / ".join(map(gigabytes, stages))
+
+
+def gigabytes(size: int) -> str:
+    return "< 0.1" if size < 5e7 else f"{size / 1e9:.0f}" if size >= 9.95e9 else f"{size / 1e9:.1f}"
 
 
 def _count(number: int | None) -> str:

@@ -165,7 +165,7 @@ def _fit(
         optim.batch_size,
         settings.seed,
         settings.curriculum,
-        rows[column] if column in rows.column_names else None,
+        rows[column][:] if column in rows.column_names else None,
     )
     if ranks.first and session.task.skipped:
         write(run.skipped, "".join(f"{line}\n" for line in session.task.skipped))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -23,7 +22,7 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import Chunk, WeightConverter
 
 from ntil.models.causal_lm import CausalLM
-from ntil.models.checkpoint import CheckpointError, read_weights
+from ntil.models.checkpoint import CheckpointError, read_weights, write_weights
 
 # Of the original configuration; the rest (auto_map, z_loss_weight, ...) means nothing to Llama.
 _FIELDS = (
@@ -116,7 +115,7 @@ def save_original(model: PreTrainedModel, folder: Path) -> None:
         packed = [weights.pop(f"{start}{name}_proj.weight") for name in "qkv"]
         weights[f"{start}W_pack.weight"] = torch.cat(packed)
     folder.mkdir(parents=True, exist_ok=True)
-    save_torch_state_dict(weights, folder)
+    write_weights(weights, folder)
     kept = {name: config[name] for name in _FIELDS if name in config}
     kept |= {"model_type": "baichuan", "architectures": ["BaichuanForCausalLM"], "tie_word_embeddings": False}
     (folder / "config.json").write_text(json.dumps(kept, indent=2))

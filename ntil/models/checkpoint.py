@@ -8,6 +8,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from huggingface_hub import save_torch_state_dict
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -16,6 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ntil.config import ConfigError
@@ -39,7 +41,9 @@ def reading(checkpoint: str | Path) -> Iterator[None]:
     folder = Path(checkpoint).expanduser()
     if folder.is_dir() and not (folder / "config.json").exists():
         raise CheckpointError(f"model.checkpoint={checkpoint} holds no config.json; give the folder that has one")
-    if not folder.exists() and (folder.is_absolute() or str(checkpoint).startswith(("./", "../", "~"))):
+    # Names on the hub have one slash at most.
+    is_path = folder.is_absolute() or str(checkpoint).startswith(("./", "../", "~")) or str(checkpoint).count("/") > 1
+    if is_path and not folder.exists():
         raise CheckpointError(f"model.checkpoint={checkpoint}: no such folder; give an existing one or a hub name")
     try:
         yield
@@ -164,6 +168,15 @@ def tokenizer_as_shipped(checkpoint: str | Path) -> PreTrainedTokenizerFast:
         _merge_as_sentencepiece(tokenizer, str(found["tokenizer.model"]))
     tokenizer.init_kwargs.pop("auto_map", None)  # a saved copy must not ask for remote code again
     return tokenizer
+
+
+def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
+    """safetensors of `weights` in `folder`, in one or several files.
+
+    DeepSpeed keeps parameters as pieces of one large tensor, which safetensors refuses to cut: they are copied out.
+    """
+    own = {k: v if v.untyped_storage().nbytes() == v.nbytes else v.clone() for k, v in weights.items()}
+    save_torch_state_dict(own, folder)
 
 
 def _merge_as_sentencepiece(tokenizer: PreTrainedTokenizerFast, model_file: str) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from huggingface_hub import save_torch_state_dict
 from torch import Tensor, nn
 from transformers import (
     AddedToken,
@@ -30,7 +29,7 @@ from transformers import (
 )
 
 from ntil.models.base import load_model, ready
-from ntil.models.checkpoint import CheckpointError, fits, read_weights, reading, tokenizer_as_shipped
+from ntil.models.checkpoint import CheckpointError, fits, read_weights, reading, tokenizer_as_shipped, write_weights
 from ntil.models.llava import Llava
 
 SYSTEM = (
@@ -168,7 +167,7 @@ class YiVL(Llava):
         """In the release's layout."""
         folder.mkdir(parents=True, exist_ok=True)
         whole: Any = model
-        save_torch_state_dict(to_release(model.state_dict()), folder)
+        write_weights(to_release(model.state_dict()), folder)
         whole.model.vision_tower.save_pretrained(folder / self.tower)
         self.image_processor.save_pretrained(folder / self.tower)
         self.tokenizer.save_pretrained(folder)

@@ -39,7 +39,7 @@ def training_arguments(run: RunConfig, folder: Path) -> TrainingArguments:
         adam_beta1=optim.betas[0],
         adam_beta2=optim.betas[1],
         max_grad_norm=optim.clip,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         bf16=engine.dtype == "bfloat16",
         fp16=engine.dtype == "float16",
         gradient_checkpointing=engine.gradient_checkpointing,
@@ -48,7 +48,8 @@ def training_arguments(run: RunConfig, folder: Path) -> TrainingArguments:
         # Towers have layers whose output nobody reads; HF would not look for them under gradient checkpointing.
         ddp_find_unused_parameters=True,
         ddp_backend="gloo" if engine.device == "cpu" else None,
-        use_cpu=engine.device == "cpu",
+        # HF takes bfloat16 without a GPU only where it is told that there is none.
+        use_cpu=engine.device == "cpu" or not torch.cuda.is_available(),
         dataloader_num_workers=engine.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,

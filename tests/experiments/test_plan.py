@@ -45,11 +45,27 @@ def test_dry_run_knows_states_and_times(tmp_path, monkeypatch, capsys):
     second.folder.error.write_text("ValueError: no")
     assert seconds_per_step([RunFolder(first.folder.path)]) == {("clock", "llava_nano"): 3.0}
     rows = dry_run(words).rows
-    assert [row[5] for row in rows[:4]] == ["done", "failed", "to do", "to do"]
+    assert [row[6] for row in rows[:4]] == ["done", "failed", "to do", "to do"]
+    assert {row[5] for row in rows[:4]} == {"< 0.1"}
     assert rows[-1][0] == "4 runs" and rows[-1][-1] == "15 min left"
     assert main(["train", *words, "--dry-run"]) == 0
     assert "15 min left" in capsys.readouterr().out
     assert not list(tmp_path.glob("**/checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("words", "gigabytes"),
+    [
+        # 7.06e9 parameters of 18 bytes; 1/8 of them, and 4 bytes for the largest layer (131 million) beside.
+        ([], "127"),
+        (["engine=zero3", "engine.gpus=8"], "16"),
+        (["engine=zero3_offload"], "0.5"),
+        (["model.checkpoint=starts/clock/llava_nano", "model.name=mine"], "not known"),
+    ],
+)
+def test_dry_run_estimates_memory(tmp_path, words, gigabytes):
+    row = dry_run(["model=llava15_7b", "engine=local", "loss=ce", f"runs={tmp_path}", *words]).rows[0]
+    assert row[5] == gigabytes
 
 
 def test_a_search_is_no_grid(capsys):

@@ -1,5 +1,6 @@
 """What a run saves is what it loads, under names that a resumed Trainer finds again."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ def test_a_saved_model_gives_the_same_logits(parts, tmp_path):
     torch.testing.assert_close(
         logits(session, session.family.load(tmp_path / "model"), rows), logits(session, model, rows), atol=0, rtol=0
     )
+
+
+def test_parameters_in_one_large_tensor_are_saved_too(parts, tmp_path):
+    """DeepSpeed's ZeRO lays all parameters out in one."""
+    session, model, rows = parts
+    model = copy.deepcopy(model)
+    parameters = list(model.parameters())
+    flat, start = torch.cat([p.detach().reshape(-1) for p in parameters]), 0
+    for p in parameters:
+        p.data = flat[start : start + p.numel()].view_as(p)
+        start += p.numel()
+    session.family.save(model, tmp_path / "model")
+    again = session.family.load(tmp_path / "model")
+    torch.testing.assert_close(logits(session, again, rows), logits(session, model, rows), atol=0, rtol=0)
 
 
 def test_a_trainers_checkpoint_has_the_models_own_names(parts, tmp_path):
