@@ -141,7 +141,7 @@ def run_ours(session: Session, settings: Any, folder: Path, clock: Clock, where:
 
 
 def measured(trainer: NumberTrainer, session: Session) -> dict[str, list[float]]:
-    """Seconds of each part at every step, filled while the trainer runs; forward passes by hooks, the rest by wrapping."""
+    """Seconds of each part, step by step, filled while the trainer runs; forward by hooks, the rest by wrapping."""
     spent: dict[str, list[float]] = defaultdict(list)
     model = trainer.model
     assert model is not None

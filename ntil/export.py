@@ -1,7 +1,7 @@
 """`ntil export run=<folder> to=<folder> [merge=true]`: a finished run as a plain Hugging Face folder with a card.
 
-All runs below `run` are exported at once where `to` keeps them apart: {task}, {model}, {loss} and {seed} in it are filled
-in, as in 'to=starts/{task}/{model}'.
+All runs below `run` are exported at once where `to` keeps them apart: {task}, {model}, {loss} and {seed} in it are
+filled in, as in 'to=starts/{task}/{model}'.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ntil.models import nano_tokenizer
 from ntil.models.base import load_model, ready
 from ntil.models.checkpoint import CheckpointError, fits, read_weights, reading, tokenizer_as_shipped, write_weights
 from ntil.models.llava import Llava
@@ -120,7 +121,9 @@ class YiVL(Llava):
             )
         self.tower = self.release["mm_vision_tower"].removeprefix("./")
         self.tokenizer = tokenizer_as_shipped(checkpoint)
-        self.tokenizer.add_tokens([AddedToken(IMAGE, special=True, normalized=False)])
+        # A nano model's tokenizer has a token for pictures of its own.
+        image = nano_tokenizer.IMAGE if nano_tokenizer.IMAGE in self.tokenizer.get_vocab() else IMAGE
+        self.tokenizer.add_tokens([AddedToken(image, special=True, normalized=False)])
         known = set(inspect.signature(LlamaConfig).parameters) | {"rope_theta", "rope_scaling"}
         text = LlamaConfig(**{k: v for k, v in self.release.items() if k in known})
         with reading(checkpoint):
@@ -129,7 +132,7 @@ class YiVL(Llava):
         self.config = LlavaConfig(
             vision_config=vision,
             text_config=text,
-            image_token_index=self.tokenizer.get_vocab()[IMAGE],
+            image_token_index=self.tokenizer.get_vocab()[image],
             vision_feature_layer=self.release.get("mm_vision_select_layer", -2),
             vision_feature_select_strategy="default",
             tie_word_embeddings=text.tie_word_embeddings,

@@ -21,7 +21,10 @@ def training_arguments(run: RunConfig, folder: Path) -> TrainingArguments:
         ConfigError: the batch doesn't divide over the ranks of this process group.
     """
     optim, engine = run.optim, run.engine
-    pieces = Ranks.here().count * engine.accumulation
+    ranks = Ranks.here().count
+    pieces = ranks * engine.accumulation
+    # HF takes bfloat16 without a GPU only where it is told that there is none.
+    on_cpu = engine.device == "cpu" or not torch.cuda.is_available()
     if optim.batch_size % pieces:
         raise ConfigError(f"optim.batch_size={optim.batch_size} doesn't divide by {pieces} (ranks x accumulation)")
     return TrainingArguments(
@@ -47,9 +50,8 @@ def training_arguments(run: RunConfig, folder: Path) -> TrainingArguments:
         deepspeed=deepspeed_config(engine, optim.clip) if engine.zero is not None else None,
         # Towers have layers whose output nobody reads; HF would not look for them under gradient checkpointing.
         ddp_find_unused_parameters=True,
-        ddp_backend="gloo" if engine.device == "cpu" else None,
-        # HF takes bfloat16 without a GPU only where it is told that there is none.
-        use_cpu=engine.device == "cpu" or not torch.cuda.is_available(),
+        ddp_backend="gloo" if on_cpu and ranks > 1 else None,
+        use_cpu=on_cpu,
         dataloader_num_workers=engine.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,

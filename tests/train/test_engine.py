@@ -1,6 +1,7 @@
 """Engine configs: what they become, and what is refused before anything starts."""
 
 import pytest
+import torch
 
 from ntil.compose import compose
 from ntil.config import ConfigError, config_hash, typed
@@ -82,3 +83,10 @@ def test_a_step_is_cut_over_ranks_and_accumulation(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "5")
     with pytest.raises(ConfigError, match="doesn't divide by 15"):
         training_arguments(run, tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_bfloat16_needs_no_gpu(tmp_path, device):
+    run = typed(compose(["engine=zero2", "engine.dtype=bfloat16", f"engine.device={device}"]))
+    assert training_arguments(run, tmp_path).bf16

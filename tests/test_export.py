@@ -1,0 +1,37 @@
+"""Where exported runs go: known for all of them before anything is written."""
+
+from pathlib import Path
+
+import pytest
+
+from ntil.compose import compose
+from ntil.config import ConfigError, run_folder
+from ntil.export import main, targets
+from ntil.runs import RunFolder, find
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for words in (["model=llava_nano"], ["model=yi_vl_nano"]):
+        config = compose([f"runs={tmp_path}/runs", "loss=ce", "seed=7", *words])
+        RunFolder(run_folder(config)).freeze(config)
+    return find(tmp_path / "runs")
+
+
+def test_names_in_the_target_keep_runs_apart(runs):
+    to = list(targets(runs, "starts/{task}/{model}-{loss}-{seed}").values())
+    assert to == [Path("starts/clock/llava_nano-ce-7"), Path("starts/clock/yi_vl_nano-ce-7")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("starts/{task}", "several of the 2 runs"), ("{size}", "takes {task}")]
+)
+def test_targets_that_do_not_work(runs, pattern, message):
+    with pytest.raises(ConfigError, match=message):
+        targets(runs, pattern)
+
+
+def test_nothing_is_written_for_an_unfinished_run(runs, tmp_path):
+    with pytest.raises(ConfigError, match="not finished"):
+        main([f"run={tmp_path}/runs", f"to={tmp_path}/to/{{model}}"])
+    assert not (tmp_path / "to").exists()
