@@ -1,5 +1,6 @@
 """Rendered scenes of coloured shapes with expressions that mean exactly one of them.
 
+`single`: one large shape that only has to be measured: what a tiny model learns in minutes.
 `plain`: 2 to 4 shapes, each to be found by its own attributes ("the red circle"). `rich`: 3 to 7 shapes on a textured
 ground, where attributes, order and relations are needed ("the leftmost star", "the circle above the blue square").
 Every expression is checked against the whole scene: one shape fits it clearly, and no other comes near to fitting.
@@ -13,7 +14,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from datasets import Dataset
@@ -24,7 +25,7 @@ from data.cache import cached_dataset
 from data.grounding_rows import FEATURES
 from data.pictures import png
 
-Difficulty = Literal["plain", "rich"]
+Difficulty = Literal["single", "plain", "rich"]
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 SUPERSAMPLE = 4
 COLOURS = {
@@ -58,8 +59,8 @@ def load(split: str, *, rows: int, size: int = 64, difficulty: Difficulty = "pla
     """
     if split not in SPLITS:
         raise ValueError(f"rendered scenes have the splits {sorted(SPLITS)}, not {split!r}")
-    if difficulty not in ("plain", "rich"):
-        raise ValueError(f"task.difficulty must be 'plain' or 'rich', got {difficulty!r}")
+    if difficulty not in get_args(Difficulty):
+        raise ValueError(f"task.difficulty must be one of {', '.join(get_args(Difficulty))}, got {difficulty!r}")
     if rows < 1 or size < 32:
         raise ValueError(f"rendered scenes need rows >= 1 and size >= 32, got rows={rows}, size={size}")
     key = {"split": split, "rows": rows, "size": size, "difficulty": difficulty, "seed": seed}
@@ -98,14 +99,16 @@ def _row(row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, 
 
 def _scene(rng: np.random.Generator, difficulty: Difficulty) -> list[Thing]:
     """Shapes that don't overlap. Rich scenes use few kinds and colours, so that shapes are told apart by place."""
-    plain = difficulty == "plain"
-    wanted = int(rng.integers(2, 5) if plain else rng.integers(3, 8))
-    shapes = SHAPES if plain else rng.choice(SHAPES, 2, replace=False)
-    colours = list(COLOURS) if plain else rng.choice(list(COLOURS), 3, replace=False)
+    few = difficulty == "rich"
+    fewest, most = {"single": (1, 1), "plain": (2, 4), "rich": (3, 7)}[difficulty]
+    wanted = int(rng.integers(fewest, most + 1))
+    shapes = rng.choice(SHAPES, 2, replace=False) if few else SHAPES
+    colours = rng.choice(list(COLOURS), 3, replace=False) if few else list(COLOURS)
+    larger = 2.0 if difficulty == "single" else 1.0
     things: list[Thing] = []
     for _ in range(200):
         small = bool(rng.random() < 0.5)
-        radius = rng.uniform(0.06, 0.08) if small else rng.uniform(0.12, 0.15)
+        radius = larger * (rng.uniform(0.06, 0.08) if small else rng.uniform(0.12, 0.15))
         x, y = rng.uniform(radius + 0.01, 0.99 - radius, 2)
         if all(math.hypot(x - t.x, y - t.y) > (radius + t.radius) * 1.1 for t in things):
             things.append(Thing(str(rng.choice(shapes)), str(rng.choice(colours)), small, x, y, radius))
@@ -117,7 +120,7 @@ def _scene(rng: np.random.Generator, difficulty: Difficulty) -> list[Thing]:
 def _expressions(things: list[Thing], difficulty: Difficulty) -> list[tuple[str, int, int]]:
     """(expression, index of the shape meant, level), all that hold."""
     said = [(f"the {_name(things, i)}", i, 0) for i in range(len(things)) if _name(things, i)]
-    if difficulty == "plain":
+    if difficulty != "rich":
         return said
     return said + _by_order(things) + _by_relation(things)
 
@@ -201,7 +204,7 @@ def _outline(thing: Thing) -> list[tuple[float, float]]:
 def _render(things: list[Thing], rng: np.random.Generator, size: int, difficulty: Difficulty) -> PILImage.Image:
     side = size * SUPERSAMPLE
     # Greys between the colours of the shapes, so that black and white shapes both stand out.
-    low, high = (135, 165) if difficulty == "plain" else (115, 185)
+    low, high = (115, 185) if difficulty == "rich" else (135, 165)
     coarse = rng.integers(low, high, (4, 4, 1), dtype=np.uint8) + rng.integers(0, 12, (4, 4, 3), dtype=np.uint8)
     canvas = PILImage.fromarray(coarse).resize((side, side), PILImage.Resampling.BICUBIC)
     draw = ImageDraw.Draw(canvas)

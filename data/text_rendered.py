@@ -1,6 +1,6 @@
 """Rendered words with their outlines: row i of a split is the same picture on every machine and in every process.
 
-`plain`: one or two level words on a smooth ground. `rich`: up to four words, level, turned or bent along an arc, in
+`single`: one level word on a smooth ground. `plain`: one or two of them. `rich`: up to four words, level, turned or bent along an arc, in
 many fonts, on textures or photographs, some on plates; a few pictures without any text, and a few with text too small
 to be read, which is a don't-care region.
 
@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import matplotlib
 import numpy as np
@@ -30,7 +30,7 @@ from data.pictures import png
 from data.text_rows import FEATURES
 from data.text_truth import DONT_CARE, Instance
 
-Difficulty = Literal["plain", "rich"]
+Difficulty = Literal["single", "plain", "rich"]
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 SUPERSAMPLE = 4  # at sizes up to 96 pixels; larger pictures need only 2
 # All of them are in matplotlib, so that every machine draws the same letters.
@@ -103,8 +103,8 @@ def load(
     """
     if split not in SPLITS:
         raise ValueError(f"rendered words have the splits {sorted(SPLITS)}, not {split!r}")
-    if difficulty not in ("plain", "rich"):
-        raise ValueError(f"task.difficulty must be 'plain' or 'rich', got {difficulty!r}")
+    if difficulty not in get_args(Difficulty):
+        raise ValueError(f"task.difficulty must be one of {', '.join(get_args(Difficulty))}, got {difficulty!r}")
     if rows < 1 or size < 32:
         raise ValueError(f"rendered words need rows >= 1 and size >= 32, got rows={rows}, size={size}")
     photos = photos_in(backgrounds) if backgrounds else []
@@ -147,9 +147,12 @@ def render_words(
     """One picture, its words with their outlines in pixels of it, and its level; drawn larger and reduced."""
     scale = SUPERSAMPLE if size <= 96 else 2
     side = size * scale
-    plain = difficulty == "plain"
+    plain = difficulty != "rich"
     canvas = _ground(rng, side, plain, photos)
-    wanted = int(rng.integers(1, 3)) if plain else int(rng.choice([0, 1, 2, 3, 4], p=[0.04, 0.24, 0.28, 0.24, 0.2]))
+    if plain:
+        wanted = 1 if difficulty == "single" else int(rng.integers(1, 3))
+    else:
+        wanted = int(rng.choice([0, 1, 2, 3, 4], p=[0.04, 0.24, 0.28, 0.24, 0.2]))
     taken: list[shapely.Polygon] = []
     instances: list[Instance] = []
     levels = [0]
@@ -164,6 +167,8 @@ def render_words(
         corners = [(x / scale, y / scale) for x, y in strip.outline(5 if strip.bend else 2)]
         instances.append(Instance(corners, DONT_CARE if small else text, ignore=small))
         levels.append(0 if small else 3 if strip.bend else 2 if strip.turn else min(len(instances) - 1, 1))
+    if difficulty == "single" and not instances:  # a word too long for the picture
+        return render_words(rng, size=size, difficulty=difficulty)
     if not plain and rng.random() < 0.3:
         canvas = canvas.filter(ImageFilter.GaussianBlur(scale * rng.uniform(0.1, 0.4)))
     return canvas.resize((size, size), PILImage.Resampling.BOX), instances, max(levels)

@@ -37,7 +37,6 @@ def main(words: list[str]) -> int:
         ConfigError: a model or key that isn't there.
     """
     warnings.filterwarnings("ignore", category=FutureWarning)
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would warn that it found no GPU; only its formulas run
     settings = {"gpus": 8, "rank": 16}
     names = []
     for word in words:
@@ -123,6 +122,7 @@ def estimate(stage: int, trainable: int, kept: int, largest: int, gpus: int, off
 
     offload: optimizer states and weights lie in CPU memory; stage 3 only.
     """
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed would warn that it found no GPU; only its formulas run
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as stage3
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as stage2
 

@@ -62,7 +62,7 @@ def test_every_expression_fits_exactly_one_shape_and_none_nearly(difficulty):
     assert (min(kinds.values()) > SCENES / 4) == (difficulty == "rich")
 
 
-@pytest.mark.parametrize("difficulty", ["plain", "rich"])
+@pytest.mark.parametrize("difficulty", ["single", "plain", "rich"])
 def test_the_row_is_of_its_scene_and_its_box_holds_just_the_shapes_pixels(difficulty):
     for index in range(60):
         row = rendered._row({"index": index}, split="test", size=96, difficulty=difficulty, seed=3)
@@ -79,6 +79,13 @@ def test_the_row_is_of_its_scene_and_its_box_holds_just_the_shapes_pixels(diffic
         assert np.abs(np.array(around) - row["box"]).max() <= 1.5
         assert min(row["box"]) >= 0
         assert max(row["box"]) <= 96
+
+
+def test_single_is_one_shape_large_enough_to_be_measured():
+    for seed in range(100):
+        (thing,) = rendered._scene(np.random.default_rng(seed), "single")
+        assert 0.12 <= thing.radius <= 0.3
+        assert rendered._expressions([thing], "single") == [(f"the {thing.shape}", 0, 0)]
 
 
 def test_rows_are_the_same_everywhere_and_splits_differ(tmp_path, monkeypatch):

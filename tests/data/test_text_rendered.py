@@ -22,7 +22,7 @@ def pixels(rows, index):
     return np.asarray(rows[index]["image"]).tobytes()
 
 
-@pytest.mark.parametrize("difficulty", ["plain", "rich"])
+@pytest.mark.parametrize("difficulty", ["single", "plain", "rich"])
 def test_row_i_does_not_depend_on_how_many_are_rendered(difficulty, tmp_path, monkeypatch):
     few = load("train", rows=4, difficulty=difficulty)
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "elsewhere"))
@@ -55,6 +55,12 @@ def test_words_lie_inside_apart_and_on_their_ink():
             assert not any(area.intersects(other) for other in areas[:place])
         assert level == 0 or any(len(i.points) == (10 if level == 3 else 4) for i in instances)
     assert levels == {0, 1, 2, 3}
+
+
+def test_single_is_always_one_level_word():
+    for index in range(400):  # some of which get a word too long for the picture at first
+        _, instances, level = render_words(np.random.default_rng(index), size=64, difficulty="single")
+        assert len(instances) == 1 and len(instances[0].points) == 4 and level == 0
 
 
 def test_ink_stays_within_the_outline():
