@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import distributions
@@ -103,8 +105,19 @@ def environment() -> dict[str, Any]:
     """What a result may depend on beside the config."""
     versions = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
     return {
+        "commit": commit(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "packages": dict(sorted(versions.items(), key=lambda item: item[0].lower())),
     }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this code runs from, `-dirty` where files differ from it; None without one."""
+    here = Path(__file__).resolve().parents[1]
+    if not (here / ".git").exists() or shutil.which("git") is None:
+        return None
+    words = ["git", "-C", str(here), "describe", "--always", "--dirty", "--match", "", "--abbrev=10"]
+    said = subprocess.run(words, capture_output=True, text=True)
+    return said.stdout.strip() or None
