@@ -1,8 +1,8 @@
 """Rendered words with their outlines: row i of a split is the same picture on every machine and in every process.
 
-`single`: one level word on a smooth ground. `plain`: one or two of them. `rich`: up to four words, level, turned or bent along an arc, in
-many fonts, on textures or photographs, some on plates; a few pictures without any text, and a few with text too small
-to be read, which is a don't-care region.
+`single`: one level word on a smooth ground. `plain`: one or two of them. `rich`: up to four words, level, turned or
+bent along an arc, in many fonts, on textures or photographs, some on plates; a few pictures without any text, and a few
+with text too small to be read, which is a don't-care region.
 
 Columns: as of data.text_rows. Level and turned words have 4 points, bent ones 10, clockwise from where the word begins.
 `level`: 0 one level word or none, 1 more of them, 2 where a word is turned, 3 where one is bent.

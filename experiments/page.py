@@ -33,6 +33,7 @@ def render(
     reports: Sequence[CellReport],
     paper: dict[str, Any] | None,
     examples: int,
+    made: Sequence[str] = (),
 ) -> str:
     """The page. `paper` holds `tables`, `unknown` and `scale`, or is None."""
     environment = Environment(
@@ -40,7 +41,7 @@ def render(
     )
     cells = [_cell(report, examples) for report in reports]
     return environment.get_template("report.html.j2").render(
-        title=title, subtitle=subtitle, cells=cells, paper=paper, method=METHOD
+        title=title, subtitle=subtitle, cells=cells, paper=paper, method=METHOD, made=made
     )
 
 

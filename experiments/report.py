@@ -1,8 +1,8 @@
 """`ntil report runs=<folder>` or `ntil report experiment=<name>`: all runs there, compared.
 
-Files lie in <folder>/report/: report.html (everything, in one file), table.md, table.tex, and as pictures curves.png
-and predictions.png of every cell. Runs that are missing or failed are shown as missing. An experiment of a name that
-`experiments/paper` knows gets the paper's table beside ours.
+Files lie in <folder>/report/, or in to=<folder>: report.html (everything, in one file), table.md, table.tex, and as
+pictures curves.png, errors.png, digits.png and predictions.png of every cell. Runs that are missing or failed are shown
+as missing. An experiment of a name that `experiments/paper` knows gets the paper's table beside ours.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from experiments import figures, gallery, page, paper
 from experiments.analysis import CellReport, analyse
 from experiments.collect import Run
 from experiments.plan import planned
+from experiments.provenance import made
 from experiments.tables import Table, cell_tables, paper_table
 from ntil.compose import CONF
 from ntil.config import ConfigError, nearest
@@ -36,9 +37,11 @@ def main(words: list[str]) -> int:
     """
     keys = dict(word.partition("=")[::2] for word in words)
     name, root = keys.pop("experiment", None), keys.pop("runs", None)
-    examples = keys.pop("examples", "24")
+    examples, to = keys.pop("examples", "24"), keys.pop("to", None)
     if keys or (name is None and root is None) or not examples.isdigit():
-        raise ConfigError("ntil report needs experiment=<name> or runs=<folder of runs>, and takes examples=<how many>")
+        raise ConfigError(
+            "ntil report needs experiment=<name> or runs=<folder of runs>; takes examples=<how many> and to=<folder>"
+        )
     folder = Path(root or "runs", name or "")
     if name is not None and not folder.exists():
         known = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.exists() else []
@@ -46,7 +49,8 @@ def main(words: list[str]) -> int:
     found = [Run.read(run) for run in find(folder)]
     if not found:
         raise ConfigError(f"{folder}: no run lies there")
-    report(folder, found, name or folder.name, int(examples), _expected(name, found, folder) if name else ())
+    expected = _expected(name, found, folder) if name else ()
+    report(folder, found, name or folder.name, int(examples), expected, Path(to) if to else None)
     return 0
 
 
@@ -65,8 +69,9 @@ def report(
     name: str,
     examples: int = 24,
     expected: Sequence[tuple[str, str, str, int]] = (),
+    to: Path | None = None,
 ) -> list[CellReport]:
-    """Analyse, print, and write all files of the report."""
+    """Analyse, print, and write all files of the report to `to`, or to `report` in `root`."""
     table = paper.load(name)
     metrics = {m.key: m.greater_is_better for m in table.metrics.values()} if table else {}
     with Console().status("comparing the runs"):
@@ -82,16 +87,16 @@ def report(
     extra = evaluations(runs)
     if extra:
         print_rows("again, on other data", extra)
-    folder = root / "report"
-    folder.mkdir(exist_ok=True)
-    write(folder / "table.md", markdown(reports, tables, extra))
+    folder = to or root / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    how = made(runs)
+    write(folder / "table.md", markdown(reports, tables, extra, how, pictures(folder, reports)))
     write(folder / "table.tex", "\n".join(one.latex() for one in tables))
     part = page.paper_part(table, beside, scale) if table else None
     subtitle = f"{len(runs)} runs, {sum(run.done for run in runs)} finished"
-    write(folder / "report.html", page.render(name, subtitle, reports, part, examples))
-    pictures(folder, reports)
+    write(folder / "report.html", page.render(name, subtitle, reports, part, examples, how))
     print(f"runs, each with history, predictions and model: {root}")
-    print(f"report: {folder}/report.html, table.md, table.tex, curves*.png, predictions*.png")
+    print(f"report: {folder}/report.html, table.md, table.tex, and the pictures of table.md")
     return reports
 
 
@@ -102,32 +107,51 @@ def _scale(runs: Sequence[Run], table: paper.PaperTable | None) -> str:
     return "full" if models & full else "nano"
 
 
-def pictures(folder: Path, reports: Sequence[CellReport]) -> None:
-    """curves.png and predictions.png, with the cell's name where there are several."""
-    reports = [r for r in reports if r.cell.runs]
+def pictures(folder: Path, reports: Sequence[CellReport]) -> dict[tuple[str, str], list[str]]:
+    """Write every cell's pictures, with its name in theirs where there are several; (task, model) -> file names."""
+    reports, written = [r for r in reports if r.cell.runs], {}
     for r in reports:
         suffix = f"-{r.cell.task}-{r.cell.model}" if len(reports) > 1 else ""
-        figure = figures.curves(r.cell, r.headline)
-        if figure is not None:
-            figure.savefig(folder / f"curves{suffix}.png", dpi=110)
-            plt.close(figure)
+        drawn = {
+            "curves": figures.curves(r.cell, r.headline),
+            "errors": figures.error_histograms(r.cell),
+            "digits": figures.digits(r.cell),
+        }
+        names = []
+        for name, figure in drawn.items():
+            if figure is not None:
+                names.append(f"{name}{suffix}.png")
+                figure.savefig(folder / names[-1], dpi=80)
+                plt.close(figure)
         found = gallery.examples(r.cell, r.headline, 8)
         if found:
-            gallery.sheet(found, folder / f"predictions{suffix}.png")
+            names.append(f"predictions{suffix}.png")
+            gallery.sheet(found, folder / names[-1])
+        written[r.cell.task, r.cell.model] = names
+    return written
 
 
-def markdown(reports: Sequence[CellReport], tables: Sequence[Table], extra: list[dict[str, Any]]) -> str:
+def markdown(
+    reports: Sequence[CellReport],
+    tables: Sequence[Table],
+    extra: list[dict[str, Any]],
+    how: Sequence[str],
+    images: dict[tuple[str, str], list[str]],
+) -> str:
     parts = [f"## {one.title}\n\n{one.markdown()}" for one in tables]
     for r in reports:
         notes = [*([f"No comparison: {r.refused}"] if r.refused else []), *(f"Missing: {m}" for m in r.missing)]
         notes += page.words(r)
-        if notes:
-            parts.append(f"### {r.cell.task}, {r.cell.model}\n\n" + "".join(f"* {note}\n" for note in notes))
+        shown = images.get((r.cell.task, r.cell.model), [])
+        if notes or shown:
+            head = f"### {r.cell.task}, {r.cell.model}\n\n" + "".join(f"* {note}\n" for note in notes)
+            parts.append(head + "".join(f"\n![{file.removesuffix('.png')}]({file})\n" for file in shown))
     if extra:
         columns = list(dict.fromkeys(key for row in extra for key in row))
         rows = [[cell(row.get(c)) for c in columns] for row in extra]
         again = Table("Again, on other data", columns, ["l", *["r"] * (len(columns) - 1)], rows)  # type: ignore[list-item]
         parts.append(f"## {again.title}\n\n{again.markdown()}")
+    parts += ["## How the runs were made\n\n" + "".join(f"* {line}\n" for line in how)] if how else []
     return "\n".join(parts)
 
 

@@ -48,9 +48,22 @@ def test_the_whole_report(runs, capsys):
     assert "| ntil | 3 |" in markdown and "yi_vl_nano | missing" in markdown
     latex = (folder / "table.tex").read_text()
     assert r"\toprule" in latex and r"$\pm$" in latex and r"llava\_nano" in latex
+    assert "| ntil | 3 |" in markdown and "6 of 6 runs are finished" in markdown and "6 of 6 runs" in page
+    assert (
+        "clock, llava_nano: 2600 steps of 64 rows, learning rate 0.001, seeds 0, 1, 2, from random weights" in markdown
+    )
+    for name in ("curves", "errors", "predictions"):
+        assert f"]({name}.png)" in markdown
     assert (folder / "curves.png").stat().st_size > 5000
     assert (folder / "predictions.png").stat().st_size > 5000
     assert "ntil is better than ce" in capsys.readouterr().out
+
+
+def test_a_report_can_be_written_elsewhere(runs, tmp_path):
+    assert main([f"runs={runs}", "examples=2", f"to={tmp_path / 'results' / 'clock'}"]) == 0
+    assert {"report.html", "table.md", "table.tex", "curves.png"} <= {
+        file.name for file in (tmp_path / "results" / "clock").iterdir()
+    }
 
 
 def test_missing_and_failed_runs_are_shown(runs, tmp_path):
