@@ -67,8 +67,18 @@ def test_eval_again_on_another_split(place):
 
 
 @pytest.mark.slow
-def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(place):
-    words = ["train", *SMALL, "loss=ntil", "optim.steps=60", "save_every=20", "engine=zero2"]
+@pytest.mark.parametrize(
+    ("engine", "gpus", "number"),
+    [
+        ("zero2", 1, signal.SIGINT),
+        pytest.param("local", 2, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("zero2", 2, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(tmp_path, engine, gpus, number):
+    place, steps = tmp_path, 60 // gpus
+    words = ["train", *SMALL, "loss=ntil", f"optim.steps={steps}", "save_every=20", f"engine={engine}"]
+    words += [f"engine.gpus={gpus}", "engine.device=cpu", "engine.threads=1"]
     whole = ntil(place, *words, "runs=whole")
     assert whole.returncode == 0, whole.stderr
     environment = {**os.environ, "NTIL_CACHE": str(place / "cache")}
@@ -77,7 +87,7 @@ def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(place):
     while not _reached(place / "cut", 10):
         assert time.monotonic() < deadline and child.poll() is None
         time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     assert child.wait(timeout=120) == 130
     assert not list(place.glob("cut/**/metrics.json"))
     assert list(place.glob("cut/**/COMPLETE"))
