@@ -188,6 +188,13 @@ class NumberSpans:
     samples: int
     base: int
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Between processes every tensor costs a file handle and some turns of talk; a dozen small ones go by value.
+        return {k: (v.numpy(),) if isinstance(v, Tensor) and not v.is_cuda else v for k, v in self.__dict__.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({k: torch.from_numpy(*v) if isinstance(v, tuple) else v for k, v in state.items()})
+
     @property
     def is_digit(self) -> Tensor:
         return self.digit >= 0

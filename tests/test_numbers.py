@@ -1,5 +1,8 @@
 import math
+import pickle
 import re
+from dataclasses import fields
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -147,3 +150,13 @@ def test_merged_tokens_are_an_error_in_a_graph_too():
     assert find(torch.tensor([[1, 2]]))[0] == 12
     with pytest.raises(RuntimeError, match="several digits"):
         find(torch.tensor([[1, 12]]))
+
+
+def test_spans_come_back_from_another_process_by_value():
+    spans = NumberSpans.find(torch.tensor(encode("-3.015 and 16777217"), dtype=torch.long), VOCAB)
+    sent = ForkingPickler.dumps(spans)
+    assert b"storage" not in bytes(sent)  # no tensor goes by a file handle
+    again = pickle.loads(sent)
+    for field in fields(spans):
+        one, two = getattr(spans, field.name), getattr(again, field.name)
+        assert torch.equal(one, two) and one.dtype == two.dtype if torch.is_tensor(one) else one == two

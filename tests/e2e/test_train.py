@@ -71,8 +71,8 @@ def test_eval_again_on_another_split(place):
     ("engine", "gpus", "number"),
     [
         ("zero2", 1, signal.SIGINT),
-        pytest.param("local", 2, signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("zero2", 2, signal.SIGTERM, marks=pytest.mark.slow),
+        ("local", 2, signal.SIGINT),
+        ("zero2", 2, signal.SIGTERM),
     ],
 )
 def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(tmp_path, engine, gpus, number):
