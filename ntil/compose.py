@@ -107,6 +107,11 @@ def reported(act: Callable[[], Any], words: Iterable[str] = ()) -> int:
         print(f"ntil: {error}", file=sys.stderr)
     except (HydraException, OmegaConfBaseException) as error:
         print(f"ntil: {explain(error, words)}", file=sys.stderr)
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):  # Hydra's own, of no class of its own
+            raise
+        null = [word.partition("=")[0] for word in words if word.endswith("=null")]
+        print(f"ntil: a group of configs can't be null: leave {' or '.join(null)} out", file=sys.stderr)
     return 2
 
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from ntil.cli import main
 from ntil.compose import compose, explain, register
 from ntil.config import ConfigError, config_hash, run_folder
 
@@ -72,3 +73,9 @@ def test_help_needs_nothing_heavy():
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "ntil train" in shown
     assert shown.endswith("set()\n")
+
+
+@pytest.mark.parametrize("words", [["start=null"], ["-m", "experiment=clock", "start=null", "--dry-run"]])
+def test_a_group_that_is_null_is_said_in_one_line(words, capsys):
+    assert main(["train", *words]) == 2
+    assert capsys.readouterr().err == "ntil: a group of configs can't be null: leave start out\n"
