@@ -1,20 +1,11 @@
 """Text detection from the command line: data looked at and checked, a short run, its scores."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from command_line import ntil
 
 ROWS = "task.rows={train:64,validation:8,test:12}"
-
-
-def ntil(place: Path, *words: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "NTIL_CACHE": str(place / "cache"), "WANDB_MODE": "offline"}
-    command = [sys.executable, "-m", "ntil.cli", *words]
-    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=400)
 
 
 @pytest.mark.slow

@@ -1,11 +1,9 @@
 """The numeric tasks from the command line: a rendered figure to a vision model, a problem to a text model."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from command_line import ntil
 
 SMALL = ["optim.steps=4", "optim.batch_size=8", "optim.warmup=1", "evaluation.every=2", "evaluation.validation_rows=8"]
 WORDS = [*SMALL, "loss=ntil", "engine=local", "engine.threads=1", "tracker=none", "curriculum=none", "runs=runs"]
@@ -25,9 +23,7 @@ WORDS = [*SMALL, "loss=ntil", "engine=local", "engine.threads=1", "tracker=none"
 )
 def test_train_and_score(tmp_path, task, model, metrics):
     words = ["train", f"task={task}", f"model={model}", "task.rows={train:64,validation:12,test:60}", *WORDS]
-    environment = {**os.environ, "NTIL_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "ntil.cli", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+    done = ntil(tmp_path, *words)
     assert done.returncode == 0, done.stderr
     found = json.loads(next(tmp_path.glob("runs/**/metrics.json")).read_text())
     assert found["examples"] == 60 and set(metrics) <= set(found)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import ntil
 from forked import SMALL, finish, freeze, start
 from safetensors.torch import load_file
 
@@ -168,11 +169,9 @@ class Dies(CE):
 
 def command(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(place), str(Path(__file__).parents[2])])
-    environment = {**os.environ, "PYTHONPATH": paths, "WANDB_MODE": "offline"}
     flags = [w for w in words if w.startswith("-")]
     overrides = [w for w in words if not w.startswith("-")]
-    line = [sys.executable, "-m", "ntil.cli", "train", *flags, *SMALL, "optim.steps=6", *overrides]
-    return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+    return ntil(place, "train", *flags, *SMALL, "optim.steps=6", *overrides, PYTHONPATH=paths)
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_survival import SMALL, ntil
+from command_line import ntil
+from test_survival import SMALL
 
 from ntil.models.checkpoint import CheckpointError
 from ntil.runs import find

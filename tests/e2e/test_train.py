@@ -1,15 +1,13 @@
 """The command line as a user has it: a sweep with a broken job, skipping, reports, interrupt and resume."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import ntil, start
 from safetensors.torch import load_file
 
 SMALL = [
@@ -27,12 +25,6 @@ SMALL = [
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("e2e")
-
-
-def ntil(place: Path, *words: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "NTIL_CACHE": str(place / "cache"), "WANDB_MODE": "offline"}
-    command = [sys.executable, "-m", "ntil.cli", *words]
-    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=400)
 
 
 def test_a_sweep_survives_a_broken_job_and_skips_what_is_done(place):
@@ -81,8 +73,7 @@ def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(tmp_path, 
     words += [f"engine.gpus={gpus}", "engine.device=cpu", "engine.threads=1"]
     whole = ntil(place, *words, "runs=whole")
     assert whole.returncode == 0, whole.stderr
-    environment = {**os.environ, "NTIL_CACHE": str(place / "cache")}
-    child = subprocess.Popen([sys.executable, "-m", "ntil.cli", *words, "runs=cut"], cwd=place, env=environment)
+    child = start(place, *words, "runs=cut", output=None)
     deadline = time.monotonic() + 300
     while not _reached(place / "cut", 10):
         assert time.monotonic() < deadline and child.poll() is None
