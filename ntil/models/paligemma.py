@@ -84,9 +84,12 @@ class PaliGemma(Family):
             with reading(checkpoint):
                 tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
                 self.image_processor = SiglipImageProcessorPil.from_pretrained(checkpoint)
-            # As its own processor does: <bos> is written where it belongs, and the tokens below exist.
+            # As its own processor does: <bos> is written where it belongs, and the tokens below exist (a nano model has
+            # no rows for segments).
             tokenizer.add_bos_token = False
-            tokenizer.add_tokens([*LOCATIONS, *SEGMENTS])
+            tokenizer.add_tokens([*LOCATIONS])
+            if len({*tokenizer.get_vocab(), *SEGMENTS}) <= self.config.get_text_config().vocab_size:
+                tokenizer.add_tokens([*SEGMENTS])
             self.tokenizer = tokenizer
             fits(tokenizer, self.config, checkpoint)
         tower: Any = self.config.vision_config

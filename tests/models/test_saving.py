@@ -55,6 +55,20 @@ def test_a_saved_model_gives_the_same_logits(parts, tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", NANO)
+def test_a_saved_model_can_be_the_start_of_another_run(name, tmp_path):
+    words = ["task=clock", "loss=ntil", "tracker=none", "task.rows={train:4}", f"model={name}"]
+    session = Session.build(compose(words))
+    torch.manual_seed(0)
+    model, rows = session.family.load().eval(), session.task.rows("train")
+    session.family.save(model, tmp_path / "model")
+    again = Session.build(compose([*words, f"model.checkpoint={tmp_path}/model"]))
+    one, two = (s.collator.encode(rows[0], "12:45") for s in (session, again))
+    assert (one.prompt_ids, one.answer_ids) == (two.prompt_ids, two.answer_ids)
+    assert again.vocab.digit_ids == session.vocab.digit_ids
+    torch.testing.assert_close(logits(again, again.family.load(), rows), logits(session, model, rows), atol=0, rtol=0)
+
+
 def test_parameters_in_one_large_tensor_are_saved_too(parts, tmp_path):
     """DeepSpeed's ZeRO lays all parameters out in one."""
     session, model, rows = parts
