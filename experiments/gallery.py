@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from experiments.collect import Cell, Run
 from ntil.runs import read_jsonl
 
+SHEET = 1250  # pixels: the most that a sheet is wide
+
 
 @dataclass(frozen=True)
 class Example:
@@ -91,7 +93,13 @@ def sheet(found: list[Example], file: Path, columns: int = 8) -> None:
         draw.text((10, line * height + height // 3), loss, fill="black", font=font)
         for column, example in enumerate(chosen):
             canvas.paste(example.pictures[loss], (margin + column * width, line * height))
-    canvas.save(file)
+    canvas.thumbnail((SHEET, canvas.height))
+    save_small(canvas, file)
+
+
+def save_small(picture: Image.Image, file: Path) -> None:
+    """As a PNG of 128 colours: a few times smaller than with all of them, and hardly to be told from it."""
+    picture.convert("RGB").quantize(128).save(file, optimize=True)
 
 
 def data_uri(picture: Image.Image, longest: int = 260) -> str:

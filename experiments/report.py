@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -121,7 +124,9 @@ def pictures(folder: Path, reports: Sequence[CellReport]) -> dict[tuple[str, str
         for name, figure in drawn.items():
             if figure is not None:
                 names.append(f"{name}{suffix}.png")
-                figure.savefig(folder / names[-1], dpi=80)
+                canvas = FigureCanvasAgg(figure)
+                canvas.draw()
+                gallery.save_small(Image.fromarray(np.asarray(canvas.buffer_rgba())), folder / names[-1])
                 plt.close(figure)
         found = gallery.examples(r.cell, r.headline, 8)
         if found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -72,7 +73,7 @@ def cell_tables(report: CellReport, metrics: Sequence[str]) -> list[Table]:
     ]
     extra = [m for m in CURRENCY if any(m in line.values for line in lines)]
     if extra:
-        rows = [[line.loss, *(_spread(line, m) for m in extra)] for line in report.lines]
+        rows = [[line.loss, *(spread(line, m) for m in extra)] for line in report.lines]
         columns = ["loss", *(CURRENCY[m] for m in extra)]
         found.append(Table(f"{name}: one currency for all losses", columns, _aligned(columns), rows))
     return found
@@ -85,7 +86,7 @@ def _metric_table(report: CellReport, metric: str, title: str) -> Table:
         columns += [f"difference to {report.base} [95 %]", "p (Holm)", "verdict", "seeds needed"]
     rows = []
     for line in report.lines:
-        row = [line.loss, str(len(line.seeds)), _spread(line, metric)]
+        row = [line.loss, str(len(line.seeds)), spread(line, metric)]
         rows.append(row + _compared(line.against.get(metric)) if compared else row)
     return Table(title, columns, _aligned(columns), rows)
 
@@ -94,11 +95,16 @@ def _aligned(columns: Sequence[str]) -> list[Align]:
     return ["l", *["r"] * (len(columns) - 1)]  # type: ignore[list-item]
 
 
-def _spread(line: Line, metric: str) -> str:
+def spread(line: Line, metric: str) -> str:
+    """`0.801 ± 0.011`: mean and standard deviation over seeds; `missing` where no seed is finished."""
     mean, deviation = line.mean(metric), line.deviation(metric)
     if mean is None:
         return "missing" if not line.seeds else "-"
-    return number(mean) if deviation is None else f"{number(mean)} ± {number(deviation)}"
+    if deviation is None:
+        return number(mean)
+    # As many decimals as give the deviation two figures.
+    decimals = 2 - math.ceil(math.log10(deviation)) if deviation > 0 else 4
+    return f"{mean:.{min(max(decimals, 0), 6)}f} ± {deviation:.{min(max(decimals, 0), 6)}f}"
 
 
 def _compared(found: Comparison | None) -> list[str]:
@@ -146,7 +152,7 @@ def _paper_row(
 
 def _scaled(line: Line, metric: Metric) -> str:
     values = [metric.scale * v for v in line.values.get(metric.key, [])]
-    return _spread(Line(line.loss, line.seeds, {metric.key: values}), metric.key)
+    return spread(Line(line.loss, line.seeds, {metric.key: values}), metric.key)
 
 
 def _plain(value: float | None) -> str:

@@ -7,11 +7,11 @@ import shutil
 import pytest
 
 from experiments import paper
-from experiments.analysis import analyse
+from experiments.analysis import Line, analyse
 from experiments.collect import Run, differences, require_comparable
 from experiments.errors import numbers, signed_errors
 from experiments.report import main
-from experiments.tables import Table, cell_tables
+from experiments.tables import Table, cell_tables, spread
 from ntil.cli import main as ntil
 from ntil.config import ConfigError
 from ntil.runs import RunFolder, find
@@ -57,6 +57,22 @@ def test_the_whole_report(runs, capsys):
     assert (folder / "curves.png").stat().st_size > 5000
     assert (folder / "predictions.png").stat().st_size > 5000
     assert "ntil is better than ce" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.7896, 0.8009, 0.8120], "0.801 ± 0.011"),
+        ([80.0, 81.1, 82.3], "81.1 ± 1.2"),
+        ([900.0, 1000.0, 1130.0], "1010 ± 115"),
+        ([0.99947, 0.99951, 0.99954], "0.999507 ± 0.000035"),
+        ([0.0, 0.0, 0.0], "0.0000 ± 0.0000"),
+        ([0.5], "0.5"),
+        ([], "missing"),
+    ],
+)
+def test_a_spread_has_the_figures_that_its_deviation_allows(values, shown):
+    assert spread(Line("ce", tuple(range(len(values))), {"exact": values}), "exact") == shown
 
 
 def test_a_report_can_be_written_elsewhere(runs, tmp_path):
