@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from math import isinf
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
@@ -96,7 +97,12 @@ def words(report: CellReport) -> list[str]:
                 f" ({c.difference:+.3g}, 95 % [{c.low:+.3g}, {c.high:+.3g}], {c.seeds} seeds, {c.examples} examples)"
             )
             if c.verdict == "not distinguishable" and c.seeds_needed is not None:
-                sentence += f"; a difference of that size would need about {c.seeds_needed} seeds"
+                few = (
+                    "more test examples, whatever the seeds"
+                    if isinf(c.seeds_needed)
+                    else f"about {c.seeds_needed} seeds"
+                )
+                sentence += f"; a difference of that size would need {few}"
             sentences.append(sentence + ("; one seed says nothing about others." if c.seeds == 1 else "."))
     return sentences
 

@@ -60,7 +60,7 @@ class Comparison:
 
     p: of the permutation test over examples; p_holm: corrected over the table (p until `holm` is applied).
     seeds_needed: how many paired seeds would show a difference of the seen size with 80 % power at 5 %; None with one
-        seed only, or no difference at all.
+        seed only, or no difference at all; infinite where these test examples are too few for any number of seeds.
     """
 
     difference: float
@@ -70,7 +70,7 @@ class Comparison:
     p_holm: float
     seeds: int
     examples: int
-    seeds_needed: int | None
+    seeds_needed: float | None
     greater_is_better: bool = True
 
     @property
@@ -98,21 +98,22 @@ def compare(
     rng = np.random.default_rng(seed)
     per_seed = ours.metric_of() - base.metric_of()
     difference = float(per_seed.mean())
-    low, high = interval(ours, base, per_seed, rng, draws, level)
+    low, high, shared = interval(ours, base, per_seed, rng, draws, level)
     p = permutation_p(ours, base, rng, draws)
     seeds, examples = ours.sums.shape[:2]
-    return Comparison(
-        difference, low, high, p, p, seeds, examples, seeds_needed(per_seed), greater_is_better=greater_is_better
-    )
+    return Comparison(difference, low, high, p, p, seeds, examples, seeds_needed(per_seed, shared), greater_is_better)
 
 
 def interval(
     ours: Tallies, base: Tallies, per_seed: np.ndarray, rng: np.random.Generator, draws: int, level: float
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """Quantiles of: mean difference + bootstrap over examples + Student's t over seeds (none with one seed).
 
     What seeds do differently on single examples is in the seeds' spread already. So of the bootstrap's variance only
     the part that seeds share counts: the covariance of the draws between seeds.
+
+    Returns:
+        Low, high, and that shared variance, which no number of seeds makes smaller (0 with one seed).
     """
     examples = ours.sums.shape[1]
     gaps = np.empty((draws, len(per_seed)))
@@ -121,16 +122,16 @@ def interval(
         weights = rng.multinomial(examples, np.full(examples, 1 / examples), size=size)
         gaps[start : start + size] = ours.metric_of(weights) - base.metric_of(weights)
     draws_of_mean = gaps.mean(-1)
-    seeds = len(per_seed)
+    seeds, shared = len(per_seed), 0.0
     if seeds > 1:
         covariance = np.cov(gaps.T)
-        shared = (covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))
-        kept = np.sqrt(max(0.0, shared) / max(draws_of_mean.var(), 1e-300))
+        shared = max(0.0, float(covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1)))
+        kept = np.sqrt(shared / max(draws_of_mean.var(), 1e-300))
         centre = per_seed.mean()
         error = per_seed.std(ddof=1) / np.sqrt(seeds)
         draws_of_mean = centre + kept * (draws_of_mean - centre) + error * rng.standard_t(seeds - 1, size=draws)
     low, high = np.quantile(draws_of_mean, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return float(low), float(high), shared
 
 
 def permutation_p(ours: Tallies, base: Tallies, rng: np.random.Generator, draws: int) -> float:
@@ -152,13 +153,20 @@ def permutation_p(ours: Tallies, base: Tallies, rng: np.random.Generator, draws:
     return (as_large + 1) / (draws + 1)
 
 
-def seeds_needed(per_seed: np.ndarray, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Paired seeds at which a t-test would show a difference of the seen size, given the seen spread over seeds."""
-    if len(per_seed) < 2:
+def seeds_needed(per_seed: np.ndarray, shared: float = 0.0, power: float = 0.8, alpha: float = 0.05) -> float | None:
+    """Paired seeds at which a t-test would show a difference of the seen size, given the seen spread over seeds.
+
+    shared: the variance that comes from the test examples; it stays however many seeds there are, so the difference
+        must stand out by as much more.
+    """
+    if len(per_seed) < 2 or per_seed.mean() == 0:
         return None
-    spread, mean = per_seed.std(ddof=1), abs(per_seed.mean())
-    if mean == 0:
-        return None
+    spread = per_seed.std(ddof=1)
+    reach = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
+    beyond = per_seed.mean() ** 2 - reach**2 * shared
+    if beyond <= 0:
+        return np.inf
+    mean = np.sqrt(beyond)
     if spread == 0 or mean / spread > 10:
         return 2
     return max(2, int(np.ceil(_solve(mean / spread, alpha, power))))

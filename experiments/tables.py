@@ -111,7 +111,8 @@ def _compared(found: Comparison | None) -> list[str]:
     if found is None:
         return ["-"] * 4
     interval = f"{found.difference:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
-    needed = "-" if found.seeds_needed is None else str(found.seeds_needed)
+    seeds = found.seeds_needed
+    needed = "-" if seeds is None else "more examples" if math.isinf(seeds) else str(seeds)
     return [interval, f"{found.p_holm:.3f}", found.verdict, needed]
 
 

@@ -56,8 +56,8 @@ def test_dry_run_knows_states_and_times(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "gigabytes"),
     [
-        # 7.06e9 parameters of 18 bytes; 1/8 of them, and 4 bytes for the largest layer (131 million) beside.
-        ([], "127"),
+        # 7.06e9 parameters of 2 + 18 bytes; 2 + 18/8, and 4 bytes for the largest layer (131 million) beside.
+        ([], "141"),
         (["engine=zero3", "engine.gpus=8"], "16"),
         (["engine=zero3_offload"], "0.5"),
         (["model.checkpoint=starts/clock/llava_nano", "model.name=mine"], "not known"),

@@ -85,6 +85,20 @@ def test_seeds_needed_gives_the_power_it_promises(mean, spread):
     assert seeds_needed(np.array([0.3])) is None
 
 
+def test_what_test_examples_leave_open_no_number_of_seeds_can_tell():
+    values = np.array([0.05, -0.01, 0.03, 0.0, 0.03])
+    alone = seeds_needed(values)
+    assert seeds_needed(values, shared=0.0) == alone
+    assert seeds_needed(values, shared=0.003**2) > alone
+    assert seeds_needed(values, shared=0.02**2) == np.inf
+    # At the number it gives, seeds and examples together have the power it promises.
+    shared = 0.004**2
+    count = seeds_needed(values, shared)
+    error = np.sqrt(shared + values.var(ddof=1) / count)
+    seen = np.random.default_rng(0).normal(values.mean(), error, 20_000)
+    assert np.mean(np.abs(seen) > stats.norm.ppf(0.975) * error) == pytest.approx(0.8, abs=0.05)
+
+
 def test_worse_is_seen_from_the_metrics_direction():
     high = Comparison(5.0, 3.0, 7.0, 0.001, 0.001, 3, 100, 2, greater_is_better=False)
     assert high.verdict == "worse"
