@@ -24,7 +24,7 @@ from rich.table import Table
 from ntil.compose import CONF
 from ntil.config import ConfigError, TuningConfig, build, locate, nearest, typed
 from ntil.models.base import Family
-from ntil.models.checkpoint import CheckpointError
+from ntil.models.checkpoint import CheckpointError, is_path
 from ntil.tokenizers import keeps_digits_apart
 from ntil.tuning import Parts, tune
 
@@ -149,7 +149,7 @@ def cached(checkpoint: str | None) -> str:
     if Path(checkpoint).expanduser().is_dir():
         return "folder"
 
-    if checkpoint.count("/") > 1:  # a folder that isn't there: hub names have one slash at most
+    if is_path(checkpoint):
         return "no"
 
     def there(name: str) -> str | None:

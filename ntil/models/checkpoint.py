@@ -30,6 +30,12 @@ class CheckpointError(ConfigError):
     """The checkpoint can't be read as it stands; the message is one sentence with the remedy."""
 
 
+def is_path(checkpoint: str | Path) -> bool:
+    """Whether it can only be a folder, there or not: names on the hub have one slash at most."""
+    name = str(checkpoint)
+    return Path(name).expanduser().is_absolute() or name.startswith(("./", "../", "~")) or name.count("/") > 1
+
+
 @contextmanager
 def reading(checkpoint: str | Path) -> Iterator[None]:
     """Turns the errors of reading a hub name or folder into a `CheckpointError`.
@@ -41,9 +47,7 @@ def reading(checkpoint: str | Path) -> Iterator[None]:
     folder = Path(checkpoint).expanduser()
     if folder.is_dir() and not (folder / "config.json").exists():
         raise CheckpointError(f"model.checkpoint={checkpoint} holds no config.json; give the folder that has one")
-    # Names on the hub have one slash at most.
-    is_path = folder.is_absolute() or str(checkpoint).startswith(("./", "../", "~")) or str(checkpoint).count("/") > 1
-    if is_path and not folder.exists():
+    if is_path(checkpoint) and not folder.exists():
         raise CheckpointError(f"model.checkpoint={checkpoint}: no such folder; give an existing one or a hub name")
     try:
         yield

@@ -13,10 +13,10 @@ def start(place: Path, *words: str, output: int | None = subprocess.PIPE, **envi
     return subprocess.Popen(command, cwd=place, env={**os.environ, **added}, stdout=output, stderr=output, text=True)
 
 
-def ntil(place: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
+def ntil(place: Path, *words: str, timeout: float = 400, **environment: str) -> subprocess.CompletedProcess:
     with start(place, *words, **environment) as child:
         try:
-            out, err = child.communicate(timeout=400)
+            out, err = child.communicate(timeout=timeout)
         except BaseException:
             child.kill()
             raise

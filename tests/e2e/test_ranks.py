@@ -171,7 +171,7 @@ def command(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(place), str(Path(__file__).parents[2])])
     flags = [w for w in words if w.startswith("-")]
     overrides = [w for w in words if not w.startswith("-")]
-    return ntil(place, "train", *flags, *SMALL, "optim.steps=6", *overrides, PYTHONPATH=paths)
+    return ntil(place, "train", *flags, *SMALL, "optim.steps=6", *overrides, timeout=300, PYTHONPATH=paths)
 
 
 @pytest.mark.slow
