@@ -37,7 +37,7 @@ class EngineConfig:
     device: `auto` (a GPU where there is one), `cpu` or `cuda`. dtype: of a step's maths.
     accumulation: micro-batches a rank cuts its share of a step into.
     compile: `torch.compile` on the repeated blocks.
-    threads: of torch, per rank. workers: processes that prepare batches, per rank.
+    threads: of torch, per rank. workers: processes that prepare batches, per rank; 0: the training process itself.
     """
 
     zero: int | None = None
@@ -50,7 +50,7 @@ class EngineConfig:
     gradient_checkpointing: bool = False
     compile: bool = False
     threads: int | None = None
-    workers: int = 0
+    workers: int = 1
 
 
 @dataclass

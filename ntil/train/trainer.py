@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, Trainer
 
 from ntil.losses.base import LossOutput, NumberLoss
 from ntil.ranks import Ranks
+from ntil.train.ahead import Ahead
 from ntil.train.guards import FiniteCheck
 from ntil.train.throughput import Throughput
 
@@ -80,6 +81,7 @@ class NumberTrainer(Trainer):
         self._ranks = Ranks.here()
         self._draws = type(number_loss).at_draw is not NumberLoss.at_draw
         self._places: list[tuple[int, int]] = []
+        self._ahead: Ahead | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._sampler
@@ -87,6 +89,8 @@ class NumberTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
+        if self.args.dataloader_num_workers:
+            epoch_iterator = self._one_ahead(epoch_iterator)
         batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.throughput.add(sum(b["samples"] for b in batches), sum(b["tokens"] for b in batches))
         self._micro = 0
@@ -99,6 +103,11 @@ class NumberTrainer(Trainer):
             whole = self._whole_step(batches, counts)
             self.number_loss.gather = lambda own: whole
         return batches, counts
+
+    def _one_ahead(self, epoch_iterator: Iterator[Any]) -> Ahead:
+        if self._ahead is None or self._ahead.batches is not epoch_iterator:
+            self._ahead = Ahead(epoch_iterator)
+        return self._ahead
 
     def _places_in_step(self, tokens: list[int]) -> list[tuple[int, int]]:
         """(first, all): where each micro-batch's supervised tokens lie among those of the whole step.

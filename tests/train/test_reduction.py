@@ -14,9 +14,17 @@ from ntil.train.trainer import NumberTrainer
 LOSSES = ["ce", "emd", "ntil", "ntil_paper", "ntl_was", "soft_label", "emo", "value_emd"]
 
 
-def train(place, loss, batch, accumulation):
-    words = [f"loss={loss}", "engine=local", "tracker=none", "task.rows={train:64}", "evaluation.every=0"]
+def train(place, loss, batch, accumulation, *more):
+    words = [
+        f"loss={loss}",
+        "engine=local",
+        "tracker=none",
+        "log_every=1",
+        "task.rows={train:64}",
+        "evaluation.every=0",
+    ]
     words += [
+        *more,
         f"optim.batch_size={batch * accumulation}",
         f"engine.accumulation={accumulation}",
         "optim.steps=5",
@@ -47,6 +55,16 @@ def test_accumulation_changes_nothing(tmp_path, monkeypatch, loss):
     parts, logged_in_parts = train(tmp_path, loss, 2, 4)
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], atol=1e-5, rtol=1e-4, msg=name)
+    assert "loss/ce" in logged[0]
     for key in ("loss/ce", "loss/aux", "loss/digit"):
+        assert (key in logged_in_parts[0]) == (key in logged[0])
         if key in logged[0]:
             assert logged_in_parts[0][key] == pytest.approx(logged[0][key], rel=1e-4)
+
+
+def test_a_data_worker_and_the_batch_ahead_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
+    without, logged = train(tmp_path, "ntil", 8, 2, "engine.workers=0")
+    beside, logged_beside = train(tmp_path, "ntil", 8, 2, "engine.workers=1")
+    assert all(torch.equal(beside[name], without[name]) for name in without)
+    assert logged_beside[0]["loss/aux"] == logged[0]["loss/aux"]
