@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,12 @@ def main(words: list[str]) -> int:
 def describe(name: str, gpus: int = 8, rank: int = 16) -> dict[str, Any]:
     """What is known of one config of conf/model; sizes in parameters, memory in bytes per GPU and ZeRO stage."""
     spec = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
-    facts = yaml.safe_load(PUBLISHED.read_text()).get(name)
-    kind, state = locate(spec["target"]), cached(spec.get("checkpoint"))
+    state = cached(spec.get("checkpoint"))
     try:
-        family = build("model", spec) if state not in ("no", "partly") else None
+        known = _Known.of(spec)
     except CheckpointError as error:
-        family, state = None, f"unreadable: {error}"
+        known, state = _Known.of(spec, unopened=True), f"unreadable: {error}"
+    kind, family, facts = known.kind, known.family, known.facts
     coords = family.coords if family else spec.get("coords") or _default(kind, "coords")
     digits = keeps_digits_apart(family.tokenizer) if family else facts and facts["digits"]
     found: dict[str, Any] = {
@@ -79,18 +80,15 @@ def describe(name: str, gpus: int = 8, rank: int = 16) -> dict[str, Any]:
         "coords": coords,
         "source": "config" if family else "published" if facts else None,
     }
-    if family is None and facts is None:
+    if not known.known:
         return found
-    full, adapted = (_skeleton(kind, family, facts, spec) for _ in range(2))
-    owner: Any = family or _Parts(kind)
-    counts = Parts(owner).counts(full)
-    adapted = tune(adapted, owner, TuningConfig(mode="lora", rank=rank))
-    every, moving = (sum(column) for column in zip(*Parts(owner).counts(adapted).values(), strict=True))
-    largest = largest_layer(full)
-    total = sum(size for size, _ in counts.values())
+    full = known.skeleton()
+    parts = {part: size for part, (size, _) in Parts(known.owner).counts(full).items()}
+    every, moving = known.sizes(TuningConfig(mode="lora", rank=rank))
+    largest, total = largest_layer(full), sum(parts.values())
     return found | {
         "parameters": total,
-        "parts": {part: size for part, (size, _) in counts.items()},
+        "parts": parts,
         "lora_trainable": moving,
         "memory_full": [estimate(stage, total, 0, largest, gpus) for stage in range(4)],
         "memory_lora": [estimate(stage, moving, every - moving, largest, gpus) for stage in range(4)],
@@ -102,18 +100,11 @@ def needed(config: dict[str, Any]) -> int | None:
 
     The estimate of the whole module, with the run's own ZeRO stage, ranks on a host and tuning.
     """
-    run, spec = typed(config), config["model"]
-    facts = yaml.safe_load(PUBLISHED.read_text()).get(spec["name"])
-    kind, state = locate(spec["target"]), cached(spec.get("checkpoint"))
-    family = build("model", spec) if state not in ("no", "partly") else None
-    if family is None and facts is None:
+    run, known = typed(config), _Known.of(config["model"])
+    if not known.known:
         return None
-    owner: Any = family or _Parts(kind)
-    whole = _skeleton(kind, family, facts, spec)
-    largest = largest_layer(whole)
-    every, moving = (
-        sum(column) for column in zip(*Parts(owner).counts(tune(whole, owner, run.tuning)).values(), strict=True)
-    )
+    every, moving = known.sizes(run.tuning)
+    largest = largest_layer(known.skeleton())
     return estimate(run.engine.zero or 0, moving, every - moving, largest, run.engine.gpus, run.engine.offload)
 
 
@@ -187,18 +178,52 @@ class _Parts:
         self.__name__ = kind.__name__
 
 
-def _skeleton(kind: type[Family], family: Any, facts: dict[str, Any] | None, spec: dict[str, Any]) -> Any:
-    """The model without weights."""
-    with torch.device("meta"):
-        if spec.get("checkpoint") is None:
-            return family.load()
-        if facts:
-            model = locate(facts["class"])
-            return model(family.config if family else model.config_class(**facts["config"]))
-        import transformers
+@dataclass(frozen=True)
+class _Known:
+    """What this machine knows of a model's config: the family where its checkpoint can be opened, published facts."""
 
-        architecture = getattr(family, "model_class", None) or getattr(transformers, family.config.architectures[0])
-        return architecture(family.config)
+    spec: dict[str, Any]
+    kind: type[Family]
+    family: Any
+    facts: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, spec: dict[str, Any], unopened: bool = False) -> _Known:
+        """
+        Raises:
+            CheckpointError: the checkpoint is here and can't be read; with `unopened` it isn't tried.
+        """
+        openable = not unopened and cached(spec.get("checkpoint")) not in ("no", "partly")
+        facts = yaml.safe_load(PUBLISHED.read_text()).get(spec["name"])
+        return cls(spec, locate(spec["target"]), build("model", spec) if openable else None, facts)
+
+    @property
+    def known(self) -> bool:
+        return self.family is not None or self.facts is not None
+
+    @property
+    def owner(self) -> Any:
+        return self.family or _Parts(self.kind)
+
+    def sizes(self, tuning: TuningConfig) -> tuple[int, int]:
+        """(all, trainable) parameters under `tuning`."""
+        tuned = tune(self.skeleton(), self.owner, tuning)
+        every, moving = (sum(column) for column in zip(*Parts(self.owner).counts(tuned).values(), strict=True))
+        return every, moving
+
+    def skeleton(self) -> Any:
+        """The model without weights."""
+        with torch.device("meta"):
+            if self.spec.get("checkpoint") is None:
+                return self.family.load()
+            if self.facts:
+                model = locate(self.facts["class"])
+                return model(self.family.config if self.family else model.config_class(**self.facts["config"]))
+            import transformers
+
+            config = self.family.config
+            named = getattr(self.family, "model_class", None) or getattr(transformers, config.architectures[0])
+            return named(config)
 
 
 def _default(kind: type[Family], name: str) -> Any:

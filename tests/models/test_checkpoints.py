@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import YI_TOWER, Ask, ask, words, written
 from PIL import Image
+from tiny_checkpoints import YI_TOWER, Ask, ask, words, written
 from transformers import (
     AutoTokenizer,
     CLIPImageProcessorPil,

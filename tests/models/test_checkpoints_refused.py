@@ -6,10 +6,10 @@ import shutil
 import httpx
 import pytest
 import torch
-from conftest import words
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
+from tiny_checkpoints import words
 from transformers.utils import hub
 
 from ntil.compose import CONF, compose

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import Ask, ask
+from tiny_checkpoints import Ask, ask
 
 from ntil.collate import Collator
 from ntil.compose import compose

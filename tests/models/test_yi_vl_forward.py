@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import YI_TOWER, ask, words, written
+from tiny_checkpoints import YI_TOWER, ask, words, written
 
 from ntil.compose import compose
 from ntil.session import Session
