@@ -35,14 +35,15 @@ def render(
     paper: dict[str, Any] | None,
     examples: int,
     made: Sequence[str] = (),
+    whole: Table | None = None,
 ) -> str:
-    """The page. `paper` holds `tables`, `unknown` and `scale`, or is None."""
+    """The page. `paper` holds `tables`, `unknown` and `scale`, or is None; `whole` comes first."""
     environment = Environment(
         loader=PackageLoader("experiments"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     cells = [_cell(report, examples) for report in reports]
     return environment.get_template("report.html.j2").render(
-        title=title, subtitle=subtitle, cells=cells, paper=paper, method=METHOD, made=made
+        title=title, subtitle=subtitle, cells=cells, paper=paper, method=METHOD, made=made, whole=whole
     )
 
 

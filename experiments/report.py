@@ -23,7 +23,7 @@ from experiments.analysis import CellReport, analyse
 from experiments.collect import Run
 from experiments.plan import planned
 from experiments.provenance import made
-from experiments.tables import Table, cell_tables, paper_table
+from experiments.tables import Table, cell_tables, overview, paper_table
 from ntil.compose import CONF
 from ntil.config import ConfigError, nearest
 from ntil.runs import RunFolder, find, write
@@ -81,7 +81,9 @@ def report(
         reports = analyse(runs, metrics, expected)
     scale = _scale(runs, table)
     beside = [paper_table(table, m, reports, scale) for m in table.metrics.values()] if table else []
-    tables = [*beside, *(one for r in reports if r.lines for one in cell_tables(r, r.metrics))]
+    whole = overview(reports)
+    tables = [*([whole] if whole else []), *beside]
+    tables += [one for r in reports if r.lines for one in cell_tables(r, r.metrics)]
     for one in tables:
         print_table(one)
     for r in reports:
@@ -97,7 +99,7 @@ def report(
     write(folder / "table.tex", "\n".join(one.latex() for one in tables))
     part = page.paper_part(table, beside, scale) if table else None
     subtitle = f"{len(runs)} runs, {sum(run.done for run in runs)} finished"
-    write(folder / "report.html", page.render(name, subtitle, reports, part, examples, how))
+    write(folder / "report.html", page.render(name, subtitle, reports, part, examples, how, whole))
     print(f"runs, each with history, predictions and model: {root}")
     print(f"report: {folder}/report.html, table.md, table.tex, and the pictures of table.md")
     return reports

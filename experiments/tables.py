@@ -21,6 +21,10 @@ CURRENCY = {
 }
 
 
+# Behind a value of the overview, by the verdict against the base loss.
+MARKS = {"better": " ✓", "worse": " ✗"}
+
+
 @dataclass(frozen=True)
 class Table:
     """Columns with their alignment, and rows of plain text."""
@@ -55,7 +59,7 @@ class Table:
 
 def _escaped(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$"}
-    special |= {"<": r"$<$", ">": r"$>$", "$": r"\$"}
+    special |= {"<": r"$<$", ">": r"$>$", "$": r"\$", "✓": r"$\checkmark$", "✗": r"$\times$"}
     return "".join(special.get(c, c) for c in text)
 
 
@@ -77,6 +81,28 @@ def cell_tables(report: CellReport, metrics: Sequence[str]) -> list[Table]:
         columns = ["loss", *(CURRENCY[m] for m in extra)]
         found.append(Table(f"{name}: one currency for all losses", columns, _aligned(columns), rows))
     return found
+
+
+def overview(reports: Sequence[CellReport]) -> Table | None:
+    """Everything in one table: a line per task, model and metric, a column per loss; None where nothing is finished."""
+    shown = [r for r in reports if any(line.values for line in r.lines)]
+    if not shown:
+        return None
+    losses = list(dict.fromkeys(line.loss for r in shown for line in r.lines))
+    rows = []
+    for r in shown:
+        lines = {line.loss: line for line in r.lines}
+        for metric in (m for m in r.metrics if any(m in line.values for line in r.lines)):
+            cells = [_marked(lines[loss], metric) if loss in lines else "-" for loss in losses]
+            rows.append([r.cell.task, r.cell.model, metric.replace("_", " "), *cells])
+    bases = " or ".join(dict.fromkeys(r.base for r in shown if r.base))
+    columns, align = ["task", "model", "metric", *losses], ["l", "l", "l", *["r"] * len(losses)]
+    return Table(f"All in one: ✓ better, ✗ worse than {bases}, else not distinguishable", columns, align, rows)  # type: ignore[arg-type]
+
+
+def _marked(line: Line, metric: str) -> str:
+    found = line.against.get(metric)
+    return spread(line, metric) + (MARKS.get(found.verdict, "") if found else "")
 
 
 def _metric_table(report: CellReport, metric: str, title: str) -> Table:

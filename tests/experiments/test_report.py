@@ -48,6 +48,11 @@ def test_the_whole_report(runs, capsys):
     assert "| ntil | 3 |" in markdown and "yi_vl_nano | missing" in markdown
     latex = (folder / "table.tex").read_text()
     assert r"\toprule" in latex and r"$\pm$" in latex and r"llava\_nano" in latex
+    # All in one, first: 0.9 against 0.2 is marked, in a right answer's direction and in the deviation's.
+    first = markdown.split("\n\n")[1]
+    assert re.search(r"clock \| llava_nano \| exact \| 0\.[0-9]+ ± [0-9.]+ \| 0\.[0-9]+ ± [0-9.]+ ✓ \|", first)
+    assert re.search(r"deviation .* ✓ \|", first) and "✗" not in first
+    assert r"$\checkmark$" in latex and 'class="better">0.' in page
     assert "6 of 6 runs are finished" in markdown and "6 of 6 runs" in page
     assert (
         "clock, llava_nano: 2600 steps of 64 rows, learning rate 0.001, seeds 0, 1, 2, from random weights" in markdown
