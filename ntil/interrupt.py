@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
 
 
 class Interrupt:
-    """After `install`, the first signal sets `requested`, the second raises at once.
+    """After `install`, the first signal sets `requested`; another Ctrl-C raises at once.
+
+    Another SIGTERM does not: where all processes of a job are signalled, a rank gets it from its launcher, too.
 
     Args:
         file: whoever can't send a signal (from another host) may create this file instead.
@@ -45,6 +49,26 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled:
+        if self._signalled and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._signalled = True
+
+
+def heed_parent_only() -> None:
+    """For a process that prepares batches: only its parent's SIGTERM ends it, others' and Ctrl-C don't (Linux).
+
+    Slurm and container runtimes signal every process of a job. The trainer saves first, and until it has, a worker
+    that is gone would be an error to it. When the trainer dies, torch's workers end by themselves.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    parent = os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    Thread(target=wait, daemon=True, name="signals").start()

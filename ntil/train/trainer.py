@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer
 
+from ntil.interrupt import heed_parent_only
 from ntil.losses.base import LossOutput, NumberLoss
 from ntil.ranks import Ranks
 from ntil.train.ahead import Ahead
@@ -85,6 +87,12 @@ class NumberTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._sampler
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        loader = super().get_train_dataloader()
+        base = getattr(loader, "base_dataloader", loader)  # accelerate's has its workers from the one that it wraps
+        base.worker_init_fn = partial(_start_worker, base.worker_init_fn)
+        return loader
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -229,3 +237,8 @@ def _counts(batch: dict[str, Any]) -> list[float]:
     spans = batch["spans"]
     numbers = (0, 0) if spans is None else (int(spans.is_digit.sum()), int(spans.is_number.sum()))
     return [float(n) for n in (batch["targets"].numel(), batch["samples"], *numbers)]
+
+
+def _start_worker(seed: Any, index: int) -> None:
+    seed(index)
+    heed_parent_only()

@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from command_line import ntil, start
@@ -60,14 +61,16 @@ def test_eval_again_on_another_split(place):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("engine", "gpus", "number"),
+    ("engine", "gpus", "number", "every_process"),
     [
-        ("zero2", 1, signal.SIGINT),
-        ("local", 2, signal.SIGINT),
-        ("zero2", 2, signal.SIGTERM),
+        ("zero2", 1, signal.SIGINT, False),
+        ("local", 2, signal.SIGINT, False),
+        ("zero2", 2, signal.SIGTERM, False),
+        # As Slurm and container runtimes do it: data workers get the signal too.
+        ("local", 2, signal.SIGTERM, True),
     ],
 )
-def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(tmp_path, engine, gpus, number):
+def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(tmp_path, engine, gpus, number, every_process):
     place, steps = tmp_path, 60 // gpus
     words = ["train", *SMALL, "loss=ntil", f"optim.steps={steps}", "save_every=20", f"engine={engine}"]
     words += [f"engine.gpus={gpus}", "engine.device=cpu", "engine.threads=1"]
@@ -78,8 +81,13 @@ def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(tmp_path, 
     while not _reached(place / "cut", 10):
         assert time.monotonic() < deadline and child.poll() is None
         time.sleep(0.02)
+    below = psutil.Process(child.pid).children(recursive=True) if every_process else []
+    assert len([p for p in below if p.parent().pid != child.pid]) >= 2 * every_process  # data workers of two ranks
+    for process in sorted(below, key=lambda p: -p.pid):
+        process.send_signal(number)
     child.send_signal(number)
     assert child.wait(timeout=120) == 130
+    assert not any(p.is_running() for p in below)
     assert not list(place.glob("cut/**/metrics.json"))
     assert list(place.glob("cut/**/COMPLETE"))
     again = ntil(place, *words, "runs=cut")
