@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -55,20 +56,23 @@ class Interrupt:
 
 
 def heed_parent_only() -> None:
-    """For a process that prepares batches: only its parent's SIGTERM ends it, others' and Ctrl-C don't (Linux).
+    """For a process that prepares batches: only its trainer's SIGTERM or death ends it, no other signal (Linux).
 
     Slurm and container runtimes signal every process of a job. The trainer saves first, and until it has, a worker
-    that is gone would be an error to it. When the trainer dies, torch's workers end by themselves.
+    that is gone would be an error to it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):
+    # Not getppid(): where processes come from a fork server, that is the server, and torch waits for its death only.
+    trainer = multiprocessing.parent_process()
+    if trainer is None or not hasattr(signal, "sigtimedwait"):
         return
-    parent = os.getppid()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-            pass
+        while trainer.is_alive():
+            received = signal.sigtimedwait({signal.SIGTERM}, 5)
+            if received is not None and received.si_pid == trainer.pid:
+                break
         os._exit(0)
 
     Thread(target=wait, daemon=True, name="signals").start()

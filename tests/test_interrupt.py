@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from ntil.interrupt import Interrupt, heed_parent_only
@@ -52,10 +54,11 @@ def _prepare(here: Connection) -> None:
         here.send(here.recv())
 
 
-@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the sender of a signal is known on Linux only")
-def test_only_the_parents_sigterm_ends_a_data_worker() -> None:
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="the sender of a signal is known on Linux only")
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_only_the_parents_sigterm_ends_a_data_worker(method: str) -> None:
     there, here = multiprocessing.Pipe()
-    worker = multiprocessing.get_context("fork").Process(target=_prepare, args=(here,), daemon=True)
+    worker: Any = multiprocessing.get_context(method).Process(target=_prepare, args=(here,), daemon=True)
     worker.start()
     assert worker.pid is not None and there.poll(30) and there.recv() == "ready"
     for name in ("TERM", "INT", "TERM"):
@@ -66,3 +69,25 @@ def test_only_the_parents_sigterm_ends_a_data_worker() -> None:
     worker.terminate()
     worker.join(30)
     assert worker.exitcode == 0
+
+
+def _have_one(method: str, here: Connection) -> None:
+    worker: Any = multiprocessing.get_context(method).Process(target=_prepare, args=(here,), daemon=True)
+    worker.start()
+    here.send(worker.pid)
+    time.sleep(600)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="waiting for a signal with a timeout is Linux's")
+def test_a_data_worker_of_a_fork_server_ends_with_its_trainer() -> None:
+    there, here = multiprocessing.Pipe()
+    trainer = multiprocessing.get_context("spawn").Process(target=_have_one, args=("forkserver", here))
+    trainer.start()
+    assert there.poll(60)
+    pid = next(found for found in (there.recv(), there.recv()) if found != "ready")
+    trainer.kill()
+    trainer.join()
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -78,6 +78,8 @@ def finish(run: RunFolder, timeout: float = 300) -> list[int | None]:
 def _work(folder: Path, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     os.setsid()
+    # As in a run that a launcher starts; here the fork server's own way would be inherited.
+    multiprocessing.set_start_method("fork", force=True)
     from ntil import worker
 
     worker._print_to(folder / "logs" / f"rank{environment['RANK']}.log")
