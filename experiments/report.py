@@ -7,6 +7,7 @@ as missing. An experiment of a name that `experiments/paper` knows gets the pape
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def report(
         print_rows("again, on other data", extra)
     folder = to or root / "report"
     folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
     how = made(runs)
     write(folder / "table.md", markdown(reports, tables, extra, how, pictures(folder, reports)))
     write(folder / "table.tex", "\n".join(one.latex() for one in tables))
@@ -103,6 +105,13 @@ def report(
     print(f"runs, each with history, predictions and model: {root}")
     print(f"report: {folder}/report.html, table.md, table.tex, and the pictures of table.md")
     return reports
+
+
+def _clear(folder: Path) -> None:
+    """Remove the pictures of the report that lies here: this one may have other cells, and so other names."""
+    before = folder / "table.md"
+    for name in re.findall(r"^!\[.*\]\(([^/)]+\.png)\)$", before.read_text(), re.M) if before.exists() else ():
+        (folder / name).unlink(missing_ok=True)
 
 
 def _scale(runs: Sequence[Run], table: paper.PaperTable | None) -> str:

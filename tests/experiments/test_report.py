@@ -81,10 +81,15 @@ def test_a_spread_has_the_figures_that_its_deviation_allows(values, shown):
 
 
 def test_a_report_can_be_written_elsewhere(runs, tmp_path):
-    assert main([f"runs={runs}", "examples=2", f"to={tmp_path / 'results' / 'clock'}"]) == 0
-    assert {"report.html", "table.md", "table.tex", "curves.png"} <= {
-        file.name for file in (tmp_path / "results" / "clock").iterdir()
-    }
+    folder = tmp_path / "results" / "clock"
+    folder.mkdir(parents=True)
+    (folder / "table.md").write_text("an older report's\n\n![curves-clock-yi](curves-clock-yi.png)\n")
+    for name in ("curves-clock-yi.png", "mine.png"):
+        (folder / name).touch()
+    assert main([f"runs={runs}", "examples=2", f"to={folder}"]) == 0
+    # The older report's pictures are gone, whatever else lies there is not.
+    assert not (folder / "curves-clock-yi.png").exists() and (folder / "mine.png").exists()
+    assert {"report.html", "table.md", "table.tex", "curves.png"} <= {file.name for file in folder.iterdir()}
 
 
 def test_missing_and_failed_runs_are_shown(runs, tmp_path):
