@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from experiments import figures, gallery
 from experiments.analysis import CellReport
 from experiments.paper import PaperTable
-from experiments.tables import Table, cell_tables
+from experiments.tables import MARKS, Table, cell_tables
 
 METHOD = (
     "A value is the mean over seeds, ± the standard deviation. A difference is to the base loss on the same test "
@@ -42,8 +42,16 @@ def render(
         loader=PackageLoader("experiments"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     cells = [_cell(report, examples) for report in reports]
+    verdicts = {mark: verdict for verdict, mark in MARKS.items()}
     return environment.get_template("report.html.j2").render(
-        title=title, subtitle=subtitle, cells=cells, paper=paper, method=METHOD, made=made, whole=whole
+        title=title,
+        subtitle=subtitle,
+        cells=cells,
+        paper=paper,
+        method=METHOD,
+        made=made,
+        whole=whole,
+        verdicts=verdicts,
     )
 
 

@@ -95,9 +95,10 @@ def report(
         print_rows("again, on other data", extra)
     folder = to or root / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder)
-    how = made(runs)
-    write(folder / "table.md", markdown(reports, tables, extra, how, pictures(folder, reports)))
+    how, before, images = made(runs), _shown_before(folder), pictures(folder, reports)
+    write(folder / "table.md", markdown(reports, tables, extra, how, images))
+    for name in before.difference(*images.values()):
+        (folder / name).unlink(missing_ok=True)
     write(folder / "table.tex", "\n".join(one.latex() for one in tables))
     part = page.paper_part(table, beside, scale) if table else None
     subtitle = f"{len(runs)} runs, {sum(run.done for run in runs)} finished"
@@ -107,11 +108,10 @@ def report(
     return reports
 
 
-def _clear(folder: Path) -> None:
-    """Remove the pictures of the report that lies here: this one may have other cells, and so other names."""
+def _shown_before(folder: Path) -> set[str]:
+    """The pictures of the report that lies here; the next may have other cells, and so other names."""
     before = folder / "table.md"
-    for name in re.findall(r"^!\[.*\]\(([^/)]+\.png)\)$", before.read_text(), re.M) if before.exists() else ():
-        (folder / name).unlink(missing_ok=True)
+    return set(re.findall(r"^!\[.*\]\(([^/)]+\.png)\)$", before.read_text(), re.M)) if before.exists() else set()
 
 
 def _scale(runs: Sequence[Run], table: paper.PaperTable | None) -> str:

@@ -19,10 +19,8 @@ CURRENCY = {
     "expected_error": "E abs error",
     "digit_mass": "digit mass",
 }
-
-
 # Behind a value of the overview, by the verdict against the base loss.
-MARKS = {"better": " ✓", "worse": " ✗"}
+MARKS = {"better": "✓", "worse": "✗"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def overview(reports: Sequence[CellReport]) -> Table | None:
 
 def _marked(line: Line, metric: str) -> str:
     found = line.against.get(metric)
-    return spread(line, metric) + (MARKS.get(found.verdict, "") if found else "")
+    return f"{spread(line, metric)} {MARKS.get(found.verdict, '') if found else ''}".rstrip()
 
 
 def _metric_table(report: CellReport, metric: str, title: str) -> Table:

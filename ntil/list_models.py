@@ -13,7 +13,7 @@ import inspect
 import json
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,12 @@ def main(words: list[str]) -> int:
 def describe(name: str, gpus: int = 8, rank: int = 16) -> dict[str, Any]:
     """What is known of one config of conf/model; sizes in parameters, memory in bytes per GPU and ZeRO stage."""
     spec = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
-    state = cached(spec.get("checkpoint"))
+    known = _Known.of(spec)
+    state = known.state
     try:
-        known = _Known.of(spec)
+        known = known.opened()
     except CheckpointError as error:
-        known, state = _Known.of(spec, unopened=True), f"unreadable: {error}"
+        state = f"unreadable: {error}"
     kind, family, facts = known.kind, known.family, known.facts
     coords = family.coords if family else spec.get("coords") or _default(kind, "coords")
     digits = keeps_digits_apart(family.tokenizer) if family else facts and facts["digits"]
@@ -80,11 +81,11 @@ def describe(name: str, gpus: int = 8, rank: int = 16) -> dict[str, Any]:
         "coords": coords,
         "source": "config" if family else "published" if facts else None,
     }
-    if not known.known:
+    if not known.sized:
         return found
     full = known.skeleton()
     parts = {part: size for part, (size, _) in Parts(known.owner).counts(full).items()}
-    every, moving = known.sizes(TuningConfig(mode="lora", rank=rank))
+    every, moving = known.tuned_sizes(known.skeleton(), TuningConfig(mode="lora", rank=rank))
     largest, total = largest_layer(full), sum(parts.values())
     return found | {
         "parameters": total,
@@ -100,11 +101,12 @@ def needed(config: dict[str, Any]) -> int | None:
 
     The estimate of the whole module, with the run's own ZeRO stage, ranks on a host and tuning.
     """
-    run, known = typed(config), _Known.of(config["model"])
-    if not known.known:
+    run, known = typed(config), _Known.of(config["model"]).opened()
+    if not known.sized:
         return None
-    every, moving = known.sizes(run.tuning)
-    largest = largest_layer(known.skeleton())
+    whole = known.skeleton()
+    largest = largest_layer(whole)
+    every, moving = known.tuned_sizes(whole, run.tuning)
     return estimate(run.engine.zero or 0, moving, every - moving, largest, run.engine.gpus, run.engine.offload)
 
 
@@ -180,35 +182,42 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Known:
-    """What this machine knows of a model's config: the family where its checkpoint can be opened, published facts."""
+    """What this machine knows of a model's config: published facts, and once `opened` the family if it is here.
+
+    state: of the checkpoint, as `cached` says.
+    """
 
     spec: dict[str, Any]
     kind: type[Family]
-    family: Any
+    state: str
     facts: dict[str, Any] | None
+    family: Any = None
 
     @classmethod
-    def of(cls, spec: dict[str, Any], unopened: bool = False) -> _Known:
+    def of(cls, spec: dict[str, Any]) -> _Known:
+        facts = yaml.safe_load(PUBLISHED.read_text()).get(spec["name"])
+        return cls(spec, locate(spec["target"]), cached(spec.get("checkpoint")), facts)
+
+    def opened(self) -> _Known:
         """
         Raises:
-            CheckpointError: the checkpoint is here and can't be read; with `unopened` it isn't tried.
+            CheckpointError: the checkpoint is here and can't be read.
         """
-        openable = not unopened and cached(spec.get("checkpoint")) not in ("no", "partly")
-        facts = yaml.safe_load(PUBLISHED.read_text()).get(spec["name"])
-        return cls(spec, locate(spec["target"]), build("model", spec) if openable else None, facts)
+        return self if self.state in ("no", "partly") else replace(self, family=build("model", self.spec))
 
     @property
-    def known(self) -> bool:
+    def sized(self) -> bool:
+        """Whether there is enough to build a `skeleton` of."""
         return self.family is not None or self.facts is not None
 
     @property
     def owner(self) -> Any:
         return self.family or _Parts(self.kind)
 
-    def sizes(self, tuning: TuningConfig) -> tuple[int, int]:
-        """(all, trainable) parameters under `tuning`."""
-        tuned = tune(self.skeleton(), self.owner, tuning)
-        every, moving = (sum(column) for column in zip(*Parts(self.owner).counts(tuned).values(), strict=True))
+    def tuned_sizes(self, model: Any, tuning: TuningConfig) -> tuple[int, int]:
+        """(all, trainable) parameters under `tuning`, which changes `model`."""
+        counts = Parts(self.owner).counts(tune(model, self.owner, tuning)).values()
+        every, moving = (sum(column) for column in zip(*counts, strict=True))
         return every, moving
 
     def skeleton(self) -> Any:

@@ -71,8 +71,8 @@ def test_only_the_parents_sigterm_ends_a_data_worker(method: str) -> None:
     assert worker.exitcode == 0
 
 
-def _have_one(method: str, here: Connection) -> None:
-    worker: Any = multiprocessing.get_context(method).Process(target=_prepare, args=(here,), daemon=True)
+def _have_one(here: Connection) -> None:
+    worker = multiprocessing.get_context("forkserver").Process(target=_prepare, args=(here,), daemon=True)
     worker.start()
     here.send(worker.pid)
     time.sleep(600)
@@ -81,7 +81,7 @@ def _have_one(method: str, here: Connection) -> None:
 @pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="waiting for a signal with a timeout is Linux's")
 def test_a_data_worker_of_a_fork_server_ends_with_its_trainer() -> None:
     there, here = multiprocessing.Pipe()
-    trainer = multiprocessing.get_context("spawn").Process(target=_have_one, args=("forkserver", here))
+    trainer = multiprocessing.get_context("spawn").Process(target=_have_one, args=(here,))
     trainer.start()
     assert there.poll(60)
     pid = next(found for found in (there.recv(), there.recv()) if found != "ready")

@@ -22,8 +22,6 @@ def train(place, loss, batch, accumulation, *more):
         "log_every=1",
         "task.rows={train:64}",
         "evaluation.every=0",
-    ]
-    words += [
         *more,
         f"optim.batch_size={batch * accumulation}",
         f"engine.accumulation={accumulation}",
