@@ -16,7 +16,6 @@ import logging
 import os
 import signal
 import sys
-import time
 import traceback
 import warnings
 from contextlib import nullcontext
@@ -186,19 +185,14 @@ def _fit(
         return {**scores, **forced}
 
     title = f"{config['loss']['name']} seed {settings.seed}"
-    callbacks = [
-        Spikes(),
-        History(run.history),
-        guard,
-        Progress(title, session.task.metric),
-        Checkpoints(
-            settings.keep_checkpoints,
-            ranks,
-            session.task.metric,
-            session.task.greater_is_better,
-            {"ranks": ranks.count, "zero": settings.engine.zero},
-        ),
-    ]
+    checkpoints = Checkpoints(
+        settings.keep_checkpoints,
+        ranks,
+        session.task.metric,
+        session.task.greater_is_better,
+        {"ranks": ranks.count, "zero": settings.engine.zero},
+    )
+    callbacks = [Spikes(), History(run.history), guard, Progress(title, session.task.metric), checkpoints]
     model, kept = _model(run, config, session, arguments, ranks.first)
     trainer = NumberTrainer(
         model=model,
@@ -215,7 +209,6 @@ def _fit(
     tracker.note({"coverage": share})
     if ranks.first:
         print(f"{title}: {len(rows):,} rows, {share:.0%} of the answer tokens are digits")
-    started = time.perf_counter()
     trainer.remove_callback(PrinterCallback)
     if ranks.first:
         remove_incomplete(run.checkpoints)
@@ -232,7 +225,7 @@ def _fit(
     with gathered(model) as writes:
         if writes:
             save(model, session.family, run.model)
-    fitted = Fitted(time.perf_counter() - started, arguments.device)
+    fitted = Fitted(checkpoints.seconds, arguments.device)
     ranks.barrier()
     without_deepspeed(trainer)
     return fitted

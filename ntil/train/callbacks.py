@@ -50,13 +50,26 @@ def _step(line: str) -> float:
 class Checkpoints(TrainerCallback):
     """Marks a checkpoint complete after its last byte, and only then removes older ones.
 
-    Kept are the `keep` newest and the best one, among those whose step was validated, by `metric`.
+    Kept are the `keep` newest and the best one, among those whose step was validated, by `metric`. The mark also holds
+    how long the run has trained, so that `seconds` counts what was before an interruption, too.
     """
 
     def __init__(self, keep: int, ranks: Ranks, metric: str, greater_is_better: bool, about: dict[str, Any]) -> None:
         self.keep, self.ranks, self.about = keep, ranks, about
         self.metric, self.sign = metric, 1 if greater_is_better else -1
         self._validated: tuple[int, float] | None = None
+        self._since = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Of training, validation and saving, up to now; what lies after the checkpoint gone on from is not counted."""
+        return time.perf_counter() - self._since
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        assert args.output_dir is not None
+        resumed = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        before = read_mark(resumed).get("seconds", 0.0) if state.global_step else 0.0
+        self._since = time.perf_counter() - before
 
     def on_evaluate(
         self, args: Any, state: TrainerState, control: TrainerControl, metrics: dict[str, Any] | None = None, **_: Any
@@ -75,7 +88,13 @@ class Checkpoints(TrainerCallback):
         saved = folder / f"checkpoint-{state.global_step}"
         for file in (*(f for f in saved.rglob("*") if f.is_file()), saved):
             _to_disk(file)
-        about = {"step": state.global_step, "score": score, "metric": self.metric, **self.about}
+        about = {
+            "step": state.global_step,
+            "score": score,
+            "metric": self.metric,
+            "seconds": round(self.seconds, 1),
+            **self.about,
+        }
         write(saved / COMPLETE, json.dumps(about))
         self._clear(folder)
 

@@ -89,10 +89,11 @@ def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(tmp_path, 
     assert child.wait(timeout=120) == 130
     assert not any(p.is_running() for p in below)
     assert not list(place.glob("cut/**/metrics.json"))
-    assert list(place.glob("cut/**/COMPLETE"))
+    before = max(json.loads(mark.read_text())["seconds"] for mark in place.glob("cut/**/COMPLETE"))
     again = ntil(place, *words, "runs=cut")
     assert again.returncode == 0, again.stderr
     assert "resumed from checkpoint-" in again.stdout
+    assert json.loads(next(place.glob("cut/**/metrics.json")).read_text())["train_seconds"] > before > 0
     one, two = (load_file(next(place.glob(f"{runs}/**/model/model.safetensors"))) for runs in ("whole", "cut"))
     assert one.keys() == two.keys()
     for name in one:

@@ -1,0 +1,43 @@
+"""What a checkpoint remembers of its run beside the weights."""
+
+from pathlib import Path
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from ntil.checkpoints import read_mark
+from ntil.ranks import Ranks
+from ntil.train import callbacks
+from ntil.train.callbacks import Checkpoints
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def leg(folder: Path, clock: list[float], begin: int, save: int, seconds: float) -> Checkpoints:
+    """One process of a run: from step `begin` to a checkpoint at step `save`."""
+    clock[0] += 500  # between two processes
+    found = Checkpoints(9, Ranks(), "exact", True, {"ranks": 1})
+    arguments, control = TrainingArguments(output_dir=str(folder), use_cpu=True), TrainerControl()
+    found.on_train_begin(arguments, TrainerState(global_step=begin), control)
+    clock[0] += seconds
+    (folder / f"checkpoint-{save}").mkdir()
+    found.on_save(arguments, TrainerState(global_step=save), control)
+    return found
+
+
+def test_seconds_of_a_resumed_run_count_what_led_to_its_checkpoint(tmp_path, clock):
+    assert leg(tmp_path, clock, 0, 10, 30.0).seconds == 30
+    assert leg(tmp_path, clock, 10, 20, 12.0).seconds == 42
+    assert [read_mark(tmp_path / f"checkpoint-{n}")["seconds"] for n in (10, 20)] == [30, 42]
+    assert leg(tmp_path, clock, 10, 15, 1.0).seconds == 31  # back to the older one
+
+
+def test_a_checkpoint_of_before_says_no_seconds(tmp_path, clock):
+    (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / "checkpoint-4" / "COMPLETE").write_text("{}")
+    assert leg(tmp_path, clock, 4, 8, 5.0).seconds == 5
