@@ -53,8 +53,11 @@ def value_and_gradient(loss, logits, *args, **kwargs):
 
 
 def test_all_the_losses_are_there():
-    named = "ce ce_smooth emd ntil ntil_paper ntil_no_exp ntil_no_rel ntil_no_mag ntl_was ntl_mse smmd dist2 soft_label"
-    assert set(SPECS) >= {*named.split(), "emo", "del", "value_emd", "value_emd_relative", "value_emd_log"}
+    named = (
+        "ce ce_smooth emd ntil ntil_paper ntil_no_exp ntil_no_rel ntil_no_mag ntl_was ntl_mse smmd dist2 soft_label "
+        "emo del value_emd value_emd_relative value_emd_log value_emd_rescaled"
+    )
+    assert set(SPECS) >= set(named.split())
 
 
 @pytest.mark.parametrize("name", ON_NUMBERS)
@@ -287,6 +290,21 @@ def test_value_losses_sort_whole_numbers_by_distance(name, gold):
     for near, far in itertools.pairwise(ordered):
         assert costs[near] <= costs[far] * (1 + 1e-9) + 1e-9
     assert costs[ordered[-1]] > costs[ordered[0]]
+
+
+@pytest.mark.parametrize(("name", "same"), [("value_emd_rescaled", True), ("value_emd", False)])
+def test_a_rescaled_value_emd_does_not_know_the_unit(name, same):
+    """0.51 and 051 are the same digits, a hundred times further apart."""
+    digits = torch.randn(3, SIZE, generator=torch.Generator().manual_seed(3))
+    other = torch.zeros(1, SIZE)
+    hundredths, units = torch.cat([digits[:1], other, digits[1:]]), torch.cat([digits, other])
+    (one, g1), (two, g2) = (
+        value_and_gradient(make(name), logits[None], torch.tensor([encode(text)]))
+        for logits, text in ((hundredths, "0.51"), (units, "051a"))
+    )
+    assert two.components["value"].item() == pytest.approx(100 * one.components["value"].item(), rel=1e-5)
+    assert torch.allclose(g1[0, [0, 2, 3]], g2[0, :3], rtol=1e-4, atol=1e-7) == same
+    assert (one.total.item() == pytest.approx(two.total.item(), rel=1e-5)) == same
 
 
 # Straight-through terms have no derivative to check, and the factor is a constant to the gradient.
