@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -73,22 +73,41 @@ class RunFolder:
         return json.loads(self.metrics.read_text())
 
     def read_history(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.history.read_text().splitlines()] if self.history.exists() else []
+        """Its records; a last line that a kill or a full disk cut short is none."""
+        if not self.history.exists():
+            return []
+        lines = self.history.read_text().splitlines()
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError:
+            return list(_records(self.history, lines[:-1]))
 
 
 def find(root: Path | str) -> list[RunFolder]:
     """The run at `root`, or all runs below it, in the order of their paths."""
-    root = Path(root)
-    if (root / "config.yaml").exists():
-        return [RunFolder(root)]
-    below = (p.parent for p in root.rglob("config.yaml"))
-    return [RunFolder(p) for p in sorted(below) if "evaluations" not in p.parts and "checkpoints" not in p.parts]
+    found = []
+    for place, below, files in os.walk(root, followlinks=True):
+        if "config.yaml" in files:
+            found.append(RunFolder(place))
+            below.clear()  # what else has a config.yaml in a run's folder (evaluations, wandb's files) is no run
+    return sorted(found, key=lambda run: run.path)
 
 
 def read_jsonl(file: Path) -> Iterator[dict[str, Any]]:
+    """
+    Raises:
+        ConfigError: a line that is no JSON, with its number.
+    """
     with file.open() as lines:
-        for line in lines:
+        yield from _records(file, lines)
+
+
+def _records(file: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        try:
             yield json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{file}, line {number}: no JSON ({error}); the file is damaged") from error
 
 
 def write(file: Path, text: str) -> None:

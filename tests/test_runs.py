@@ -4,7 +4,7 @@ import pytest
 
 from ntil.config import ConfigError
 from ntil.evaluate import evaluate_to
-from ntil.runs import RunFolder, find, write
+from ntil.runs import RunFolder, find, read_jsonl, write
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -26,9 +26,33 @@ def test_an_evaluation_that_breaks_leaves_no_predictions(tmp_path):
 
 
 def test_runs_are_found_below_a_folder_but_not_their_evaluations(tmp_path):
-    for name in ("b/seed1", "a/seed0", "a/seed0/evaluations/x"):
+    # The second is what W&B writes of an online run.
+    for name in ("b/seed1", "b/seed1/wandb/run-1/files", "a/seed0", "a/seed0/evaluations/x"):
         RunFolder(tmp_path / name).freeze({"seed": 0})
     assert [r.path for r in find(tmp_path)] == [tmp_path / "a/seed0", tmp_path / "b/seed1"]
     assert [r.path for r in find(tmp_path / "a/seed0")] == [tmp_path / "a/seed0"]
     with pytest.raises(ConfigError, match=r"no config\.yaml"):
         RunFolder(tmp_path).config()
+
+
+def test_runs_may_lie_below_any_name(tmp_path):
+    run = RunFolder(tmp_path / "checkpoints/wandb/evaluations/clock/seed0")
+    run.freeze({"seed": 0})
+    assert [r.path for r in find(tmp_path / "checkpoints")] == [run.path]
+    assert find(tmp_path / "nothing") == []
+
+
+def test_a_history_that_was_cut_short_is_read_up_to_there(tmp_path):
+    run = RunFolder(tmp_path)
+    run.history.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert run.read_history() == [{"step": 1}, {"step": 2}]
+    run.history.write_text('{"step": 1}\n{"st\n{"step": 2}\n')
+    with pytest.raises(ConfigError, match=r"history\.jsonl, line 2: no JSON"):
+        run.read_history()
+
+
+def test_damaged_predictions_are_named(tmp_path):
+    file = tmp_path / "predictions.jsonl"
+    file.write_text('{"id": 1}\n{"id": ')
+    with pytest.raises(ConfigError, match=r"predictions\.jsonl, line 2: no JSON"):
+        list(read_jsonl(file))
