@@ -25,7 +25,7 @@ from ntil.config import ConfigError, run_folder
 from ntil.list_models import gigabytes, needed
 from ntil.lock import age
 from ntil.runs import RunFolder, find
-from ntil.status import status
+from ntil.status import pace, status
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,11 @@ class Planned:
         return (*(self.config[group]["name"] for group in ("task", "model", "loss")), self.config["seed"])
 
 
-def planned(words: Sequence[str]) -> list[Planned]:
+def planned(words: Sequence[str], here: bool = True) -> list[Planned]:
     """The jobs that `ntil train` with these words would run, in their order, each composed and checked.
+
+    Args:
+        here: check also that this machine has the devices.
 
     Raises:
         ConfigError, HydraException: a job that can't be composed or run.
@@ -59,7 +62,7 @@ def planned(words: Sequence[str]) -> list[Planned]:
     jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(swept), max_batch_size=None)[0]
     found = []
     for job in jobs:
-        config = compose([*fixed, *job])
+        config = compose([*fixed, *job], here)
         found.append(Planned(tuple(job), config, RunFolder(run_folder(config))))
     return list({one.folder.path: one for one in found}.values())
 
@@ -85,13 +88,6 @@ def _params(sweeper: Any) -> dict[str, str]:
 def _plain(words: Sequence[str]) -> list[str]:
     """Without flags and their values."""
     return [word for word in words if "=" in word and not word.startswith("--")]
-
-
-def sweeps_itself(words: Sequence[str]) -> list[str]:
-    """Keys given in `words` that the experiment would sweep too: the given values replace the experiment's."""
-    plain = _plain(words)
-    given = {word.partition("=")[0] for word in plain}
-    return [key for key in _params(_sweeper(_fixed(plain))) if key in given]
 
 
 def dry_run(words: Sequence[str]) -> Table:
@@ -134,8 +130,7 @@ def seconds_per_step(runs: Iterable[RunFolder]) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         config = run.config()
-        times = [(r["step"], r["time"]) for r in run.read_history() if "time" in r]
-        if len(times) > 1 and times[-1][0] > times[0][0]:
-            pace = (times[-1][1] - times[0][1]) / (times[-1][0] - times[0][0])
-            found.setdefault((config["task"]["name"], config["model"]["name"]), []).append(pace)
+        seconds = pace(run.read_history())
+        if seconds is not None:
+            found.setdefault((config["task"]["name"], config["model"]["name"]), []).append(seconds)
     return {key: statistics.median(paces) for key, paces in found.items()}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ntil.config import ConfigError
@@ -49,7 +53,7 @@ def main(words: list[str]) -> int:
     table.add_column("note", overflow="fold")
     for one in found:
         name = str(one.run.path.relative_to(root)) if one.run.path != root else root.name
-        table.add_row(name, f"[{STYLE[one.state]}]{one.state}", f"{one.step}/{one.steps}", one.note)
+        table.add_row(escape(name), f"[{STYLE[one.state]}]{one.state}", f"{one.step}/{one.steps}", escape(one.note))
     console = Console(width=None if Console().is_terminal else 160)
     console.print(table)
     counts = {state: sum(one.state == state for one in found) for state in STYLE}
@@ -73,13 +77,26 @@ def status(run: RunFolder) -> Status:
     return Status(run, "waiting", 0, steps, "")
 
 
-def _eta(history: list[dict[str, float]], step: int, steps: int) -> str:
-    """From the pace of the last records of one stretch; evaluation at the end is not in it."""
+def _eta(history: list[dict[str, Any]], step: int, steps: int) -> str:
+    """From the pace of the last records; the evaluation at the end is not in it."""
     if step >= steps:
         return "evaluating, "
-    stretch = [record for record in history if "time" in record][-20:]
-    if len(stretch) < 2 or stretch[-1]["step"] <= stretch[0]["step"]:
+    seconds = pace(history[-20:])
+    if seconds is None:
         return ""
-    pace = (stretch[-1]["time"] - stretch[0]["time"]) / (stretch[-1]["step"] - stretch[0]["step"])
-    left = pace * (steps - step) - (time.time() - stretch[-1]["time"])
-    return f"ETA {age(left)}, "
+    return f"ETA {age(seconds * (steps - step) - (time.time() - history[-1]['time']))}, "
+
+
+def pace(history: Sequence[dict[str, Any]]) -> float | None:
+    """Seconds per step, validation and saving counted; what lies before a process began is not.
+
+    None where fewer than two steps were recorded.
+    """
+    seen = [record for record in history if "time" in record]
+    gaps = [
+        (after["step"] - before["step"], after["time"] - before["time"])
+        for before, after in itertools.pairwise(seen)
+        if not after.get("began")
+    ]
+    steps = sum(gap for gap, _ in gaps)
+    return sum(seconds for _, seconds in gaps) / steps if steps > 0 else None

@@ -10,7 +10,7 @@ from ntil.config import ConfigError
 from ntil.lock import locked
 from ntil.runs import RunFolder
 from ntil.status import main as status_main
-from ntil.status import status
+from ntil.status import pace, status
 
 
 def run_folder(path, history=(), error=None, metrics=None):
@@ -42,6 +42,21 @@ def test_every_state(tmp_path, capsys):
         assert f"1 {state}" in shown
     assert "ValueError: no such thing" in shown
     assert "100/100" in shown and "60/100" in shown
+
+
+def test_a_night_between_two_processes_is_no_part_of_the_pace(tmp_path):
+    first = [{"step": 10 * k, "time": 1000.0 + 10 * k} for k in range(7)]
+    night = 60_000.0
+    second = [{"step": 60, "time": night, "began": True}, {"step": 70, "time": night + 10}]
+    assert pace([*first, *second]) == 1.0
+    assert pace(first[:1]) is None and pace([]) is None
+
+
+def test_an_error_is_shown_as_it_is(tmp_path, capsys):
+    run_folder(tmp_path / "[a]", error="Traceback\nFileNotFoundError: no picture at [/data/1.png] of [rank1]\n")
+    assert main(["status", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "no picture at [/data/1.png] of [rank1]" in shown and "[a]" in shown
 
 
 def test_nothing_there_is_an_error(tmp_path):

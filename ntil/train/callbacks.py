@@ -19,24 +19,31 @@ from ntil.runs import write
 
 
 class History(TrainerCallback):
-    """Appends every log record to history.jsonl; a resumed run first drops what lies after its checkpoint."""
+    """Appends every log record to history.jsonl, and one with `began` where a process begins.
+
+    A resumed run first drops what lies after its checkpoint.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if not state.is_world_process_zero or not self.file.exists():
+        if not state.is_world_process_zero:
             return
-        kept = [line for line in self.file.read_text().splitlines() if _step(line) <= state.global_step]
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        kept = [line for line in lines if _step(line) <= state.global_step]
         write(self.file, "".join(f"{line}\n" for line in kept))
+        self._append(state, {"began": True})
 
     def on_log(
         self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
         if state.is_world_process_zero and logs:
-            with self.file.open("a") as file:
-                record = {"step": state.global_step, "time": round(time.time(), 3), **logs}
-                file.write(json.dumps(record) + "\n")
+            self._append(state, logs)
+
+    def _append(self, state: TrainerState, logs: dict[str, Any]) -> None:
+        with self.file.open("a") as file:
+            file.write(json.dumps({"step": state.global_step, "time": round(time.time(), 3), **logs}) + "\n")
 
 
 def _step(line: str) -> float:
