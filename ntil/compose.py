@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
-from ntil.config import ConfigError, RunConfig, locate, nearest, plain, run_folder
+from ntil.config import ConfigError, RunConfig, nearest, plain, run_folder
 from ntil.launch import Sweep, check
 from ntil.runs import RunFolder
 
@@ -36,15 +34,10 @@ def train(words: list[str]) -> int:
     register()
     if "--dry-run" in words:
         return reported(lambda: _dry_run([word for word in words if word != "--dry-run"]), words)
-    if any(word.startswith("experiment=") for word in words):
-        from experiments.plan import sweeps_itself
-
-        with suppress(HydraException, OmegaConfBaseException):  # said better by Hydra's own run below
-            words = [*words, *(f"~hydra.sweeper.params.{key}" for key in sweeps_itself(words))]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sweep = Sweep()
 
-    def job(config: DictConfig) -> float:
+    def job(config: DictConfig) -> float | None:
         # Reported here: Hydra would stop the sweep at the first job that can't be run, and print more than is helpful.
         one = {k: v for k, v in plain(config).items() if k not in ("scale", "grid")}
         sweep.refused += reported(lambda: sweep.run(one)) != 0
@@ -68,10 +61,17 @@ def train(words: list[str]) -> int:
     return code
 
 
-def objective(config: dict[str, Any]) -> float:
-    """The headline metric of the job's run, for a sweeper that searches; not a number when it has none."""
+def objective(config: dict[str, Any]) -> float | None:
+    """The headline metric of the job's run, for a sweeper that searches; None for a run that isn't done.
+
+    Optuna takes None as a failed trial and goes on; it ends at a value that is not a number.
+    """
     folder = RunFolder(run_folder(config))
-    return float(folder.read_metrics()[locate(config["task"]["target"]).metric]) if folder.done else math.nan
+    if not folder.done:
+        return None
+    from ntil.data_commands import built
+
+    return float(folder.read_metrics()[built(config).metric])
 
 
 def _dry_run(words: list[str]) -> int:
@@ -86,10 +86,10 @@ def _dry_run(words: list[str]) -> int:
     return 0
 
 
-def compose(words: Iterable[str]) -> dict[str, Any]:
-    """The plain config that `ntil train` with these overrides would run."""
+def compose(words: Iterable[str], here: bool = True) -> dict[str, Any]:
+    """The plain config that `ntil train` with these overrides would run; `here`: on this machine."""
     config = _compose(list(words))
-    check(config)
+    check(config, here)
     return config
 
 

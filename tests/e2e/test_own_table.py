@@ -1,0 +1,42 @@
+"""A table of one's own from the command line, and a search over it in which one trial fails."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import ntil
+
+SMALL = ["optim.steps=3", "optim.batch_size=4", "optim.warmup=1", "evaluation.every=0", "curriculum=none"]
+WORDS = [*SMALL, "model=llama3_nano", "engine=local", "engine.threads=1", "tracker=none", "task=jsonl"]
+
+
+@pytest.fixture
+def table(tmp_path) -> list[str]:
+    rows = [{"id": f"sum-{i}", "prompt": f"{i} + {i}?", "answer": str(2 * i)} for i in range(24)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["task.metric=numeric", *(f"task.{split}=t.jsonl" for split in ("train", "validation", "test"))]
+
+
+def _metrics(place: Path) -> list[dict]:
+    return [json.loads(file.read_text()) for file in sorted(place.glob("runs/**/metrics.json"))]
+
+
+def test_a_table_without_code(tmp_path, table):
+    words = ["train", *WORDS, *table, "loss=ntil"]
+    for _ in range(2):  # the second time it is done before
+        done = ntil(tmp_path, *words)
+        assert done.returncode == 0, done.stderr
+    (found,) = _metrics(tmp_path)
+    assert found["examples"] == 24 and "exact" in found
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_after_a_trial_that_fails(tmp_path, table):
+    pytest.importorskip("optuna")
+    words = ["train", "-m", "experiment=search", *WORDS, *table, "loss=ce", "hydra.sweeper.n_trials=3"]
+    words += ["model.attn_implementation=choice(sdpa,nonsense)", "optim.lr=0.001,0.002,0.003"]
+    done = ntil(tmp_path, *words)
+    assert done.returncode == 1 and "failed" in done.stderr, done.stderr
+    failed = list(tmp_path.glob("runs/**/error.txt"))
+    assert failed and len(_metrics(tmp_path)) + len(failed) >= 2
+    assert "optim.lr" in done.stdout.split("the best trial")[1] and "loss.sigma is not swept" in done.stderr
