@@ -1,7 +1,8 @@
 """`ntil export run=<folder> to=<folder> [merge=true]`: a finished run as a plain Hugging Face folder with a card.
 
 All runs below `run` are exported at once where `to` keeps them apart: {task}, {model}, {loss} and {seed} in it are
-filled in, as in 'to=starts/{task}/{model}'.
+filled in, as in 'to=starts/{task}/{model}'. Folders that are there already are left as they are, so that the same
+command goes on after more runs.
 """
 
 from __future__ import annotations
@@ -63,7 +64,15 @@ def main(words: list[str]) -> int:
     root, target, merge = keys.pop("run", None), keys.pop("to", None), keys.pop("merge", "true")
     if root is None or target is None or keys or merge not in ("true", "false"):
         raise ConfigError("ntil export needs run=<finished run> to=<new folder>, and takes merge=true|false")
-    for run, to in targets(find(root) or [RunFolder(root)], target).items():
+    found = targets(find(root) or [RunFolder(root)], target)
+    unfinished = [run for run in found if not run.done]
+    if unfinished:
+        raise ConfigError(_not_finished(unfinished[0]))
+    for run, to in found.items():
+        # With one folder a run, those of an earlier call are done.
+        if len(found) > 1 and to.exists():
+            print(f"{to}: exists, left as it is")
+            continue
         folder = export(run, to, merge == "true")
         print(f"{folder}: load it with from_pretrained({str(folder)!r})")
     return 0
@@ -98,7 +107,7 @@ def export(run: RunFolder, target: Path, merge: bool = True) -> Path:
         merge: fold a LoRA adapter into its base model; else the adapter alone is exported.
     """
     if not run.done:
-        raise ConfigError(f"{run.path}: the run is not finished; `ntil status {run.path}` says where it is")
+        raise ConfigError(_not_finished(run))
     if target.exists():
         raise ConfigError(f"{target} exists; name a new folder")
     session = Session.build(run.config())
@@ -116,6 +125,10 @@ def export(run: RunFolder, target: Path, merge: bool = True) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _not_finished(run: RunFolder) -> str:
+    return f"{run.path}: the run is not finished; `ntil status {run.path}` says where it is"
 
 
 def card(run: RunFolder, session: Session, adapter: bool) -> str:

@@ -104,8 +104,11 @@ class Sweep:
             self.failed.append((folder, error))
 
 
-def check(config: dict[str, Any]) -> RunConfig:
+def check(config: dict[str, Any], here: bool = True) -> RunConfig:
     """All that can be known to be wrong without building anything.
+
+    Args:
+        here: check also for the devices and hosts of a training on this machine.
 
     Raises:
         ConfigError: named key, and the remedy.
@@ -117,8 +120,9 @@ def check(config: dict[str, Any]) -> RunConfig:
     from ntil.tuning import check as check_tuning
 
     check_tuning(run.tuning, locate(config["model"]["target"]))
-    _check_devices(run.engine)
-    _check_batch(run)
+    if here:
+        _check_devices(run.engine)
+        _check_batch(run)
     return run
 
 

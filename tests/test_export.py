@@ -35,3 +35,21 @@ def test_nothing_is_written_for_an_unfinished_run(runs, tmp_path):
     with pytest.raises(ConfigError, match="not finished"):
         main([f"run={tmp_path}/runs", f"to={tmp_path}/to/{{model}}"])
     assert not (tmp_path / "to").exists()
+
+
+def test_nothing_is_written_where_one_of_several_is_unfinished(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("ntil.export.export", lambda run, to, merge: to.mkdir(parents=True))
+    runs[0].metrics.write_text("{}")
+    with pytest.raises(ConfigError, match=r"yi_vl_nano.*not finished"):
+        main([f"run={tmp_path}/runs", f"to={tmp_path}/to/{{model}}"])
+    assert not (tmp_path / "to").exists()
+
+
+def test_what_was_exported_before_is_left(runs, tmp_path, monkeypatch, capsys):
+    written = []
+    monkeypatch.setattr("ntil.export.export", lambda run, to, merge: written.append(to.name) or to)
+    for run in runs:
+        run.metrics.write_text("{}")
+    (tmp_path / "to/llava_nano").mkdir(parents=True)
+    assert main([f"run={tmp_path}/runs", f"to={tmp_path}/to/{{model}}"]) == 0
+    assert written == ["yi_vl_nano"] and "llava_nano: exists, left as it is" in capsys.readouterr().out
