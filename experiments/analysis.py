@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from experiments.collect import Cell, Run, cells, described, differences, tallies
 from experiments.statistics import Comparison, compare, holm
 from ntil.config import ConfigError
@@ -86,9 +88,9 @@ def _cell(
 ) -> CellReport:
     task = cell.runs[0].built_task
     wanted = {task.metric: task.greater_is_better, **task.also, **metrics}
-    found = differences(cell.runs)
+    found = differences([run for run in cell.runs if run.done])
     refused = f"the runs differ outside loss and seed: {described(found)}" if found else None
-    losses = list(dict.fromkeys([*cell.losses, *(e[2] for e in expected)]))
+    losses = list(dict.fromkeys([*cell.losses, *(e[2] for e in expected if e[2] not in cell.split)]))
     base = next((name for name in (preferred, *cell.losses) if cell.of(name)), None)
     lines = []
     for loss in losses:
@@ -111,7 +113,8 @@ def _compared(line: Line, cell: Cell, base: str, task: Any, wanted: dict[str, bo
     if line.loss == base or not seeds:
         return line
     # Predictions are read once; the metrics are other functions of the same sums.
-    ours, theirs = (tallies([cell.of(name)[s] for s in seeds], task, task.metric) for name in (line.loss, base))
+    both = tallies([cell.of(name)[s] for name in (line.loss, base) for s in seeds], task, task.metric)
+    ours, theirs = (replace(both, sums=half) for half in np.split(both.sums, 2))
     against = {
         metric: compare(replace(ours, metric=metric), replace(theirs, metric=metric), greater, draws)
         for metric, greater in wanted.items()
@@ -122,7 +125,8 @@ def _compared(line: Line, cell: Cell, base: str, task: Any, wanted: dict[str, bo
 
 def _missing(cell: Cell, losses: Sequence[str], expected: Sequence[tuple[str, str, str, int]]) -> Iterable[str]:
     seeds = sorted({*cell.seeds, *(e[3] for e in expected)})
-    known = {(run.loss, run.seed): run for run in cell.runs}
+    # A finished run counts, whatever else was tried for its loss and seed.
+    known = {(run.loss, run.seed): run for run in sorted(cell.runs, key=lambda run: run.done)}
     for loss in losses:
         for seed in seeds:
             run = known.get((loss, seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from experiments.statistics import Tallies
-from ntil.config import NOT_IDENTITY, ConfigError
+from ntil.config import NOT_IDENTITY, NOT_IDENTITY_OF_ENGINE, ConfigError
 from ntil.runs import RunFolder, read_jsonl
-from ntil.session import Session
+from ntil.session import task_of
 from ntil.status import status
 from tasks.base import Task
 
 # What may differ between the runs of one comparison: what is compared, chance, and how a run was watched.
 MAY_DIFFER = ("loss", "seed", *NOT_IDENTITY)
+ABSENT = "(absent)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,13 @@ class Run:
     def metrics(self) -> dict[str, float]:
         return self.folder.read_metrics() if self.done else {}
 
+    @cached_property
+    def data(self) -> dict[str, str]:
+        """Split -> fingerprint of its rows, as far as the run kept it."""
+        file = self.folder.path / "data.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        return {split: one["fingerprint"] for split, one in known.items() if isinstance(one, dict)}
+
     @property
     def state(self) -> str:
         """`done`, or why it is missing."""
@@ -64,16 +73,31 @@ class Run:
     @cached_property
     def built_task(self) -> Task:
         """The task as the run had it: boxes in its model's own coordinates."""
-        return Session.build(self.config).task
+        try:
+            return task_of(self.config)
+        except ConfigError:
+            model = self.config["model"]
+            if not model.get("checkpoint") or not (self.folder.model / "config.json").exists():
+                raise
+            # What the run began with is not here, in another folder or on another machine; what it saved is.
+            return task_of({**self.config, "model": {**model, "checkpoint": str(self.folder.model)}})
+
+    def with_loss(self, name: str) -> Run:
+        """The same run under another name of its loss."""
+        return Run(self.folder, {**self.config, "loss": {**self.config["loss"], "name": name}})
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Runs that may be compared: one task and one model under several losses and seeds."""
+    """Runs that may be compared: one task and one model under several losses and seeds.
+
+    split: losses that have several settings, and so names with these settings in `losses`.
+    """
 
     task: str
     model: str
     runs: tuple[Run, ...]
+    split: frozenset[str] = frozenset()
 
     @property
     def losses(self) -> list[str]:
@@ -94,11 +118,31 @@ class Cell:
 
 
 def cells(runs: Iterable[Run]) -> list[Cell]:
-    """Runs grouped by task and model, in the order found."""
+    """Runs grouped by task and model, in the order found; a loss with several settings is several losses."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.task, run.model), []).append(run)
-    return [Cell(task, model, tuple(found)) for (task, model), found in groups.items()]
+    return [_cell(task, model, found) for (task, model), found in groups.items()]
+
+
+def _cell(task: str, model: str, runs: Sequence[Run]) -> Cell:
+    named = told_apart(runs)
+    split = {run.loss for run in runs} - {run.loss for run in named}
+    return Cell(task, model, tuple(named), frozenset(split))
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Runs of one loss with other settings of it get these in its name: `ntil lam=0.1` and `ntil lam=3.0`."""
+    of: dict[str, list[Run]] = {}
+    for run in runs:
+        of.setdefault(run.loss, []).append(run)
+    differing = {loss: list(_differences([run.config["loss"] for run in found])) for loss, found in of.items()}
+    return [_with_settings(run, differing[run.loss]) if differing[run.loss] else run for run in runs]
+
+
+def _with_settings(run: Run, keys: Sequence[str]) -> Run:
+    settings = flat(run.config["loss"])
+    return run.with_loss(" ".join([run.loss, *(f"{key}={settings.get(key, ABSENT)}" for key in keys)]))
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -113,11 +157,29 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Keys outside `loss` and `seed` in which the runs differ -> their values, in the order of the runs."""
-    tables = [flat({k: v for k, v in run.config.items() if k not in MAY_DIFFER}) for run in runs]
+    """Keys outside `loss` and `seed` in which the runs differ -> their values, in the order of the runs.
+
+    Also `data.<split>`, by the fingerprints of all that have one: the config names files, not what was in them.
+    """
+    found = _differences([_compared(run) for run in runs])
+    data = [run.data for run in runs]
+    for split in dict.fromkeys(split for one in data for split in one):
+        prints = [one[split] for one in data if split in one]
+        if any(one != prints[0] for one in prints):
+            found[f"data.{split}"] = prints
+    return found
+
+
+def _compared(run: Run) -> dict[str, Any]:
+    config = {k: v for k, v in run.config.items() if k not in MAY_DIFFER}
+    config["engine"] = {k: v for k, v in config.get("engine", {}).items() if k not in NOT_IDENTITY_OF_ENGINE}
+    return config
+
+
+def _differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    tables = [flat(config) for config in configs]
     keys = dict.fromkeys(key for table in tables for key in table)
-    absent = "(absent)"
-    found = {key: [table.get(key, absent) for table in tables] for key in keys}
+    found = {key: [table.get(key, ABSENT) for table in tables] for key in keys}
     return {key: values for key, values in found.items() if any(v != values[0] for v in values)}
 
 
@@ -136,17 +198,24 @@ def require_comparable(runs: Sequence[Run]) -> None:
         raise ConfigError(f"no comparison of losses: the runs differ outside loss and seed ({described(found)})")
 
 
+def row_key(record: dict[str, Any]) -> tuple[str, str]:
+    """What a prediction is of: the row and its true answer."""
+    return str(record["id"]), record["answer"]
+
+
 def tallies(runs: Sequence[Run], task: Task, metric: str) -> Tallies:
     """Sums of every example of every run (one run a seed), for the statistics.
 
     Raises:
-        ConfigError: the runs were scored on other examples.
+        ConfigError: the runs were scored on other examples, or the same ones with other answers.
     """
-    tables = [[(str(r["id"]), task.tally([r])) for r in read_jsonl(run.folder.predictions)] for run in runs]
-    ids = [name for name, _ in tables[0]]
+    tables = [[(row_key(r), task.tally([r])) for r in read_jsonl(run.folder.predictions)] for run in runs]
+    keys = [key for key, _ in tables[0]]
     for run, table in zip(runs, tables, strict=True):
-        if [name for name, _ in table] != ids:
-            raise ConfigError(f"{run.folder.path}: its predictions are of other examples than {runs[0].folder.path}")
-    names = [k for k in dict.fromkeys(key for _, sums in tables[0] for key in sums) if "/" not in k]
+        if [key for key, _ in table] != keys:
+            raise ConfigError(
+                f"{run.folder.path}: its predictions are of other examples or answers than {runs[0].folder.path}"
+            )
+    names = [k for k in dict.fromkeys(key for table in tables for _, sums in table for key in sums) if "/" not in k]
     sums = np.array([[[s.get(name, 0.0) for name in names] for _, s in table] for table in tables])
     return Tallies(sums, names, task.finish, metric)

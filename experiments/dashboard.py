@@ -40,7 +40,7 @@ class Dashboard:
 
         sections = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in self._panels().items()]
         runs = ws.RunsetSettings(
-            filters=[ws.Config("name") == self.experiment],
+            filters=[ws.Metric("Group").isin(list(self.groups))],
             groupby=[ws.Config("task.name"), ws.Config("model.name"), ws.Config("loss.name")],
         )
         return ws.Workspace(
@@ -65,7 +65,7 @@ class Dashboard:
                 entity=self.entity,
                 project=self.project,
                 name=group,
-                filters=f"Config('name') == '{self.experiment}' and Group == '{group}'",
+                filters=f"Group == '{group}'",
                 groupby=["config.loss.name"],
             )
             panels = [panel for section in self._panels().values() for panel in section]

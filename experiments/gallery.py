@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.collect import Cell, Run
+from experiments.collect import Cell, Run, row_key
+from ntil.config import ConfigError
 from ntil.runs import read_jsonl
 
 SHEET = 1250  # pixels: the most that a sheet is wide
@@ -31,20 +33,38 @@ class Example:
         return max(self.scores.values()) - min(self.scores.values())
 
 
-def examples(cell: Cell, metric: str, count: int) -> list[Example]:
+@dataclass(frozen=True)
+class Gallery:
+    """What can be shown of a cell, or why nothing can."""
+
+    examples: tuple[Example, ...] = ()
+    missing: str = ""
+
+
+def of(cell: Cell, metric: str, count: int) -> Gallery:
     """Rows of the lowest shared seed: half of them where the losses' scores differ most, half the first ones."""
     runs = _one_run_each(cell)
     if not runs:
-        return []
-    files = {loss: read_jsonl(run.folder.predictions) for loss, run in runs.items()}
+        return Gallery()
+    tables = {loss: list(read_jsonl(run.folder.predictions)) for loss, run in runs.items()}
+    keys = {tuple(map(row_key, table)) for table in tables.values()}
+    if len(keys) > 1:
+        return Gallery(missing="the losses were tested on other examples or answers")
+    try:
+        found = _drawn(next(iter(runs.values())), tables, _chosen(tables, metric, count), metric)
+    except (ConfigError, OSError) as error:
+        return Gallery(missing=f"the test rows can't be read again: {error}")
+    return Gallery(tuple(found))
+
+
+def _chosen(tables: dict[str, list[dict[str, Any]]], metric: str, count: int) -> list[int]:
     gaps: list[tuple[float, int]] = []
-    for place, records in enumerate(zip(*files.values(), strict=True)):
+    for place, records in enumerate(zip(*tables.values(), strict=True)):
         scores = [_score(record, metric) for record in records]
         gaps.append((max(scores) - min(scores), place))
     differing = [place for gap, place in sorted(gaps, key=lambda g: (-g[0], g[1])) if gap > 0][: count // 2]
     others = [place for _, place in gaps if place not in differing]
-    chosen = {*differing, *others[: count - len(differing)]}
-    return _drawn(runs, sorted(chosen), metric)
+    return sorted({*differing, *others[: count - len(differing)]})
 
 
 def _one_run_each(cell: Cell) -> dict[str, Run]:
@@ -59,27 +79,28 @@ def _score(record: dict[str, Any], metric: str) -> float:
     return float(scores[metric] if metric in scores else next(iter(scores.values())))
 
 
-def _drawn(runs: dict[str, Run], places: list[int], metric: str) -> list[Example]:
-    first = next(iter(runs.values()))
-    task = first.built_task
-    rows = task.rows(first.config["evaluation"]["split"])
-    wanted = set(places)
-    tables = {
-        loss: {i: record for i, record in enumerate(read_jsonl(run.folder.predictions)) if i in wanted}
-        for loss, run in runs.items()
-    }
+def _drawn(run: Run, tables: dict[str, list[dict[str, Any]]], places: Sequence[int], metric: str) -> list[Example]:
+    """
+    Raises:
+        ConfigError: the split no longer has these rows.
+    """
+    task = run.built_task
+    rows = task.rows(run.config["evaluation"]["split"])
     found = []
     for place in places:
-        row, records = rows[place], {loss: table[place] for loss, table in tables.items()}
+        records = {loss: table[place] for loss, table in tables.items()}
+        first = next(iter(records.values()))
+        row = rows[place] if place < len(rows) else None
+        if row is None or (str(row["id"]), task.answer(row)) != row_key(first):
+            raise ConfigError(f"row {place} is no longer {first['id']} with the answer {first['answer']!r}")
         pictures = {loss: task.draw(row, task.parse(r["text"], row)) for loss, r in records.items()}
         texts = {loss: r["text"] for loss, r in records.items()}
         scores = {loss: _score(r, metric) for loss, r in records.items()}
-        answer = next(iter(records.values()))["answer"]
-        found.append(Example(str(row["id"]), answer, texts, scores, pictures))
+        found.append(Example(str(row["id"]), first["answer"], texts, scores, pictures))
     return found
 
 
-def sheet(found: list[Example], file: Path, columns: int = 8) -> None:
+def sheet(found: Sequence[Example], file: Path, columns: int = 8) -> None:
     """One PNG: a line of pictures per loss, at most `columns` examples, the most differing ones among them."""
     chosen = sorted(found, key=lambda e: -e.spread)[: columns // 2]
     chosen += [e for e in found if e not in chosen][: columns - len(chosen)]

@@ -65,8 +65,9 @@ def _cell(report: CellReport, examples: int) -> dict[str, Any]:
     shown |= {"missing": report.missing, "refused": report.refused, "words": words(report)}
     if not any(cell.of(loss) for loss in cell.losses):
         return shown
-    found = gallery.examples(cell, report.headline, examples)
+    found = gallery.of(cell, report.headline, examples)
     return shown | {
+        "no_examples": found.missing,
         "tables": cell_tables(report, report.metrics),
         "plots": [{"title": title, "uri": _uri(figure)} for title, figure in _plots(report) if figure is not None],
         "examples": [
@@ -77,7 +78,7 @@ def _cell(report: CellReport, examples: int) -> dict[str, Any]:
                 "scores": e.scores,
                 "pictures": {loss: gallery.data_uri(picture) for loss, picture in e.pictures.items()},
             }
-            for e in found
+            for e in found.examples
         ],
     }
 

@@ -7,10 +7,11 @@ as missing. An experiment of a name that `experiments/paper` knows gets the pape
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -21,7 +22,7 @@ from rich.table import Table as RichTable
 
 from experiments import figures, gallery, page, paper
 from experiments.analysis import CellReport, analyse
-from experiments.collect import Run
+from experiments.collect import Run, differences
 from experiments.plan import planned
 from experiments.provenance import made
 from experiments.tables import Table, cell_tables, overview, paper_table
@@ -59,12 +60,17 @@ def main(words: list[str]) -> int:
 
 
 def _expected(name: str, runs: Sequence[Run], folder: Path) -> list[tuple[str, str, str, int]]:
-    """The runs that the experiment's config sweeps, at the scale of those that are there."""
+    """The runs that the experiment's config sweeps, at the scale whose models the runs have."""
     if not (CONF / "experiment" / f"{name}.yaml").exists():
         return []
-    words = ["-m", f"experiment={name}", f"scale={_scale(runs, paper.load(name))}", f"runs={folder.parent}"]
+    models = {run.model for run in runs}
     with Console().status("composing the planned runs"):
-        return [job.key for job in planned(words)]
+        for scale in get_args(paper.Scale):
+            words = ["-m", f"experiment={name}", f"scale={scale}", f"runs={folder.parent}"]
+            keys = [job.key for job in planned(words, here=False)]
+            if models & {model for _, model, _, _ in keys}:
+                return keys
+    return []
 
 
 def report(
@@ -88,6 +94,7 @@ def report(
     for one in tables:
         print_table(one)
     for r in reports:
+        print(f"{r.cell.task}, {r.cell.model}:")
         for line in [*([f"no comparison: {r.refused}"] if r.refused else []), *r.missing, *page.words(r)]:
             print(f"  {line}")
     extra = evaluations(runs)
@@ -97,8 +104,8 @@ def report(
     folder.mkdir(parents=True, exist_ok=True)
     how, before, images = made(runs), _shown_before(folder), pictures(folder, reports)
     write(folder / "table.md", markdown(reports, tables, extra, how, images))
-    for name in before.difference(*images.values()):
-        (folder / name).unlink(missing_ok=True)
+    for old in before.difference(*images.values()):
+        (folder / old).unlink(missing_ok=True)
     write(folder / "table.tex", "\n".join(one.latex() for one in tables))
     part = page.paper_part(table, beside, scale) if table else None
     subtitle = f"{len(runs)} runs, {sum(run.done for run in runs)} finished"
@@ -139,7 +146,7 @@ def pictures(folder: Path, reports: Sequence[CellReport]) -> dict[tuple[str, str
                 canvas.draw()
                 gallery.save_small(Image.fromarray(np.asarray(canvas.buffer_rgba())), folder / names[-1])
                 plt.close(figure)
-        found = gallery.examples(r.cell, r.headline, 8)
+        found = gallery.of(r.cell, r.headline, 8).examples
         if found:
             names.append(f"predictions{suffix}.png")
             gallery.sheet(found, folder / names[-1])
@@ -173,28 +180,34 @@ def markdown(
 
 def summary(paths: Sequence[Path]) -> None:
     """What `ntil train` prints at its end: one row per run with its metrics."""
-    rows = []
-    for run in map(Run.read, map(RunFolder, paths)):
-        rows.append({"run": label(run), **(shown(run.metrics) if run.done else {"state": run.state})})
+    runs = [Run.read(RunFolder(path)) for path in paths]
+    names = labels(runs)
+    rows = [
+        {"run": name, **(shown(run.metrics) if run.done else {"state": run.state})}
+        for run, name in zip(runs, names, strict=True)
+    ]
     print_rows("test", rows)
 
 
 def evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """A row for every `ntil eval` of these runs, with what its data is."""
     rows = []
-    for run in runs:
-        own = run.config["task"]
+    for run, name in zip(runs, labels(runs), strict=True):
         for folder in sorted((run.folder.path / "evaluations").glob("*")):
             again = Run.read(RunFolder(folder))
             if again.done:
-                task = again.config["task"]
-                changed = ", ".join(f"{k}={v}" for k, v in task.items() if own.get(k) != v and k != "labels")
-                rows.append({"run": f"{label(run)} {changed}".strip(), **shown(again.metrics)})
+                changed = differences([run, again])
+                on = [f"{k}={values[1]}" for k, values in changed.items() if k != "task.labels"]
+                rows.append({"run": " ".join([name, ", ".join(on)]).strip(), **shown(again.metrics)})
     return rows
 
 
-def label(run: Run) -> str:
-    return f"{run.loss} seed {run.seed}"
+def labels(runs: Sequence[Run]) -> list[str]:
+    """`ntil seed 0`, with task and model before it where there are several."""
+    several = [len({run.task for run in runs}) > 1, len({run.model for run in runs}) > 1]
+    return [
+        " ".join([*itertools.compress((run.task, run.model), several), f"{run.loss} seed {run.seed}"]) for run in runs
+    ]
 
 
 def shown(metrics: dict[str, Any]) -> dict[str, Any]:

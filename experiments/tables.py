@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from experiments.analysis import CellReport, Line
-from experiments.paper import Metric, PaperRow, PaperTable
+from experiments.paper import Metric, PaperTable
 from experiments.statistics import Comparison
 
 Align = Literal["l", "r"]
@@ -92,7 +93,8 @@ def overview(reports: Sequence[CellReport]) -> Table | None:
         lines = {line.loss: line for line in r.lines}
         for metric in (m for m in r.metrics if any(m in line.values for line in r.lines)):
             cells = [_marked(lines[loss], metric) if loss in lines else "-" for loss in losses]
-            rows.append([r.cell.task, r.cell.model, metric.replace("_", " "), *cells])
+            named = f"{metric.replace('_', ' ')}{' (no comparison)' if r.refused else ''}"
+            rows.append([r.cell.task, r.cell.model, named, *cells])
     bases = " or ".join(dict.fromkeys(r.base for r in shown if r.base))
     columns, align = ["task", "model", "metric", *losses], ["l", "l", "l", *["r"] * len(losses)]
     return Table(f"All in one: ✓ better, ✗ worse than {bases}, else not distinguishable", columns, align, rows)  # type: ignore[arg-type]
@@ -145,39 +147,41 @@ def number(value: float) -> str:
 
 
 def paper_table(paper: PaperTable, metric: Metric, reports: Sequence[CellReport], scale: str) -> Table:
-    """The published column beside ours, row by row; what nobody has is `-`, what of ours is not finished `missing`."""
-    by_model = {report.cell.model: report for report in reports}
+    """The published column beside ours, row by row; what nobody has is `-`, what of ours is not finished `missing`.
+
+    A published figure of a model is one over all data sets; ours, where there are several tasks, is their mean.
+    """
+    cells: dict[str, list[CellReport]] = {}
+    for report in reports:
+        if metric.key in report.metrics or not report.metrics:  # a cell of which nothing is there has none
+            cells.setdefault(report.cell.model, []).append(report)
     rows_with = [row for row in paper.rows if metric.key in row.figures]
     published = [loss for loss in paper.losses if any(loss in row.figures[metric.key] for row in rows_with)]
     ours = list(dict.fromkeys([*published, *(line.loss for r in reports for line in r.lines)]))
     columns = ["model", *(f"paper {loss}" for loss in published), "our model", *(f"ours {loss}" for loss in ours)]
-    rows = [_paper_row(row, metric, published, ours, by_model, scale) for row in rows_with]
+    rows = []
+    for row in rows_with:
+        model, figures = row.models[scale], row.figures[metric.key]
+        found = [_over_tasks(cells.get(model, []), loss, metric) for loss in ours]
+        rows.append([row.name, *(_plain(figures.get(loss)) for loss in published), model, *found])
     title = f"{paper.title}: {metric.name}, published ({paper.source}) and ours"
+    if any(len(found) > 1 for found in cells.values()):
+        title += ", the mean over " + ", ".join(dict.fromkeys(r.cell.task for found in cells.values() for r in found))
     align: list[Align] = ["l", *["r"] * len(published), "l", *["r"] * len(ours)]  # type: ignore[list-item]
     return Table(title, columns, align, rows)
 
 
-def _paper_row(
-    row: PaperRow,
-    metric: Metric,
-    published: Sequence[str],
-    ours: Sequence[str],
-    by_model: dict[str, CellReport],
-    scale: str,
-) -> list[str]:
-    model = row.models[scale]
-    report = by_model.get(model)
-    cells = [row.name, *(_plain(row.figures[metric.key].get(loss)) for loss in published), model]
-    lines = {line.loss: line for line in report.lines} if report else {}
-    for loss in ours:
-        line = lines.get(loss)
-        cells.append("missing" if line is None else _scaled(line, metric))
-    return cells
+def _over_tasks(reports: Sequence[CellReport], loss: str, metric: Metric) -> str:
+    """Over the seeds that are finished on all tasks: a mean over some of them is another figure."""
+    by_seed = [_by_seed(report, loss, metric) for report in reports]
+    seeds = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
+    means = [statistics.fmean(one[seed] for one in by_seed) for seed in seeds]
+    return spread(Line(loss, tuple(seeds), {metric.key: means}), metric.key)
 
 
-def _scaled(line: Line, metric: Metric) -> str:
-    values = [metric.scale * v for v in line.values.get(metric.key, [])]
-    return spread(Line(line.loss, line.seeds, {metric.key: values}), metric.key)
+def _by_seed(report: CellReport, loss: str, metric: Metric) -> dict[int, float]:
+    runs = report.cell.of(loss).items()
+    return {seed: metric.scale * run.metrics[metric.key] for seed, run in runs if metric.key in run.metrics}
 
 
 def _plain(value: float | None) -> str:

@@ -33,8 +33,7 @@ class Session:
             ConfigError, ValueError: what the config describes can't be built; the message names the key.
         """
         family: Family = build("model", config["model"])
-        # Boxes are written as the family was pre-trained to write them, in the frame that it sees.
-        task: Task = build("task", config["task"], coords=coords.format(family.coords).within(family.frame))
+        task = task_of(config, family)
         vocab = family.number_vocab(task.coordinates)
         loss: NumberLoss = build("loss", config["loss"], vocab=vocab)
         return cls(family, task, vocab, loss, Collator(family, task, vocab, loss.number_style))
@@ -55,6 +54,16 @@ class Session:
                 f"{self.family.tokenizer.convert_ids_to_tokens(batch['targets'][:12].tolist())})"
             )
         return share
+
+
+def task_of(config: dict[str, Any], family: Family | None = None) -> Task:
+    """The task alone; boxes are written as the family was pre-trained to write them, in the frame that it sees.
+
+    Raises:
+        ConfigError, ValueError: as `Session.build`.
+    """
+    family = family or build("model", config["model"])
+    return build("task", config["task"], coords=coords.format(family.coords).within(family.frame))
 
 
 def device() -> torch.device:

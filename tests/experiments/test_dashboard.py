@@ -22,6 +22,9 @@ def test_the_built_spec_has_the_promised_panels(runs, capsys):
         "hyper-parameters": "Parallel Coordinates",
     }.items():
         assert key in sections[name], name
+    # By what runs are tracked with (`Tracking`): a key that no run has would show none.
+    (only,) = spec["workspace"]["spec"]["section"]["runSets"][0]["filters"]["filters"]
+    assert only["key"] == {"section": "run", "name": "group"} and only["value"] == ["clock/clock/llava_nano"]
     report = json.dumps(spec["report"])
     assert "clock/clock/llava_nano" in report
     assert "gradient_share/ce" in report

@@ -3,18 +3,20 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
-from experiments import paper
-from experiments.analysis import Line, analyse
-from experiments.collect import Run, differences, require_comparable
+from experiments import gallery, paper
+from experiments.analysis import CellReport, Line, analyse
+from experiments.collect import Cell, Run, cells, differences, require_comparable
 from experiments.errors import numbers, signed_errors
-from experiments.report import main
-from experiments.tables import Table, cell_tables, spread
+from experiments.report import _expected, evaluations, labels, main
+from experiments.tables import Table, cell_tables, paper_table, spread
 from ntil.cli import main as ntil
 from ntil.config import ConfigError
 from ntil.runs import RunFolder, find
+from ntil.session import Session
 
 
 def read(folder):
@@ -119,6 +121,36 @@ def test_other_settings_are_no_comparison(runs, tmp_path, write_run):
         require_comparable(every)
 
 
+def test_where_and_how_it_ran_is_no_difference(runs, tmp_path, write_run):
+    shutil.copytree(runs, tmp_path / "clock")
+    write_run(tmp_path, "ntil", 7, 0.9, words=["engine.threads=2", "engine.workers=0", "engine.accumulation=2"])
+    assert differences(read(tmp_path / "clock")) == {}
+
+
+def test_what_failed_does_not_stand_in_the_way(runs, tmp_path, write_run):
+    shutil.copytree(runs, tmp_path / "clock")
+    tried = write_run(tmp_path, "ntil", 1, 0.9, words=["optim.lr=1.0"])
+    tried.metrics.unlink()
+    tried.error.write_text("it broke")
+    (report,) = analyse(read(tmp_path / "clock"), {}, draws=50)
+    assert report.refused is None and report.missing == ()
+    assert next(line for line in report.lines if line.loss == "ntil").against["exact"].seeds == 3
+
+
+def test_a_loss_with_two_settings_is_two_losses(runs, tmp_path, write_run, capsys):
+    shutil.copytree(runs, tmp_path / "clock")
+    for seed in range(3):
+        write_run(tmp_path, "ntil", seed, 0.3, words=["loss.lam=3.0"])
+    expected = [("clock", "llava_nano", "ntil", seed) for seed in range(3)]
+    (report,) = analyse(read(tmp_path / "clock"), {}, expected, draws=100)
+    means = {line.loss: line.mean("exact") for line in report.lines}
+    assert sorted(means) == ["ce", "ntil lam=0.3", "ntil lam=3.0"] and report.missing == ()
+    assert means["ntil lam=0.3"] > 0.8 and means["ntil lam=3.0"] < 0.4
+    cell = next((tmp_path / "clock").glob("*/llava_nano"))
+    assert ntil(["compare", str(cell / "ce"), str(cell / "ntil")]) == 2
+    assert "several losses (ntil lam=0.3, ntil lam=3.0)" in capsys.readouterr().err
+
+
 def test_compare_two_folders(runs, capsys):
     cell = next(runs.glob("*/llava_nano"))
     assert ntil(["compare", str(cell / "ce"), str(cell / "ntil")]) == 0
@@ -127,13 +159,122 @@ def test_compare_two_folders(runs, capsys):
     assert "several losses" in capsys.readouterr().err
 
 
-def test_other_examples_are_no_comparison(runs, tmp_path):
+def _changed(run, change):
+    records = change([json.loads(line) for line in run.predictions.read_text().splitlines()])
+    run.predictions.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda records: records[:-1],
+        lambda records: [{**r, "id": f"other-{r['id']}"} for r in records],
+        lambda records: [{**r, "answer": "00:00"} for r in records],
+    ],
+    ids=["fewer", "other rows", "other answers"],
+)
+@pytest.mark.parametrize("every_seed", [True, False])
+def test_other_examples_are_no_comparison(runs, tmp_path, capsys, change, every_seed):
     shutil.copytree(runs, tmp_path / "clock")
-    run = next(run for run in read(tmp_path / "clock") if run.loss == "ntil")
-    lines = run.folder.predictions.read_text().splitlines()
-    run.folder.predictions.write_text("\n".join(lines[:-1]) + "\n")
+    for run in [run for run in read(tmp_path / "clock") if run.loss == "ntil"][: 3 if every_seed else 1]:
+        _changed(run.folder, change)
     (report,) = analyse(read(tmp_path / "clock"), {}, draws=50)
-    assert "of other examples" in report.refused
+    assert "of other examples or answers" in report.refused
+    cell = next((tmp_path / "clock").glob("*/llava_nano"))
+    assert ntil(["compare", str(cell / "ce"), str(cell / "ntil")]) == 2
+    assert "of other examples or answers" in capsys.readouterr().err
+    # The report is written, and shows no rows beside each other that are none.
+    assert main([f"runs={tmp_path}/clock", "examples=4"]) == 0
+    page = (tmp_path / "clock/report/report.html").read_text()
+    assert 'class="example"' not in page and "No test examples side by side" in page
+    assert "exact (no comparison)" in (tmp_path / "clock/report/table.md").read_text()
+
+
+def test_other_data_is_no_comparison(runs, tmp_path):
+    """A file that the config names, and that was edited between two runs."""
+    shutil.copytree(runs, tmp_path / "clock")
+    for run in read(tmp_path / "clock"):
+        prints = {"train": {"rows": 8, "fingerprint": f"of {run.loss}"}, "test": {"rows": 80, "fingerprint": "one"}}
+        (run.folder.path / "data.json").write_text(json.dumps(prints))
+    (report,) = analyse(read(tmp_path / "clock"), {}, draws=50)
+    assert report.refused == "the runs differ outside loss and seed: data.train: of ce, of ntil"
+
+
+def test_rows_that_are_gone_are_said(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "clock")
+    for run in read(tmp_path / "clock"):
+        _changed(run.folder, lambda records: [{**r, "id": f"gone-{r['id']}"} for r in records])
+    found = gallery.of(cells(read(tmp_path / "clock"))[0], "exact", 4)
+    assert not found.examples and "is no longer gone-" in found.missing
+
+
+def test_a_start_that_is_not_here_does_not_stop_a_report(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "clock")
+    run = read(tmp_path / "clock")[0]
+    elsewhere = Run(run.folder, {**run.config, "model": {**run.config["model"], "checkpoint": "not/here"}})
+    with pytest.raises(ConfigError, match="not/here"):
+        _ = elsewhere.built_task
+    session = Session.build(run.config)
+    session.family.save(session.family.load(), run.folder.model)
+    assert elsewhere.built_task.metric == "exact"
+
+
+def test_the_papers_figure_is_beside_the_mean_of_our_tasks():
+    def cell(task, values):
+        runs = [
+            SimpleNamespace(task=task, model="llava15_7b", loss="ce", seed=s, done=True, metrics={"acc_0.5": v})
+            for s, v in enumerate(values)
+        ]
+        return CellReport(
+            Cell(task, "llava15_7b", tuple(runs)), "ce", (Line("ce", (0, 1), {}),), (), None, "acc_0.5", ("acc_0.5",)
+        )
+
+    table = paper.load("grounding")
+    reports = [cell("refcoco", [0.9, 0.8]), cell("refcocog", [0.1, 0.2, 0.7])]
+    made = paper_table(table, table.metrics["acc_0.5"], reports, "full")
+    row = next(row for row in made.rows if "llava15_7b" in row)
+    # Of seeds 0 and 1, finished on both: 0.5 and 0.5.
+    assert row[-3:].count("0.5000 ± 0.0000") == 1 and "mean over refcoco, refcocog" in made.title
+    missing = CellReport(Cell("refcoco_plus", "llava15_7b", ()), None, (), (), None, "")
+    row = next(
+        r for r in paper_table(table, table.metrics["acc_0.5"], [*reports, missing], "full").rows if "llava15_7b" in r
+    )
+    assert "0.5000 ± 0.0000" not in row and "missing" in row
+
+
+@pytest.mark.parametrize(("model", "scale"), [("qwen2_vl_2b", "full"), ("llava_nano", "nano")])
+def test_what_is_missing_is_of_the_scale_that_was_run(runs, model, scale, monkeypatch):
+    """Also of tables that the paper has none of, and where the devices of a full run aren't here."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    run = read(runs)[0]
+    there = [Run(run.folder, {**run.config, "model": {**run.config["model"], "name": model}})]
+    found = _expected("losses", there, runs)
+    assert {key[1] for key in found} == {model} and len(found) == 51
+
+
+def test_an_evaluation_again_says_on_what(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "clock")
+    run = read(tmp_path / "clock")[0]
+    again = RunFolder(run.folder.path / "evaluations" / "abc")
+    again.freeze({**run.config, "evaluation": {**run.config["evaluation"], "split": "validation"}})
+    again.metrics.write_text(run.folder.metrics.read_text())
+    (row,) = evaluations([run])
+    assert row["run"] == "ce seed 0 evaluation.split=validation"
+
+
+def test_a_report_written_again_keeps_its_name(runs, tmp_path):
+    folder = tmp_path / "clock"
+    folder.mkdir()
+    (folder / "table.md").write_text("![curves-clock-yi](curves-clock-yi.png)\n")
+    assert main([f"runs={runs}", "examples=2", f"to={folder}"]) == 0
+    assert "<title>clock" in (folder / "report.html").read_text()
+
+
+def test_rows_say_which_run_they_are_of(runs):
+    run = read(runs)[0]
+    other = Run(run.folder, {**run.config, "model": {**run.config["model"], "name": "yi_vl_nano"}})
+    assert labels([run]) == ["ce seed 0"]
+    assert labels([run, other]) == ["llava_nano ce seed 0", "yi_vl_nano ce seed 0"]
 
 
 def test_nothing_there_is_one_line(tmp_path, runs):
