@@ -63,7 +63,8 @@ class DigitTally:
         true = spans.digit.clamp(min=0)
         right = (best == true).double()
         values = torch.arange(p.shape[-1], device=p.device, dtype=torch.float64)
-        off = torch.where(here, ((p.double() * values).sum(-1) - true) * spans.scale, 0.0).sum()
+        place = spans.scale * spans.sign[spans.number]
+        off = torch.where(here, ((p.double() * values).sum(-1) - true) * place, 0.0).sum()
         error = expected_value_distance(digit_logits, spans)[spans.is_number].sum()
         numbers = spans.is_number.sum().double()
         self._sums["totals"] += torch.stack(

@@ -8,10 +8,10 @@ import torch
 from ntil.diagnostics import DigitTally, added, means
 from ntil.numbers import NumberVocab
 
-VOCAB = NumberVocab([7, 3, 5, 11, 2, 13, 17, 19, 23, 29], point_ids=[4])
+VOCAB = NumberVocab([7, 3, 5, 11, 2, 13, 17, 19, 23, 29], minus_ids=[6], point_ids=[4])
 IDS = torch.tensor(VOCAB.digit_ids)
-TEXTS = ["12;7;", "0.5;", "300;", ";;"]
-TOKENS = {**{str(d): i for d, i in enumerate(VOCAB.digit_ids)}, ".": 4, ";": 1}
+TEXTS = ["12;7;", "0.5;", "300;", "-2.5;", ";;"]
+TOKENS = {**{str(d): i for d, i in enumerate(VOCAB.digit_ids)}, ".": 4, "-": 6, ";": 1}
 
 
 def batch(seed=0):
@@ -31,7 +31,7 @@ def test_means_equal_plain_loops():
     logits, labels = batch()
     nll, mass, right, errors, biases = [], [], [], [], []
     for row, text in enumerate(TEXTS):
-        for start, number in _numbers(text):
+        for start, sign, number in _numbers(text):
             digits = [(start + k, c) for k, c in enumerate(number) if c.isdigit()]
             for at, c in digits:
                 p = torch.softmax(logits[row, at].double(), -1)
@@ -48,7 +48,7 @@ def test_means_equal_plain_loops():
                 for ds in itertools.product(range(10), repeat=len(digits))
             ]
             errors.append(sum(p * abs(x - float(number)) for x, p in every))
-            biases.append(sum(p * (x - float(number)) for x, p in every))
+            biases.append(sign * sum(p * (x - float(number)) for x, p in every))
     found = means(tally(logits, labels))
     for name, values in zip(found, (nll, mass, right, errors, biases), strict=True):
         assert found[name] == pytest.approx(sum(values) / len(values), rel=1e-5), name
@@ -58,7 +58,9 @@ def _numbers(text):
     start = 0
     for part in text.split(";"):
         if part:
-            yield start, part
+            number = part.removeprefix("-")
+            signed = len(part) > len(number)
+            yield start + signed, -1 if signed else 1, number
         start += len(part) + 1
 
 
@@ -69,8 +71,8 @@ def test_tables_hold_every_digit_once_and_add_up_over_batches():
     assert sum(map(sum, whole["confusion"])) == digits
     for name in ("place", "length", "calibration"):
         assert sum(row[0] for row in whole[name]) == digits
-    assert [row[0] for row in whole["place"]][:4] == [4, 3, 1, 0]
-    assert [row[0] for row in whole["length"]][:4] == [1, 4, 3, 0]
+    assert [row[0] for row in whole["place"]][:4] == [5, 4, 1, 0]
+    assert [row[0] for row in whole["length"]][:4] == [1, 6, 3, 0]
     halves = added([tally(logits[k : k + 2], labels[k : k + 2]) for k in (0, 2)])
     for name, value in whole.items():
         torch.testing.assert_close(torch.tensor(halves[name]), torch.tensor(value))
