@@ -35,7 +35,8 @@ class FiniteCheck:
     """Stops a run before the optimizer takes a loss that is not finite, and keeps the batch and weights for a replay.
 
     On a GPU the check of a micro-batch waits for the next one, when its copy has arrived anyway, so that no step waits;
-    the weights may have been stepped by then, and a replay starts from the last checkpoint instead.
+    the weights may have been stepped by then, and a replay starts from the last checkpoint instead. `flush` before
+    weights are kept.
     """
 
     def __init__(self, folder: Path, save: Any = None) -> None:
@@ -54,15 +55,19 @@ class FiniteCheck:
             if not bool(torch.isfinite(total)):
                 self._stop(model, step, ids, components)
             return
-        self.flush(model)
+        self.flush()
         copy = torch.empty((), dtype=total.dtype, pin_memory=True)
         copy.copy_(total.detach(), non_blocking=True)
         event = torch.cuda.Event()
         event.record()
         self._pending = copy, event, step, ids, components
 
-    def flush(self, model: nn.Module) -> None:
-        """Check what still waits."""
+    def flush(self) -> None:
+        """Check what still waits.
+
+        Raises:
+            FloatingPointError: as for a call.
+        """
         if self._pending is None:
             return
         copy, event, step, ids, components = self._pending

@@ -170,6 +170,24 @@ class NumberTrainer(Trainer):
         loss = output.total * self.accelerator.num_processes
         return (loss, logits) if return_outputs else loss
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """
+        Raises:
+            FloatingPointError: a loss that is not finite, the last one's included.
+        """
+        output = super().train(*args, **kwargs)
+        self._checked()
+        return output
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        # On a GPU the last loss is still unchecked here, and the weights that it spoilt would replace good ones.
+        self._checked()
+        super()._save_checkpoint(*args, **kwargs)
+
+    def _checked(self) -> None:
+        if self._finite is not None:
+            self._finite.flush()
+
     def _logs_next(self) -> bool:
         return (self.state.global_step + 1) % self.args.logging_steps == 0 and self._micro == 0
 
