@@ -57,7 +57,7 @@ def moved(words: list[str]) -> dict[str, list[str]]:
 
     from ntil.compose import compose
     from ntil.config import CurriculumConfig, typed
-    from ntil.train.engine import training_arguments
+    from ntil.train.engine import float32_masters, training_arguments
     from ntil.train.sampler import CurriculumSampler
     from ntil.train.trainer import NumberTrainer
     from ntil.tuning import tune
@@ -68,7 +68,7 @@ def moved(words: list[str]) -> dict[str, list[str]]:
     rows = session.task.rows("train")
     torch.manual_seed(settings.seed)
     with tempfile.TemporaryDirectory() as place:
-        arguments = training_arguments(settings, Path(place))
+        arguments = training_arguments(settings, Path(place), session.family.dtype)
         model = tune(session.family.load(), session.family, settings.tuning)
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         trainer = NumberTrainer(
@@ -81,7 +81,8 @@ def moved(words: list[str]) -> dict[str, list[str]]:
             validate=dict,
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        with float32_masters(model, settings.engine):
+            trainer.train()
     free = [name for name, p in model.named_parameters() if p.requires_grad]
     changed = [name for name, p in model.named_parameters() if not torch.equal(p.detach(), before[name])]
     return {"free": free, "moved": changed}

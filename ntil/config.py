@@ -34,7 +34,8 @@ class EngineConfig:
     offload: keep optimizer states and parameters in CPU memory; ZeRO-3 only.
     gpus: ranks on this host (processes on the CPU, where there is no GPU).
     hostfile: DeepSpeed's list of hosts (`name slots=N` a line), which then says how many ranks there are.
-    device: `auto` (a GPU where there is one), `cpu` or `cuda`. dtype: of a step's maths.
+    device: `auto` (a GPU where there is one), `cpu` or `cuda`.
+    dtype: of a step's maths; weights in 16 bits (`model.dtype`) bring theirs. What is trained is kept in float32.
     accumulation: micro-batches a rank cuts its share of a step into.
     compile: `torch.compile` on the repeated blocks.
     threads: of torch, per rank. workers: processes that prepare batches, per rank; 0: the training process itself.

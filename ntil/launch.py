@@ -121,9 +121,18 @@ def check(config: dict[str, Any], here: bool = True) -> RunConfig:
 
     check_tuning(run.tuning, locate(config["model"]["target"]))
     if here:
+        _check_weights(config["model"], run.engine)
         _check_devices(run.engine)
         _check_batch(run)
     return run
+
+
+def _check_weights(model: dict[str, Any], engine: EngineConfig) -> None:
+    if model.get("dtype") == "float16" and engine.dtype != "float16":
+        raise ConfigError(
+            f"model.dtype=float16 is too coarse for engine.dtype={engine.dtype}; take engine.dtype=float16, which "
+            "scales the loss, or model.dtype=bfloat16"
+        )
 
 
 def _check_devices(engine: EngineConfig) -> None:

@@ -4,7 +4,8 @@ Parameters are counted on the meta device, from the checkpoint's own config wher
 published.yaml. Memory is DeepSpeed's estimate of weights, gradients and optimizer states per GPU in 16-bit training
 (2 + 18 bytes per parameter, partitioned as the stage says); activations come on top. Adapters: frozen weights take 2
 bytes each, partitioned by stage 3 only, and the estimate is that of the trainable parameters alone. DeepSpeed has no
-estimator for stage 1: there its stage 2 figure has the gradients' 6 bytes whole.
+estimator for stage 1: there its stage 2 figure has the gradients' 6 bytes whole. Torch alone counts as stage 0, of
+whose 20 bytes it takes 18: float32 weights, gradients and two moments, and autocast's 16-bit copies.
 """
 
 from __future__ import annotations

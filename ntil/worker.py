@@ -144,7 +144,7 @@ def _fit(
     from ntil.evaluate import dealt_records, teacher_forced
     from ntil.fingerprint import check_data
     from ntil.train.callbacks import Checkpoints, Guard, History, Progress
-    from ntil.train.engine import training_arguments, without_deepspeed
+    from ntil.train.engine import float32_masters, training_arguments, without_deepspeed
     from ntil.train.guards import FiniteCheck, Spikes
     from ntil.train.sampler import CurriculumSampler
     from ntil.train.trainer import NumberTrainer
@@ -152,7 +152,7 @@ def _fit(
 
     settings = typed(config)
     optim, evaluation = settings.optim, settings.evaluation
-    arguments = training_arguments(settings, run.checkpoints)
+    arguments = training_arguments(settings, run.checkpoints, session.family.dtype)
     with arguments.main_process_first(desc="rows"):  # that renders or reads what the others then find in the cache
         rows = session.task.rows("train")
         held_out = session.task.rows("validation") if evaluation.every else None
@@ -216,7 +216,8 @@ def _fit(
     found = complete_checkpoints(run.checkpoints)
     if found and ranks.first:
         print(f"{title}: resumed from {found[0].name}")
-    trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+    with float32_masters(model, settings.engine):
+        trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     if kept:
         print(f"{title}: vision features: {kept.hits:,} read, {kept.misses:,} computed")
     if guard.interrupted:

@@ -50,6 +50,7 @@ class Family(ABC):
         image_token: the token that stands for one patch of a picture; None where the family reads text only.
         image_processor: Hugging Face's, saved beside the weights; None where there is none.
         config: Hugging Face's config of the model.
+        dtype: of the weights as they are loaded.
     """
 
     parts: ClassVar[dict[str, str]] = {"language": ""}
@@ -60,6 +61,7 @@ class Family(ABC):
     image_token: str | None = None
     image_processor: Any = None
     config: Any = None
+    dtype: torch.dtype = torch.float32
 
     @abstractmethod
     def template(self, prompt: str, has_image: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from ntil.config import ConfigError, EngineConfig, RunConfig
 from ntil.ranks import Ranks
 
 
-def training_arguments(run: RunConfig, folder: Path) -> TrainingArguments:
-    """
+def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torch.float32) -> TrainingArguments:
+    """`weights`: what the model is loaded in.
+
     Raises:
         ConfigError: the batch doesn't divide over the ranks of this process group.
     """
-    optim, engine = run.optim, run.engine
+    optim, engine = run.optim, for_weights(run.engine, weights)
     ranks = Ranks.here().count
     pieces = ranks * engine.accumulation
     # HF takes bfloat16 without a GPU only where it is told that there is none.
@@ -65,6 +67,33 @@ def training_arguments(run: RunConfig, folder: Path) -> TrainingArguments:
         report_to=[],
         disable_tqdm=True,
     )
+
+
+def for_weights(engine: EngineConfig, weights: torch.dtype) -> EngineConfig:
+    """The engine with its `dtype` that of 16-bit weights where it asks for float32.
+
+    That is what their products are in anyway; said aloud, DeepSpeed and autocast keep what is trained in float32.
+    """
+    if engine.dtype != "float32" or weights == torch.float32:
+        return engine
+    return replace(engine, dtype=str(weights).removeprefix("torch."))
+
+
+@contextmanager
+def float32_masters(model: torch.nn.Module, engine: EngineConfig) -> Iterator[None]:
+    """Inside, 16-bit weights that are trained are float32, as DeepSpeed keeps them; what is frozen stays as it is.
+
+    A usual step is smaller than what a bfloat16 weight can hold beside its value: most would be rounded away.
+    """
+    own = [] if engine.zero is not None else [p for p in model.parameters() if p.requires_grad]
+    cast = [(p, p.dtype) for p in own if p.dtype != torch.float32]
+    for parameter, _ in cast:
+        parameter.data = parameter.data.float()
+    try:
+        yield
+    finally:
+        for parameter, dtype in cast:
+            parameter.data = parameter.data.to(dtype)
 
 
 def deepspeed_config(engine: EngineConfig, clip: float) -> dict[str, Any]:

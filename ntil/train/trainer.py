@@ -243,7 +243,8 @@ class NumberTrainer(Trainer):
         return {f"gradient_share/{name}": share for name, share in zip(self._norms, shares, strict=True)}
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        with self.throughput.pause():
+        # Adapters generate through the model that they wrap, which accelerate's own autocast is not around.
+        with self.throughput.pause(), self.accelerator.autocast():
             metrics = {f"eval_{k}": v for k, v in self._validate().items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -22,6 +22,7 @@ from ntil.train.engine import deepspeed_config, training_arguments
         (["engine.accumulation=3"], "take optim.batch_size=63 or 66"),
         (["engine.hostfile=/nowhere/hosts"], "/nowhere/hosts: no such file"),
         (["engine.hostfile=/nowhere/hosts", "engine.gpus=2"], "leave engine.gpus out"),
+        (["model.dtype=float16"], "take engine.dtype=float16"),
         (["optim.clip=-1"], "optim.clip must be at least 0"),
     ],
 )
@@ -90,3 +91,11 @@ def test_a_step_is_cut_over_ranks_and_accumulation(tmp_path, monkeypatch):
 def test_bfloat16_needs_no_gpu(tmp_path, device):
     run = typed(compose(["engine=zero2", "engine.dtype=bfloat16", f"engine.device={device}"]))
     assert training_arguments(run, tmp_path).bf16
+
+
+@pytest.mark.parametrize("engine", ["engine=local", "engine.zero=0", "engine=zero2", "engine=zero3"])
+def test_weights_in_bfloat16_are_stepped_as_such_under_every_engine(tmp_path, engine):
+    run = typed(compose([engine, "model.dtype=bfloat16", "engine.device=cpu"]))
+    arguments = training_arguments(run, tmp_path, torch.bfloat16)
+    assert arguments.bf16
+    assert engine == "engine=local" or arguments.deepspeed["bf16"] == {"enabled": True}
