@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntil.config import RunConfig
 from ntil.losses.base import IGNORE
 from ntil.models.base import Encoded, Family
 from ntil.numbers import NumberSpans, NumberStyle, NumberVocab
@@ -26,7 +27,12 @@ class Collator:
     """
 
     def __init__(
-        self, family: Family, task: Task, vocab: NumberVocab | None, style: NumberStyle, max_length: int = 4096
+        self,
+        family: Family,
+        task: Task,
+        vocab: NumberVocab | None,
+        style: NumberStyle,
+        max_length: int = RunConfig.max_length,
     ) -> None:
         self.family, self.task, self.vocab, self.style, self.max_length = family, task, vocab, style, max_length
 
@@ -81,7 +87,10 @@ class Collator:
             raise ValueError(f"row {row['id']}: {error}") from error
         length = len(encoded.prompt_ids) + len(encoded.answer_ids)
         if length > self.max_length:
-            raise ValueError(f"row {row['id']}: {length} tokens, more than max_length={self.max_length}; raise it")
+            raise ValueError(
+                f"row {row['id']}: {length} tokens, more than max_length={self.max_length}; "
+                f"set max_length={length} or more"
+            )
         return encoded
 
     def _features(self, encoded: list[Encoded]) -> dict[str, Tensor]:

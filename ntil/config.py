@@ -130,6 +130,7 @@ class RunConfig:
 
     scale, grid: which part of an experiment's grid is swept; no part of a run itself.
 
+    max_length: longest prompt with its answer, in tokens, picture included; a longer one is an error, never cut.
     vision_cache_gb: how much disk the kept features of frozen vision towers may take in all; 0 keeps none.
     retry: run a job again that failed before. accept_changes: resume although the data changed since the checkpoint.
     """
@@ -151,12 +152,13 @@ class RunConfig:
     log_every: int = 20
     save_every: int = 400
     keep_checkpoints: int = 1
+    max_length: int = 4096
     vision_cache_gb: float = 20.0
     retry: bool = False
     accept_changes: bool = False
 
 
-# Keys that say where and how to watch, not what is computed: they don't change a run's identity.
+# Keys that say where and how to watch or what to refuse, not what is computed: they don't change a run's identity.
 NOT_IDENTITY = (
     "name",
     "runs",
@@ -165,6 +167,7 @@ NOT_IDENTITY = (
     "save_every",
     "keep_checkpoints",
     "log_every",
+    "max_length",
     "vision_cache_gb",
     "retry",
     "accept_changes",
@@ -276,6 +279,8 @@ def _check(run: RunConfig) -> None:
     if optim.clip < 0:
         raise ConfigError(f"optim.clip must be at least 0 (0: no clipping), got {optim.clip}")
     _check_engine(run.engine)
+    if run.max_length < 1:
+        raise ConfigError(f"max_length must be at least 1, got {run.max_length}")
     if run.vision_cache_gb < 0:
         raise ConfigError(f"vision_cache_gb must be at least 0 (0: keep nothing), got {run.vision_cache_gb}")
     tuning = run.tuning

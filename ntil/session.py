@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 
 from ntil.collate import Collator
-from ntil.config import ConfigError, build
+from ntil.config import ConfigError, RunConfig, build
 from ntil.losses import NumberLoss
 from ntil.models.base import Family
 from ntil.numbers import NumberSpans, NumberVocab
 from ntil.tuning import is_saved, load_saved
 from tasks import coords
 from tasks.base import Task
+
+LONGEST = 4  # rows of a split that are encoded to see whether all fit
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Session:
         task = task_of(config, family)
         vocab = family.number_vocab(task.coordinates)
         loss: NumberLoss = build("loss", config["loss"], vocab=vocab)
-        return cls(family, task, vocab, loss, Collator(family, task, vocab, loss.number_style))
+        longest = config.get("max_length", RunConfig.max_length)  # configs frozen before it was a key lack it
+        return cls(family, task, vocab, loss, Collator(family, task, vocab, loss.number_style, longest))
 
     def coverage(self, rows: list[dict[str, Any]]) -> float:
         """Share of the supervised tokens that the loss sees as digits.
@@ -54,6 +58,17 @@ class Session:
                 f"{self.family.tokenizer.convert_ids_to_tokens(batch['targets'][:12].tolist())})"
             )
         return share
+
+    def check_longest(self, rows: Dataset) -> None:
+        """Have the few longest rows, by their text, pass `max_length`: a split is met row by row only in its turn.
+
+        Raises:
+            ValueError: one is longer.
+        """
+        texts = rows.remove_columns([name for name in ("image",) if name in rows.column_names])
+        lengths = [len(self.task.prompt(row)) + len(self.task.answer(row)) for row in texts]
+        for index in sorted(range(len(rows)), key=lengths.__getitem__)[-LONGEST:]:
+            self.collator.encode(rows[index], self.task.answer(rows[index]))
 
 
 def task_of(config: dict[str, Any], family: Family | None = None) -> Task:

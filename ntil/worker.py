@@ -156,7 +156,7 @@ def _fit(
     with arguments.main_process_first(desc="rows"):  # that renders or reads what the others then find in the cache
         rows = session.task.rows("train")
         held_out = session.task.rows("validation") if evaluation.every else None
-        session.task.rows(evaluation.split)  # a split that is not there is said now, not after training
+        tested = session.task.rows(evaluation.split)  # a split that is not there is said now, not after training
     column = settings.curriculum.column
     sampler = CurriculumSampler(
         len(rows),
@@ -174,6 +174,7 @@ def _fit(
     share = session.coverage([rows[i] for i in range(min(16, len(rows)))])
     held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows))) if held_out else None
     guard = Guard(interrupt, ranks)
+    session.check_longest(tested)
 
     def validate() -> dict[str, float]:
         assert held_out is not None

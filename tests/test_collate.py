@@ -1,9 +1,13 @@
 """Batches: labels are the answer, supervised logits are the full logits, batched generation is single generation."""
 
+import json
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from ntil.compose import compose
+from ntil.config import ConfigError, config_hash
 from ntil.evaluate import generate, records, teacher_forced
 from ntil.session import Session
 from ntil.train.trainer import SupervisedHead
@@ -77,5 +81,31 @@ def test_a_row_that_does_not_fit_is_named(parts):
     from ntil.collate import Collator
 
     short = Collator(session.family, session.task, session.vocab, "decimal", max_length=10)
-    with pytest.raises(ValueError, match=rf"row {rows[0]['id']}: \d+ tokens, more than max_length=10"):
+    said = rf"row {rows[0]['id']}: \d+ tokens, more than max_length=10; set max_length=\d+ or more"
+    with pytest.raises(ValueError, match=said):
         short([rows[0]])
+
+
+def test_max_length_is_a_key_of_the_run_and_none_of_its_identity(parts):
+    _, _, rows, _ = parts
+    session = Session.build(compose([*WORDS, "max_length=10"]))
+    with pytest.raises(ValueError, match=r"more than max_length=10; set max_length="):
+        session.collator([rows[0]])
+    old = {k: v for k, v in compose(WORDS).items() if k != "max_length"}
+    assert Session.build(old).collator.max_length == 4096
+    assert config_hash(old) == config_hash(compose(WORDS)) == config_hash(compose([*WORDS, "max_length=10"]))
+    with pytest.raises(ConfigError, match="max_length must be at least 1"):
+        compose([*WORDS, "max_length=0"])
+
+
+def test_the_longest_rows_of_a_split_are_found_by_their_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
+    lines = [{"id": f"row{i}", "prompt": "a " * (300 if i == 7 else 5), "answer": "1"} for i in range(20)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    words = ["model=qwen25_nano", "task=jsonl", f"task.train={file}", f"task.test={file}", "task.metric=numeric"]
+    for limit in (100, 400):
+        session = Session.build(compose([*words, f"max_length={limit}"]))
+        rows = session.task.rows("test")
+        with pytest.raises(ValueError, match="row row7: ") if limit == 100 else nullcontext():
+            session.check_longest(rows)
