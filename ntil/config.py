@@ -270,28 +270,16 @@ def check_keys(group: str, spec: dict[str, Any], given: Iterable[str] = ()) -> N
 
 
 def _check(run: RunConfig) -> None:
-    optim = run.optim
-    for name in ("steps", "batch_size"):
-        if getattr(optim, name) < 1:
-            raise ConfigError(f"optim.{name} must be at least 1, got {getattr(optim, name)}")
-    if optim.lr <= 0:
-        raise ConfigError(f"optim.lr must be above 0, got {optim.lr}")
-    if optim.clip < 0:
-        raise ConfigError(f"optim.clip must be at least 0 (0: no clipping), got {optim.clip}")
+    _check_optim(run.optim)
     _check_engine(run.engine)
-    if run.max_length < 1:
-        raise ConfigError(f"max_length must be at least 1, got {run.max_length}")
-    if run.vision_cache_gb < 0:
-        raise ConfigError(f"vision_cache_gb must be at least 0 (0: keep nothing), got {run.vision_cache_gb}")
-    tuning = run.tuning
-    if tuning.mode not in ("full", "lora"):
-        raise ConfigError(f"tuning.mode must be full or lora, got {tuning.mode!r}")
-    if tuning.rank < 1 or (tuning.alpha is not None and tuning.alpha <= 0):
-        raise ConfigError(f"tuning.rank and tuning.alpha must be above 0, got {tuning.rank} and {tuning.alpha}")
-    if not 0 <= tuning.dropout < 1:
-        raise ConfigError(f"tuning.dropout must lie in [0, 1), got {tuning.dropout}")
-    if run.keep_checkpoints < 1:
-        raise ConfigError(f"keep_checkpoints must be at least 1, got {run.keep_checkpoints}")
+    _check_tuning(run.tuning)
+    for name in ("validation_rows", "batch_size"):
+        _at_least(1, f"evaluation.{name}", getattr(run.evaluation, name))
+    _at_least(0, "evaluation.every", run.evaluation.every, "0: never")
+    for name in ("log_every", "keep_checkpoints", "max_length"):
+        _at_least(1, name, getattr(run, name))
+    _at_least(0, "save_every", run.save_every, "0: never")
+    _at_least(0, "vision_cache_gb", run.vision_cache_gb, "0: keep nothing")
     for kind in run.tracker.kinds:
         if kind not in TRACKERS:
             raise ConfigError(f"tracker.kinds: no tracker {kind!r}{nearest(kind, TRACKERS)}")
@@ -302,6 +290,39 @@ def _check(run: RunConfig) -> None:
         raise ConfigError(f"curriculum.stages: 'until' must rise within (0, 1], got {until}")
 
 
+def _at_least(least: float, key: str, value: float, meaning: str = "") -> None:
+    if not value >= least:
+        raise ConfigError(f"{key} must be at least {least}{f' ({meaning})' if meaning else ''}, got {value}")
+
+
+def _check_optim(optim: OptimConfig) -> None:
+    for name in ("steps", "batch_size"):
+        _at_least(1, f"optim.{name}", getattr(optim, name))
+    for name in ("warmup", "weight_decay"):
+        _at_least(0, f"optim.{name}", getattr(optim, name))
+    _at_least(0, "optim.clip", optim.clip, "0: no clipping")
+    if optim.lr <= 0:
+        raise ConfigError(f"optim.lr must be above 0, got {optim.lr}")
+    if not 0 <= optim.min_lr_ratio <= 1:
+        raise ConfigError(f"optim.min_lr_ratio must lie in [0, 1], got {optim.min_lr_ratio}")
+    if len(optim.betas) != 2 or any(not 0 <= beta < 1 for beta in optim.betas):
+        raise ConfigError(f"optim.betas must be two numbers in [0, 1), as in [0.9,0.999], got {optim.betas}")
+
+
+def _check_tuning(tuning: TuningConfig) -> None:
+    if tuning.mode not in ("full", "lora"):
+        raise ConfigError(f"tuning.mode must be full or lora, got {tuning.mode!r}")
+    if tuning.rank < 1 or (tuning.alpha is not None and tuning.alpha <= 0):
+        raise ConfigError(f"tuning.rank and tuning.alpha must be above 0, got {tuning.rank} and {tuning.alpha}")
+    if not 0 <= tuning.dropout < 1:
+        raise ConfigError(f"tuning.dropout must lie in [0, 1), got {tuning.dropout}")
+    usual = TuningConfig()
+    for name in ("rank", "alpha", "dropout", "adapt", "targets", "train"):
+        value = getattr(tuning, name)
+        if tuning.mode == "full" and value != getattr(usual, name):
+            raise ConfigError(f"tuning.{name}={value} is for adapters, and tuning.mode is full; add tuning=lora")
+
+
 def _check_engine(engine: EngineConfig) -> None:
     if engine.zero not in (None, 0, 1, 2, 3):
         raise ConfigError(f"engine.zero must be null, 0, 1, 2 or 3, got {engine.zero}")
@@ -309,8 +330,9 @@ def _check_engine(engine: EngineConfig) -> None:
         if getattr(engine, name) not in known:
             raise ConfigError(f"engine.{name} must be {', '.join(known)}, got {getattr(engine, name)!r}")
     for name in ("gpus", "accumulation"):
-        if getattr(engine, name) < 1:
-            raise ConfigError(f"engine.{name} must be at least 1, got {getattr(engine, name)}")
+        _at_least(1, f"engine.{name}", getattr(engine, name))
+    _at_least(0, "engine.workers", engine.workers, "0: the training process itself")
+    _at_least(1, "engine.threads", 1 if engine.threads is None else engine.threads)
     if engine.dtype == "float16" and engine.device == "cpu":
         raise ConfigError("engine.dtype=float16 can't run on engine.device=cpu; take bfloat16 or float32")
     if engine.offload and engine.zero != 3:

@@ -13,6 +13,8 @@ from ntil.losses.noise import gumbel_like
 from ntil.losses.values import magnitude_deviation, relative_deviation, straight_through_values
 from ntil.numbers import NumberSpans, NumberStyle, NumberVocab
 
+USUAL_WEIGHT = 0.2  # sigma, alpha and beta of the released code
+
 
 class Preset(NamedTuple):
     lam: float
@@ -50,7 +52,8 @@ class NTIL(NumberLoss):
         sigma: position weight, a digit counts (1+sigma)^(n-i-1); 0 switches it off.
         temperature, noise: of the straight-through Gumbel argmax.
         eps: in units of the number's last place.
-        exp, rel, mag: the switches of the ablation table; false is the same as sigma, alpha or beta 0.
+        exp, rel, mag: the switches of the ablation table; false is the same as sigma, alpha or beta 0, and beside it
+            another value than the usual one is an error.
         digit_weight: weight of the EMD term.
         rescale: multiply lam with (CE / aux).detach().
         replace_ce: leave digits out of cross-entropy.
@@ -64,9 +67,9 @@ class NTIL(NumberLoss):
         *,
         preset: Literal["released", "paper"] = "released",
         lam: float | None = None,
-        alpha: float = 0.2,
-        beta: float = 0.2,
-        sigma: float = 0.2,
+        alpha: float = USUAL_WEIGHT,
+        beta: float = USUAL_WEIGHT,
+        sigma: float = USUAL_WEIGHT,
         temperature: float = 0.1,
         noise: float = 0.01,
         eps: float = 1.0,
@@ -94,6 +97,10 @@ class NTIL(NumberLoss):
             raise ValueError(
                 f"need temperature > 0, sigma > -1, noise >= 0, eps > 0; got {temperature}, {sigma}, {noise}, {eps}"
             )
+        off = {"sigma": (sigma, exp, "exp"), "alpha": (alpha, rel, "rel"), "beta": (beta, mag, "mag")}
+        for name, (weight, on, switch) in off.items():
+            if not on and weight not in (0, USUAL_WEIGHT):
+                raise ValueError(f"{name}={weight} does nothing beside {switch}=false; leave one of them out")
         self.replace_ce = usual.replace_ce if replace_ce is None else replace_ce
         self.alpha, self.beta = (alpha if rel else 0.0), (beta if mag else 0.0)
         self.sigma, self.digit_weight = (sigma if exp else 0.0), digit_weight

@@ -67,6 +67,15 @@ def test_ablation_switches():
     torch.testing.assert_close(off.components["aux"], LOSSES["emd"](logits, labels).components["aux"])
 
 
+@pytest.mark.parametrize("words", [{"exp": False, "sigma": 0.5}, {"rel": False, "alpha": 1}, {"mag": False, "beta": 3}])
+def test_a_weight_beside_its_switch_turned_off_is_refused(words):
+    switch, name = words
+    with pytest.raises(ValueError, match=f"{name}={words[name]} does nothing beside {switch}=false"):
+        NTIL(VOCAB, **words)
+    NTIL(VOCAB, **{switch: False, name: 0})
+    NTIL(VOCAB, **{name: words[name]})
+
+
 def test_wrong_shapes_say_what_was_wrong():
     with pytest.raises(ValueError, match="do not fit labels"):
         LOSSES["ce"](torch.zeros(2, 3, 31), torch.zeros(2, 4, dtype=torch.long))
