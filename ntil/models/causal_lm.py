@@ -27,7 +27,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import Family, ready, torch_dtype
-from ntil.models.checkpoint import CheckpointError, fits, read_weights, reading, tokenizer_as_shipped
+from ntil.models.checkpoint import CheckpointError, fits, read_weights, reading, same_sizes, tokenizer_as_shipped
 from ntil.tokenizers import digit_by_digit
 
 PLAIN = "Question: {prompt}\nAnswer:"
@@ -64,6 +64,7 @@ class CausalLM(Family):
             self.tokenizer = tokenizer_as_shipped(checkpoint)
             with reading(checkpoint):
                 self.config = self.read_config(checkpoint)
+            same_sizes(checkpoint, self.config, language, "language.")
             fits(self.tokenizer, self.config, checkpoint)
         self.chat, self.plain = template is None, template or ""
         self._set_special_tokens(bos)

@@ -121,6 +121,21 @@ def config_of(config_class: Any, checkpoint: str | Path) -> Any:
         return config_class.from_pretrained(checkpoint)
 
 
+def same_sizes(checkpoint: str | Path, config: Any, given: dict[str, Any] | None, group: str = "") -> None:
+    """
+    Raises:
+        CheckpointError: a size of a model from scratch, `model.<group><name>`, that isn't the checkpoint's own `config`
+            value. (The configs of nano models state theirs also where a run starts from trained ones.)
+    """
+    for name, value in (given or {}).items():
+        own = getattr(config, name, value)
+        if isinstance(value, int) and value != own:
+            raise CheckpointError(
+                f"model.{group}{name}={value} is for a model from scratch, and model.checkpoint={checkpoint} "
+                f"has {own}; leave one of them out, or take the config of its own model"
+            )
+
+
 def fits(tokenizer: PreTrainedTokenizerBase, config: Any, checkpoint: str | Path) -> None:
     """
     Raises:

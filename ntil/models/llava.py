@@ -25,7 +25,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
-from ntil.models.checkpoint import config_of, fits, reading, token_of
+from ntil.models.checkpoint import config_of, fits, reading, same_sizes, token_of
 
 
 class Llava(Family):
@@ -53,8 +53,8 @@ class Llava(Family):
     def __init__(
         self,
         checkpoint: str | None = None,
-        image_size: int = 336,
-        patch_size: int = 14,
+        image_size: int | None = None,
+        patch_size: int | None = None,
         vision: dict[str, Any] | None = None,
         language: dict[str, Any] | None = None,
         coords: str = "unit",
@@ -65,8 +65,15 @@ class Llava(Family):
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         if checkpoint is not None:
             self._from_checkpoint(checkpoint)
-        elif not vision or not language:
-            raise ValueError("model.checkpoint is null, so model.vision and model.language must be given")
+            sizes = {"image_size": image_size, "patch_size": patch_size}
+            same_sizes(checkpoint, self.config.vision_config, sizes)
+            same_sizes(checkpoint, self.config.vision_config, vision, "vision.")
+            same_sizes(checkpoint, self.config.text_config, language, "language.")
+        elif not (image_size and patch_size and vision and language):
+            raise ValueError(
+                "model.checkpoint is null, so model.image_size, model.patch_size, model.vision and model.language "
+                "must be given"
+            )
         elif image_size % patch_size:
             raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
         else:

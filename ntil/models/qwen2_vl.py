@@ -24,7 +24,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
-from ntil.models.checkpoint import config_of, fits, reading, token_of
+from ntil.models.checkpoint import config_of, fits, reading, same_sizes, token_of
 
 IMAGE = "<|image_pad|>"
 # All that the family's tokenizer has beyond text, in the order of their ids.
@@ -60,7 +60,7 @@ class Qwen2VL(Family):
         checkpoint: str | None = None,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
-        patch_size: int = 14,
+        patch_size: int | None = None,
         vision: dict[str, Any] | None = None,
         language: dict[str, Any] | None = None,
         system: str = "You are a helpful assistant.",
@@ -74,14 +74,19 @@ class Qwen2VL(Family):
             k: v for k, v in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if v is not None
         }
         if checkpoint is None:
-            if not vision or not language:
-                raise ValueError("model.checkpoint is null, so model.vision and model.language must be given")
+            if not (patch_size and vision and language):
+                raise ValueError(
+                    "model.checkpoint is null, so model.patch_size, model.vision and model.language must be given"
+                )
             tokens = [f"<|{name}|>" for name in (*TOKENS, *VISION_TOKENS)]
             self.tokenizer = nano_tokenizer.load(tokens, eos_token="<|im_end|>")
             self.config = self._nano_config(patch_size, vision, language)
             self.image_processor = Qwen2VLImageProcessorPil(patch_size=patch_size, **pixels)
         else:
             self.config = config_of(Qwen2VLConfig, checkpoint)
+            same_sizes(checkpoint, self.config.vision_config, {"patch_size": patch_size})
+            same_sizes(checkpoint, self.config.vision_config, vision, "vision.")
+            same_sizes(checkpoint, self.config.text_config, language, "language.")
             with reading(checkpoint):
                 self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
                 self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint, **pixels)

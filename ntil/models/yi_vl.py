@@ -95,8 +95,8 @@ class YiVL(Llava):
     def __init__(
         self,
         checkpoint: str | None = None,
-        image_size: int = 448,
-        patch_size: int = 14,
+        image_size: int | None = None,
+        patch_size: int | None = None,
         vision: dict[str, Any] | None = None,
         language: dict[str, Any] | None = None,
         system: str = SYSTEM,

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import PrinterCallback
 
 from ntil.compose import compose
-from ntil.config import CurriculumConfig, typed
+from ntil.config import ConfigError, CurriculumConfig, typed
 from ntil.session import Session
 from ntil.train.engine import training_arguments
 from ntil.train.sampler import CurriculumSampler
@@ -67,6 +67,30 @@ def test_a_saved_model_can_be_the_start_of_another_run(name, tmp_path):
     assert (one.prompt_ids, one.answer_ids) == (two.prompt_ids, two.answer_ids)
     assert again.vocab.digit_ids == session.vocab.digit_ids
     torch.testing.assert_close(logits(again, again.family.load(), rows), logits(session, model, rows), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "own"),
+    [
+        ("llava_nano", "image_size=96", 48),
+        ("llava_nano", "vision.hidden_size=192", 96),
+        ("yi_vl_nano", "patch_size=6", 12),
+        ("paligemma_nano", "language.num_hidden_layers=3", 2),
+        ("qwen2_vl_nano", "patch_size=12", 6),
+        ("qwen25_nano", "language.hidden_size=64", 128),
+        ("llama3_nano", "language.num_key_value_heads=4", 2),
+        ("baichuan2_nano", "language.num_hidden_layers=3", 4),
+        ("minicpm3_nano", "language.kv_lora_rank=16", 32),
+    ],
+)
+def test_a_size_that_the_start_of_a_run_does_not_have_is_refused(name, key, own, tmp_path):
+    words = ["task=clock" if name in NANO else "task=arithmetic", "loss=ntil", "tracker=none", f"model={name}"]
+    family = Session.build(compose(words)).family
+    family.save(family.load(), tmp_path)
+    words.append(f"model.checkpoint={tmp_path}")
+    Session.build(compose(words))
+    with pytest.raises(ConfigError, match=rf"model.{key} is for a model from scratch, and .* has {own}; leave one"):
+        Session.build(compose([*words, f"model.{key}"]))
 
 
 def test_parameters_in_one_large_tensor_are_saved_too(parts, tmp_path):
