@@ -22,7 +22,7 @@ from datasets import Dataset
 
 from data.broken import BrokenInput, Table, Tolerance
 from data.grounding_rows import FEATURES, checked_box
-from data.pictures import check_picture, stored
+from data.pictures import check_picture, check_size, stored
 from data.refer import read_coco
 
 CROWD = 6
@@ -169,6 +169,8 @@ def _coco(images: Path, annotations: Path, tolerance: Tolerance) -> Iterator[Pho
         where = f"{annotations}, image {key}"
         with tolerance.row():
             size = check_picture(images / image["file_name"], where)
+            said, remedy = (image.get("width") or size[0], image.get("height") or size[1]), "use COCO's own pictures"
+            check_size(said, size, where, "the file", remedy)
             things = []
             for annotation in coco.imgToAnns[key]:
                 inside = f"{annotations}, annotation {annotation['id']}"

@@ -4,7 +4,8 @@
     "It's About Time"   file_name, hour, minute, bbox_det, perhaps img_id and bbox_gt: the label files of Yang et al.
                         (CVPR 2022) for COCO, OpenImages and ClockMovies
 
-Pictures lie in `images`, by default beside the CSV. Boxes are JSON, [x, y, w, h] in pixels.
+Pictures lie in `images`, by default beside the CSV. Boxes are JSON, [x, y, w, h] in pixels of the picture as
+viewers show it (turned by its EXIF orientation).
 
 * `bbox_xywh` is one box or a list of them, one per clock in the photo. Of several, the time belongs to the one that
   overlaps most the `bbox_det=[x, y, w, h]` written in `note`. The picture is cropped to it with a tenth of its size
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 from PIL import Image as PILImage
+from PIL import ImageOps
 
 from data.broken import BrokenInput, Table, Tolerance
 from data.clock_rendered import FEATURES
@@ -75,7 +77,7 @@ def _row(item: dict[str, str], number: int, image: str, images: Path, where: str
     path = images / item[image]
     check_picture(path, where, image)
     with PILImage.open(path) as opened:
-        picture = opened.convert("RGB")
+        picture = ImageOps.exif_transpose(opened).convert("RGB")
     crop = _wanted(item, where)
     if crop is not None:
         picture = _cropped(picture, crop, where)

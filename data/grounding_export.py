@@ -23,7 +23,7 @@ from datasets import Dataset
 
 from data.broken import BrokenInput, Table, Tolerance
 from data.grounding_rows import FEATURES, checked_box
-from data.pictures import given_picture
+from data.pictures import check_size, given_picture
 from data.table_files import read_table
 
 BoxFormat = Literal["xywh", "xyxy"]
@@ -92,9 +92,9 @@ def _add(
     split: str,
 ) -> None:
     image, size = given_picture(item.get(names["image"]), images, where, names["image"])
-    if "width" in item and "height" in item and (item["width"], item["height"]) != size:
-        problem = f"the table says {item['width']} x {item['height']}, the picture is {size[0]} x {size[1]}"
-        raise BrokenInput(where, names["image"], problem, "use the pictures that the boxes were drawn on")
+    if "width" in item and "height" in item:
+        said, remedy = (item["width"], item["height"]), "use the pictures that the boxes were drawn on"
+        check_size(said, size, where, "the table", remedy, names["image"])
     xywh = box_format == "xywh" if box_format else not names["box"].endswith("xyxy")
     box = checked_box(item.get(names["box"]), size, where, names["box"], xywh=xywh)
     said = item.get(names["expression"])

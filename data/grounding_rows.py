@@ -1,8 +1,8 @@
 """The columns that every source of referring expressions gives, and the check of a box.
 
 Columns: id (of the expression, not of the picture: a picture has several), image, width, height, expression, box (x1,
-y1, x2, y2 in pixels), split (the release's own name), level (how many objects compete with the one meant, from 0, where
-a source knows it; a curriculum may schedule it).
+y1, x2, y2 in pixels of the picture as viewers show it), split (the release's own name), level (how many objects compete
+with the one meant, from 0, where a source knows it; a curriculum may schedule it).
 """
 
 from __future__ import annotations
@@ -57,6 +57,6 @@ def checked_box(box: Any, size: tuple[int, int], where: str, field: str = "box",
         raise BrokenInput(where, field, f"{box!r} has no area", f"check that boxes are {form}, or drop the row")
     width, height = size
     if x1 < -SLACK or y1 < -SLACK or x2 > width + SLACK or y2 > height + SLACK:
-        remedy = f"check that boxes are {form} in pixels of the stored picture"
+        remedy = f"check that boxes are {form} in pixels of the picture as shown"
         raise BrokenInput(where, field, f"{box!r} lies outside the {width} x {height} picture", remedy)
     return [x1, y1, x2, y2]

@@ -14,6 +14,7 @@ Which answer a row needs depends on the metric:
 In .csv and .tsv lists are written as JSON. Optional columns: `id` (unique; else the file's name and the row's number),
 `group` (metrics are reported per group too), `level` (0, 1, ... for a curriculum), `width` and `height` (where there is
 no picture, boxes and polygons need them). Other columns are left alone. Image paths start from the table's folder.
+Pixels are those of the picture as viewers show it, turned by its EXIF orientation.
 
 Columns given: id, image, width, height, prompt, answer (as text), group, level, and for the last three metrics box,
 polygon, or hour and minute.
@@ -34,7 +35,7 @@ from datasets import Dataset, Features, Image, List, Value
 from data.broken import BrokenInput, Table, Tolerance
 from data.decimals import plain
 from data.grounding_rows import SLACK, checked_box
-from data.pictures import given_picture
+from data.pictures import check_size, given_picture
 from data.table_files import read_table
 
 Metric = Literal["exact", "numeric", "box", "polygon", "time"]
@@ -116,9 +117,8 @@ def _row(
     image, size = None, _size(value("width"), value("height"), where)
     if value("image") is not None:
         image, true_size = given_picture(value("image"), images, where, names["image"])
-        if size not in (None, true_size):
-            problem = f"the table says {size}, the picture is {true_size}"
-            raise BrokenInput(where, names["image"], problem, "use the pictures that the answers were made on")
+        remedy = "use the pictures that the answers were made on"
+        check_size(size or true_size, true_size, where, "the table", remedy, names["image"])
         size = true_size
     truth = READERS[metric](answer, size, box_format, where, names["answer"])
     return {

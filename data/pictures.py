@@ -6,18 +6,21 @@ import io
 from pathlib import Path
 from typing import Any
 
+from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as PILImage
-from PIL import UnidentifiedImageError
 
 from data.broken import BrokenInput
 
 # What the last bytes of a whole file hold. A truncated file is cheap to tell by them: 20,000 photographs take seconds
 # instead of the minutes that decoding takes. A file without its mark is decoded to know for sure.
 _ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+# Chunks of a PNG that may say how it is turned. Where they stand behind the pixels, only decoding reads them.
+_ORIENTING = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def check_picture(path: Path, where: str, field: str = "image") -> tuple[int, int]:
-    """Width and height of a picture file that exists and is whole.
+    """Width and height of a picture file that exists and is whole, as it is shown (see `shown_size`).
 
     Raises:
         BrokenInput: missing, no picture, or truncated.
@@ -26,9 +29,9 @@ def check_picture(path: Path, where: str, field: str = "image") -> tuple[int, in
         raise BrokenInput(where, field, f"{path} does not exist", "put the picture there or correct the path")
     try:
         with PILImage.open(path) as picture:
-            size = picture.size
             if not _ends_well(path, picture.format):
                 picture.load()
+            size = shown_size(picture)
     except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
         kind = "is no picture" if isinstance(error, UnidentifiedImageError) else "is broken or truncated"
         raise BrokenInput(where, field, f"{path} {kind} ({error})", "fetch the file again or drop the row") from error
@@ -36,13 +39,37 @@ def check_picture(path: Path, where: str, field: str = "image") -> tuple[int, in
 
 
 def check_bytes(content: bytes, where: str, field: str = "image") -> tuple[int, int]:
-    """Width and height of a picture held in memory, decoded whole."""
+    """Width and height of a picture held in memory, decoded whole, as it is shown."""
     try:
         with PILImage.open(io.BytesIO(content)) as picture:
             picture.load()
-            return picture.size
+            return shown_size(picture)
     except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
         raise BrokenInput(where, field, f"the stored picture is broken ({error})", "export the row again") from error
+
+
+def shown_size(picture: PILImage.Image) -> tuple[int, int]:
+    """Width and height as viewers and `datasets.Image` show the picture: turned as its EXIF orientation says."""
+    # By the base class, because PNG's own way is to decode the picture first.
+    turned = PILImage.Image.getexif(picture).get(ExifTags.Base.Orientation) in _SIDEWAYS
+    return (picture.height, picture.width) if turned else picture.size
+
+
+def check_size(
+    said: tuple[int, int], size: tuple[int, int], where: str, source: str, remedy: str, field: str = "image"
+) -> None:
+    """See that width and height as a table or an annotation file has them are those of the picture as it is shown.
+
+    Raises:
+        BrokenInput: they aren't; the message begins with `source` and ends with `remedy`.
+    """
+    if said == size:
+        return
+    if said == size[::-1]:
+        # Boxes drawn on the stored pixels of a photo that lies on its side: turning them is a guess that we don't make.
+        remedy = "perhaps its EXIF orientation turns it: store it upright, or give width, height and boxes as shown"
+    problem = f"{source} says {said[0]} x {said[1]}, the picture is {size[0]} x {size[1]}"
+    raise BrokenInput(where, field, problem, remedy)
 
 
 def given_picture(value: Any, folder: Path, where: str, field: str) -> tuple[dict[str, Any], tuple[int, int]]:
@@ -76,6 +103,9 @@ def _ends_well(path: Path, kind: str | None) -> bool:
     ending = _ENDINGS.get(kind or "")
     if ending is None:
         return False
+    if kind == "PNG":
+        behind = path.read_bytes().rpartition(b"IDAT")[2]
+        return ending in behind[-64:] and not any(chunk in behind for chunk in _ORIENTING)
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 64))
         return ending in file.read()

@@ -24,7 +24,7 @@ from pycocotools.coco import COCO
 
 from data.broken import BrokenInput, Table, Tolerance
 from data.grounding_rows import FEATURES, checked_box
-from data.pictures import check_picture, stored
+from data.pictures import check_picture, check_size, stored
 
 NEEDED = ("ref_id", "ann_id", "image_id", "split", "sentences")
 
@@ -99,9 +99,8 @@ def _add_sentences(table: Table, ref: dict[str, Any], coco: COCO, images: Path, 
             raise BrokenInput(where, "ann_id", problem, "take both files from the same release")
         path = images / image["file_name"]
         size = check_picture(path, where)
-        if size != (image["width"], image["height"]):
-            problem = f"{path} is {size[0]} x {size[1]}, instances.json says {image['width']} x {image['height']}"
-            raise BrokenInput(where, "image", problem, "use COCO's own pictures, not resized ones")
+        said, remedy = (image["width"], image["height"]), "use COCO's own pictures, not resized ones"
+        check_size(said, size, where, f"of {path} instances.json", remedy)
         box = checked_box(annotation.get("bbox"), size, where, "bbox", xywh=True)
         for place, sentence in enumerate(ref["sentences"]):
             with table.tolerance.row():

@@ -50,5 +50,5 @@ def check_instances(instances: Sequence[Instance], size: tuple[int, int], where:
         x_out, y_out = width * SLACK, height * SLACK
         if not all(-x_out <= x <= width + x_out and -y_out <= y <= height + y_out for x, y in instance.points):
             problem = f"{instance.points} lies outside the {width} x {height} picture"
-            remedy = "check that coordinates are x, y in pixels of the stored picture"
+            remedy = "check that coordinates are x, y in pixels of the picture as shown"
             raise BrokenInput(where, field, problem, remedy)

@@ -107,7 +107,7 @@ def change_box(folder, box):
         ),
         (
             lambda folder, images: Image.new("RGB", (30, 20)).save(images / "COCO_train2014_000000000001.jpg"),
-            "is 30 x 20, instances.json says 60 x 40",
+            "instances.json says 60 x 40, the picture is 30 x 20",
         ),
     ],
 )
