@@ -31,6 +31,7 @@ from PIL import ImageOps
 from data.broken import BrokenInput, Table, Tolerance
 from data.clock_rendered import FEATURES
 from data.pictures import check_picture, png
+from data.rgb import rgb
 from data.table_files import read_table
 
 Box = tuple[float, float, float, float]  # x, y, w, h
@@ -77,7 +78,7 @@ def _row(item: dict[str, str], number: int, image: str, images: Path, where: str
     path = images / item[image]
     check_picture(path, where, image)
     with PILImage.open(path) as opened:
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
+        picture = rgb(ImageOps.exif_transpose(opened))
     crop = _wanted(item, where)
     if crop is not None:
         picture = _cropped(picture, crop, where)

@@ -10,6 +10,7 @@ from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as PILImage
 
 from data.broken import BrokenInput
+from data.rgb import RANGELESS, REMEDY
 
 # What the last bytes of a whole file hold. A truncated file is cheap to tell by them: 20,000 photographs take seconds
 # instead of the minutes that decoding takes. A file without its mark is decoded to know for sure.
@@ -31,10 +32,11 @@ def check_picture(path: Path, where: str, field: str = "image") -> tuple[int, in
         with PILImage.open(path) as picture:
             if not _ends_well(path, picture.format):
                 picture.load()
-            size = shown_size(picture)
+            mode, size = picture.mode, shown_size(picture)
     except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
         kind = "is no picture" if isinstance(error, UnidentifiedImageError) else "is broken or truncated"
         raise BrokenInput(where, field, f"{path} {kind} ({error})", "fetch the file again or drop the row") from error
+    _check_mode(mode, where, field)
     return size
 
 
@@ -43,9 +45,16 @@ def check_bytes(content: bytes, where: str, field: str = "image") -> tuple[int, 
     try:
         with PILImage.open(io.BytesIO(content)) as picture:
             picture.load()
-            return shown_size(picture)
+            mode, size = picture.mode, shown_size(picture)
     except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
         raise BrokenInput(where, field, f"the stored picture is broken ({error})", "export the row again") from error
+    _check_mode(mode, where, field)
+    return size
+
+
+def _check_mode(mode: str, where: str, field: str) -> None:
+    if mode == "F":
+        raise BrokenInput(where, field, f"the picture {RANGELESS}", REMEDY)
 
 
 def shown_size(picture: PILImage.Image) -> tuple[int, int]:

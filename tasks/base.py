@@ -13,6 +13,7 @@ from datasets import Dataset
 from PIL import Image, ImageDraw, ImageFont
 
 from data.broken import Tolerance
+from data.rgb import rgb
 
 Row = dict[str, Any]
 Scores = dict[str, float]
@@ -139,7 +140,7 @@ def captioned(picture: Image.Image, first: str, second: str, right: bool, side: 
     canvas = Image.new("RGB", (side, side + 40), "white")
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    shown = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
+    shown = rgb(picture).resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
     canvas.paste(shown, ((side - size[0]) // 2, (side - size[1]) // 2))
     draw, colour = ImageDraw.Draw(canvas), (0, 120, 40) if right else (190, 20, 20)
     for text, top, fill in ((first, side + 2, (0, 0, 0)), (second, side + 20, colour)):

@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw
 
 from data import category_boxes, grounding_export, grounding_rendered, refer
 from data.broken import OnError, Tolerance
+from data.rgb import rgb
 from data.table_files import matching
 from tasks import coords as formats
 from tasks.base import ParseFailure, Row, Scores, Task, captioned
@@ -176,7 +177,7 @@ def enlarged(picture: Image.Image, side: int = 384) -> tuple[Image.Image, float]
     """A copy whose longer side is `side`, so that lines drawn on it are as wide on every picture; and the scale."""
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC), scale
+    return rgb(picture).resize(size, Image.Resampling.BICUBIC), scale
 
 
 def _given(keys: dict[str, str | None] | None) -> dict[str, str]:

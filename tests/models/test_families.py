@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 from tiny_checkpoints import Ask, ask
 
 from ntil.collate import Collator
@@ -49,6 +50,15 @@ def test_labels_are_the_answer_and_its_end(parts):
         assert parts.family.decode(encoded.answer_ids).strip() == row["answer"]
         assert parts.family.end_id not in encoded.answer_ids[:-1]
         assert encoded.prompt_ids == parts.collator.encode(row, None).prompt_ids
+
+
+def test_ink_on_a_transparent_picture_is_seen(parts):
+    ink = Image.new("RGBA", (60, 48), (0, 0, 0, 0))
+    ink.paste((0, 0, 0, 255), (20, 20, 40, 40))
+    white = Image.new("RGB", (60, 48), "white")
+    white.paste((0, 0, 0), (20, 20, 40, 40))
+    seen, expected = parts.family.picture(ink)[0], parts.family.picture(white)[0]
+    assert torch.equal(seen["pixel_values"], expected["pixel_values"])
 
 
 def test_a_picture_is_expanded_exactly_once(parts):
