@@ -31,8 +31,8 @@ class BrokenInput(ValueError):
 class Tolerance:
     """What to do with broken rows: `raise` at the first, or `skip` them and list what was skipped.
 
-    Only rows are skipped. A broken file, a missing column or an empty split is an error either way, because nothing
-    sensible can be done without it.
+    Only rows are skipped, a line that is no JSON among them. A broken file, a missing column or an empty split is an
+    error either way, because nothing sensible can be done without it.
     """
 
     def __init__(self, on_error: OnError = "raise") -> None:

@@ -56,7 +56,7 @@ def load(labels: Path, split: str = "test", images: Path | None = None, toleranc
         raise BrokenInput(str(labels), None, "no such labels file", "set task.labels=<a CSV with image, hour, minute>")
     tolerance = tolerance or Tolerance()
     table = Table(FEATURES, str(labels), tolerance)
-    for number, (where, item) in enumerate(read_table(labels)):
+    for number, where, item in read_table(labels, tolerance):
         image = "file_name" if "file_name" in item and "image" not in item else "image"
         missing = [name for name in (image, "hour", "minute") if name not in item]
         if missing:

@@ -21,9 +21,11 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
+from data import cells
 from data.broken import BrokenInput, Table, Tolerance
 from data.grounding_rows import FEATURES, checked_box
 from data.pictures import check_size, given_picture
+from data.table_files import columns as table_columns
 from data.table_files import read_table
 
 BoxFormat = Literal["xywh", "xyxy"]
@@ -56,29 +58,35 @@ def load(
         prefix = re.split(r"[-_.]", path.name)[0]
         own = prefix if prefix in OFFICIAL else split
         names: dict[str, str] = {}
-        for number, (where, item) in enumerate(read_table(path)):
-            names = names or _names(item, columns, path)
-            found = str(item.get(names["split"])) if "split" in names else own
-            if "split" in names and found not in wanted:
-                continue
+        for number, where, item in read_table(path, tolerance):
+            names = names or _names(table_columns(path, tolerance), columns, path)
             with tolerance.row():
+                found = _split(item, names["split"], where) if "split" in names else own
+                if "split" in names and found not in wanted:
+                    continue
                 _add(table, item, names, box_format, images or path.parent, where, f"{path.stem}-{number}", found)
     return table.dataset()
 
 
-def _names(item: dict[str, Any], columns: dict[str, str], path: Path) -> dict[str, str]:
+def _names(found: list[str], columns: dict[str, str], path: Path) -> dict[str, str]:
     names = {}
     for role, known in KNOWN.items():
-        if columns.get(role) and columns[role] not in item:
-            problem = f"there is no such column; found {', '.join(item)}"
+        if columns.get(role) and columns[role] not in found:
+            problem = f"there is no such column; found {', '.join(found)}"
             raise BrokenInput(str(path), columns[role], problem, f"set task.columns.{role} to one of them")
-        found = columns.get(role) or next((name for name in known if name in item), None)
-        if found is None and role in ("image", "expression", "box"):
-            problem = f"no column for the {role}; found {', '.join(item)}"
+        name = columns.get(role) or next((name for name in known if name in found), None)
+        if name is None and role in ("image", "expression", "box"):
+            problem = f"no column for the {role}; found {', '.join(found)}"
             raise BrokenInput(str(path), None, problem, f"name it with task.columns.{role}=...")
-        if found is not None:
-            names[role] = found
+        if name is not None:
+            names[role] = name
     return names
+
+
+def _split(item: dict[str, Any], column: str, where: str) -> str:
+    if item.get(column) is None:
+        raise BrokenInput(where, column, "is missing", "give every row its split, or leave the column out")
+    return str(item[column])
 
 
 def _add(
@@ -92,9 +100,8 @@ def _add(
     split: str,
 ) -> None:
     image, size = given_picture(item.get(names["image"]), images, where, names["image"])
-    if "width" in item and "height" in item:
-        said, remedy = (item["width"], item["height"]), "use the pictures that the boxes were drawn on"
-        check_size(said, size, where, "the table", remedy, names["image"])
+    said = cells.size(item.get("width"), item.get("height"), where) or size
+    check_size(said, size, where, "the table", "use the pictures that the boxes were drawn on", names["image"])
     xywh = box_format == "xywh" if box_format else not names["box"].endswith("xyxy")
     box = checked_box(item.get(names["box"]), size, where, names["box"], xywh=xywh)
     said = item.get(names["expression"])

@@ -42,9 +42,9 @@ def load(path: Path, calculator: bool, tolerance: Tolerance) -> Dataset:
         BrokenInput: no such file, or (on_error=raise) a line that can't be used.
     """
     table = Table(FEATURES, str(path), tolerance)
-    for number, (where, item) in enumerate(read_table(path), start=1):
+    for number, where, item in read_table(path, tolerance):
         with tolerance.row():
-            table.add(where, {"id": f"{path.stem}-{number}", **problem(item, calculator, where)})
+            table.add(where, {"id": f"{path.stem}-{number + 1}", **problem(item, calculator, where)})
     return table.dataset()
 
 

@@ -37,15 +37,15 @@ def load(files: list[Path], images: Path | None, queries: Path | None, tolerance
     prompts = _object(queries) if queries else {}
     table = Table(FEATURES, ", ".join(map(str, files)), tolerance)
     for path in files:
-        for where, item in _items(path):
+        for where, item in _items(path, tolerance):
             with tolerance.row():
                 table.add(where, _row(item, images or path.parent, prompts if queries else None, where))
     return table.dataset()
 
 
-def _items(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _items(path: Path, tolerance: Tolerance) -> Iterator[tuple[str, dict[str, Any]]]:
     if path.suffix == ".parquet":
-        yield from read_table(path)
+        yield from ((where, item) for _, where, item in read_table(path, tolerance))
         return
     for pid, item in _object(path).items():
         if not isinstance(item, dict):

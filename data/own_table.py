@@ -32,10 +32,13 @@ from typing import Any, Literal
 
 from datasets import Dataset, Features, Image, List, Value
 
+from data import cells
 from data.broken import BrokenInput, Table, Tolerance
+from data.cells import filled
 from data.decimals import plain
 from data.grounding_rows import SLACK, checked_box
 from data.pictures import check_size, given_picture
+from data.table_files import columns as table_columns
 from data.table_files import read_table
 
 Metric = Literal["exact", "numeric", "box", "polygon", "time"]
@@ -75,8 +78,8 @@ def load(
     illustrated: bool | None = None
     for path in files:
         names: dict[str, str] | None = None
-        for number, (where, item) in enumerate(read_table(path)):
-            names = names or _names(item, columns, path)
+        for number, where, item in read_table(path, tolerance):
+            names = names or _names(table_columns(path, tolerance), columns, path)
             with tolerance.row():
                 row = _row(item, names, metric, box_format, images or path.parent, where, f"{path.stem}-{number}")
                 illustrated = row["image"] is not None if illustrated is None else illustrated
@@ -87,13 +90,13 @@ def load(
     return table.dataset()
 
 
-def _names(item: dict[str, Any], columns: dict[str, str], path: Path) -> dict[str, str]:
+def _names(found: list[str], columns: dict[str, str], path: Path) -> dict[str, str]:
     names = {role: columns.get(role, role) for role in ("prompt", "answer", *OPTIONAL)}
     for role, name in names.items():
-        if name not in item and (role in ("prompt", "answer") or name != role):
-            found = ", ".join(map(str, item))
-            raise BrokenInput(str(path), name, f"no such column; found {found}", f"set task.columns.{role} to one")
-    return {role: name for role, name in names.items() if name in item or role not in OPTIONAL}
+        if name not in found and (role in ("prompt", "answer") or name != role):
+            problem = f"no such column; found {', '.join(map(str, found))}"
+            raise BrokenInput(str(path), name, problem, f"set task.columns.{role} to one")
+    return {role: name for role, name in names.items() if name in found or role not in OPTIONAL}
 
 
 def _row(
@@ -106,15 +109,14 @@ def _row(
     fallback: str,
 ) -> dict[str, Any]:
     def value(role: str) -> Any:
-        found = item.get(names.get(role, role))
-        return None if isinstance(found, str) and not found.strip() else found
+        return filled(item.get(names.get(role, role)))
 
     prompt, answer = value("prompt"), value("answer")
     if not isinstance(prompt, str):
         raise BrokenInput(where, names["prompt"], f"{prompt!r} is no question", "give a text")
     if answer is None:
         raise BrokenInput(where, names["answer"], "is missing or empty", "give an answer or drop the row")
-    image, size = None, _size(value("width"), value("height"), where)
+    image, size = None, cells.size(value("width"), value("height"), where)
     if value("image") is not None:
         image, true_size = given_picture(value("image"), images, where, names["image"])
         remedy = "use the pictures that the answers were made on"
@@ -128,27 +130,9 @@ def _row(
         "height": size[1] if size else None,
         "prompt": prompt.strip(),
         "group": str(value("group")) if value("group") is not None else None,
-        "level": _whole(value("level") or 0, where, "level"),
+        "level": cells.whole(value("level") or 0, where, "level"),
         **({"answer": json.dumps(answer)} | truth),
     }
-
-
-def _size(width: Any, height: Any, where: str) -> Size | None:
-    if width is None and height is None:
-        return None
-    size = _whole(width, where, "width"), _whole(height, where, "height")
-    if min(size) < 1:
-        raise BrokenInput(where, "width", f"{size[0]} x {size[1]} is no size", "give pixels")
-    return size
-
-
-def _whole(value: Any, where: str, field: str) -> int:
-    try:
-        if float(value) == int(float(value)) and abs(float(value)) < 2**31:
-            return int(float(value))
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise BrokenInput(where, field, f"{value!r} is no whole number", "correct the row")
 
 
 def _text(answer: Any, size: Size | None, box_format: str, where: str, field: str) -> dict[str, Any]:

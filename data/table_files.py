@@ -5,22 +5,26 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
-from data.broken import BrokenInput
+from data.broken import BrokenInput, Tolerance
 
-Located = tuple[str, dict[str, Any]]  # "file, line 3" and the row
+Located = tuple[int, str, dict[str, Any]]  # the row's number from 0, "file, line 3", and the row
+Reader = Callable[[Path, Tolerance], Iterator[Located]]
 
 
-def read_table(path: Path) -> Iterator[Located]:
+def read_table(path: Path, tolerance: Tolerance) -> Iterator[Located]:
     """The rows of a file and where each stands: lines count from 1, rows of parquet and .json from 0.
 
+    Rows that `tolerance` skips have a number too, so that the others keep theirs when the file is mended.
+
     Raises:
-        BrokenInput: missing or unreadable, with the line where there are lines.
+        BrokenInput: missing or unreadable, or (on_error=raise) a row that can't be read.
     """
     if not path.is_file():
         raise BrokenInput(str(path), None, "there is no such file", "correct the path")
@@ -29,9 +33,21 @@ def read_table(path: Path) -> Iterator[Located]:
         kind = path.suffix or "a file without suffix"
         raise BrokenInput(str(path), None, f"can't read {kind}", f"use one of {', '.join(READERS)}")
     try:
-        yield from reader(path)
+        yield from reader(path, tolerance)
     except UnicodeDecodeError as error:
         raise BrokenInput(str(path), None, f"is not UTF-8 ({error})", "save it as UTF-8") from error
+
+
+def columns(path: Path, tolerance: Tolerance) -> list[str]:
+    """The columns of a file: its header's, or all that any of its JSON objects has, in the order first met.
+
+    Raises:
+        BrokenInput: as `read_table`.
+    """
+    rows = (row for _, _, row in read_table(path, tolerance))
+    if path.suffix.lower() not in (".jsonl", ".json"):
+        rows = islice(rows, 1)  # every row has the header's
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def matching(pattern: str, key: str) -> list[Path]:
@@ -49,45 +65,48 @@ def matching(pattern: str, key: str) -> list[Path]:
     return found
 
 
-def _parquet(path: Path) -> Iterator[Located]:
+def _parquet(path: Path, tolerance: Tolerance) -> Iterator[Located]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=64):
                 for row in batch.to_pylist():
-                    yield f"{path}, row {number}", row
+                    yield number, f"{path}, row {number}", row
                     number += 1
     except (pyarrow.ArrowException, OSError) as error:
         raise BrokenInput(str(path), None, f"no whole parquet file ({error})", "fetch the file again") from error
 
 
-def _jsonl(path: Path) -> Iterator[Located]:
+def _jsonl(path: Path, tolerance: Tolerance) -> Iterator[Located]:
     with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                where = f"{path}, line {number}"
-                yield where, _json(line, where, dict)
+        lines = ((place, line) for place, line in enumerate(file, start=1) if line.strip())
+        for number, (place, line) in enumerate(lines):
+            where = f"{path}, line {place}"
+            with tolerance.row():
+                yield number, where, _json(line, where, dict)
 
 
-def _json_list(path: Path) -> Iterator[Located]:
+def _json_list(path: Path, tolerance: Tolerance) -> Iterator[Located]:
     for number, row in enumerate(_json(path.read_text(encoding="utf-8-sig"), str(path), list)):
         where = f"{path}, row {number}"
-        if not isinstance(row, dict):
-            raise BrokenInput(where, None, "is not an object", "write a list of objects")
-        yield where, row
+        with tolerance.row():
+            if not isinstance(row, dict):
+                raise BrokenInput(where, None, "is not an object", "write a list of objects")
+            yield number, where, row
 
 
-def _separated(delimiter: str) -> Callable[[Path], Iterator[Located]]:
-    def read(path: Path) -> Iterator[Located]:
+def _separated(delimiter: str) -> Reader:
+    def read(path: Path, tolerance: Tolerance) -> Iterator[Located]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             try:
-                for row in reader:
+                for number, row in enumerate(reader):
                     where = f"{path}, line {reader.line_num}"
-                    if None in row or None in row.values():
-                        problem = f"has not the {len(reader.fieldnames or [])} fields of the header"
-                        raise BrokenInput(where, None, problem, "put fields that hold the separator in quotes")
-                    yield where, row
+                    with tolerance.row():
+                        if None in row or None in row.values():
+                            problem = f"has not the {len(reader.fieldnames or [])} fields of the header"
+                            raise BrokenInput(where, None, problem, "put fields that hold the separator in quotes")
+                        yield number, where, row
             except csv.Error as error:
                 raise BrokenInput(f"{path}, line {reader.line_num}", None, str(error), "mend the line") from error
 
@@ -104,7 +123,7 @@ def _json(text: str, where: str, kind: type) -> Any:
     return value
 
 
-READERS: dict[str, Callable[[Path], Iterator[Located]]] = {
+READERS: dict[str, Reader] = {
     ".parquet": _parquet,
     ".jsonl": _jsonl,
     ".json": _json_list,

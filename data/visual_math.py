@@ -49,7 +49,7 @@ def load(
     """
     _refuse_mathvista(str(path), "mathvista" in path.name.lower() or "testmini" in path.name.lower())
     table = Table(FEATURES, f"{path}, {part}", tolerance)
-    for number, (where, item) in enumerate(read_table(path)):
+    for number, where, item in read_table(path, tolerance):
         _refuse_mathvista(where, {"pid", "question_type", "metadata"} <= set(item))
         with tolerance.row():
             name = _image_name(item, where)

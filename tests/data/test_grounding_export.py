@@ -162,6 +162,30 @@ def test_columns_of_any_name(tmp_path):
     assert load(file, columns=columns)[0]["box"] == [1, 2, 30, 20]
 
 
+def test_a_csv_with_sizes(tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg")
+    file = tmp_path / "t.csv"
+    line = 'a.jpg,it,"[1, 2, 30, 20]"'
+    file.write_text(f"image,sent,bbox_xyxy,width,height\n{line},60,40\n{line},,\n")
+    assert load(file)["width"] == [60, 60]
+    file.write_text(f"image,sent,bbox_xyxy,width,height\n{line},600,400\n")
+    with pytest.raises(BrokenInput, match="line 2, field image: the table says 600 x 400, the picture is 60 x 40"):
+        load(file)
+
+
+def test_columns_are_those_of_any_object(tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg")
+    file = tmp_path / "t.jsonl"
+    rows = [{"image": "a.jpg", "sent": "it", "split": "test"}, GOOD | {"split": "test"}, GOOD | {"split": "val"}, GOOD]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    skip = Tolerance("skip")
+    assert load(file, tolerance=skip)["id"] == ["t-1"]
+    assert [line.partition("field ")[2] for line in skip.skipped] == [
+        "bbox: None is not [x, y, w, h]; write a box as [x, y, w, h] in pixels",
+        "split: is missing; give every row its split, or leave the column out",
+    ]
+
+
 def test_stored_pictures_go_to_disk_and_are_removed_with_the_process(tmp_path):
     import subprocess
     import sys

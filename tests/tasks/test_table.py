@@ -179,14 +179,10 @@ def test_a_broken_row_is_named_or_skipped_and_counted(tmp_path, metric, change, 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("my.jsonl", '{"prompt": "?", "answer": 1}\n{"prompt": \n', r"my.jsonl, line 2: not JSON"),
-        ("my.jsonl", '{"prompt": "?", "answer": 1}\n[1]\n', r"my.jsonl, line 2: is no object"),
         ("my.jsonl", '{"question": "?", "answer": 1}\n', r"field prompt: no such column; found question, answer"),
         ("my.jsonl", "", r"the split is empty"),
         ("my.jsonl", b"\xff\xfe", r"is not UTF-8"),
         ("my.json", "{}", r"my.json: is no list of objects"),
-        ("my.json", "[1]", r"my.json, row 0: is not an object"),
-        ("my.csv", "prompt,answer\n?,1\n?,1,2\n", r"my.csv, line 3: has not the 2 fields"),
         ("my.csv", 'prompt,answer\n?,1\n?,"1\n', r"my.csv, line"),
         ("my.parquet", b"PAR1", r"my.parquet: no whole parquet file"),
         ("my.xlsx", "", r"can't read .xlsx; use one of"),
@@ -198,6 +194,39 @@ def test_broken_files_are_errors_either_way(tmp_path, name, content, message, on
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(BrokenInput, match=message):
         table_task("exact", test=str(file), on_error=on_error).rows("test")
+
+
+FIRST, LAST = '{"prompt": "?", "answer": 1}', '{"prompt": "?", "answer": 3}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("my.jsonl", f'{FIRST}\n{{"prompt": \n\n{LAST}\n', r"my.jsonl, line 2: not JSON"),
+        ("my.jsonl", f"{FIRST}\n[1]\n{LAST}\n", r"my.jsonl, line 2: is no object"),
+        ("my.json", f"[{FIRST}, 1, {LAST}]", r"my.json, row 1: is not an object"),
+        ("my.csv", "prompt,answer\n?,1\n?,1,2\n?,3\n", r"my.csv, line 3: has not the 2 fields"),
+    ],
+)
+def test_what_is_no_row_is_named_or_skipped_and_the_others_keep_their_numbers(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(BrokenInput, match=message):
+        table_task("numeric", test=str(tmp_path / name)).rows("test")
+    task = table_task("numeric", test=str(tmp_path / name), on_error="skip")
+    rows = task.rows("test")
+    assert rows["id"] == ["my-0", "my-2"]
+    assert rows["answer"] == ["1", "3"]
+    assert len(task.skipped) == 1
+
+
+@pytest.mark.parametrize("name", ["my.jsonl", "my.json"])
+def test_the_columns_are_those_of_any_object(tmp_path, name):
+    rows = [{"prompt": "?"}, {"prompt": "?", "answer": 2}, {"prompt": "?", "answer": 3, "kind": "a"}]
+    task = table_task("numeric", test=write(tmp_path, rows, name), columns={"group": "kind"}, on_error="skip")
+    assert task.rows("test")["id"] == ["my-1", "my-2"]
+    assert task.rows("test")["group"] == [None, "a"]
+    assert len(task.skipped) == 1
+    assert "field answer: is missing" in task.skipped[0]
 
 
 @pytest.mark.parametrize(
