@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 
 from ntil.collate import Collator
 from ntil.config import ConfigError, RunConfig, build
 from ntil.losses import NumberLoss
+from ntil.losses.base import IGNORE
 from ntil.models.base import Family
 from ntil.numbers import NumberSpans, NumberVocab
 from ntil.tuning import is_saved, load_saved
 from tasks import coords
-from tasks.base import Task
+from tasks.base import Row, Task
 
 LONGEST = 4  # rows of a split that are encoded to see whether all fit
 
@@ -42,20 +44,21 @@ class Session:
         longest = config.get("max_length", RunConfig.max_length)  # configs frozen before it was a key lack it
         return cls(family, task, vocab, loss, Collator(family, task, vocab, loss.number_style, longest))
 
-    def coverage(self, rows: list[dict[str, Any]]) -> float:
+    def coverage(self, rows: list[Row]) -> float:
         """Share of the supervised tokens that the loss sees as digits.
 
         Raises:
             ConfigError: none at all, with a loss on numbers: it would be plain cross-entropy without saying so.
         """
-        batch = self.collator(rows)
-        spans: NumberSpans = batch["spans"]
+        answers = [torch.tensor(self._answer_ids(row)) for row in rows]
+        labels = pad_sequence(answers, batch_first=True, padding_value=IGNORE)
+        spans = NumberSpans.find(labels, self.vocab, self.loss.number_style).select((labels != IGNORE).reshape(-1))
         share = spans.is_digit.float().mean().item()
         if share == 0 and self.loss.on_numbers:
             answer = self.task.answer(rows[0])
             raise ConfigError(
-                f"the loss sees no number in the answers (first: {answer!r} as tokens "
-                f"{self.family.tokenizer.convert_ids_to_tokens(batch['targets'][:12].tolist())})"
+                f"the loss sees no number in the answers of {len(rows)} rows (first: {answer!r} as tokens "
+                f"{self.family.tokenizer.convert_ids_to_tokens(answers[0][:12].tolist())})"
             )
         return share
 
@@ -69,6 +72,13 @@ class Session:
         lengths = [len(self.task.prompt(row)) + len(self.task.answer(row)) for row in texts]
         for index in sorted(range(len(rows)), key=lengths.__getitem__)[-LONGEST:]:
             self.collator.encode(rows[index], self.task.answer(rows[index]))
+
+    def _answer_ids(self, row: Row) -> list[int]:
+        prompt, answer = self.task.prompt(row), self.task.answer(row)
+        try:
+            return self.family.answer_ids(prompt, answer, row.get("image") is not None)
+        except ValueError as error:
+            raise ValueError(f"row {row['id']}: {error}") from error
 
 
 def task_of(config: dict[str, Any], family: Family | None = None) -> Task:

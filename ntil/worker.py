@@ -143,6 +143,7 @@ def _fit(
     from ntil.config import typed
     from ntil.evaluate import dealt_records, teacher_forced
     from ntil.fingerprint import check_data
+    from ntil.spread import spread
     from ntil.train.callbacks import Checkpoints, Guard, History, Progress
     from ntil.train.engine import float32_masters, training_arguments, without_deepspeed
     from ntil.train.guards import FiniteCheck, Spikes
@@ -171,7 +172,7 @@ def _fit(
         print(f"{len(session.task.skipped)} broken rows left out, see {run.skipped}")
     if ranks.first:
         check_data(run.path / "data.json", rows, bool(complete_checkpoints(run.checkpoints)), settings.accept_changes)
-    share = session.coverage([rows[i] for i in range(min(16, len(rows)))])
+    share = session.coverage(spread(rows))
     held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows))) if held_out else None
     guard = Guard(interrupt, ranks)
     session.check_longest(tested)

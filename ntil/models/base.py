@@ -124,6 +124,10 @@ class Family(ABC):
         prompt_ids, answer_ids = self._ids(self.template(prompt, image is not None), expansion, answer)
         return Encoded(list(prompt_ids), list(answer_ids), features)
 
+    def answer_ids(self, prompt: str, answer: str, has_image: bool) -> list[int]:
+        """The answer's tokens and its end as in `encode`, without looking at the picture."""
+        return list(self._ids(self.template(prompt, has_image), "", answer)[1])
+
     def split_images(self, inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """One picture each: the tensors that the model's `get_image_features` takes, cut apart along dimension 0.
 
