@@ -73,6 +73,20 @@ class Session:
         for index in sorted(range(len(rows)), key=lengths.__getitem__)[-LONGEST:]:
             self.collator.encode(rows[index], self.task.answer(rows[index]))
 
+    def check_lengths(self, split: str, rows: list[Row], remedy: str = "set task.max_new_tokens") -> None:
+        """See that generation can write the answers that are taught and scored.
+
+        Raises:
+            ConfigError: it can't, so the metrics would be the worst whatever is learnt; the message names the longest.
+        """
+        longest, row = max(((len(self._answer_ids(row)), row) for row in rows), key=lambda found: found[0])
+        if longest > self.task.max_new_tokens:
+            raise ConfigError(
+                f"{split}, row {row['id']}: the answer has {longest} tokens with its end and generation stops after "
+                f"{self.task.max_new_tokens}, so no model could give it; {remedy}={longest} or more (this is the "
+                f"longest of {len(rows)} rows looked at)"
+            )
+
     def _answer_ids(self, row: Row) -> list[int]:
         prompt, answer = self.task.prompt(row), self.task.answer(row)
         try:

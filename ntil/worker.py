@@ -173,6 +173,10 @@ def _fit(
     if ranks.first:
         check_data(run.path / "data.json", rows, bool(complete_checkpoints(run.checkpoints)), settings.accept_changes)
     share = session.coverage(spread(rows))
+    # Tasks without the key know their longest answer, or should.
+    remedy = f"{'set task' if 'max_new_tokens' in config['task'] else config['task']['target']}.max_new_tokens"
+    for split, its in {"train": rows, evaluation.split: tested}.items():
+        session.check_lengths(split, spread(its), remedy)
     held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows))) if held_out else None
     guard = Guard(interrupt, ranks)
     session.check_longest(tested)

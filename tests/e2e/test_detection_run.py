@@ -10,7 +10,7 @@ ROWS = "task.rows={train:64,validation:8,test:12}"
 
 @pytest.mark.slow
 def test_a_run_writes_counts_per_example_and_micro_averages(tmp_path):
-    words = [ROWS, "task.difficulty=rich", "task.shape=polygon", "task.max_new_tokens=60"]
+    words = [ROWS, "task.difficulty=rich", "task.shape=polygon", "task.max_new_tokens=600"]
     checked = ntil(tmp_path, "data", "check", "task=text_detection_nano", *words)
     assert checked.returncode == 0, checked.stderr
     assert "12 rows, 0 skipped, 0 problems" in checked.stdout

@@ -86,6 +86,19 @@ def test_changed_data_is_refused_unless_accepted(place):
     assert run.done
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_answers_that_generation_cannot_write_are_refused_before_training(place, split):
+    short, long = ({"prompt": "?", "answer": text} for text in ("7", "0123456789" * 10))
+    for name in ("train", "test"):
+        rows = [short, short, long if name == split else short, short]
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = ["task=jsonl", "task.train=train.jsonl", "task.test=test.jsonl", "model=llama3_nano", "loss=ntil"]
+    refused = ntil(place, "train", *files, *SMALL[1:], f"runs=long_{split}")
+    assert refused.returncode == 1
+    assert f"{split}, row {split}-2: the answer has" in refused.stderr
+    assert "set task.max_new_tokens=" in refused.stderr
+
+
 def test_export_is_a_plain_folder_with_a_card(place):
     run = RunFolder(only(place, "changed/**/config.yaml").parent)
     done = ntil(place, "export", f"run={run.path}", "to=exported")
