@@ -159,4 +159,7 @@ def card(run: RunFolder, session: Session, adapter: bool) -> str:
 def _data(run: RunFolder) -> str:
     file = run.path / "data.json"
     known: dict[str, Any] = yaml.safe_load(file.read_text()) if file.exists() else {}
-    return f"{known['rows']:,} rows, fingerprint {known['train']}" if known else "not recorded"
+    train = known.get("train")
+    if isinstance(train, str):  # as earlier versions kept it
+        return f"{known['rows']:,} rows, fingerprint {train} (of 64 of them)"
+    return f"{train['rows']:,} rows, fingerprint {train['fingerprint']}" if train else "not recorded"

@@ -157,7 +157,8 @@ def _fit(
     with arguments.main_process_first(desc="rows"):  # that renders or reads what the others then find in the cache
         rows = session.task.rows("train")
         held_out = session.task.rows("validation") if evaluation.every else None
-        tested = session.task.rows(evaluation.split)  # a split that is not there is said now, not after training
+        # A split that is not there is said now, not after training.
+        splits = {"train": rows, evaluation.split: session.task.rows(evaluation.split)}
     column = settings.curriculum.column
     sampler = CurriculumSampler(
         len(rows),
@@ -171,11 +172,12 @@ def _fit(
         write(run.skipped, "".join(f"{line}\n" for line in session.task.skipped))
         print(f"{len(session.task.skipped)} broken rows left out, see {run.skipped}")
     if ranks.first:
-        check_data(run.path / "data.json", rows, bool(complete_checkpoints(run.checkpoints)), settings.accept_changes)
+        resuming = bool(complete_checkpoints(run.checkpoints))
+        check_data(run.path / "data.json", splits, resuming, settings.accept_changes)
     share = session.coverage(spread(rows))
     # Tasks without the key know their longest answer, or should.
     remedy = f"{'set task' if 'max_new_tokens' in config['task'] else config['task']['target']}.max_new_tokens"
-    for split, its in {"train": rows, evaluation.split: tested}.items():
+    for split, its in splits.items():
         session.check_lengths(split, spread(its), remedy)
     held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows))) if held_out else None
     guard = Guard(interrupt, ranks)

@@ -6,7 +6,7 @@ import pytest
 
 from ntil.compose import compose
 from ntil.config import ConfigError, run_folder
-from ntil.export import main, targets
+from ntil.export import _data, main, targets
 from ntil.runs import RunFolder, find
 
 
@@ -53,3 +53,17 @@ def test_what_was_exported_before_is_left(runs, tmp_path, monkeypatch, capsys):
     (tmp_path / "to/llava_nano").mkdir(parents=True)
     assert main([f"run={tmp_path}/runs", f"to={tmp_path}/to/{{model}}"]) == 0
     assert written == ["yi_vl_nano"] and "llava_nano: exists, left as it is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ('{"train": {"rows": 4000, "fingerprint": "ab12"}, "test": {"rows": 9}}', "4,000 rows, fingerprint ab12"),
+        ('{"train": "ab12", "rows": 4000}', "4,000 rows, fingerprint ab12 (of 64 of them)"),
+        (None, "not recorded"),
+    ],
+)
+def test_the_card_says_what_the_train_split_was(runs, kept, said):
+    if kept:
+        (runs[0].path / "data.json").write_text(kept)
+    assert _data(runs[0]) == said

@@ -77,10 +77,13 @@ def test_changed_data_is_refused_unless_accepted(place):
     assert ntil(place, *words).returncode == 0
     run = RunFolder(only(place, "changed/**/config.yaml").parent)
     run.metrics.unlink()
-    (run.path / "data.json").write_text(json.dumps({"train": "another", "rows": 64}))
+    known = json.loads((run.path / "data.json").read_text())
+    assert known.keys() == {"train", "test"}
+    known["test"]["fingerprint"] = "another"
+    (run.path / "data.json").write_text(json.dumps(known))
     refused = ntil(place, *words)
     assert refused.returncode == 1
-    assert "the train split has changed since the checkpoint" in refused.stderr
+    assert "the test split has changed since the checkpoint (12 rows another, now 12 rows" in refused.stderr
     accepted = ntil(place, *words, "accept_changes=true", "retry=true")
     assert accepted.returncode == 0, accepted.stderr
     assert run.done
