@@ -63,7 +63,9 @@ class Sweep:
 
     def _run(self, config: dict[str, Any], run: RunConfig, folder: RunFolder, lock: int) -> None:
         if folder.done:
-            print(f"{folder.path}: done before, skipped", flush=True)
+            changed = ", ".join(map(str, edited(config["task"], folder.metrics.stat().st_mtime)))
+            hint = f"; {changed} changed since: remove the folder to run it again" if changed else ""
+            print(f"{folder.path}: done before, skipped{hint}", flush=True)
             self._note(folder.path)
             return
         if folder.error.exists() and not run.retry:
@@ -102,6 +104,20 @@ class Sweep:
             self.done.append(folder)
         else:
             self.failed.append((folder, error))
+
+
+def edited(part: Any, since: float) -> list[Path]:
+    """Files (or globs of files) that some value of a config names and that were written after `since`."""
+    if isinstance(part, dict | list):
+        inner = part.values() if isinstance(part, dict) else part
+        return sorted({file for value in inner for file in edited(value, since)})
+    try:
+        named = Path(part).expanduser() if isinstance(part, str) else None
+        # A table has a suffix; the "*" among the operations of arithmetic is no glob.
+        found = named.parent.glob(named.name) if named and (named.suffix or named.is_file()) else ()
+        return [file for file in found if file.is_file() and file.stat().st_mtime > since]
+    except (OSError, ValueError, RuntimeError):
+        return []  # no path, but a text that can't be one
 
 
 def check(config: dict[str, Any], here: bool = True) -> RunConfig:

@@ -160,3 +160,31 @@ def test_jobs_of_other_processes_report_to_the_sweep_they_came_from(tmp_path, mo
     assert sweep.done == [tmp_path / "a"]
     assert sweep.failed == [(tmp_path / "b", "ValueError: no")]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_done_names_the_data_that_was_written_since(tmp_path, capsys):
+    train, test = tmp_path / "train.jsonl", tmp_path / "part-0.jsonl"
+    for file in (train, test):
+        file.write_text("{}")
+        os.utime(file, (1, 1))
+    words = ["task=jsonl", f"task.train={train}", f"task.test={tmp_path}/part-*.jsonl", "model=llama3_nano"]
+    config = compose([f"runs={tmp_path}/runs", *words])
+    run = RunFolder(run_folder(config))
+    run.freeze(config)
+    run.metrics.write_text("{}")
+    sweep = launch.Sweep()
+    sweep.run(config)
+    assert capsys.readouterr().out == f"{run.path}: done before, skipped\n"
+    later = run.metrics.stat().st_mtime + 1
+    os.utime(test, (later, later))
+    sweep.run(config)
+    said = f"{run.path}: done before, skipped; {test} changed since: remove the folder to run it again\n"
+    assert capsys.readouterr().out == said
+    assert sweep.done == [run.path, run.path]
+
+
+@pytest.mark.parametrize("value", ["", "/", "~nobody-of-that-name/x", "x" * 5000, "a\0b", None, 3, ["*", "**"]])
+def test_values_that_are_no_path_are_passed_over(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("of no concern")
+    assert launch.edited({"key": value}, 0.0) == []
