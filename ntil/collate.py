@@ -82,7 +82,7 @@ class Collator:
 
     def encode(self, row: Row, answer: str | None) -> Encoded:
         try:
-            encoded = self.family.encode(self.task.prompt(row), answer, row.get("image"))
+            encoded = self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
         except (ValueError, OSError) as error:
             raise ValueError(f"row {row['id']}: {error}") from error
         length = len(encoded.prompt_ids) + len(encoded.answer_ids)

@@ -143,7 +143,6 @@ def _fit(
     from ntil.config import typed
     from ntil.evaluate import dealt_records, teacher_forced
     from ntil.fingerprint import check_data
-    from ntil.spread import spread
     from ntil.train.callbacks import Checkpoints, Guard, History, Progress
     from ntil.train.engine import float32_masters, training_arguments, without_deepspeed
     from ntil.train.guards import FiniteCheck, Spikes
@@ -174,14 +173,9 @@ def _fit(
     if ranks.first:
         resuming = bool(complete_checkpoints(run.checkpoints))
         check_data(run.path / "data.json", splits, resuming, settings.accept_changes)
-    share = session.coverage(spread(rows))
-    # Tasks without the key know their longest answer, or should.
-    remedy = f"{'set task' if 'max_new_tokens' in config['task'] else config['task']['target']}.max_new_tokens"
-    for split, its in splits.items():
-        session.check_lengths(split, spread(its), remedy)
+    share = _checked(session, config, splits)
     held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows))) if held_out else None
     guard = Guard(interrupt, ranks)
-    session.check_longest(tested)
 
     def validate() -> dict[str, float]:
         assert held_out is not None
@@ -238,6 +232,22 @@ def _fit(
     ranks.barrier()
     without_deepspeed(trainer)
     return fitted
+
+
+def _checked(session: Any, config: dict[str, Any], splits: dict[str, Any]) -> float:
+    """Share of the answer tokens that the loss sees as digits.
+
+    Raises:
+        ConfigError, ValueError: none of them, or rows too long, which training would say only where it meets them.
+    """
+    from ntil.spread import spread
+
+    # Tasks without the key know their longest answer, or should.
+    remedy = f"{'set task' if 'max_new_tokens' in config['task'] else config['task']['target']}.max_new_tokens"
+    for split, rows in splits.items():
+        session.check_lengths(split, spread(rows), remedy)
+    session.check_longest(splits[config["evaluation"]["split"]])
+    return session.coverage(spread(splits["train"]))
 
 
 def _replayable(session: Any, ranks: Ranks) -> Any:

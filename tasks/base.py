@@ -66,6 +66,10 @@ class Task(ABC):
     def answer(self, row: Row) -> str:
         """The exact text the model is taught."""
 
+    def picture(self, row: Row) -> Image.Image | None:
+        """What the model is to see, in RGB; None for a row without a picture."""
+        return rgb(row["image"]) if row.get("image") is not None else None
+
     @abstractmethod
     def parse(self, text: str, row: Row) -> Any | ParseFailure:
         """Strict reading of a generated text. Never raises, whatever the text."""

@@ -23,7 +23,6 @@ from transformers import (
     PreTrainedModel,
 )
 
-from data.rgb import rgb
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
 from ntil.models.checkpoint import config_of, fits, reading, same_sizes, token_of
@@ -125,7 +124,7 @@ class Llava(Family):
         return {"pixel_values": inputs["pixel_values"].to(self.dtype)}, str(self.image_token) * self.image_tokens
 
     def _square(self, image: Image.Image) -> Image.Image:
-        image = rgb(image)
+        image = image.convert("RGB")
         if image.width == image.height:
             return image
         wide, high, left, top = map(int, self.frame(image.size))

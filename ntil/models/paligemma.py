@@ -23,7 +23,6 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from data.rgb import rgb
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
 from ntil.models.checkpoint import config_of, fits, reading, same_sizes, token_of
@@ -136,7 +135,7 @@ class PaliGemma(Family):
         return super().number_vocab(coordinates)
 
     def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
-        inputs = self.image_processor(images=rgb(image), return_tensors="pt")
+        inputs = self.image_processor(images=image.convert("RGB"), return_tensors="pt")
         return {"pixel_values": inputs["pixel_values"].to(self.dtype)}, str(self.image_token) * self.image_tokens
 
     def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:

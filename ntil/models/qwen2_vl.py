@@ -22,7 +22,6 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
-from data.rgb import rgb
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
 from ntil.models.checkpoint import config_of, fits, reading, same_sizes, token_of
@@ -127,7 +126,7 @@ class Qwen2VL(Family):
         return f"{answer}{self.tokenizer.eos_token}"
 
     def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
-        inputs = self.image_processor(images=rgb(image), return_tensors="pt")
+        inputs = self.image_processor(images=image.convert("RGB"), return_tensors="pt")
         grid = inputs["image_grid_thw"]
         tokens = int(grid.prod()) // self.image_processor.merge_size**2
         return {"pixel_values": inputs["pixel_values"].to(self.dtype), "image_grid_thw": grid}, IMAGE * tokens

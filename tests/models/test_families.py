@@ -57,8 +57,8 @@ def test_ink_on_a_transparent_picture_is_seen(parts):
     ink.paste((0, 0, 0, 255), (20, 20, 40, 40))
     white = Image.new("RGB", (60, 48), "white")
     white.paste((0, 0, 0), (20, 20, 40, 40))
-    seen, expected = parts.family.picture(ink)[0], parts.family.picture(white)[0]
-    assert torch.equal(seen["pixel_values"], expected["pixel_values"])
+    seen, expected = (parts.collator.encode({**parts.rows[0], "image": image}, None) for image in (ink, white))
+    assert torch.equal(seen.features["pixel_values"], expected.features["pixel_values"])
 
 
 def test_a_picture_is_expanded_exactly_once(parts):
