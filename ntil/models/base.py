@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ntil.config import ConfigError
 from ntil.models.checkpoint import read_weights
 from ntil.numbers import NumberVocab
 
@@ -197,4 +198,11 @@ def ready(model: Any) -> Any:
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    """
+    Raises:
+        ConfigError: none of the three that weights may have.
+    """
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise ConfigError(f"model.dtype must be {', '.join(known)}, got {name!r}")
+    return known[name]

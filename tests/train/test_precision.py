@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from transformers import PrinterCallback
 
 from ntil.compose import compose
-from ntil.config import CurriculumConfig, typed
+from ntil.config import ConfigError, CurriculumConfig, typed
 from ntil.evaluate import generate
 from ntil.session import Session
 from ntil.train.engine import float32_masters, training_arguments
@@ -40,6 +40,11 @@ def test_checkpoints_hold_what_is_stepped(tmp_path, monkeypatch):
     saved = load_file(tmp_path / "checkpoints" / f"checkpoint-{STEPS}" / "model.safetensors")
     for name, weight in saved.items():
         assert weight.dtype == (torch.bfloat16 if "vision_tower" in name else torch.float32), name
+
+
+def test_a_dtype_that_weights_cannot_have_is_named():
+    with pytest.raises(ConfigError, match=r"model\.dtype must be float32, bfloat16, float16, got 'bf16'"):
+        Session.build(compose(["model.dtype=bf16"]))
 
 
 def trained(place, words):
