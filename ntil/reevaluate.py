@@ -42,11 +42,11 @@ def evaluate(words: list[str]) -> int:
 
 
 def overridden(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The run's config with changes to `task` and `evaluation`, the only groups an evaluation depends on."""
+    """The run's config with changes to what an evaluation depends on."""
     for key in changes:
-        if key not in ("task", "evaluation"):
+        if key not in ("task", "evaluation", "max_length"):
             raise ConfigError(
-                f"ntil eval can change task.* and evaluation.*, not {key!r}{nearest(key, ('task', 'run'))}"
+                f"ntil eval can change task.*, evaluation.* and max_length, not {key!r}{nearest(key, ('task', 'run'))}"
             )
     merged = plain(OmegaConf.merge(OmegaConf.create(config), OmegaConf.create(changes)))
     check(merged, here=False)  # where it was trained doesn't matter now

@@ -18,6 +18,10 @@ def test_where_it_was_trained_does_not_matter(engine, monkeypatch):
     assert changed["evaluation"]["split"] == "validation" and changed["engine"] == trained["engine"]
 
 
+def test_longer_prompts_of_another_split_have_their_key():
+    assert overridden(compose([]), {"max_length": 9000})["max_length"] == 9000
+
+
 def test_other_groups_stay_as_they_were():
     with pytest.raises(ConfigError, match="not 'loss'"):
         overridden(compose([]), {"loss": {"lam": 1}})
