@@ -136,6 +136,33 @@ def same_sizes(checkpoint: str | Path, config: Any, given: dict[str, Any] | None
             )
 
 
+def same_sizes_of_parts(
+    checkpoint: str | Path,
+    config: Any,
+    sizes: dict[str, Any],
+    vision: dict[str, Any] | None,
+    language: dict[str, Any] | None,
+) -> None:
+    """`same_sizes` for a model with a vision tower, of which `sizes` are `model.<name>`.
+
+    Raises:
+        CheckpointError: as `same_sizes`.
+    """
+    same_sizes(checkpoint, config.vision_config, sizes)
+    same_sizes(checkpoint, config.vision_config, vision, "vision.")
+    same_sizes(checkpoint, config.text_config, language, "language.")
+
+
+def must_be_given(**keys: Any) -> None:
+    """
+    Raises:
+        ValueError: one of the `model.<key>` that a model from scratch is made of is missing.
+    """
+    missing = [f"model.{key}" for key, value in keys.items() if not value]
+    if missing:
+        raise ValueError(f"model.checkpoint is null, so {' and '.join(missing)} must be given")
+
+
 def fits(tokenizer: PreTrainedTokenizerBase, config: Any, checkpoint: str | Path) -> None:
     """
     Raises:

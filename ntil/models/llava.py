@@ -25,7 +25,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
-from ntil.models.checkpoint import config_of, fits, reading, same_sizes, token_of
+from ntil.models.checkpoint import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
 
 class Llava(Family):
@@ -63,24 +63,14 @@ class Llava(Family):
     ) -> None:
         self.coords = coords
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
-        if checkpoint is not None:
-            self._from_checkpoint(checkpoint)
-            sizes = {"image_size": image_size, "patch_size": patch_size}
-            same_sizes(checkpoint, self.config.vision_config, sizes)
-            same_sizes(checkpoint, self.config.vision_config, vision, "vision.")
-            same_sizes(checkpoint, self.config.text_config, language, "language.")
-        elif not (image_size and patch_size and vision and language):
-            raise ValueError(
-                "model.checkpoint is null, so model.image_size, model.patch_size, model.vision and model.language "
-                "must be given"
-            )
-        elif image_size % patch_size:
-            raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
+        sizes = {"image_size": image_size, "patch_size": patch_size}
+        if checkpoint is None:
+            must_be_given(**sizes, vision=vision, language=language)
+            assert image_size and patch_size and vision and language
+            self._from_scratch(image_size, patch_size, vision, language)
         else:
-            self.tokenizer = nano_tokenizer.load(self.nano_tokens)
-            self.config = self._nano_config(image_size, patch_size, vision, language)
-            edge = {"height": image_size, "width": image_size}
-            self.image_processor = CLIPImageProcessorPil(size=edge, crop_size=edge, do_center_crop=False)
+            self._from_checkpoint(checkpoint)
+            same_sizes_of_parts(checkpoint, self.config, sizes, vision, language)
         tower: Any = self.config.vision_config
         self.image_tokens = (tower.image_size // tower.patch_size) ** 2
         self.image_token = token_of(self.tokenizer, self.config.image_token_id, checkpoint)
@@ -92,6 +82,14 @@ class Llava(Family):
             self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
             self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
         fits(self.tokenizer, self.config, checkpoint)
+
+    def _from_scratch(self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]) -> None:
+        if image_size % patch_size:
+            raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
+        self.tokenizer = nano_tokenizer.load(self.nano_tokens)
+        self.config = self._nano_config(image_size, patch_size, vision, language)
+        edge = {"height": image_size, "width": image_size}
+        self.image_processor = CLIPImageProcessorPil(size=edge, crop_size=edge, do_center_crop=False)
 
     def _nano_config(
         self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]

@@ -25,7 +25,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
-from ntil.models.checkpoint import config_of, fits, reading, same_sizes, token_of
+from ntil.models.checkpoint import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 from ntil.numbers import NumberVocab
 
 LOCATIONS = [f"<loc{i:04d}>" for i in range(1024)]
@@ -74,20 +74,15 @@ class PaliGemma(Family):
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         self.prefix, self.coords = prefix, coords
         if checkpoint is None:
-            if not (image_size and patch_size and vision and language):
-                raise ValueError(
-                    "model.checkpoint is null, so model.image_size, model.patch_size, model.vision and model.language "
-                    "must be given"
-                )
+            must_be_given(image_size=image_size, patch_size=patch_size, vision=vision, language=language)
+            assert image_size and patch_size and vision and language
             self.tokenizer = nano_tokenizer.load(LOCATIONS)
             self.config = self._nano_config(image_size, patch_size, vision, language)
             self.image_processor = SiglipImageProcessorPil(size={"height": image_size, "width": image_size})
         else:
             self.config = config_of(PaliGemmaConfig, checkpoint)
             sizes = {"image_size": image_size, "patch_size": patch_size}
-            same_sizes(checkpoint, self.config.vision_config, sizes)
-            same_sizes(checkpoint, self.config.vision_config, vision, "vision.")
-            same_sizes(checkpoint, self.config.text_config, language, "language.")
+            same_sizes_of_parts(checkpoint, self.config, sizes, vision, language)
             with reading(checkpoint):
                 tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
                 self.image_processor = SiglipImageProcessorPil.from_pretrained(checkpoint)

@@ -24,7 +24,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
-from ntil.models.checkpoint import config_of, fits, reading, same_sizes, token_of
+from ntil.models.checkpoint import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
 IMAGE = "<|image_pad|>"
 # All that the family's tokenizer has beyond text, in the order of their ids.
@@ -74,19 +74,15 @@ class Qwen2VL(Family):
             k: v for k, v in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if v is not None
         }
         if checkpoint is None:
-            if not (patch_size and vision and language):
-                raise ValueError(
-                    "model.checkpoint is null, so model.patch_size, model.vision and model.language must be given"
-                )
+            must_be_given(patch_size=patch_size, vision=vision, language=language)
+            assert patch_size and vision and language
             tokens = [f"<|{name}|>" for name in (*TOKENS, *VISION_TOKENS)]
             self.tokenizer = nano_tokenizer.load(tokens, eos_token="<|im_end|>")
             self.config = self._nano_config(patch_size, vision, language)
             self.image_processor = Qwen2VLImageProcessorPil(patch_size=patch_size, **pixels)
         else:
             self.config = config_of(Qwen2VLConfig, checkpoint)
-            same_sizes(checkpoint, self.config.vision_config, {"patch_size": patch_size})
-            same_sizes(checkpoint, self.config.vision_config, vision, "vision.")
-            same_sizes(checkpoint, self.config.text_config, language, "language.")
+            same_sizes_of_parts(checkpoint, self.config, {"patch_size": patch_size}, vision, language)
             with reading(checkpoint):
                 self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
                 self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint, **pixels)

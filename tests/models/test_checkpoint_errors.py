@@ -77,6 +77,14 @@ def test_a_template_without_a_place_for_the_prompt(folder):
         CausalLM(str(folder), template="Question:\nAnswer:")
 
 
+@pytest.mark.parametrize("model", ["llava_nano", "paligemma_nano", "qwen2_vl_nano", "yi_vl_nano"])
+def test_what_a_model_from_scratch_is_made_of_must_be_given(model):
+    config = compose([f"model={model}"])
+    spec = {**config["model"], "patch_size": None, "language": None}
+    with pytest.raises(ValueError, match=r"so model\.patch_size and model\.language must be given"):
+        Session.build({**config, "model": spec})
+
+
 def test_the_hub_out_of_reach(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="not in the local cache, and the hub can't be reached; download it"):
