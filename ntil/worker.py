@@ -4,7 +4,7 @@
 <run folder>/logs.
 
 Exit codes: 0 done, 130 interrupted (Ctrl-C, SIGTERM, a file `stop` in the folder) with a checkpoint to resume from,
-1 failed with the traceback in error.txt.
+1 failed with the traceback (of a mistake in the config, one sentence) in error.txt.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 
 from ntil.advice import advice
 from ntil.checkpoints import complete_checkpoints, remove_incomplete
+from ntil.config import ConfigError
 from ntil.interrupt import Interrupt
 from ntil.launch import LAUNCHER
 from ntil.ranks import Ranks
@@ -46,7 +47,7 @@ def main(folder: Path) -> int:
     except KeyboardInterrupt:
         return Interrupt.EXIT_CODE
     except Exception as error:
-        text = traceback.format_exc()
+        text = _told(error)
         # After the model is saved, what fails is its evaluation.
         what = advice(error, run.config(), evaluating=(run.model / "config.json").exists())
         text += f"{what}\n" if what else ""
@@ -57,6 +58,11 @@ def main(folder: Path) -> int:
             sys.stderr.write(text)
         return 1
     return 0
+
+
+def _told(error: Exception) -> str:
+    """The traceback; of a mistake in the config, which needs none, its own sentence."""
+    return f"{type(error).__name__}: {error}\n" if isinstance(error, ConfigError) else traceback.format_exc()
 
 
 def _end_with_launcher() -> None:

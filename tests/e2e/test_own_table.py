@@ -30,6 +30,13 @@ def test_a_table_without_code(tmp_path, table):
     assert found["examples"] == 24 and "exact" in found
 
 
+def test_a_mistake_in_the_config_that_only_the_data_shows_is_one_sentence(tmp_path, table):
+    done = ntil(tmp_path, "train", *WORDS, *table, "loss=ntil", "task.max_new_tokens=2")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.rstrip().endswith("set task.max_new_tokens=4 or more (this is the longest of 24 rows looked at)")
+
+
 @pytest.mark.slow
 def test_a_search_goes_on_after_a_trial_that_fails(tmp_path, table):
     pytest.importorskip("optuna")
