@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from experiments.statistics import Tallies
-from ntil.config import NOT_IDENTITY, NOT_IDENTITY_OF_ENGINE, ConfigError
+from ntil.config import ConfigError, identity
+from ntil.fingerprint import recorded
 from ntil.runs import RunFolder, read_jsonl
 from ntil.session import task_of
 from ntil.status import status
 from tasks.base import Task
 
-# What may differ between the runs of one comparison: what is compared, chance, and how a run was watched.
-MAY_DIFFER = ("loss", "seed", *NOT_IDENTITY)
 ABSENT = "(absent)"
 
 
@@ -60,9 +58,7 @@ class Run:
     @cached_property
     def data(self) -> dict[str, str]:
         """Split -> fingerprint of its rows, as far as the run kept it."""
-        file = self.folder.path / "data.json"
-        known = json.loads(file.read_text()) if file.exists() else {}
-        return {split: one["fingerprint"] for split, one in known.items() if isinstance(one, dict)}
+        return {split: one["fingerprint"] for split, one in recorded(self.folder.path / "data.json").items()}
 
     @property
     def state(self) -> str:
@@ -161,19 +157,13 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
     Also `data.<split>`, by the fingerprints of all that have one: the config names files, not what was in them.
     """
-    found = _differences([_compared(run) for run in runs])
+    found = _differences([{k: v for k, v in identity(run.config).items() if k != "loss"} for run in runs])
     data = [run.data for run in runs]
     for split in dict.fromkeys(split for one in data for split in one):
         prints = [one[split] for one in data if split in one]
         if any(one != prints[0] for one in prints):
             found[f"data.{split}"] = prints
     return found
-
-
-def _compared(run: Run) -> dict[str, Any]:
-    config = {k: v for k, v in run.config.items() if k not in MAY_DIFFER}
-    config["engine"] = {k: v for k, v in config.get("engine", {}).items() if k not in NOT_IDENTITY_OF_ENGINE}
-    return config
 
 
 def _differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -198,11 +198,16 @@ def typed(config: dict[str, Any]) -> RunConfig:
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """Eight hex digits over all that changes a run's result but the seed."""
-    identity = {k: v for k, v in config.items() if k not in NOT_IDENTITY}
-    if "engine" in identity:
-        identity["engine"] = {k: v for k, v in identity["engine"].items() if k not in NOT_IDENTITY_OF_ENGINE}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    """Eight hex digits over `identity`."""
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that changes a run's result, without the seed."""
+    found = {k: v for k, v in config.items() if k not in NOT_IDENTITY}
+    if "engine" in found:
+        found["engine"] = {k: v for k, v in found["engine"].items() if k not in NOT_IDENTITY_OF_ENGINE}
+    return found
 
 
 def run_folder(config: dict[str, Any]) -> Path:

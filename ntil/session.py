@@ -16,6 +16,7 @@ from ntil.losses import NumberLoss
 from ntil.losses.base import IGNORE
 from ntil.models.base import Family
 from ntil.numbers import NumberSpans, NumberVocab
+from ntil.spread import pictures
 from ntil.tuning import is_saved, load_saved
 from tasks import coords
 from tasks.base import Row, Task
@@ -68,7 +69,7 @@ class Session:
         Raises:
             ValueError: one is longer.
         """
-        texts = rows.remove_columns([name for name in ("image",) if name in rows.column_names])
+        texts = rows.remove_columns(pictures(rows))
         lengths = [len(self.task.prompt(row)) + len(self.task.answer(row)) for row in texts]
         for index in sorted(range(len(rows)), key=lengths.__getitem__)[-LONGEST:]:
             self.collator.encode(rows[index], self.task.answer(rows[index]))

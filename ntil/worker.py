@@ -250,10 +250,11 @@ def _checked(session: Any, config: dict[str, Any], splits: dict[str, Any]) -> fl
 
     # Tasks without the key know their longest answer, or should.
     remedy = f"{'set task' if 'max_new_tokens' in config['task'] else config['task']['target']}.max_new_tokens"
-    for split, rows in splits.items():
-        session.check_lengths(split, spread(rows), remedy)
+    some = {split: spread(rows) for split, rows in splits.items()}
+    for split, rows in some.items():
+        session.check_lengths(split, rows, remedy)
     session.check_longest(splits[config["evaluation"]["split"]])
-    return session.coverage(spread(splits["train"]))
+    return session.coverage(some["train"])
 
 
 def _replayable(session: Any, ranks: Ranks) -> Any:
