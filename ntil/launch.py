@@ -246,6 +246,8 @@ def _environments(engine: EngineConfig) -> Iterator[dict[str, str]]:
         "MASTER_PORT": str(_free_port()),
         LAUNCHER: str(os.getpid()),
     }
+    # An environment that is not activated has its own tools, too.
+    common["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     if engine.gpus > 1:
         # Ranks that each take all cores are slower than one of them.
         common["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // engine.gpus)))

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
+from ntil.compat import skip_deepspeed_shm_build
 from ntil.config import ConfigError, EngineConfig, RunConfig
 from ntil.ranks import Ranks
 
@@ -29,6 +30,8 @@ def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torc
     on_cpu = engine.device == "cpu" or not torch.cuda.is_available()
     if optim.batch_size % pieces:
         raise ConfigError(f"optim.batch_size={optim.batch_size} doesn't divide by {pieces} (ranks x accumulation)")
+    if engine.zero is not None:
+        skip_deepspeed_shm_build()
     return TrainingArguments(
         output_dir=str(folder),
         seed=run.seed,
