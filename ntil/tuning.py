@@ -96,7 +96,9 @@ def tune(model: PreTrainedModel, family: Family, tuning: TuningConfig) -> Any:
         target_modules=adapted_layers(model, family, tuning),
         modules_to_save=[family.parts[part] for part in whole] or None,
     )
-    return get_peft_model(model, config)
+    # peft would make adapters float32 beside 16-bit copies of whole parts, and ZeRO-3 gathers one type at a time. What
+    # is trained is kept in float32 all the same, by DeepSpeed or `float32_masters`.
+    return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
 def adapted_layers(model: nn.Module, family: Family, tuning: TuningConfig) -> list[str]:
@@ -161,7 +163,7 @@ def load_saved(family: Family, folder: Path) -> Any:
     from peft import PeftModel
 
     base = family.load(folder / BASE if (folder / BASE).exists() else None)
-    return PeftModel.from_pretrained(base, str(folder))
+    return PeftModel.from_pretrained(base, str(folder), autocast_adapter_dtype=False)
 
 
 @contextmanager

@@ -274,9 +274,9 @@ def _of_tower(family: Family, model: nn.Module) -> Iterator[tuple[str, nn.Parame
 def _whole(parameter: nn.Parameter) -> Tensor:
     if not hasattr(parameter, "ds_id"):
         return parameter.detach()
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    with GatheredParameters([parameter]):
+    with deepspeed.zero.GatheredParameters([parameter]):
         return parameter.detach().clone()
 
 

@@ -193,6 +193,6 @@ def _gathered(parameter: Tensor) -> AbstractContextManager[Any]:
     """The whole of a parameter that ZeRO-3 keeps in pieces; every rank must ask."""
     if not hasattr(parameter, "ds_id"):
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    return GatheredParameters([parameter])
+    return deepspeed.zero.GatheredParameters([parameter])
