@@ -13,8 +13,8 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from tasks.mathvista_extraction import extract
-from tasks.mathvista_official import normalize, verdict
+from tasks.answers.mathvista_extraction import extract
+from tasks.metrics.mathvista import normalize, verdict
 
 
 def main(folder: Path) -> None:
