@@ -24,7 +24,7 @@ demo: env  ## teach a small model to read clocks with three losses, compare them
 	$(BIN)/ntil train -m experiment=demo loss=ce,emd,ntil
 	@if [ -f "$(PHOTOS)" ]; then \
 	  echo "the same models on real photographs of clocks:"; \
-	  $(BIN)/ntil eval run=runs/demo task.source=photos task.labels="$(PHOTOS)"; \
+	  $(BIN)/ntil eval run=runs/demo task=clock_photos task.source.labels="$(PHOTOS)"; \
 	fi
 	$(BIN)/ntil report runs=runs/demo
 
@@ -36,12 +36,14 @@ test-slow: env  ## the tests that `make test` leaves out
 
 test-all: test test-slow  ## every test
 
-lint: env  ## ruff and mypy
+lint: env  ## ruff, mypy, the arrows between packages, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
 
-hooks: env  ## ruff and mypy before every commit
+hooks: env  ## what `make lint` checks, before every commit
 	$(BIN)/pre-commit install
 
 format: env  ## let ruff format the code

@@ -1,9 +1,9 @@
 """Model x check, by really doing each: `python -m benchmarks.families [names...]` from the project's root.
 
-Every full-scale config is pointed at a tiny checkpoint in its release's layout with its real tokenizer, as the tests
-write them. `ids` runs the family's own tests against its processor or chat template. The columns of tuning modes say
-how many of the parameters that were free to move under ZeRO-2 did, in 3 steps without weight decay; `+n`: others
-moved too.
+Every full-scale config is pointed at a tiny checkpoint in its release's layout with its real tokenizer, as
+`vision_checkpoints` and `text_checkpoints` write it. `ids` runs the family's own tests against its processor or chat
+template. The columns of tuning modes say how many of the parameters that were free to move under ZeRO-2 did, in 3 steps
+without weight decay; `+n`: others moved too.
 """
 
 import os
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks import text_checkpoints, vision_checkpoints
 
 TESTS = Path(__file__).resolve().parents[1] / "tests" / "models"
 SHARED = Path(os.environ.get("NTIL_SHARED", "../shared"))
@@ -25,45 +26,40 @@ STEPS = {"full": "tuning=full", "lora": "tuning=lora", "frozen vision": "tuning=
 
 
 def main(names: list[str]) -> None:
-    sys.path.insert(0, str(TESTS))
     for key, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
         os.environ.setdefault(key, value)
     os.environ.setdefault("MASTER_PORT", "29511")
-    from conftest import WRITERS
-    from text_checkpoints import NAMES, write
-
     shown = Table("model", *COLUMNS, box=None, pad_edge=False)
     with tempfile.TemporaryDirectory() as place:
         os.environ["NTIL_CACHE"] = str(Path(place) / "cache")
-        for name in names or [*WRITERS, *NAMES]:
-            folder = Path(place) / name
-            folder.mkdir()
-            torch.manual_seed(0)
-            _ = WRITERS[name](SHARED, folder) if name in WRITERS else write(name, SHARED, folder)
-            task = "clock" if name in WRITERS else "arithmetic"
+        for name in names or [*vision_checkpoints.NAMES, *text_checkpoints.NAMES]:
+            pictures = name in vision_checkpoints.NAMES
+            writer = vision_checkpoints if pictures else text_checkpoints
+            folder = writer.write(name, SHARED, Path(place) / name)
+            task = "clock" if pictures else "arithmetic"
             words = [f"model={name}", f"model.checkpoint={folder}", "model.dtype=float32", f"task={task}", "loss=ntil"]
-            found = row(words, name, pictures=name in WRITERS)
+            found = row(words, name, pictures)
             shown.add_row(name, *(found[column] for column in COLUMNS))
             print(name, found, file=sys.stderr, flush=True)
     Console(width=140).print(shown)
 
 
 def row(words: list[str], name: str, pictures: bool) -> dict[str, str]:
-    from ntil.checks import batched_is_single, moved, supervised_logits_error
-    from ntil.compose import compose
-    from ntil.session import Session
+    from benchmarks.family_checks import batched_is_single, moved, supervised_logits_error
+    from ntil.components import Components
+    from ntil.preflight import compose_checked
 
-    rows = ["task.rows={train:8,validation:2,test:2}"]
-    session = Session.build(compose([*words, *rows, "curriculum=none"]))
-    model = session.family.load().eval()
-    split = session.task.rows("train")
+    rows = ["task.source.rows={train:8,validation:2,test:2}"]
+    components = Components.build(compose_checked([*words, *rows, "curriculum=none"]))
+    model = components.family.load().eval()
+    split = components.task.rows("train")
     some = [split[i] for i in range(5)]
     found = {
         "loads": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M",
         "ids": same_ids(name, pictures),
-        "logits, max. error": f"{supervised_logits_error(session, model, some):.0e}",
-        "batched": "equal" if batched_is_single(session, model, some) else "DIFFERS",
-        "coverage": f"{session.coverage(some):.0%}",
+        "logits, max. error": f"{supervised_logits_error(components, model, some):.0e}",
+        "batched": "equal" if batched_is_single(components, model, some) else "DIFFERS",
+        "coverage": f"{components.coverage(some):.0%}",
     }
     for column, tuning in STEPS.items():
         if tuning == "tuning=freeze_vision" and not pictures:
@@ -77,7 +73,7 @@ def row(words: list[str], name: str, pictures: bool) -> dict[str, str]:
 
 
 def same_ids(name: str, pictures: bool) -> str:
-    """The tests that compare prompt and answer with the family's own processor, for this checkpoint."""
+    """The verdict of the tests that compare prompt and answer with the family's own processor."""
     wanted = f"ids_are and {name}"
     if pictures:
         family = re.match(r"[a-z]+2?(_vl)?", name)[0]

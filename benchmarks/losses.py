@@ -23,20 +23,19 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.released_loop import released_loop
 from ntil import NumberSpans, NumberVocab
-from ntil.config import build
+from ntil.config.build import build
+from ntil.config.compose import choices, compose
 
 SUPERVISED = 20
 DIGIT_IDS = list(range(15, 25))
 SHAPES = ["8,640,32000", "8,384,152064", "8,384,257216"]
 PLAIN, FUSED, NTLOSS, LOOP = "cross_entropy, all positions", "TRL fused head", "ntloss NTL-WAS", "released, Python loop"
-LOSSES = sorted(p.stem for p in (Path(__file__).parents[1] / "conf/loss").glob("*.yaml"))
-OURS = ["ce", *[name for name in LOSSES if name != "ce"]]
+OURS = ["ce", *[name for name in choices("loss") if name != "ce"]]
 
 
 class Head(nn.Module):
@@ -107,8 +106,7 @@ def _in_parts(head: Head, labels: Tensor, parts: int, loss: Callable[[Tensor, Te
 
 
 def _ours(name: str, head: Head, labels: Tensor, vocab: NumberVocab) -> Callable[[], Tensor]:
-    spec = yaml.safe_load((Path(__file__).parents[1] / f"conf/loss/{name}.yaml").read_text())
-    loss = build("loss", spec, vocab=vocab, embeddings=head.lm_head.weight).to(labels.device)
+    loss = build("loss", compose([f"loss={name}"]).loss, vocab=vocab, embeddings=head.lm_head.weight).to(labels.device)
     keep = (labels != -100).flatten()
     positions, targets = keep.nonzero()[:, 0], labels.flatten()[keep]
     answers = targets.reshape(len(labels), -1)

@@ -31,12 +31,10 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 
-from ntil.compose import compose
-from ntil.config import CurriculumConfig, typed
-from ntil.session import Session
-from ntil.train.engine import training_arguments
-from ntil.train.sampler import CurriculumSampler
-from ntil.train.trainer import NumberTrainer
+from ntil.components import Components
+from ntil.config.schema import RunConfig
+from ntil.preflight import compose_checked
+from ntil.train.trainer import NumberTrainer, build_trainer
 
 PEERS = ["HF Trainer, labels=", "TRL SFTTrainer"]
 MODELS = {"llava_nano": (64, 40), "paligemma": (8, 5)}  # batch, steps
@@ -100,47 +98,38 @@ def mini_paligemma(folder: Path) -> None:
     SiglipImageProcessorPil(size={"height": 224, "width": 224}).save_pretrained(folder)
 
 
-def session_of(model: str, loss: str, checkpoint: Path | None, workers: int, steps: int) -> tuple[Session, Any]:
+def configured(model: str, loss: str, checkpoint: Path | None, workers: int, steps: int) -> RunConfig:
     batch = MODELS[model][0]
-    words = [f"loss={loss}", "engine=local", "tracker=none", "evaluation.every=0", f"engine.workers={workers}"]
-    words += [f"optim.batch_size={batch}", f"optim.steps={steps}", "optim.warmup=1", "save_every=0"]
+    words = [f"loss={loss}", "engine=local", "tracker=none", "curriculum=none", f"engine.workers={workers}"]
+    words += [f"optim.batch_size={batch}", f"optim.steps={steps}", "optim.warmup=1"]
+    words += ["evaluation.every_steps=0", "save_every=0"]
     if checkpoint is None:
-        words += [f"model={model}", "task=clock", f"task.rows={{train:{batch * steps}}}"]
+        words += [f"model={model}", "task=clock", f"task.source.rows={{train:{batch * steps}}}"]
     else:
         # Boxes in <loc> tokens are 5 tokens an answer; digits make them 16 or so, as in most families.
         words += ["model=paligemma_3b", f"model.checkpoint={checkpoint}", "model.coords=int1000", "task=grounding_nano"]
-        words += ["task.size=224", f"task.rows={{train:{batch * steps}}}", "model.dtype=float32"]
-    config = compose(words)
-    return Session.build(config), typed(config)
+        words += ["task.source.size=224", f"task.source.rows={{train:{batch * steps}}}", "model.dtype=float32"]
+    return compose_checked(words)
 
 
-def with_labels(session: Session, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def with_labels(components: Components, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Our batch as other trainers want it: labels [B, T], -100 everywhere but on the answer."""
-    batch = session.collator(rows)
+    batch = components.collator(rows)
     labels = torch.full_like(batch["input_ids"], -100)
     labels.view(-1)[batch["positions"] + 1] = batch["targets"]
     inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k not in ("positions", "targets")}
     return {**inputs, "labels": labels}
 
 
-def run_ours(session: Session, settings: Any, folder: Path, clock: Clock, where: bool) -> dict[str, float]:
-    rows = session.task.rows("train")
-    trainer = NumberTrainer(
-        model=session.family.load(),
-        args=training_arguments(settings, folder),
-        train_dataset=rows,
-        data_collator=session.collator,
-        callbacks=[clock],
-        number_loss=session.loss,
-        sampler=CurriculumSampler(len(rows), settings.optim.steps, settings.optim.batch_size, 0, CurriculumConfig()),
-        validate=dict,
-    )
-    spent = measured(trainer, session) if where else {}
+def run_ours(config: RunConfig, components: Components, folder: Path, clock: Clock, where: bool) -> dict[str, float]:
+    model, rows = components.family.load(), components.task.rows("train")
+    trainer = build_trainer(config, components, model, rows, folder, callbacks=[clock])
+    spent = measured(trainer, components) if where else {}
     trainer.train()
     return {name: statistics.median(seconds) for name, seconds in spent.items()}
 
 
-def measured(trainer: NumberTrainer, session: Session) -> dict[str, list[float]]:
+def measured(trainer: NumberTrainer, components: Components) -> dict[str, list[float]]:
     """Seconds of each part, step by step, filled while the trainer runs; forward by hooks, the rest by wrapping."""
     spent: dict[str, list[float]] = defaultdict(list)
     model = trainer.model
@@ -163,10 +152,10 @@ def measured(trainer: NumberTrainer, session: Session) -> dict[str, list[float]]
 
         setattr(owner, method, timed)
 
-    for part, prefix in session.family.parts.items():
+    for part, prefix in components.family.parts.items():
         around(model.get_submodule(prefix), f"forward {part}")
     around(model.get_output_embeddings(), "forward head")
-    around(trainer.number_loss, "forward loss")
+    wrap(trainer.number_loss, "parts", "forward loss")  # without joining them, a few operations on scalars
     wrap(trainer, "get_batch_samples", "waiting for data")
     wrap(trainer.accelerator, "backward", "backward")
     trainer.create_optimizer_and_scheduler(trainer.args.max_steps)
@@ -174,27 +163,27 @@ def measured(trainer: NumberTrainer, session: Session) -> dict[str, list[float]]
     return spent
 
 
-def run_peer(name: str, session: Session, settings: Any, folder: Path, clock: Clock) -> None:
-    rows = session.task.rows("train")
+def run_peer(name: str, config: RunConfig, components: Components, folder: Path, clock: Clock) -> None:
+    rows = components.task.rows("train")
     common: dict[str, Any] = {
         "output_dir": str(folder),
-        "max_steps": settings.optim.steps,
-        "per_device_train_batch_size": settings.optim.batch_size,
-        "learning_rate": settings.optim.lr,
+        "max_steps": config.optim.steps,
+        "per_device_train_batch_size": config.optim.batch_size,
+        "learning_rate": config.optim.lr,
         "remove_unused_columns": False,
         "report_to": [],
         "save_strategy": "no",
         "disable_tqdm": True,
-        "logging_steps": settings.optim.steps,
+        "logging_steps": config.optim.steps,
         "optim": "adamw_torch_fused",
-        "dataloader_num_workers": settings.engine.workers,
+        "dataloader_num_workers": config.engine.workers,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": not torch.cuda.is_available(),
     }
     parts: dict[str, Any] = {
-        "model": session.family.load(),
+        "model": components.family.load(),
         "train_dataset": rows,
-        "data_collator": lambda chosen: with_labels(session, chosen),
+        "data_collator": lambda chosen: with_labels(components, chosen),
         "callbacks": [clock],
     }
     if name == PEERS[0]:
@@ -211,22 +200,25 @@ def run_peer(name: str, session: Session, settings: Any, folder: Path, clock: Cl
     )
     # Rows without a column named `image`: the pictures are in the batches already.
     parts["train_dataset"] = rows.rename_column("image", "picture")
-    parts["data_collator"] = lambda chosen: with_labels(session, [{**row, "image": row["picture"]} for row in chosen])
-    SFTTrainer(args=arguments, processing_class=session.family.tokenizer, **parts).train()
+    parts["data_collator"] = lambda chosen: with_labels(
+        components, [{**row, "image": row["picture"]} for row in chosen]
+    )
+    SFTTrainer(args=arguments, processing_class=components.family.tokenizer, **parts).train()
 
 
 def child(options: argparse.Namespace) -> None:
     model, name = options.models[0], options.only
     checkpoint = Path(options.checkpoint) if options.checkpoint else None
     steps = options.steps or MODELS[model][1]
-    session, settings = session_of(model, "ce" if name in PEERS else name, checkpoint, options.workers, steps)
+    config = configured(model, "ce" if name in PEERS else name, checkpoint, options.workers, steps)
+    components = Components.build(config)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         spent = {}
         if name in PEERS:
-            run_peer(name, session, settings, Path(folder), clock)
+            run_peer(name, config, components, Path(folder), clock)
         else:
-            spent = run_ours(session, settings, Path(folder), clock, options.where)
+            spent = run_ours(config, components, Path(folder), clock, options.where)
     on_gpu = torch.cuda.is_available()
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"steps": clock.steps[2:], "gib": peak / 2**30, "spent": spent}))

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback
 
 WORDS = [
     "model=llava_nano",
@@ -18,14 +17,14 @@ WORDS = [
     "model.patch_size=16",
     "model.vision={hidden_size:384,intermediate_size:1536,num_hidden_layers:12,num_attention_heads:6}",
     "task=clock",
-    "task.size=224",
-    "task.rows={train:48,validation:2,test:2}",
+    "task.source.size=224",
+    "task.source.rows={train:48,validation:2,test:2}",
     "loss=ntil",
     "tuning=freeze_vision",
     "engine=local",
     "tracker=none",
     "curriculum=none",
-    "evaluation.every=0",
+    "evaluation.every_steps=0",
     "save_every=0",
     "optim.steps=24",
     "optim.batch_size=8",
@@ -33,31 +32,18 @@ WORDS = [
 
 
 def seconds(place: Path, limit: int) -> tuple[float, str]:
-    from ntil.compose import compose
-    from ntil.config import CurriculumConfig, typed
-    from ntil.session import Session
-    from ntil.train.engine import training_arguments
-    from ntil.train.sampler import CurriculumSampler
-    from ntil.train.trainer import NumberTrainer
-    from ntil.tuning import tune
-    from ntil.vision_cache import VisionCache
+    from ntil.components import Components
+    from ntil.models.tuning import tune
+    from ntil.models.vision_cache import VisionCache
+    from ntil.preflight import compose_checked
+    from ntil.train.trainer import build_trainer
 
-    config = compose(WORDS)
-    settings, session = typed(config), Session.build(config)
-    rows = session.task.rows("train")
+    config = compose_checked(WORDS)
+    components = Components.build(config)
     torch.manual_seed(0)
-    model = tune(session.family.load(), session.family, settings.tuning)
-    kept = VisionCache(session.family, model, place / "vision", limit) if limit else None
-    trainer = NumberTrainer(
-        model=model,
-        args=training_arguments(settings, place / "run"),
-        train_dataset=rows,
-        data_collator=session.collator,
-        number_loss=session.loss,
-        sampler=CurriculumSampler(len(rows), 24, 8, 0, CurriculumConfig()),
-        validate=dict,
-    )
-    trainer.remove_callback(PrinterCallback)
+    model = tune(components.family.load(), components.family, config.tuning)
+    kept = VisionCache(components.family, model, place / "vision", limit) if limit else None
+    trainer = build_trainer(config, components, model, components.task.rows("train"), place / "run")
     started = time.perf_counter()
     trainer.train()
     loss = trainer.state.log_history[-1]["train_loss"]

@@ -1,0 +1,1 @@
+"""Sources of rows: rendered, released and user data; one file each."""

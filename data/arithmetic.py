@@ -1,9 +1,9 @@
 """Generated arithmetic problems on integers and decimals. Row i of a split is the same on every machine.
 
-A problem is `left operation right`. To which split it may belong is fixed by a hash of the problem itself, whatever the
-seed: of every 100 hash values 80 are train's, 10 validation's and 10 test's, and the operands of + and * are ordered
-before hashing. So no problem of validation or test is ever in train, not even in a train split of another seed, length
-or wording. No problem occurs twice within an evaluation split.
+A problem is `left operation right`. A hash of the problem itself determines its split, whatever the seed: of every 100
+hash values 80 are train's, 10 validation's and 10 test's, and the operands of + and * are ordered before hashing. So no
+problem of validation or test is ever in train, not even in a train split of another seed, length or wording. No problem
+occurs twice within an evaluation split.
 
 * interpolation (train, validation, test): both operands have at most `digits` digits before the point.
 * extrapolation (split `extrapolation`): at least one operand has more, up to `extrapolation_digits`.
@@ -11,9 +11,9 @@ or wording. No problem occurs twice within an evaluation split.
 Decimals have up to `decimals` places. A quotient is rounded to `decimals` places (at least 2), halves away from zero,
 and the question says so. Sums, differences and products are exact.
 
-Columns: id, left, operation (+ - * /), right, wording (0: symbols, 1..: see tasks.arithmetic), places (of a quotient),
-answer, range (interpolation or extrapolation), level (digits of the longer operand - 1, one more with decimals, one
-more for * and /).
+Columns: id, left, operation (+ - * /), right, wording (0: symbols, 1..: see tasks/arithmetic.py), places (of a
+quotient), answer, range (interpolation or extrapolation), level (digits of the longer operand - 1, one more with
+decimals, one more for * and /).
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ import hashlib
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Context, Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, Value, concatenate_datasets
 
-from data import decimals
-from data.cache import cached_dataset
-from data.decimals import plain
+from data.common import decimals
+from data.common.cache import cached_dataset
+from data.common.decimals import plain
+from data.common.errors import InvalidOption
+from data.common.source import RenderedSource
 
 OPERATIONS = ("+", "-", "*", "/")
 SPLITS = {"train": 0, "validation": 1, "test": 2, "extrapolation": 3}
-WORDINGS = 3
+Wording = Literal["symbols", "words", "both"]
+WORDINGS: dict[str, Sequence[int]] = {"symbols": (0,), "words": (1, 2), "both": (0, 1, 2)}
 TRIES = 2000
 EXACT = Context(prec=100)  # the usual 28 digits would round long products
 
@@ -53,7 +56,7 @@ FEATURES = Features(
 
 
 class Shape(NamedTuple):
-    """What problems may be drawn; see the module's docstring."""
+    """Bounds of the problems that are drawn; see the module's docstring."""
 
     operations: Sequence[str] = ("+", "-", "*")
     digits: int = 3
@@ -68,21 +71,67 @@ class Shape(NamedTuple):
 
 
 class Problem(NamedTuple):
+    """A problem `left operation right`, not canonical: see `canonical`."""
+
     left: Decimal
     operation: str
     right: Decimal
+
+
+class ArithmeticProblems(RenderedSource):
+    """Source of generated arithmetic problems.
+
+    Args:
+        rows: how many rows of train, validation and test, half of which is interpolation and half extrapolation; counts
+            of `interpolation` and `extrapolation` themselves take precedence.
+        operations: some of + - * /.
+        digits, extrapolation_digits: the most digits before the point, trained and beyond.
+        decimals: the most digits after the point; 0 for integers only.
+        negatives: a quarter of the operands is negative.
+        wording: `symbols`, `words` or `both`.
+        seed: of the draws; which split a problem belongs to doesn't depend on it.
+    """
+
+    def __init__(
+        self,
+        rows: dict[str, int],
+        operations: Sequence[str] = ("+", "-", "*"),
+        digits: int = 3,
+        extrapolation_digits: int = 5,
+        decimals: int = 1,
+        negatives: bool = True,
+        wording: Wording = "symbols",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(rows)
+        numbers = (digits, extrapolation_digits, decimals, negatives)
+        self.shape, self.seed = Shape(tuple(operations), *numbers, WORDINGS[wording]), seed
+        _check(self.shape)
+
+    def rows(self, split: str) -> Dataset:
+        if split == "test":
+            return concatenate_datasets([self.rows("interpolation"), self.rows("extrapolation")])
+        source = "test" if split == "interpolation" else split
+        return load(source, rows=self.count(split), shape=self.shape, seed=self.seed)
+
+    def count(self, split: str) -> int:
+        if split not in self.counts and "test" in self.counts and split in ("interpolation", "extrapolation"):
+            return (self.counts["test"] + (split == "interpolation")) // 2
+        return super().count(split)
 
 
 def load(split: str, *, rows: int, shape: Shape, seed: int = 0) -> Dataset:
     """`rows` problems of a split.
 
     Raises:
-        ValueError: an unknown split or operation, bounds that leave nothing to draw, or more rows of an evaluation
+        InvalidOption: an unknown split or operation, bounds that leave nothing to draw, or more rows of an evaluation
             split than there are different problems.
     """
     if split not in SPLITS:
-        raise ValueError(f"arithmetic has the splits {', '.join(SPLITS)}, not {split!r}")
-    _check(rows, shape)
+        raise InvalidOption(f"arithmetic has the splits {', '.join(SPLITS)}, not {split!r}")
+    _check(shape)
+    if rows < 1:
+        raise InvalidOption(f"arithmetic needs at least one row, got {rows}")
     key = {"split": split, "rows": rows, "seed": seed, **shape._asdict()}
 
     def build() -> Dataset:
@@ -92,27 +141,27 @@ def load(split: str, *, rows: int, shape: Shape, seed: int = 0) -> Dataset:
 
 
 def problems(split: str, rows: int, shape: Shape, seed: int = 0) -> list[dict[str, Any]]:
-    """The rows of `load`, made anew."""
-    seen: set[Problem] = set()
-    made = []
+    """Generate the rows of `load`, without the cache."""
+    drawn: set[Problem] = set()
+    problems_drawn = []
     for index in range(rows):
         rng = np.random.default_rng([seed, SPLITS[split], index])
         for _ in range(TRIES):
             problem = _draw(rng, shape, split == "extrapolation")
             key = canonical(problem)
-            if (split == "extrapolation" or split_of(key) == split) and key not in seen:
+            if (split == "extrapolation" or split_of(key) == split) and key not in drawn:
                 break
         else:
-            smaller = "task.digits or task.decimals up, or task.rows down"
-            raise ValueError(f"no new problem for row {index} of {split} in {TRIES} draws; turn {smaller}")
+            smaller = "task.source.digits or task.source.decimals up, or task.source.rows down"
+            raise InvalidOption(f"no new problem for row {index} of {split} in {TRIES} draws; turn {smaller}")
         if split != "train":
-            seen.add(key)
-        made.append(_row(problem, rng, shape, split, f"{split}-{seed}-{index}"))
-    return made
+            drawn.add(key)
+        problems_drawn.append(_row(problem, rng, shape, split, f"{split}-{seed}-{index}"))
+    return problems_drawn
 
 
 def canonical(problem: Problem) -> Problem:
-    """The same for 2 + 3 and 3 + 2, and for 1.50 and 1.5."""
+    """Canonical form of a problem: the same for 2 + 3 and 3 + 2, and for 1.50 and 1.5."""
     left, right = problem.left.normalize(), problem.right.normalize()
     if problem.operation in "+*" and right < left:
         left, right = right, left
@@ -120,7 +169,7 @@ def canonical(problem: Problem) -> Problem:
 
 
 def split_of(key: Problem) -> str:
-    """Which split a canonical problem within the interpolation range belongs to."""
+    """Split of a canonical problem within the interpolation range."""
     text = f"{plain(key.left)}{key.operation}{plain(key.right)}"
     bucket = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 100
     return "train" if bucket < 80 else "validation" if bucket < 90 else "test"
@@ -157,9 +206,9 @@ def _draw(rng: np.random.Generator, shape: Shape, beyond: bool) -> Problem:
 
 def _operand(rng: np.random.Generator, length: int, shape: Shape) -> Decimal:
     places = int(rng.integers(0, shape.decimals + 1)) if rng.random() < 0.5 else 0
-    whole = int(rng.integers(10 ** (length - 1) if length > 1 else 0, 10**length))
+    integer = int(rng.integers(10 ** (length - 1) if length > 1 else 0, 10**length))
     fraction = int(rng.integers(0, 10**places))
-    value = Decimal(whole) + Decimal(fraction).scaleb(-places)
+    value = Decimal(integer) + Decimal(fraction).scaleb(-places)
     return -value if shape.negatives and rng.random() < 0.25 else value
 
 
@@ -180,15 +229,15 @@ def _row(problem: Problem, rng: np.random.Generator, shape: Shape, split: str, n
     }
 
 
-def _check(rows: int, shape: Shape) -> None:
+def _check(shape: Shape) -> None:
     unknown = [o for o in shape.operations if o not in OPERATIONS]
     if unknown or not shape.operations:
-        raise ValueError(f"task.operations must be some of {' '.join(OPERATIONS)}, got {list(shape.operations)}")
-    if rows < 1 or not 1 <= shape.digits < shape.extrapolation_digits <= 12:
-        wanted = "rows >= 1 and 1 <= task.digits < task.extrapolation_digits <= 12"
-        raise ValueError(
-            f"arithmetic needs {wanted}, got rows={rows}, digits={shape.digits}, "
-            f"extrapolation_digits={shape.extrapolation_digits}"
+        operations = list(shape.operations)
+        raise InvalidOption(f"task.source.operations must be some of {' '.join(OPERATIONS)}, got {operations}")
+    if not 1 <= shape.digits < shape.extrapolation_digits <= 12:
+        raise InvalidOption(
+            "need 1 <= task.source.digits < task.source.extrapolation_digits <= 12, got "
+            f"digits={shape.digits}, extrapolation_digits={shape.extrapolation_digits}"
         )
     if not 0 <= shape.decimals <= 6:
-        raise ValueError(f"task.decimals must be 0 to 6, got {shape.decimals}")
+        raise InvalidOption(f"task.source.decimals must be 0 to 6, got {shape.decimals}")

@@ -18,9 +18,11 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
-from data.broken import BrokenInput, Table, Tolerance
-from data.decimals import plain
-from data.table_files import read_table
+from data.common.decimals import plain
+from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
+from data.common.rows import RowWriter
+from data.common.source import Source, matching_files
+from data.common.table_files import read_table
 
 FEATURES = Features(
     {
@@ -35,36 +37,77 @@ _FINAL = re.compile(r"^(.*?)\s*#### *(-?[0-9][0-9.,]*) *$", re.DOTALL)
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
-def load(path: Path, calculator: bool, tolerance: Tolerance) -> Dataset:
+class GSM8KFiles(Source):
+    """Source of word problems from files in GSM8K's format.
+
+    Args:
+        files: split -> a JSONL (or parquet) file. The release has train and test only.
+        holdout: how many rows at the end of train's file are validation instead, where `files` has no validation.
+        calculator: keep the solutions' `<<48/2=24>>` annotations.
+        on_error: what to do with a broken line.
+    """
+
+    def __init__(
+        self, files: dict[str, str], holdout: int = 500, calculator: bool = False, on_error: OnError = "raise"
+    ) -> None:
+        if holdout < 0:
+            raise InvalidOption(f"task.source.holdout must be at least 0, got {holdout}")
+        self.files, self.holdout, self.calculator = files, holdout, calculator
+        held_out = ("validation",) if holdout and "train" in files and "validation" not in files else ()
+        self.splits, self.row_errors = (*files, *held_out), RowErrors(on_error)
+
+    def rows(self, split: str) -> Dataset:
+        shared = "validation" not in self.files and split in ("train", "validation")
+        (file,) = matching_files(self.files, "train" if shared else split)
+        rows = load(file, self.calculator, self.row_errors)
+        if not shared:
+            return rows
+        if self.holdout >= len(rows):
+            raise InvalidOption(
+                f"task.source.holdout={self.holdout} leaves no row of {len(rows)} to train on; make it smaller"
+            )
+        if split == "validation" and not self.holdout:
+            raise InvalidOption(
+                "task.source.holdout=0 leaves no validation rows; set it, or task.source.files.validation"
+            )
+        cut = len(rows) - self.holdout
+        return rows.select(range(cut) if split == "train" else range(cut, len(rows)))
+
+    def check_files(self) -> None:
+        for split in self.files:
+            matching_files(self.files, split)
+
+
+def load(path: Path, calculator: bool, row_errors: RowErrors) -> Dataset:
     """All problems of a file.
 
     Raises:
-        BrokenInput: no such file, or (on_error=raise) a line that can't be used.
+        InvalidData: no such file, or (on_error=raise) a line that can't be used.
     """
-    table = Table(FEATURES, str(path), tolerance)
-    for number, where, item in read_table(path, tolerance):
-        with tolerance.row():
-            table.add(where, {"id": f"{path.stem}-{number + 1}", **problem(item, calculator, where)})
-    return table.dataset()
+    writer = RowWriter(FEATURES, str(path), row_errors)
+    for number, where, item in read_table(path, row_errors):
+        with row_errors.row():
+            writer.add(where, {"id": f"{path.stem}-{number + 1}", **problem(item, calculator, where)})
+    return writer.dataset()
 
 
 def problem(item: dict[str, Any], calculator: bool, where: str) -> dict[str, Any]:
     """The columns of one object.
 
     Raises:
-        BrokenInput: a field is missing, or the answer has no number after `####`.
+        InvalidData: a field is missing, or the answer has no number after `####`.
     """
     for field in ("question", "answer"):
         if not isinstance(item.get(field), str) or not item[field].strip():
-            found = f"{item[field]!r} is no text" if field in item else f"is missing; found {', '.join(item)}"
-            raise BrokenInput(where, field, found, "give question and answer as texts")
+            problem_text = f"{item[field]!r} is no text" if field in item else f"is missing; found {', '.join(item)}"
+            raise InvalidData(where, field, problem_text, "give question and answer as texts")
     match = _FINAL.match(item["answer"])
     try:
         value = Decimal(match[2].replace(",", "")) if match else None
     except InvalidOperation:
         value = None
     if match is None or value is None:
-        raise BrokenInput(where, "answer", f"{item['answer'][-60:]!r} doesn't end in '#### <number>'", "write it so")
+        raise InvalidData(where, "answer", f"{item['answer'][-60:]!r} doesn't end in '#### <number>'", "write it so")
     solution = match[1].strip()
     return {
         "question": item["question"].strip(),

@@ -1,4 +1,4 @@
-"""What a report says, as data: per task and model, every loss with its seeds, against a base loss."""
+"""Analysis of runs: per task and model, every loss over its seeds, compared with a base loss."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.collect import Cell, Run, cells, described, differences, tallies
-from experiments.statistics import Comparison, compare, holm
-from ntil.config import ConfigError
+from experiments.cells import Cell, cells, describe_differences, differences, score_sums
+from experiments.significance import Comparison, compare, holm
+from ntil.config.errors import ConfigError
+from ntil.runs.run import Key, Run
+from ntil.runs.status import status
 
 BASE = "ce"
 
@@ -34,18 +36,18 @@ class Line:
 
     def deviation(self, metric: str) -> float | None:
         """Sample standard deviation over seeds; None with fewer than two."""
-        found = self.values.get(metric, [])
-        return statistics.stdev(found) if len(found) > 1 else None
+        values = self.values.get(metric, [])
+        return statistics.stdev(values) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
 class CellReport:
-    """A cell analysed.
+    """Analysis of one cell.
 
-    base: the loss compared with, None where none can be.
+    base: the loss that others are compared with, None without a finished run.
     missing: one line for every run of the grid of losses and seeds that is not finished, with its state.
-    metrics: what is compared, the headline first.
-    refused: why there is no comparison (the runs differ in more than loss and seed), else None.
+    metrics: those that are compared, the headline first.
+    refused: the reason for no comparison (the runs differ in more than loss and seed), else None.
     """
 
     cell: Cell
@@ -60,14 +62,15 @@ class CellReport:
 def analyse(
     runs: Iterable[Run],
     metrics: dict[str, bool],
-    expected: Sequence[tuple[str, str, str, int]] = (),
+    expected: Sequence[Key] = (),
     draws: int = 2000,
     base: str = BASE,
 ) -> list[CellReport]:
-    """
+    """Analyse runs cell by cell, with Holm's correction over all comparisons.
+
     Args:
         runs: of one experiment.
-        metrics: further metrics to compare beside each task's headline -> whether greater is better.
+        metrics: further metrics to compare besides each task's headline -> whether greater is better.
         expected: (task, model, loss, seed) of runs that were planned; those without a folder are reported as missing.
         draws: of bootstrap and permutations.
         base: the loss that others are compared with; where a cell has no run of it, its first loss is.
@@ -76,62 +79,62 @@ def analyse(
         _cell(cell, metrics, [e for e in expected if e[:2] == (cell.task, cell.model)], draws, base)
         for cell in cells(runs)
     ]
-    seen = {(r.cell.task, r.cell.model) for r in reports}
-    for task, model in dict.fromkeys(e[:2] for e in expected if e[:2] not in seen):
-        gone = tuple(f"{loss} seed {seed}: not started" for t, m, loss, seed in expected if (t, m) == (task, model))
-        reports.append(CellReport(Cell(task, model, ()), None, (), gone, None, ""))
+    reported = {(r.cell.task, r.cell.model) for r in reports}
+    for task, model in dict.fromkeys(e[:2] for e in expected if e[:2] not in reported):
+        not_started = tuple(
+            f"{loss} seed {seed}: not started" for t, m, loss, seed in expected if (t, m) == (task, model)
+        )
+        reports.append(CellReport(Cell(task, model, ()), None, (), not_started, None, ""))
     return _corrected(reports)
 
 
-def _cell(
-    cell: Cell, metrics: dict[str, bool], expected: Sequence[tuple[str, str, str, int]], draws: int, preferred: str
-) -> CellReport:
+def _cell(cell: Cell, metrics: dict[str, bool], expected: Sequence[Key], draws: int, preferred: str) -> CellReport:
     task = cell.runs[0].built_task
-    wanted = {task.metric: task.greater_is_better, **task.also, **metrics}
-    found = differences([run for run in cell.runs if run.done])
-    refused = f"the runs differ outside loss and seed: {described(found)}" if found else None
+    directions = {task.metric: task.greater_is_better, **task.secondary_metrics, **metrics}
+    differing = differences([run for run in cell.runs if run.done])
+    refused = f"the runs differ outside loss and seed: {describe_differences(differing)}" if differing else None
     losses = list(dict.fromkeys([*cell.losses, *(e[2] for e in expected if e[2] not in cell.split)]))
     base = next((name for name in (preferred, *cell.losses) if cell.of(name)), None)
     lines = []
     for loss in losses:
-        of = cell.of(loss)
-        seeds = tuple(sorted(of))
-        keys = dict.fromkeys(key for seed in seeds for key in of[seed].metrics)
-        values = {k: [of[s].metrics[k] for s in seeds if k in of[s].metrics] for k in keys}
+        runs = cell.of(loss)
+        seeds = tuple(sorted(runs))
+        keys = dict.fromkeys(key for seed in seeds for key in runs[seed].metrics)
+        values = {k: [runs[s].metrics[k] for s in seeds if k in runs[s].metrics] for k in keys}
         lines.append(Line(loss, seeds, values))
     if base is not None and refused is None:
         try:
-            lines = [_compared(line, cell, base, task, wanted, draws) for line in lines]
+            lines = [_compared(line, cell, base, task, directions, draws) for line in lines]
         except ConfigError as error:
             refused = str(error)
     missing = tuple(_missing(cell, losses, expected))
-    return CellReport(cell, base, tuple(lines), missing, refused, task.metric, tuple(wanted))
+    return CellReport(cell, base, tuple(lines), missing, refused, task.metric, tuple(directions))
 
 
-def _compared(line: Line, cell: Cell, base: str, task: Any, wanted: dict[str, bool], draws: int) -> Line:
+def _compared(line: Line, cell: Cell, base: str, task: Any, directions: dict[str, bool], draws: int) -> Line:
     seeds = cell.shared_seeds(line.loss, base)
     if line.loss == base or not seeds:
         return line
     # Predictions are read once; the metrics are other functions of the same sums.
-    both = tallies([cell.of(name)[s] for name in (line.loss, base) for s in seeds], task, task.metric)
+    both = score_sums([cell.of(name)[s] for name in (line.loss, base) for s in seeds], task, task.metric)
     ours, theirs = (replace(both, sums=half) for half in np.split(both.sums, 2))
     against = {
         metric: compare(replace(ours, metric=metric), replace(theirs, metric=metric), greater, draws)
-        for metric, greater in wanted.items()
+        for metric, greater in directions.items()
         if metric in line.values
     }
     return replace(line, against=against)
 
 
-def _missing(cell: Cell, losses: Sequence[str], expected: Sequence[tuple[str, str, str, int]]) -> Iterable[str]:
+def _missing(cell: Cell, losses: Sequence[str], expected: Sequence[Key]) -> Iterable[str]:
     seeds = sorted({*cell.seeds, *(e[3] for e in expected)})
     # A finished run counts, whatever else was tried for its loss and seed.
-    known = {(run.loss, run.seed): run for run in sorted(cell.runs, key=lambda run: run.done)}
+    run_of = {(run.loss, run.seed): run for run in sorted(cell.runs, key=lambda run: run.done)}
     for loss in losses:
         for seed in seeds:
-            run = known.get((loss, seed))
+            run = run_of.get((loss, seed))
             if run is None or not run.done:
-                yield f"{loss} seed {seed}: {run.state if run else 'not started'}"
+                yield f"{loss} seed {seed}: {status(run) if run else 'not started'}"
 
 
 def _corrected(reports: list[CellReport]) -> list[CellReport]:

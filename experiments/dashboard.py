@@ -1,8 +1,12 @@
-"""`ntil dashboard experiment=<name> [entity=... publish=true]`: a W&B workspace and report for its runs.
+"""Build a W&B workspace and report for an experiment's runs.
+
+    ntil dashboard experiment=<name> [runs=runs entity=... publish=true]
 
 Panels: the task's metrics by loss, every loss component with its share of the gradient, parse failures, the drawn
-predictions, and parallel coordinates over the hyper-parameters. Without `publish=true` nothing is sent: the built
-spec is written to <runs>/<name>/dashboard.json. Needs the extra `ntil[dashboard]`.
+predictions, and parallel coordinates over the hyper-parameters.
+
+experiment: its name. runs: the folder of all runs. entity: of W&B, needed to publish. publish: send it; without, the
+built spec is written to <runs>/<name>/dashboard.json and nothing is sent. Needs the extra `ntil[dashboard]`.
 """
 
 from __future__ import annotations
@@ -13,16 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.collect import Run
-from ntil.config import ConfigError
-from ntil.runs import find, write
+from omegaconf import MISSING
+
+from data.common.files import write_text
+from ntil.commands.options import parse_options
+from ntil.config.errors import ConfigError
+from ntil.runs.run import Run, read_runs
 
 HYPER_PARAMETERS = ("loss.lam", "loss.sigma", "loss.alpha", "loss.beta", "optim.lr", "seed")
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """What is to be seen of one experiment.
+    """Content of an experiment's dashboard.
 
     metrics: task metrics as they are logged under `test/` and `validation/`. components: logged under `loss/`.
     """
@@ -99,51 +106,59 @@ class Dashboard:
         }
 
 
-def main(words: list[str]) -> int:
-    """
+@dataclass
+class DashboardOptions:
+    """Options of `ntil dashboard`; `entity` is a W&B user or team, needed for `publish`."""
+
+    experiment: str = MISSING
+    runs: str = "runs"
+    entity: str = ""
+    publish: bool = False
+
+
+def main(arguments: list[str]) -> int:
+    """Run `ntil dashboard`; the exit code.
+
     Raises:
         ConfigError: no experiment= given, no run of it, the extra not installed, or entity= missing when publishing.
     """
-    keys = dict(word.partition("=")[::2] for word in words)
-    name, root = keys.pop("experiment", None), keys.pop("runs", "runs")
-    entity, publish = keys.pop("entity", ""), keys.pop("publish", "false")
-    if name is None or keys or publish not in ("true", "false"):
-        raise ConfigError("ntil dashboard needs experiment=<name>, and takes runs=, entity=<of W&B> and publish=true")
-    folder = Path(root, name)
-    runs = [Run.read(run) for run in find(folder)] if folder.exists() else []
+    options = parse_options("dashboard", DashboardOptions, arguments)
+    folder = Path(options.runs, options.experiment)
+    runs = read_runs(str(folder)) if folder.exists() else []
     if not runs:
         raise ConfigError(f"{folder}: no run lies there")
+    if options.publish and not options.entity:
+        raise ConfigError("publishing needs entity=<your W&B user or team>")
     try:
-        # With an entity the library asks W&B about it; the spec alone needs none.
-        built = of(runs, name, entity if publish == "true" else "")
-        workspace, report = built.workspace(), built.report()
+        # With an entity the library queries W&B; the spec alone needs none.
+        dashboard = build_dashboard(runs, options.experiment, options.entity if options.publish else "")
+        workspace, report = dashboard.workspace(), dashboard.report()
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; pip install 'ntil[dashboard]'") from error
-    if publish == "true":
-        if not entity:
-            raise ConfigError("publishing needs entity=<your W&B user or team>")
+    if options.publish:
         workspace.save()
         report.save()
         print(f"workspace: {workspace.url}\nreport: {report.url}")
         return 0
     file = folder / "dashboard.json"
-    write(file, json.dumps(spec(workspace, report), indent=1))
+    write_text(file, json.dumps(spec(workspace, report), indent=1))
+    entity = options.entity or "<your W&B user or team>"
     print(f"{file}: the built workspace and report; nothing was sent. To publish, after `wandb sync` of offline runs:")
-    print(f"  ntil dashboard experiment={name} runs={root} entity={entity or '<your W&B user or team>'} publish=true")
+    print(f"  ntil dashboard experiment={options.experiment} runs={options.runs} entity={entity} publish=true")
     return 0
 
 
-def of(runs: Sequence[Run], name: str, entity: str) -> Dashboard:
+def build_dashboard(runs: Sequence[Run], name: str, entity: str) -> Dashboard:
     """The dashboard of these runs: their groups, headline metrics and loss components as they were logged."""
     groups = tuple(dict.fromkeys(f"{name}/{run.task}/{run.model}" for run in runs))
     metrics = tuple(dict.fromkeys(run.built_task.metric for run in runs))
     logged = [key for run in runs for record in run.folder.read_history() for key in record]
     components = tuple(dict.fromkeys(key.removeprefix("loss/") for key in logged if key.startswith("loss/")))
-    return Dashboard(entity, runs[0].config["tracker"].get("project", "ntil"), name, groups, metrics, components)
+    return Dashboard(entity, runs[0].config.tracker.project, name, groups, metrics, components)
 
 
 def spec(workspace: Any, report: Any) -> dict[str, Any]:
-    """What would be sent."""
+    """Workspace and report as the JSON that is sent when publishing."""
     return {
         "workspace": json.loads(workspace._to_model().model_dump_json(by_alias=True, exclude_none=True)),
         "report": json.loads(report._to_model().model_dump_json(by_alias=True, exclude_none=True)),

@@ -1,17 +1,19 @@
-"""ntil: teach vision-language models numbers. `import ntil` needs torch only, and not even that before first use."""
+"""Number-aware losses and the number spans under them; a name is imported at first use and needs torch alone."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
-    "NumberVocab": "ntil.numbers",
-    "NumberSpans": "ntil.numbers",
-    "digit_by_digit": "ntil.tokenizers",
+    "NumberVocab": "ntil.numbers.vocab",
+    "NumberSpans": "ntil.numbers.spans",
+    "digit_by_digit": "ntil.numbers.tokenizers",
     "LossOutput": "ntil.losses",
+    "LossParts": "ntil.losses",
+    "StepInfo": "ntil.losses",
     "NumberLoss": "ntil.losses",
     "CE": "ntil.losses",
     "EMD": "ntil.losses",

@@ -1,10 +1,13 @@
-"""The command line. Imports nothing heavy before it knows what is asked."""
+"""Command line: a table of commands. The module of a command is imported only when it is called."""
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import os
 import sys
+from pathlib import Path
 
 HELP = """\
 ntil: teach vision-language models numbers, and compare the losses that do it
@@ -12,7 +15,7 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil train model=llava_nano task=clock loss=ntil seed=3     one run
   ntil train -m loss=ce,emd,ntil seed=0,1                     a sweep: one child process per job, done ones skipped
   ntil train ... --cfg job                                    print the composed config and stop
-  ntil eval run=<folder> [task.source=photos ...]             evaluate a finished run (or all below a folder) again
+  ntil eval run=<folder> [task=<name> task.key=value ...]     evaluate a finished run (or all below a folder) again
   ntil show task=clock loss=ntil [row=0 split=train]          one example, token by token, as the loss sees it
   ntil models [name ...] [gpus=8 rank=16] [--json]            every model: size, digits, memory, whether it is cached
   ntil data check task=...  [splits=train,test]               read every row of a source as training would
@@ -24,13 +27,30 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil replay run=<folder>                                    the batch whose loss was not finite, row by row
   ntil export run=<folder> to=<folder> [merge=true]           a finished run as a plain Hugging Face folder
 
-Config groups: model, task, loss, tuning, curriculum, engine, optim, tracker, experiment.
-Their choices: `ntil train --help`.
-Every key is typed in ntil/config.py. Environment: NTIL_CACHE (rendered data, default ~/.cache/ntil).
+`ntil <command> --help` says more. Config groups: model, task, loss, tuning, curriculum, engine, optim, tracker,
+experiment; their choices: `ntil train --help`.
+Every key is typed in ntil/config/schema.py. Environment: NTIL_CACHE (rendered data, default ~/.cache/ntil),
+NTIL_PACKAGES (packages of your own whose classes a config may name).
 """
+
+# name -> module with `main(arguments) -> exit code`, whose docstring is the command's help
+COMMANDS = {
+    "train": "ntil.commands.train",
+    "eval": "ntil.commands.evaluate",
+    "report": "experiments.report",
+    "compare": "experiments.compare",
+    "dashboard": "experiments.dashboard",
+    "show": "ntil.commands.show",
+    "models": "ntil.commands.models",
+    "data": "ntil.commands.data",
+    "status": "ntil.commands.status",
+    "replay": "ntil.commands.replay",
+    "export": "ntil.commands.export",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run `ntil <arguments>`; the command's exit code, 2 for an unknown command, 130 after Ctrl-C."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -41,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"ntil {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        from ntil.config import nearest
+        from ntil.config.errors import nearest
 
         print(f"ntil: no command {words[0]!r}{nearest(words[0], COMMANDS)}", file=sys.stderr)
         return 2
@@ -52,31 +72,26 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _run(command: str, words: list[str]) -> int:
-    """Import the command's function and call it; an error of the user's making becomes one line."""
-    module, _, name = COMMANDS[command].partition(":")
-    act = getattr(importlib.import_module(module), name)
+def _run(command: str, arguments: list[str]) -> int:
+    """Run a command; errors of the user and of Hydra become one line on stderr."""
+    if command != "train" and {"-h", "--help"} & {*arguments}:
+        print(help_of(command))
+        return 0
+    act = importlib.import_module(COMMANDS[command]).main
     if command == "train":  # Hydra's own command line: it reports its jobs' errors one by one
-        return act(words)
-    from ntil.compose import reported
+        return act(arguments)
+    from ntil.config.compose import report_errors
 
-    return reported(lambda: act(words), words)
+    return report_errors(lambda: act(arguments), arguments)
 
 
-# name -> "module:function" of words -> exit code
-COMMANDS = {
-    "train": "ntil.compose:train",
-    "eval": "ntil.reevaluate:evaluate",
-    "report": "experiments.report:main",
-    "compare": "experiments.compare:main",
-    "dashboard": "experiments.dashboard:main",
-    "show": "ntil.show:show",
-    "models": "ntil.list_models:main",
-    "data": "ntil.data_commands:main",
-    "status": "ntil.status:main",
-    "replay": "ntil.replay:main",
-    "export": "ntil.export:main",
-}
+def help_of(command: str) -> str:
+    """Docstring of the command's module, parsed from its source without importing it."""
+    spec = importlib.util.find_spec(COMMANDS[command])
+    assert spec is not None
+    assert spec.origin is not None
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
+
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONUNBUFFERED", "1")

@@ -1,62 +1,91 @@
-"""What every task offers: rows, prompt, answer text, parse, score, summary, drawing. No tensors, no models."""
+"""Interface of a task: rows, prompt, answer text, parse, score, summary, drawing. No tensors, no models."""
 
 from __future__ import annotations
 
-import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from datasets import Dataset
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from data.broken import Tolerance
-from data.rgb import rgb
+from data.common.errors import InvalidOption
+from data.common.rgb import rgb
+from data.common.rows import Row
+from data.common.source import Source
+from tasks.answers.failure import ParseFailure
+from tasks.drawing import captioned, text_picture
 
-Row = dict[str, Any]
 Scores = dict[str, float]
 
 
-@dataclass(frozen=True)
-class ParseFailure:
-    """The text isn't an answer. It scores the worst of every metric and is counted, never dropped."""
-
-    reason: str
-
-
 class Task(ABC):
-    """A task is one subclass in `tasks/` and one or more YAML files in `conf/task`.
+    """Task: one subclass in `tasks/` and one or more YAML files in `conf/task`.
 
-    A subclass may ask for `coords` in its constructor: the coordinate format of the model in use.
+    A subclass may ask for `source` in its constructor, the rows that its YAML chooses, and for `coords`, the coordinate
+    format of the model in use.
 
     Attributes:
         metric: the summary's headline figure.
         greater_is_better: which way `metric` is better.
-        also: further metrics that reports compare -> whether greater is better.
+        secondary_metrics: further metrics that reports compare -> whether greater is better.
+        protocol: version of how answers are read and scored; increment it when a score of the same answer changes.
         max_new_tokens: what generation may write at most, in tokens, the end token included.
         coordinates: the answer's numbers are coordinates written with `coords` (some models have tokens of their own
             for them).
-        split_names: what `rows` can be asked for.
+        columns: what a row of the source must have.
+        source: where the rows come from; None for a task that makes its own.
     """
 
     metric: str
-    coordinates: bool = False
     greater_is_better: bool = True
-    also: Mapping[str, bool] = MappingProxyType({})
+    secondary_metrics: Mapping[str, bool] = MappingProxyType({})
+    protocol: int = 1
     max_new_tokens: int = 32
-    split_names: tuple[str, ...] = ("train", "validation", "test")
-    tolerance: Tolerance | None = None
+    coordinates: bool = False
+    columns: tuple[str, ...] = ()
+    source: Source | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that `rows` gives."""
+        return self.source.splits if self.source else Source.splits
 
     @property
     def skipped(self) -> list[str]:
         """One line for every broken row that reading has left out so far (`on_error=skip`)."""
-        return self.tolerance.skipped if self.tolerance else []
+        return self.source.row_errors.skipped if self.source else []
 
-    @abstractmethod
     def rows(self, split: str) -> Dataset:
         """The split's rows: `id`, perhaps `image` (`datasets.Image`) and `level` (for a curriculum), and the truth."""
+        if self.source is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a source nor rows of its own")
+        rows = self.source.rows(split)
+        if missing := [name for name in self.columns if name not in rows.column_names]:
+            raise InvalidOption(
+                f"task.source: {type(self.source).__name__} gives no column {', '.join(missing)}, which "
+                f"{type(self).__name__} needs; choose a source of this task"
+            )
+        return rows
+
+    def check_split(self, split: str) -> None:
+        """Check that a split exists, without reading data.
+
+        Raises:
+            UserError: there is no such split, as far as can be known without reading anything.
+        """
+        if self.source is not None:
+            self.source.check_split(split)
+
+    def check_files(self) -> None:
+        """Check that the files and folders of the task's data exist.
+
+        Raises:
+            UserError: a file or folder that the task's data needs isn't there.
+        """
+        if self.source is not None:
+            self.source.check_files()
 
     @abstractmethod
     def prompt(self, row: Row) -> str:
@@ -64,10 +93,10 @@ class Task(ABC):
 
     @abstractmethod
     def answer(self, row: Row) -> str:
-        """The exact text the model is taught."""
+        """The exact text that the model is taught."""
 
     def picture(self, row: Row) -> Image.Image | None:
-        """What the model is to see, in RGB; None for a row without a picture."""
+        """The model's picture, in RGB; None for a row without a picture."""
         return rgb(row["image"]) if row.get("image") is not None else None
 
     @abstractmethod
@@ -75,23 +104,23 @@ class Task(ABC):
         """Strict reading of a generated text. Never raises, whatever the text."""
 
     def parse_lenient(self, text: str, row: Row) -> Any | ParseFailure:
-        """A forgiving reading, reported beside the strict one so that no loss is praised for formatting alone."""
+        """Lenient reading, reported besides the strict one, so that a loss doesn't gain by formatting alone."""
         return self.parse(text, row)
 
     @abstractmethod
     def score(self, prediction: Any | ParseFailure, row: Row) -> Scores:
-        """Numbers of one example; the same keys for every example, a failure included."""
+        """Scores of one example; the same keys for every example, a failure included."""
 
     def groups(self, row: Row) -> list[str]:
         """Names of the groups the row belongs to; every group gets metrics of its own, as `<group>/<metric>`."""
-        return []
+        return [row["group"]] if row.get("group") is not None else []
 
     def summarize(self, records: Iterable[Row]) -> dict[str, float]:
         """Metrics of many records (see `record`), read once, in constant memory."""
-        return self.finish(self.tally(records))
+        return self.metrics_from_sums(self.sum_scores(records))
 
-    def tally(self, records: Iterable[Row]) -> dict[str, float]:
-        """Sums that stand for the records: those of several ranks added key by key are those of all records."""
+    def sum_scores(self, records: Iterable[Row]) -> dict[str, float]:
+        """Sums over records; those of several ranks, added key by key, are those of all records."""
         sums: dict[str, float] = {}
         for record in records:
             flat = {**record["scores"], **{f"lenient_{k}": v for k, v in record["lenient"].items()}}
@@ -101,8 +130,8 @@ class Task(ABC):
                     sums[group + key] = sums.get(group + key, 0.0) + value
         return sums
 
-    def finish(self, sums: dict[str, float]) -> dict[str, float]:
-        """Metrics from the sums of `tally`; here the mean of every score."""
+    def metrics_from_sums(self, sums: dict[str, float]) -> dict[str, float]:
+        """Metrics from the sums of `sum_scores`; here the mean of every score."""
         metrics = {"examples": sums.get("examples", 0.0)}
         for key, value in sums.items():
             group, slash, name = key.rpartition("/")
@@ -111,10 +140,10 @@ class Task(ABC):
 
     def draw(self, row: Row, prediction: Any | ParseFailure) -> Image.Image:
         """The row's picture with truth and prediction; here as a caption of both texts."""
-        shown = prediction.reason if isinstance(prediction, ParseFailure) else str(prediction)
+        text = prediction.reason if isinstance(prediction, ParseFailure) else str(prediction)
         right = not isinstance(prediction, ParseFailure) and prediction == self.parse(self.answer(row), row)
-        picture = row.get("image") or _written(self.prompt(row))
-        return captioned(picture, f"true {self.answer(row)}", f"read {shown}", right)
+        picture = row.get("image") or text_picture(self.prompt(row))
+        return captioned(picture, f"true {self.answer(row)}", f"read {text}", right)
 
     def record(self, text: str, row: Row) -> Row:
         """One line of `predictions.jsonl`: what was generated, what it was read as, and its scores."""
@@ -129,25 +158,3 @@ class Task(ABC):
             "lenient": self.score(lenient, row),
             **({"groups": groups} if groups else {}),
         }
-
-
-def _written(text: str) -> Image.Image:
-    """The text on white, for rows without a picture."""
-    lines = [line for part in text.splitlines() for line in textwrap.wrap(part, 26)][:10]
-    canvas = Image.new("RGB", (192, 192), "white")
-    ImageDraw.Draw(canvas).multiline_text((4, 4), "\n".join(lines), fill="black", font=ImageFont.load_default(size=14))
-    return canvas
-
-
-def captioned(picture: Image.Image, first: str, second: str, right: bool, side: int = 192) -> Image.Image:
-    """The picture in a `side`-wide square over two lines of text, the second green when right and red when not."""
-    canvas = Image.new("RGB", (side, side + 40), "white")
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    shown = rgb(picture).resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
-    canvas.paste(shown, ((side - size[0]) // 2, (side - size[1]) // 2))
-    draw, colour = ImageDraw.Draw(canvas), (0, 120, 40) if right else (190, 20, 20)
-    for text, top, fill in ((first, side + 2, (0, 0, 0)), (second, side + 20, colour)):
-        size_of_text = max(8, min(15, int(15 * (side - 8) / max(1.0, ImageFont.load_default(size=15).getlength(text)))))
-        draw.text((6, top), text, fill=fill, font=ImageFont.load_default(size=size_of_text))
-    return canvas

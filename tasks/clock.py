@@ -1,6 +1,6 @@
 """Read an analogue clock: the answer is `HH:MM` on a 12-hour dial, `01:05` to `12:59`.
 
-Metrics (means over all examples; an answer that can't be read costs the largest deviation):
+Metrics (means over all examples; an answer that can't be read has the largest deviation):
 
 * `exact`: hour and minute both right.
 * `within_1`: at most 1 minute off on the circle, the criterion of "It's About Time" (Yang et al., CVPR 2022).
@@ -15,14 +15,10 @@ Metrics (means over all examples; an answer that can't be read costs the largest
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from datasets import Dataset
-
-from data import clock_photos, clock_rendered
-from data.broken import OnError, Tolerance
+from data.common.source import Source
 from tasks.base import ParseFailure, Row, Scores, Task
 
 DIAL = 720
@@ -31,6 +27,8 @@ _LENIENT = re.compile(r"(?<![0-9])([0-9]{1,2})\s*[:.h]\s*([0-9]{1,2})(?![0-9])",
 
 
 class Time(NamedTuple):
+    """Time on a 12-hour dial; `minutes` counts from 12 o'clock, 0..719."""
+
     hour: int
     minute: int
 
@@ -43,66 +41,29 @@ class Time(NamedTuple):
 
 
 class Clock(Task):
-    """
+    """Task of reading an analogue clock.
+
     Args:
-        source: `rendered`, or `photos` read from the CSV file `labels` (test split only).
-        difficulty, size, rows, seed: of the renderer; `rows` maps a split to how many.
-        backgrounds: a folder of photographs to hang `rich` clocks in front of.
-        labels: the labels CSV, see `data.clock_photos`.
-        images: the folder of its photographs; null: beside the CSV.
-        on_error: what to do with a broken row of the CSV.
+        source: rows with `hour` (1..12) and `minute`, and perhaps a `prompt` of their own.
         question: the prompt.
     """
 
     metric = "exact"
-    also = MappingProxyType({"deviation": False})
+    secondary_metrics = MappingProxyType({"deviation": False})
     max_new_tokens = 8
+    columns = ("hour", "minute")
 
-    def __init__(
-        self,
-        source: Literal["rendered", "photos"] = "rendered",
-        difficulty: clock_rendered.Difficulty = "plain",
-        size: int = 48,
-        rows: dict[str, int] | None = None,
-        labels: str | None = None,
-        seed: int = 0,
-        backgrounds: str | None = None,
-        question: str = "What time is it?",
-        images: str | None = None,
-        on_error: OnError = "raise",
-    ) -> None:
-        if source not in ("rendered", "photos"):
-            raise ValueError(f"task.source must be 'rendered' or 'photos', got {source!r}")
-        if source == "photos" and not labels:
-            raise ValueError("task.source=photos needs task.labels=<a CSV file with image, hour, minute>")
-        self.source, self.difficulty, self.size, self.seed = source, difficulty, size, seed
-        self.backgrounds = Path(backgrounds) if backgrounds else None
-        self.counts, self.labels, self.question = rows or {}, labels, question
-        self.images, self.tolerance = Path(images) if images else None, Tolerance(on_error)
-        self.split_names = ("test",) if source == "photos" else tuple(self.counts)
-
-    def rows(self, split: str) -> Dataset:
-        if self.source == "photos":
-            return clock_photos.load(Path(str(self.labels)), split, self.images, self.tolerance)
-        if split not in self.counts:
-            raise ValueError(f"task.rows has no count for the split {split!r}; set task.rows.{split}=...")
-        return clock_rendered.load(
-            split,
-            rows=self.counts[split],
-            size=self.size,
-            difficulty=self.difficulty,
-            seed=self.seed,
-            backgrounds=self.backgrounds,
-        )
+    def __init__(self, source: Source, question: str = "What time is it?") -> None:
+        self.source, self.question = source, question
 
     def prompt(self, row: Row) -> str:
-        return self.question
+        return row.get("prompt") or self.question
 
     def answer(self, row: Row) -> str:
         return str(Time(row["hour"], row["minute"]))
 
     def parse(self, text: str, row: Row) -> Time | ParseFailure:
-        """Exactly `HH:MM`, blanks around it allowed."""
+        """Exactly `HH:MM`, whitespace around it allowed."""
         return _time(_STRICT.fullmatch(text.strip()))
 
     def parse_lenient(self, text: str, row: Row) -> Time | ParseFailure:

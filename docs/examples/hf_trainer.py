@@ -9,6 +9,7 @@ counts too. `get_batch_samples` is where all micro-batches of a step are at hand
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,37 +21,45 @@ from tiny import tokenizer as tiny_tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from ntil import NumberLoss, NumberVocab, ValueEMD, digit_by_digit
+from ntil import NumberLoss, NumberVocab, StepInfo, ValueEMD, digit_by_digit
 
 LOG_FORM = partial(ValueEMD, form="log")
 
 
 class StepCounts:
-    """Mix into a Trainer: `self.counts` are those of the whole optimizer step, over micro-batches and ranks."""
+    """Mix into a Trainer: `self.step` is the whole optimizer step, counted over micro-batches and ranks."""
 
     number_loss: NumberLoss
-    counts: dict[str, Tensor]
+    step: StepInfo
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, tokens = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            counts = self.number_loss.counts((batch["labels"].to(device) for batch in batches), shift=True)
+            labels = (batch["labels"].to(device) for batch in batches)
+            self.step = self.number_loss.step_info(labels, shift=True, draw=self.state.global_step)
             # As `num_items_in_batch`: over all ranks, since the Trainer then multiplies the loss by their number.
-            several = self.args.world_size > 1 and self.args.average_tokens_across_devices
-            self.counts = {k: self.accelerator.reduce(v, "sum") if several else v for k, v in counts.items()}
+            if self.args.world_size > 1 and self.args.average_tokens_across_devices:
+                names = ("tokens", "samples", "digits", "numbers")
+                sums = {name: self.accelerator.reduce(getattr(self.step, name), "sum") for name in names}
+                self.step = replace(self.step, **sums)
         return batches, tokens
+
+    def step_info(self) -> StepInfo:
+        """What the loss is to know of the step; in evaluation every batch is a whole of its own."""
+        info = self.step if self.model.training else StepInfo()
+        if not self.number_loss.uses_embeddings:
+            return info
+        model = self.accelerator.unwrap_model(self.model)
+        return replace(info, output_embeddings=model.get_output_embeddings().weight)
 
 
 class NumberTrainer(StepCounts, Trainer):
     def __init__(self, *args: Any, number_loss: NumberLoss, **kwargs: Any) -> None:
         super().__init__(*args, compute_loss_func=self._number_loss, **kwargs)
         self.number_loss = number_loss.to(self.args.device)
-        self.number_loss.bind(self.model)
 
     def _number_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        # In evaluation every batch is a whole of its own.
-        counts = self.counts if self.model.training else {}
-        return self.number_loss(outputs.logits, labels, shift=True, **counts).total
+        return self.number_loss(outputs.logits, labels, info=self.step_info(), shift=True).total
 
 
 def train(

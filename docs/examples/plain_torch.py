@@ -33,16 +33,18 @@ def encode(tokenizer, rows: list[dict[str, str]]) -> dict[str, Tensor]:
     }
 
 
-def step(model: PreTrainedModel, loss: NumberLoss, micro_batches: list[dict[str, Tensor]]) -> dict[str, float]:
+def step(
+    model: PreTrainedModel, loss: NumberLoss, micro_batches: list[dict[str, Tensor]], number: int
+) -> dict[str, float]:
     """Gradients of one optimizer step: the same however its rows are cut into micro-batches.
 
     Every micro-batch is divided by the counts of all of them, so their losses and gradients just add up.
     """
-    counts = loss.counts((batch["labels"] for batch in micro_batches), shift=True)
+    info = loss.step_info((batch["labels"] for batch in micro_batches), shift=True, draw=number)
     sums: dict[str, Tensor] = {}
     for batch in micro_batches:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        total, components = loss(model(**inputs).logits, batch["labels"], shift=True, **counts)
+        total, components = loss(model(**inputs).logits, batch["labels"], info=info, shift=True)
         total.backward()
         for name, value in {"total": total.detach(), **components}.items():
             sums[name] = sums.get(name, 0) + value
@@ -59,7 +61,7 @@ def train(steps: int = 40, batch: int = 8, accumulation: int = 2) -> tuple[PreTr
     for i in range(steps):
         own = rows[i * batch * accumulation :][: batch * accumulation]
         micro_batches = [encode(tokenizer, own[k : k + batch]) for k in range(0, len(own), batch)]
-        history.append(step(model, loss, micro_batches))
+        history.append(step(model, loss, micro_batches, i))
         optimizer.step()
         optimizer.zero_grad()
     return model, history

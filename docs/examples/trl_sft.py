@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from ntil import NumberLoss, NumberSpans, NumberVocab, digit_by_digit
-from ntil.train.trainer import SupervisedHead
+from ntil.models.head import SupervisedHead
 
 
 class NumberSFTTrainer(StepCounts, SFTTrainer):
@@ -31,10 +31,8 @@ class NumberSFTTrainer(StepCounts, SFTTrainer):
         super().__init__(*args, **kwargs)
         # Says that the loss is divided by the counts of the whole step already.
         self.model_accepts_loss_kwargs = True
-        model = self.accelerator.unwrap_model(self.model)
         self.number_loss = number_loss.to(self.args.device)
-        self.number_loss.bind(model)
-        self.head = SupervisedHead(model)
+        self.head = SupervisedHead(self.accelerator.unwrap_model(self.model))
 
     def compute_loss(
         self,
@@ -50,10 +48,9 @@ class NumberSFTTrainer(StepCounts, SFTTrainer):
         rows, columns = supervised.nonzero(as_tuple=True)
         logits = self.head.logits(model, inputs, rows * labels.shape[1] + columns)  # the state before predicts a token
         spans = NumberSpans.find(targets, self.number_loss.vocab, self.number_loss.number_style)
-        training = self.model.training
-        counts = self.counts if training else {}
-        loss = self.number_loss(logits, targets[supervised], spans.select(supervised.flatten()), **counts).total
-        if training and self.args.average_tokens_across_devices:
+        spans = spans.select(supervised.flatten())
+        loss = self.number_loss(logits, targets[supervised], spans, self.step_info()).total
+        if self.model.training and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the gradients of the ranks are averaged
         return (loss, model(**inputs)) if return_outputs else loss
 

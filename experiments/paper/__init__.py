@@ -33,6 +33,8 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperTable:
+    """One published table; `unknown` says what the paper leaves open, `metrics` is by our metric's key."""
+
     title: str
     source: str
     unknown: str
@@ -41,11 +43,12 @@ class PaperTable:
 
     @property
     def losses(self) -> list[str]:
-        found = [loss for row in self.rows for figures in row.figures.values() for loss in figures]
-        return list(dict.fromkeys(found))
+        names = [loss for row in self.rows for figures in row.figures.values() for loss in figures]
+        return list(dict.fromkeys(names))
 
 
 def available() -> list[str]:
+    """Names of the experiments with a published table."""
     return sorted(path.stem for path in HERE.glob("*.yaml"))
 
 

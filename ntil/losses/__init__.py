@@ -1,9 +1,9 @@
 """Number-aware losses: a token cost, value terms, and a way to join them to cross-entropy."""
 
-from ntil.losses.base import LossOutput, NumberLoss
-from ntil.losses.baselines import CE
+from ntil.losses.base import LossOutput, LossParts, NumberLoss, StepInfo
+from ntil.losses.baselines import DEL, DIST2, EMO, NTL, SMMD, SoftLabel
+from ntil.losses.cross_entropy import CE
 from ntil.losses.ntil import EMD, NTIL
-from ntil.losses.rivals import DEL, DIST2, EMO, NTL, SMMD, SoftLabel
 from ntil.losses.value_emd import ValueEMD
 
 __all__ = [
@@ -16,7 +16,9 @@ __all__ = [
     "NTL",
     "SMMD",
     "LossOutput",
+    "LossParts",
     "NumberLoss",
     "SoftLabel",
+    "StepInfo",
     "ValueEMD",
 ]

@@ -1,21 +1,26 @@
-"""The one shape that every loss here has: cross-entropy joined with per-token, per-digit and per-number terms.
+"""Base class of all losses: cross-entropy joined with per-token, per-digit and per-number terms.
 
     total = ce_weight * CE + factor * aux        aux = sum of weight * term over the terms of the subclass
 
 `factor` is lam, or lam * (CE / aux).detach() where a paper rescales its term to the size of cross-entropy.
+
+A loss keeps no state between calls. `parts` is a function of logits, labels and the `StepInfo` of the step that a batch
+is part of; `join` makes the total of them, for which a rescaled loss needs CE and aux of the whole step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntil.numbers import STYLES, NumberSpans, NumberStyle, NumberVocab
+from ntil.numbers.spans import STYLES, NumberSpans, NumberStyle
+from ntil.numbers.vocab import NumberVocab
 
 IGNORE = -100
 
@@ -30,13 +35,42 @@ class LossOutput(NamedTuple):
     components: dict[str, Tensor]
 
 
-class Seen(NamedTuple):
-    """What the terms may look at: float32 (or float64) logits [N, V], labels [N], digit logits [N, base], numbers."""
+@dataclass(frozen=True)
+class StepInfo:
+    """Properties of the optimizer step that a micro-batch is part of; by default it is the whole step.
+
+    Attributes:
+        tokens, samples, digits, numbers: what the sums over supervised tokens, samples, digits and numbers are divided
+            by: their counts in the whole step, over ranks and micro-batches, see `NumberLoss.step_info`.
+        draw: number of the step. The noise of a loss is a function of its seed and of this.
+        first_token, step_tokens: where the batch's supervised tokens begin among the step's, and how many those are, so
+            that noise doesn't depend on how a step is cut into ranks and micro-batches (0: as many as the batch has).
+        output_embeddings: [V, H], the model's, for losses that use them (`uses_embeddings`).
+        reference: [2], CE and aux of the whole step where they are known before its parts, see `NumberLoss.join`.
+    """
+
+    tokens: Tensor | float | None = None
+    samples: Tensor | float | None = None
+    digits: Tensor | float | None = None
+    numbers: Tensor | float | None = None
+    draw: int = 0
+    first_token: int = 0
+    step_tokens: int = 0
+    output_embeddings: Tensor | None = None
+    reference: Tensor | None = None
+
+
+WHOLE_STEP = StepInfo()
+
+
+class LossInputs(NamedTuple):
+    """Inputs of the terms: float32 (or float64) logits [N, V], labels [N], digit logits [N, base], numbers."""
 
     logits: Tensor
     labels: Tensor
     digit_logits: Tensor
     spans: NumberSpans
+    info: StepInfo
 
 
 class Term(NamedTuple):
@@ -47,8 +81,19 @@ class Term(NamedTuple):
     weight: float = 1.0
 
 
+class LossParts(NamedTuple):
+    """Mean cross-entropy, and the mean and weight of every term, each a scalar."""
+
+    ce: Tensor
+    terms: dict[str, tuple[Tensor, float]]
+
+    @property
+    def aux(self) -> Tensor:
+        return sum((weight * mean for mean, weight in self.terms.values()), torch.zeros_like(self.ce))
+
+
 class Counts(NamedTuple):
-    """What the sums are divided by."""
+    """Denominators of the means."""
 
     tokens: Tensor | float
     samples: Tensor | float
@@ -74,11 +119,22 @@ class NumberLoss(nn.Module):
         number_style: how digits group to numbers, see `NumberSpans.find`.
 
     Attributes:
-        gather: set it to sum (CE, aux) over ranks, so that a rescaled loss has one factor on all of them: with
-            `num_tokens` and the other counts given for the whole batch, every rank holds only its share of both.
+        has_terms: there are terms besides cross-entropy. needs_numbers: they depend on numbers, so a run whose answers
+            have none is an error. weighs_places: digits weigh by their place. uses_noise, uses_embeddings: the terms
+            use these parts of `StepInfo`.
     """
 
+    has_terms: ClassVar[bool] = False
+    needs_numbers: ClassVar[bool] = False
+    weighs_places: ClassVar[bool] = False
+    uses_noise: ClassVar[bool] = False
+    uses_embeddings: ClassVar[bool] = False
     digit_ids: Tensor
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "terms" in vars(cls) and not cls.has_terms:
+            raise TypeError(f"{cls.__name__} defines terms(), so it needs `has_terms = True` (and `needs_numbers`)")
 
     def __init__(
         self,
@@ -101,109 +157,55 @@ class NumberLoss(nn.Module):
         self.vocab, self.number_style = vocab, number_style
         self.lam, self.rescale, self.reduction = lam, rescale, reduction
         self.ce_weight, self.smoothing = ce_weight, smoothing
-        self.gather: Callable[[Tensor], Tensor] | None = None
         digit_ids = torch.tensor(vocab.digit_ids if vocab else [], dtype=torch.long)
         self.register_buffer("digit_ids", digit_ids, persistent=False)
 
-    def at_draw(self, number: int, first: int = 0, whole: int = 0) -> None:
-        """Called before a micro-batch of step `number`, with its place among the `whole` step's supervised tokens.
-
-        Noise must depend neither on where a run was resumed nor on how a step is cut into ranks and micro-batches.
-        """
-
-    def bind(self, model: Any) -> None:
-        """Called once with the Hugging Face model that is trained, for losses that look at its parameters."""
-
-    def terms(self, seen: Seen) -> dict[str, Term]:
-        """The named terms of this loss, switched-off ones with weight 0, so that the log has them."""
+    def terms(self, inputs: LossInputs) -> dict[str, Term]:
+        """Named terms of this loss; those switched off have weight 0 and are still logged."""
         return {}
 
     def position_weight(self, spans: NumberSpans) -> Tensor:
-        """[N] float32: how much a digit weighs by its place."""
+        """Weight of a digit by its place, [N] float32."""
         return torch.ones_like(spans.digit, dtype=torch.float32)
 
     def token_loss(self, logits: Tensor, labels: Tensor, spans: NumberSpans | None) -> Tensor:
         """Summed cross-entropy over the supervised positions."""
         return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum", label_smoothing=self.smoothing)
 
-    def factor(self, ce: Tensor, aux: Tensor) -> Tensor:
-        """What multiplies aux, from detached CE and aux; 0 where there is no number."""
-        if not self.rescale:
-            return torch.full_like(ce, self.lam)
-        if self.gather is not None:
-            ce, aux = self.gather(torch.stack((ce, aux))).unbind()
-        return torch.where(aux > 0, self.lam * ce / (aux + 1e-10), 0.0)
-
     def forward(
         self,
         logits: Tensor,
         labels: Tensor,
         spans: NumberSpans | None = None,
+        info: StepInfo = WHOLE_STEP,
         *,
         shift: bool = False,
-        num_tokens: Tensor | float | None = None,
-        num_samples: Tensor | float | None = None,
-        num_digits: Tensor | float | None = None,
-        num_numbers: Tensor | float | None = None,
     ) -> LossOutput:
-        """
+        """Total loss of a batch, and its components.
+
         Args:
             logits: [B, T, V], or [N, V] at already selected positions.
             labels: [B, T] or [N], aligned with `logits` (no shift inside); -100 is ignored.
             spans: numbers of the positions; found from `labels` when not given (then [N] is taken as one sample).
+            info: of the step that the batch is part of.
             shift: the Hugging Face convention, position t predicts label t + 1; needs [B, T, V].
-            num_tokens, num_samples, num_digits, num_numbers: what the sums over supervised tokens, samples, digits and
-                numbers are divided by, when the batch is part of a larger one (other ranks, accumulation).
 
         Raises:
             ValueError: shapes that do not fit.
         """
-        given = (num_tokens, num_samples, num_digits, num_numbers)
-        ce, terms = self._means(logits, labels, spans, shift, given)
-        if not terms:
-            return LossOutput(ce, {"ce": ce.detach()})
-        return self._join(ce, terms)
+        return self.join(self.parts(*_aligned(logits, labels, shift), spans, info), info.reference)
 
-    def gradient_norms(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        spans: NumberSpans | None = None,
-        *,
-        num_tokens: Tensor | float | None = None,
-        num_samples: Tensor | float | None = None,
-        num_digits: Tensor | float | None = None,
-        num_numbers: Tensor | float | None = None,
-    ) -> dict[str, Tensor]:
-        """Norm of the gradient on the logits of every weighted part of the total, detached: who pulls how hard.
+    def parts(
+        self, logits: Tensor, labels: Tensor, spans: NumberSpans | None = None, info: StepInfo = WHOLE_STEP
+    ) -> LossParts:
+        """Mean cross-entropy, and mean and weight of every term. Arguments as of `forward`, aligned.
 
-        Costs one backward through the loss (not the model) per part. Arguments as of `forward`.
+        With the counts of a step in `info`, the parts of its micro-batches add up to those of the step.
+
+        Raises:
+            ValueError: shapes that do not fit.
         """
-        leaf = logits.detach().requires_grad_()
-        with torch.enable_grad():
-            ce, terms = self._means(leaf, labels, spans, False, (num_tokens, num_samples, num_digits, num_numbers))
-            aux = sum((weight * mean for mean, weight in terms.values()), torch.zeros_like(ce))
-            factor = self.factor(ce.detach(), aux.detach())
-            parts = {"ce": self.ce_weight * ce, **{n: factor * weight * mean for n, (mean, weight) in terms.items()}}
-            return {name: self._gradient_norm(part, leaf) for name, part in parts.items()}
-
-    @staticmethod
-    def _gradient_norm(part: Tensor, leaf: Tensor) -> Tensor:
-        if not part.requires_grad:
-            return torch.zeros_like(part)
-        gradient = torch.autograd.grad(part, leaf, retain_graph=True, allow_unused=True)[0]
-        return torch.zeros_like(part) if gradient is None else gradient.float().norm()
-
-    def _means(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        spans: NumberSpans | None,
-        shift: bool,
-        given: tuple[Tensor | float | None, ...],
-    ) -> tuple[Tensor, dict[str, tuple[Tensor, float]]]:
-        """Mean cross-entropy, and mean and weight of every term."""
-        logits, labels = _aligned(logits, labels, shift)
+        _aligned(logits, labels, shift=False)
         if self.digit_ids.device != logits.device:
             self.to(logits.device)
         if self.has_terms and spans is None:
@@ -215,65 +217,89 @@ class NumberLoss(nn.Module):
         # Autocast would put the matrix products of some terms into half precision.
         full = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
         with full:
-            return self._full_precision_means(logits, labels, spans, given)
+            return self._full_precision_parts(logits, labels, spans, info)
 
-    def _full_precision_means(
-        self, logits: Tensor, labels: Tensor, spans: NumberSpans | None, given: tuple[Tensor | float | None, ...]
-    ) -> tuple[Tensor, dict[str, tuple[Tensor, float]]]:
+    def _full_precision_parts(
+        self, logits: Tensor, labels: Tensor, spans: NumberSpans | None, info: StepInfo
+    ) -> LossParts:
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        num_tokens, num_samples, num_digits, num_numbers = given
-        tokens = _count(num_tokens, labels != IGNORE)
+        tokens = _count(info.tokens, labels != IGNORE)
         if spans is None or not self.has_terms:
-            return self.token_loss(logits, labels, spans) / tokens, {}
+            return LossParts(self.token_loss(logits, labels, spans) / tokens, {})
         logits, digit_logits = _DigitLogits.apply(logits, self.digit_ids, spans.is_digit)
         ce = self.token_loss(logits, labels, spans) / tokens
-        samples = spans.samples if num_samples is None else num_samples
-        counts = Counts(tokens, samples, _count(num_digits, spans.is_digit), _count(num_numbers, spans.is_number))
-        terms = self.terms(Seen(logits, labels, digit_logits, spans))
-        return ce, {n: (self._reduce(t, labels, spans, counts).to(ce.dtype), t.weight) for n, t in terms.items()}
+        samples = spans.samples if info.samples is None else info.samples
+        counts = Counts(tokens, samples, _count(info.digits, spans.is_digit), _count(info.numbers, spans.is_number))
+        terms = self.terms(LossInputs(logits, labels, digit_logits, spans, info))
+        means = {n: (self._reduce(t, labels, spans, counts).to(ce.dtype), t.weight) for n, t in terms.items()}
+        return LossParts(ce, means)
 
-    @property
-    def has_terms(self) -> bool:
-        return type(self).terms is not NumberLoss.terms
+    def join(self, parts: LossParts, reference: Tensor | None = None) -> LossOutput:
+        """The total and its components.
 
-    @property
-    def on_numbers(self) -> bool:
-        """Whether it looks at numbers at all; if so, a run whose answers have none is a mistake."""
-        return self.has_terms
+        Args:
+            reference: [2], CE and aux of the whole step, from which a rescaled loss takes its factor; the parts' own by
+                default.
+        """
+        if not parts.terms:
+            return LossOutput(parts.ce, {"ce": parts.ce.detach()})
+        aux = parts.aux
+        factor = self.factor(parts.ce.detach(), aux.detach()) if reference is None else self.factor(*reference)
+        total = (self.ce_weight * parts.ce if self.ce_weight != 1 else parts.ce) + factor * aux
+        means = {name: mean for name, (mean, _) in parts.terms.items()}
+        components = {"ce": parts.ce, **means, "aux": aux, "factor": factor}
+        return LossOutput(total, {name: value.detach() for name, value in components.items()})
+
+    def factor(self, ce: Tensor, aux: Tensor) -> Tensor:
+        """Factor of aux, from detached CE and aux: lam, or under `rescale` lam * CE / aux (0 where aux is 0)."""
+        if not self.rescale:
+            return torch.full_like(ce, self.lam)
+        return torch.where(aux > 0, self.lam * ce / (aux + 1e-10), 0.0)
+
+    def gradient_norms(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        spans: NumberSpans | None = None,
+        info: StepInfo = WHOLE_STEP,
+        reference: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Norm of the gradient on the logits of every weighted part of the total, detached.
+
+        Costs one backward through the loss (not the model) per part. Arguments as of `parts` and `join`.
+        """
+        leaf = logits.detach().requires_grad_()
+        with torch.enable_grad():
+            parts = self.parts(leaf, labels, spans, info)
+            factor = self.factor(*(reference if reference is not None else (parts.ce.detach(), parts.aux.detach())))
+            weighted = {n: factor * weight * mean for n, (mean, weight) in parts.terms.items()}
+            return {n: _gradient_norm(part, leaf) for n, part in {"ce": self.ce_weight * parts.ce, **weighted}.items()}
 
     @torch.no_grad()
-    def counts(self, micro_batches: Iterable[Tensor], *, shift: bool = False) -> dict[str, Tensor]:
-        """What `forward` divides by, over all label tensors [B, T] of one optimizer step: `loss(..., **counts)`.
+    def step_info(self, micro_batches: Iterable[Tensor], *, shift: bool = False, draw: int = 0) -> StepInfo:
+        """The counts over all label tensors [B, T] of one optimizer step: `loss(logits, labels, info=info)`.
 
         With them the losses (and gradients) of the micro-batches add up to those of the whole batch, each divided once
-        by the whole. Sum the counts over ranks too, where gradients are summed over ranks. One thing they can't make
-        whole: a rescaled loss (`factor`) needs CE and aux of the step itself, see `gather`.
+        by the whole. Sum the counts over ranks too, where gradients are summed over ranks. They are not enough for a
+        rescaled loss, which also needs CE and aux of the step, see `join`.
         """
         total: Tensor | None = None
         for labels in micro_batches:
             labels = labels[:, 1:] if shift else labels
             spans = self._find(labels) if self.has_terms else None
             none = labels.new_zeros(())
-            seen = (none, none) if spans is None else (spans.is_digit.sum(), spans.is_number.sum())
-            own = torch.stack(((labels != IGNORE).sum(), none + len(labels), *seen))
-            total = own if total is None else total + own
+            digits_and_numbers = (none, none) if spans is None else (spans.is_digit.sum(), spans.is_number.sum())
+            counts = torch.stack(((labels != IGNORE).sum(), none + len(labels), *digits_and_numbers))
+            total = counts if total is None else total + counts
         if total is None:
             raise ValueError("no micro-batch to count")
-        return dict(zip(("num_tokens", "num_samples", "num_digits", "num_numbers"), total, strict=True))
+        tokens, samples, digits, numbers = total
+        return StepInfo(tokens, samples, digits, numbers, draw)
 
     def _find(self, labels: Tensor) -> NumberSpans:
         if self.vocab is None:
             raise ValueError(f"{type(self).__name__} needs to know the digits: give it a NumberVocab")
         return NumberSpans.find(labels, self.vocab, self.number_style)
-
-    def _join(self, ce: Tensor, terms: dict[str, tuple[Tensor, float]]) -> LossOutput:
-        components = {"ce": ce, **{name: mean for name, (mean, _) in terms.items()}}
-        total = self.ce_weight * ce if self.ce_weight != 1 else ce
-        if terms:
-            aux = sum((weight * mean for mean, weight in terms.values()), torch.zeros_like(ce))
-            components["aux"], components["factor"] = aux, self.factor(ce.detach(), aux.detach())
-            total = total + components["factor"] * aux
-        return LossOutput(total, {name: value.detach() for name, value in components.items()})
 
     def _reduce(self, term: Term, labels: Tensor, spans: NumberSpans, counts: Counts) -> Tensor:
         present, sample, count = {
@@ -287,12 +313,19 @@ class NumberLoss(nn.Module):
         return total / (counts.tokens if self.reduction == "token" else count)
 
 
-class _DigitLogits(torch.autograd.Function):
-    """The logits as they are, and the digits' among them, [N, base]; 0 where no digit is.
+def _gradient_norm(part: Tensor, leaf: Tensor) -> Tensor:
+    if not part.requires_grad:
+        return torch.zeros_like(part)
+    gradient = torch.autograd.grad(part, leaf, retain_graph=True, allow_unused=True)[0]
+    return torch.zeros_like(part) if gradient is None else gradient.float().norm()
 
-    Its gradient adds the digits' into that of cross-entropy, which is there anyway. An indexing of its own would make
-    (and add) one more gradient of [N, V], a fifth of the whole step at a vocabulary of 150,000. Positions without a
-    digit are blanked: whatever stands there (-inf too) must not reach a gradient as 0 * inf.
+
+class _DigitLogits(torch.autograd.Function):
+    """The logits unchanged, and the logits of the digits, [N, base], which are 0 at positions without a digit.
+
+    The backward adds the digits' gradient to that of cross-entropy in place. A separate indexing would allocate (and
+    add) one more gradient of [N, V], a fifth of the whole step at a vocabulary of 150,000. Positions without a digit
+    are zeroed, since a value there (-inf too) must not reach a gradient as 0 * inf.
     """
 
     @staticmethod
@@ -301,17 +334,17 @@ class _DigitLogits(torch.autograd.Function):
         return logits.view_as(logits), torch.where(is_digit[:, None], logits.index_select(-1, ids), 0.0)
 
     @staticmethod
-    def backward(ctx: Any, whole: Tensor, digits: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor, digits: Tensor) -> tuple[Tensor, None, None]:
         ids, is_digit = ctx.saved_tensors
-        own = torch.where(is_digit[:, None], digits, 0.0)
-        # In place: `whole` is fresh from cross-entropy's softmax. Not where the gradient is itself differentiated.
-        if torch.is_grad_enabled() or not whole.is_contiguous():
-            return whole.index_add(-1, ids, own), None, None
-        return whole.index_add_(-1, ids, own), None, None
+        added = torch.where(is_digit[:, None], digits, 0.0)
+        # In place: `gradient` is fresh from cross-entropy's softmax. Not where the gradient is itself differentiated.
+        if torch.is_grad_enabled() or not gradient.is_contiguous():
+            return gradient.index_add(-1, ids, added), None, None
+        return gradient.index_add_(-1, ids, added), None, None
 
 
 def mean_per_sample(value: Tensor, present: Tensor, sample: Tensor, samples: int) -> Tensor:
-    """Mean of `value` where `present`, within each sample; a sample without any counts as 0 (the released rule)."""
+    """Mean of `value` where `present`, within each sample; a sample without any counts as 0 (as released)."""
     total = torch.zeros(max(samples, 1), dtype=value.dtype, device=value.device)
     total = total.index_add(0, sample, torch.where(present, value, 0))
     count = torch.zeros_like(total).index_add(0, sample, present.to(value.dtype))
@@ -326,6 +359,6 @@ def _aligned(logits: Tensor, labels: Tensor, shift: bool) -> tuple[Tensor, Tenso
     return (logits[:, :-1], labels[:, 1:]) if shift else (logits, labels)
 
 
-def _count(given: Tensor | float | None, present: Tensor) -> Tensor | float:
-    count = present.sum() if given is None else given
+def _count(known_count: Tensor | float | None, present: Tensor) -> Tensor | float:
+    count = present.sum() if known_count is None else known_count
     return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)

@@ -1,4 +1,4 @@
-"""Token costs: what a digit's distribution costs at one position, given the true digit.
+"""Token costs: the cost of a distribution over digits at one position, given the true digit.
 
 Every function takes the logits of the digits in order of value, [N, base], and the true digits, [N], and returns [N];
 rows whose digit is -1 give a meaningless finite value. p is the softmax over the digits alone, r = p - onehot(y).
@@ -12,23 +12,23 @@ from torch import Tensor
 
 
 def expected_distance(digit_logits: Tensor, digit: Tensor) -> Tensor:
-    """sum_k p_k |k - y|: Earth Mover's (Wasserstein-1) distance to a one-hot target, in digits (arXiv 2505.13077)."""
+    """Earth Mover's (Wasserstein-1) distance to a one-hot target, sum_k p_k |k - y|, in digits (arXiv 2505.13077)."""
     return (torch.softmax(digit_logits, -1) * _offsets(digit_logits, digit).abs()).sum(-1)
 
 
 def squared_error(digit_logits: Tensor, digit: Tensor) -> Tensor:
-    """(y - sum_k p_k k)^2, NTL-MSE (arXiv 2411.02083): blind to spread, 0 and 9 at a half each are a perfect 4.5."""
+    """Squared error of the mean digit, (y - sum_k p_k k)^2: NTL-MSE (arXiv 2411.02083). Independent of p's spread."""
     return (torch.softmax(digit_logits, -1) * _offsets(digit_logits, digit)).sum(-1).square()
 
 
 def kernel_quadratic(digit_logits: Tensor, digit: Tensor, matrix: Tensor) -> Tensor:
-    """r' M r, the squared maximum mean discrepancy under the kernel M (arXiv 2606.27731)."""
+    """Squared maximum mean discrepancy r' M r under the kernel M (arXiv 2606.27731)."""
     residual = torch.softmax(digit_logits, -1) - _one_hot(digit_logits, digit)
     return ((residual @ matrix.to(residual)) * residual).sum(-1)
 
 
 def smmd_matrix(base: int, bandwidth: float) -> Tensor:
-    """K + a (D - K): Gaussian kernel K, D its row sums on the diagonal, a = 1 / (2 * mean row sum). [base, base]."""
+    """Kernel K + a (D - K), [base, base]: K Gaussian, D its row sums on the diagonal, a = 1 / (2 * mean row sum)."""
     values = torch.arange(base, dtype=torch.float64)
     kernel = torch.exp(-(values[:, None] - values).square() / (2 * bandwidth**2))
     rows = kernel.sum(1)
@@ -36,17 +36,17 @@ def smmd_matrix(base: int, bandwidth: float) -> Tensor:
 
 
 def soft_target_divergence(digit_logits: Tensor, digit: Tensor, width: float) -> Tensor:
-    """KL(q, p) with q_k proportional to exp(-(k - y)^2 / width) (DIST2, arXiv 2503.02379)."""
+    """Divergence KL(q, p) with q_k proportional to exp(-(k - y)^2 / width) (DIST2, arXiv 2503.02379)."""
     log_q = torch.log_softmax(-_offsets(digit_logits, digit).square() / width, -1)
     return (log_q.exp() * (log_q - torch.log_softmax(digit_logits, -1))).sum(-1)
 
 
 def soft_label_gap(digit_logits: Tensor, digit: Tensor, eta: float, shape: str, width: float) -> Tensor:
-    """How much cross-entropy changes when the label is softened: sum_k (onehot_k - t_k) z_k.
+    """Change of cross-entropy when the label is softened: sum_k (onehot_k - t_k) z_k.
 
     t = (1 - eta) onehot + eta psi, psi the normalised bump around y, `gaussian` exp(-(k-y)^2 / (2 width^2)) or
-    `triangular` max(0, 1 - |k-y| / width). Since both labels sum to one, log-sum-exp cancels: the ten digit logits z
-    are all it takes to soften cross-entropy over the whole vocabulary.
+    `triangular` max(0, 1 - |k-y| / width). Since both labels sum to one, log-sum-exp cancels: the digit logits z alone
+    give the change of cross-entropy over the whole vocabulary.
     """
     offsets = _offsets(digit_logits, digit)
     if shape == "gaussian":
@@ -58,14 +58,14 @@ def soft_label_gap(digit_logits: Tensor, digit: Tensor, eta: float, shape: str, 
 
 
 def digit_entropy(digit_logits: Tensor, digit: Tensor) -> Tensor:
-    """mean_k BCEWithLogits(z_k, onehot_k) * p_k (DEL, arXiv 2605.20369)."""
+    """Digit entropy mean_k BCEWithLogits(z_k, onehot_k) * p_k (DEL, arXiv 2605.20369)."""
     target = _one_hot(digit_logits, digit)
     binary = F.binary_cross_entropy_with_logits(digit_logits, target, reduction="none")
     return (binary * torch.softmax(digit_logits, -1)).mean(-1)
 
 
 def _offsets(digit_logits: Tensor, digit: Tensor) -> Tensor:
-    """k - y, [N, base]."""
+    """Differences k - y, [N, base]."""
     values = torch.arange(digit_logits.shape[-1], device=digit_logits.device, dtype=digit_logits.dtype)
     return values - digit[:, None].to(digit_logits.dtype)
 

@@ -1,22 +1,25 @@
-"""NTIL and its EMD variant (ACL 2025, arXiv 2505.13077), as released and as the paper's formula has it."""
+"""NTIL and its EMD variant (ACL 2025, arXiv 2505.13077), by the released code and by the paper's formula."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ntil.losses.base import IGNORE, NumberLoss, Reduction, Seen, Term
+from ntil.losses.base import IGNORE, LossInputs, NumberLoss, Reduction, Term
 from ntil.losses.costs import expected_distance
 from ntil.losses.noise import gumbel_like
 from ntil.losses.values import magnitude_deviation, relative_deviation, straight_through_values
-from ntil.numbers import NumberSpans, NumberStyle, NumberVocab
+from ntil.numbers.spans import NumberSpans, NumberStyle
+from ntil.numbers.vocab import NumberVocab
 
 USUAL_WEIGHT = 0.2  # sigma, alpha and beta of the released code
 
 
 class Preset(NamedTuple):
+    """Values of the arguments of `NTIL` that are not given."""
+
     lam: float
     rescale: bool
     replace_ce: bool
@@ -37,12 +40,12 @@ class NTIL(NumberLoss):
 
     `preset="released"` is what the released code computes: CE on all tokens + lam * (CE / aux).detach() * aux. Its
     total is (1 + lam) * CE whatever the numbers are: read the components. Deviations: values are float64, the noise has
-    a generator of its own, shapes and types that the code turns into a silent zero work.
+    a separate generator, and shapes and types for which the code silently gives zero are supported.
 
     `preset="paper"` is the formula: CE on the other tokens + lam * aux with lam 1, a decimal is one number. Chosen
-    here, since the formula is silent: CE is divided by the count of all supervised tokens, eps is 1 unit of the last
-    digit (with a small eps one zero among the numbers outweighs all else), means as in the released code. Digits are
-    then pulled up against other digits only: nothing pulls a digit up against a word.
+    here, since the paper doesn't say: CE is divided by the count of all supervised tokens, eps is 1 unit of the last
+    digit (with a small eps a single zero among the numbers dominates the loss), means as in the released code. A digit
+    then competes with other digits only: no term raises its probability against other tokens.
 
     Args:
         vocab: the digits.
@@ -52,14 +55,19 @@ class NTIL(NumberLoss):
         sigma: position weight, a digit counts (1+sigma)^(n-i-1); 0 switches it off.
         temperature, noise: of the straight-through Gumbel argmax.
         eps: in units of the number's last place.
-        exp, rel, mag: the switches of the ablation table; false is the same as sigma, alpha or beta 0, and beside it
-            another value than the usual one is an error.
+        exp, rel, mag: the switches of the ablation table; false is the same as sigma, alpha or beta 0, and is an error
+            together with a value of it other than 0 and the default.
         digit_weight: weight of the EMD term.
         rescale: multiply lam with (CE / aux).detach().
         replace_ce: leave digits out of cross-entropy.
         number_style, reduction: see `NumberLoss`.
-        seed: of the Gumbel noise; `draws` counts the calls, set it with `at_draw` to resume.
+        seed: of the Gumbel noise, which differs for every `StepInfo.draw`.
     """
+
+    has_terms: ClassVar[bool] = True
+    needs_numbers: ClassVar[bool] = True
+    weighs_places: ClassVar[bool] = True
+    uses_noise: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -105,13 +113,9 @@ class NTIL(NumberLoss):
         self.alpha, self.beta = (alpha if rel else 0.0), (beta if mag else 0.0)
         self.sigma, self.digit_weight = (sigma if exp else 0.0), digit_weight
         self.temperature, self.noise, self.eps, self.seed = temperature, noise, eps, seed
-        self.draws = torch.zeros(3, dtype=torch.int64)
-
-    def at_draw(self, number: int, first: int = 0, whole: int = 0) -> None:
-        self.draws.copy_(torch.tensor([number, first, whole]))
 
     def position_weight(self, spans: NumberSpans) -> Tensor:
-        # 1.2 ** 100 is 8e7: beyond that the weight of a run's first digit stays, so that float32 does not overflow.
+        # The exponent is capped (1.2 ** 100 is 8e7), so that float32 does not overflow.
         exponent = (spans.length - spans.place - 1).clamp(0, 100)
         return torch.pow(1.0 + self.sigma, exponent.float())
 
@@ -120,14 +124,15 @@ class NTIL(NumberLoss):
             labels = torch.where(spans.is_digit, IGNORE, labels)
         return super().token_loss(logits, labels, spans)
 
-    def terms(self, seen: Seen) -> dict[str, Term]:
-        spans = seen.spans
+    def terms(self, inputs: LossInputs) -> dict[str, Term]:
+        spans, info = inputs.spans, inputs.info
         noise = None
         if self.noise > 0:
-            noise = self.noise * gumbel_like(seen.digit_logits.detach(), self.draws, self.seed)
-        predicted = straight_through_values(seen.digit_logits, spans, self.temperature, noise)
+            place = (info.draw, info.first_token, info.step_tokens)
+            noise = self.noise * gumbel_like(inputs.digit_logits.detach(), self.seed, *place)
+        predicted = straight_through_values(inputs.digit_logits, spans, self.temperature, noise)
         true, eps = spans.value.abs(), self.eps * spans.unit
-        digit = self.position_weight(spans) * expected_distance(seen.digit_logits, spans.digit)
+        digit = self.position_weight(spans) * expected_distance(inputs.digit_logits, spans.digit)
         return {
             "digit": Term(digit, "digit", self.digit_weight),
             "relative": Term(relative_deviation(predicted, true, eps), "number", self.alpha),
@@ -141,6 +146,9 @@ class EMD(NumberLoss):
     total = CE + lam * (CE / aux).detach() * aux, aux = mean over samples of the mean over digits of sum_k p_k |k-y|.
     """
 
+    has_terms: ClassVar[bool] = True
+    needs_numbers: ClassVar[bool] = True
+
     def __init__(
         self,
         vocab: NumberVocab,
@@ -152,5 +160,5 @@ class EMD(NumberLoss):
     ) -> None:
         super().__init__(vocab, lam=lam, rescale=rescale, reduction=reduction, number_style=number_style)
 
-    def terms(self, seen: Seen) -> dict[str, Term]:
-        return {"digit": Term(expected_distance(seen.digit_logits, seen.spans.digit), "digit")}
+    def terms(self, inputs: LossInputs) -> dict[str, Term]:
+        return {"digit": Term(expected_distance(inputs.digit_logits, inputs.spans.digit), "digit")}

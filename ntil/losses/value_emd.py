@@ -1,17 +1,18 @@
-"""The exact value-level Earth Mover's Distance: ours."""
+"""Exact value-level Earth Mover's Distance, this project's own loss."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
-from ntil.losses.base import NumberLoss, Reduction, Seen, Term
+from ntil.losses.base import LossInputs, NumberLoss, Reduction, Term
 from ntil.losses.costs import expected_distance
 from ntil.losses.values import expected_value_distance
-from ntil.numbers import NumberStyle, NumberVocab
+from ntil.numbers.spans import NumberStyle
+from ntil.numbers.vocab import NumberVocab
 
-# float32 ends at 3.4e38; beyond this a cost stays, without a gradient, so that gradients are finite.
+# Costs are clamped here (float32 ends at 3.4e38), so that gradients are finite; larger ones have no gradient.
 LARGEST = 1e30
 
 
@@ -24,8 +25,8 @@ class ValueEMD(NumberLoss):
     to CE.
 
     Forms, with u the place value of the number's last digit (1 for integers):
-        absolute: E|X-Y|. In the numbers' own unit: the first digit of 877 weighs a hundred times its last. Numbers
-            beyond 1e30 have no gradient.
+        absolute: E|X-Y|. In the numbers' own unit: the first digit of 877 weighs a hundred times its last. Costs above
+            1e30 have no gradient.
         relative: E|X-Y| / (Y + eps u), the expected counterpart of the paper's L_relative.
         log: log(1 + E|X-Y| / (eps u)), for numbers of any size: an error of 1 in the last place counts about 0.7, one
             of 1000 about 7.
@@ -39,6 +40,9 @@ class ValueEMD(NumberLoss):
         rescale: multiply lam with (CE / aux).detach(), as the released NTIL does.
         number_style, reduction: see `NumberLoss`.
     """
+
+    has_terms: ClassVar[bool] = True
+    needs_numbers: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -59,9 +63,9 @@ class ValueEMD(NumberLoss):
             raise ValueError(f"eps must be > 0, got {eps}")
         self.form, self.eps, self.digit_weight = form, eps, digit_weight
 
-    def terms(self, seen: Seen) -> dict[str, Term]:
-        spans = seen.spans
-        distance = expected_value_distance(seen.digit_logits, spans)
+    def terms(self, inputs: LossInputs) -> dict[str, Term]:
+        spans = inputs.spans
+        distance = expected_value_distance(inputs.digit_logits, spans)
         if self.form == "relative":
             cost = distance / (spans.value.abs() + self.eps * spans.unit)
         elif self.form == "log":
@@ -70,6 +74,6 @@ class ValueEMD(NumberLoss):
             cost = distance
         terms = {"value": Term(cost.clamp(max=LARGEST), "number")}
         if self.digit_weight > 0:
-            digit = expected_distance(seen.digit_logits, spans.digit)
+            digit = expected_distance(inputs.digit_logits, spans.digit)
             terms["digit"] = Term(digit, "digit", self.digit_weight)
         return terms

@@ -1,4 +1,4 @@
-"""Value terms: how far the number read from the digit logits is from the true number. All are [M] float64."""
+"""Value terms: distances between the number predicted by digit logits and the true one. All are [M] float64."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ntil.numbers import NumberSpans
+from ntil.numbers.spans import NumberSpans
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 
@@ -29,17 +29,17 @@ def straight_through_values(
 
 
 def relative_deviation(predicted: Tensor, true: Tensor, eps: Tensor | float = 1.0) -> Tensor:
-    """|X - Y| / (max(X, Y) + eps); the released code has eps = 1."""
+    """Relative deviation |X - Y| / (max(X, Y) + eps); the released code has eps = 1."""
     return (predicted - true).abs() / (torch.maximum(predicted, true) + eps)
 
 
 def magnitude_deviation(predicted: Tensor, true: Tensor, eps: Tensor | float = 1.0) -> Tensor:
-    """log((max(X, Y) + eps) / (min(X, Y) + eps)); eps keeps zero finite, 1 as in the released code."""
+    """Log ratio log((max(X, Y) + eps) / (min(X, Y) + eps)); eps keeps zero finite, 1 as in the released code."""
     return torch.log((torch.maximum(predicted, true) + eps) / (torch.minimum(predicted, true) + eps))
 
 
 def expected_value_distance(digit_logits: Tensor, spans: NumberSpans) -> Tensor:
-    """E|X - Y|, exact, for numbers X whose digits are drawn independently from the softmax of their logits.
+    """Exact E|X - Y| for numbers X whose digits are drawn independently from the softmax of their logits.
 
     X > Y or X < Y is decided by the first digit i that differs from Y's: up to it X's digits are Y's, after it they are
     free, so with s_i the place value, sum over i of
@@ -60,7 +60,7 @@ def expected_value_distance(digit_logits: Tensor, spans: NumberSpans) -> Tensor:
 
 
 def _exclusive_scan(x: Tensor, segment: Tensor, combine: Combine, identity: float) -> Tensor:
-    """Over each run of equal `segment`, `combine` of all elements before; log2(N) steps instead of N.
+    """Exclusive scan with `combine` within each run of equal `segment`, in log2(N) steps.
 
     A cumulative sum over all positions minus its value at the number's start would lose small numbers beside large
     ones.

@@ -1,9 +1,9 @@
 """Baichuan2-7B (Yang et al., 2023, arXiv 2309.10305) without remote code, as Llama with a normalised output head.
 
-Its checkpoint differs from Llama's in two things: `W_pack` holds q, k and v one below the other, and the head scores a
-hidden state by its product with every row's DIRECTION, w / |w|. Transformers splits `W_pack` while it loads the
-(sharded) file. The head stays normalised while training, as in Baichuan2's own code; a saved model holds rows of
-length one, so that any plain Llama reads it with the same logits.
+Its checkpoint differs from Llama's in two things: `W_pack` holds q, k and v one below the other, and the logits are
+products of a hidden state with the DIRECTION of every row of the head, w / |w|. Transformers splits `W_pack` while it
+loads the (sharded) file. The head stays normalised while training, as in Baichuan2's own code; a saved model holds rows
+of length one, so that any plain Llama reads it with the same logits.
 
 Baichuan2-13B (ALiBi in place of rotary positions) is not Llama's layout and is refused.
 """
@@ -22,9 +22,9 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import Chunk, WeightConverter
 
 from ntil.models.causal_lm import CausalLM
-from ntil.models.checkpoint import CheckpointError, read_weights, write_weights
+from ntil.models.pretrained import CheckpointError, read_weights, write_weights
 
-# Of the original configuration; the rest (auto_map, z_loss_weight, ...) means nothing to Llama.
+# Fields of the original configuration; the rest (auto_map, z_loss_weight, ...) has no meaning for Llama.
 _FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -42,7 +42,7 @@ _FIELDS = (
 
 
 class NormHead(torch.nn.Linear):
-    """[..., H] -> [..., V]: the product with each row of the weight [V, H], divided by the row's length."""
+    """Output head [..., H] -> [..., V]: the product with each row of the weight [V, H], divided by the row's length."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         # Dividing [N, V] by [V] instead of normalising [V, H] spares a copy of the largest matrix in every step.
@@ -50,6 +50,8 @@ class NormHead(torch.nn.Linear):
 
 
 class Baichuan2ForCausalLM(LlamaForCausalLM):
+    """Llama with `NormHead` as its output head."""
+
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         self.lm_head = NormHead(config.hidden_size, config.vocab_size, bias=False)
@@ -70,23 +72,23 @@ register_checkpoint_conversion_mapping(
 
 
 class Baichuan2(CausalLM):
-    """Arguments as `CausalLM`; `language` holds `LlamaConfig` fields."""
+    """Family of Baichuan2-7B; arguments as `CausalLM`, `language` holds `LlamaConfig` fields."""
 
     def read_config(self, source: str | Path) -> PreTrainedConfig:
-        given, _ = PreTrainedConfig.get_config_dict(source)
-        if given.get("model_type") == "llama":  # as a run saves it
+        published, _ = PreTrainedConfig.get_config_dict(source)
+        if published.get("model_type") == "llama":  # as a run saves it
             return LlamaConfig.from_pretrained(source)
-        if given.get("model_type") != "baichuan":
-            kind = given.get("model_type")
+        if published.get("model_type") != "baichuan":
+            kind = published.get("model_type")
             raise CheckpointError(
                 f"model.checkpoint={source} is a {kind!r}, not Baichuan2; take the config of its family"
             )
-        if "max_position_embeddings" not in given:
+        if "max_position_embeddings" not in published:
             raise CheckpointError(
                 f"model.checkpoint={source} has no max_position_embeddings, so ALiBi positions as Baichuan2-13B has; "
                 "only Baichuan2-7B is of Llama's layout"
             )
-        return LlamaConfig(**{k: given[k] for k in _FIELDS if k in given}, tie_word_embeddings=False)
+        return LlamaConfig(**{k: published[k] for k in _FIELDS if k in published}, tie_word_embeddings=False)
 
     def nano_config(self, language: dict[str, Any]) -> PreTrainedConfig:
         return super().nano_config({**language, "tie_word_embeddings": False})
@@ -96,10 +98,11 @@ class Baichuan2(CausalLM):
 
     def from_checkpoint(self, source: str | Path) -> PreTrainedModel:
         how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention}
-        return read_weights(Baichuan2ForCausalLM, source, config=self.read_config(source), **how)
+        config = self.read_config(source)
+        return read_weights(Baichuan2ForCausalLM, source, allow_pickle=self.allow_pickle, config=config, **how)
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
-        """In Llama's layout, head rows of length one: `AutoModelForCausalLM` gives the same logits."""
+        """Save in Llama's layout with head rows of length one, so that `AutoModelForCausalLM` gives the same logits."""
         normalise_head(model)
         super().save(model, folder)
         config = LlamaConfig.from_pretrained(folder)
@@ -108,7 +111,7 @@ class Baichuan2(CausalLM):
 
 
 def save_original(model: PreTrainedModel, folder: Path) -> None:
-    """Weights and config.json in Baichuan2's own layout; its Python files and tokenizer must be put beside them."""
+    """Save weights and config.json in Baichuan2's own layout, without its Python files and tokenizer."""
     normalise_head(model)
     weights, config = model.state_dict(), model.config.to_dict()
     for start in {name.partition("q_proj")[0] for name in weights if "q_proj" in name}:
@@ -116,13 +119,13 @@ def save_original(model: PreTrainedModel, folder: Path) -> None:
         weights[f"{start}W_pack.weight"] = torch.cat(packed)
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(weights, folder)
-    kept = {name: config[name] for name in _FIELDS if name in config}
-    kept |= {"model_type": "baichuan", "architectures": ["BaichuanForCausalLM"], "tie_word_embeddings": False}
-    (folder / "config.json").write_text(json.dumps(kept, indent=2))
+    fields = {name: config[name] for name in _FIELDS if name in config}
+    fields |= {"model_type": "baichuan", "architectures": ["BaichuanForCausalLM"], "tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(fields, indent=2))
 
 
 @torch.no_grad()
 def normalise_head(model: PreTrainedModel) -> None:
-    """Changes the weights, not what the model computes."""
+    """Scale the rows of the output head to length one, in place; the model's logits stay the same."""
     weight = model.get_output_embeddings().weight
     weight.copy_(F.normalize(weight.float(), dim=1))

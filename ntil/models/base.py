@@ -1,4 +1,4 @@
-"""What every model family offers. Nothing about a family is known outside its own file in `ntil/models`."""
+"""Interface of a model family. Nothing about a family is known outside its own file in `ntil/models`."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ntil.config import ConfigError
-from ntil.models.checkpoint import read_weights
-from ntil.numbers import NumberVocab
+from ntil.config.errors import ConfigError
+from ntil.models.pretrained import read_weights
+from ntil.numbers.vocab import NumberVocab
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as a model takes it.
+    """One example as model inputs.
 
     Attributes:
         prompt_ids: image tokens expanded, generation prompt included.
-        answer_ids: the answer and its end token; empty where the model is to write it.
+        answer_ids: the answer and its end token; empty for generation.
         features: image inputs whose first dimension is concatenated over a batch, e.g. pixel_values [1, 3, H, W].
     """
 
@@ -34,24 +34,28 @@ class Encoded:
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
+# Names alone: transformers would fetch and run a kernel from the hub for "owner/repository".
+Attention = Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"]
+
 # The linear layers of Llama's, Gemma's, Qwen2's and Baichuan2's blocks, by the names they share.
 LLAMA_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class Family(ABC):
-    """A family is built from its config in `conf/model` and prepares inputs at once; weights come with `load`.
+    """Model family: built from its config in `conf/model` it prepares inputs, and `load` reads the weights.
 
     Attributes:
         parts: name of a part (`vision`, `projector`, `language`) -> prefix of its parameters. A parameter belongs to
             the part with the longest prefix that fits, and to `language` where none does (an untied `lm_head`).
         lora_targets: part -> last names of its linear layers that get adapters under `tuning=lora`.
-        lora_trainable: parts trained whole beside the adapters.
-        coords: name of the coordinate format the family was pre-trained on, see tasks/coords.py.
+        lora_trainable: parts trained whole in addition to the adapters.
+        coords: name of the coordinate format the family was pre-trained on, see tasks/answers/coordinates.py.
         tokenizer: pad and end tokens are set.
         image_token: the token that stands for one patch of a picture; None where the family reads text only.
         image_processor: Hugging Face's, saved beside the weights; None where there is none.
         config: Hugging Face's config of the model.
         dtype: of the weights as they are loaded.
+        allow_pickle: read .bin files of a checkpoint that has no safetensors.
     """
 
     parts: ClassVar[dict[str, str]] = {"language": ""}
@@ -63,6 +67,7 @@ class Family(ABC):
     image_processor: Any = None
     config: Any = None
     dtype: torch.dtype = torch.float32
+    allow_pickle: bool = False
 
     @abstractmethod
     def template(self, prompt: str, has_image: bool) -> str:
@@ -76,13 +81,17 @@ class Family(ABC):
         """Image inputs, and the text that `<image>` expands to."""
         raise ValueError(f"{type(self).__name__} reads text only; take a task without pictures")
 
-    def frame(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """What the model sees of a picture of (width, height): its width and height, and where the picture's left and
-        top lie in it, all in pixels of the picture. Coordinates are fractions of it; here the picture itself."""
+    @staticmethod
+    def frame(size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Frame that the model sees of a picture of (width, height); here the picture itself.
+
+        It is given by its width and height and the picture's left and top in it, in pixels of the picture. Coordinates
+        in answers are fractions of it.
+        """
         return (*size, 0.0, 0.0)
 
     def number_vocab(self, coordinates: bool) -> NumberVocab:
-        """The ids that are numbers in the answers: of coordinates as `coords` writes them, or of plain numbers.
+        """Digit ids of the answers: those of coordinates as `coords` writes them, or of plain numbers.
 
         Raises:
             ValueError: the tokenizer lacks them.
@@ -91,7 +100,7 @@ class Family(ABC):
 
     @property
     def end_id(self) -> int:
-        """The token that ends an answer."""
+        """Id of the token that ends an answer."""
         end = self.tokenizer.eos_token_id
         if not isinstance(end, int):
             raise ValueError(f"{type(self).__name__}: the tokenizer has no end token")
@@ -99,17 +108,17 @@ class Family(ABC):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Generated ids as text, up to the end token. Special tokens stay: some formats write boxes with them."""
-        kept = list(ids)
-        if self.end_id in kept:
-            kept = kept[: kept.index(self.end_id)]
-        return str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
+        trimmed = list(ids)
+        if self.end_id in trimmed:
+            trimmed = trimmed[: trimmed.index(self.end_id)]
+        return str(self.tokenizer.decode(trimmed, clean_up_tokenization_spaces=False))
 
     def answer_text(self, answer: str) -> str:
-        """What follows the templated prompt: the answer as the family writes it, with the end token."""
+        """Text that follows the templated prompt: the answer as the family writes it, with the end token."""
         return f" {answer}{self.tokenizer.eos_token}"
 
     def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
-        """Further model inputs of a padded batch, for families that need to know where the prompt ends."""
+        """Further model inputs of a padded batch; `prompt_lengths` [B] says where each prompt ends."""
         return {}
 
     def encode(self, prompt: str, answer: str | None, image: Image.Image | None) -> Encoded:
@@ -126,13 +135,13 @@ class Family(ABC):
         return Encoded(list(prompt_ids), list(answer_ids), features)
 
     def answer_ids(self, prompt: str, answer: str, has_image: bool) -> list[int]:
-        """The answer's tokens and its end as in `encode`, without looking at the picture."""
+        """Ids of the answer and its end as in `encode`, without processing the picture."""
         return list(self._ids(self.template(prompt, has_image), "", answer)[1])
 
     def split_images(self, inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """One picture each: the tensors that the model's `get_image_features` takes, cut apart along dimension 0.
+        """Split the inputs of the model's `get_image_features` into those of single pictures, along dimension 0.
 
-        Here for models whose every tensor has one entry per picture.
+        This version is for models whose every tensor has one entry per picture.
         """
         count = len(inputs["pixel_values"])
         return [{name: value[i : i + 1] for name, value in inputs.items()} for i in range(count)]
@@ -142,7 +151,7 @@ class Family(ABC):
         self.save_processors(folder)
 
     def save_processors(self, folder: Path) -> None:
-        """What a folder of weights needs besides, so that it is a checkpoint for `model.checkpoint=<folder>`."""
+        """Save tokenizer and image processor, which make a folder of weights usable as `model.checkpoint=<folder>`."""
         self.tokenizer.save_pretrained(folder)
         if self.image_processor is not None:
             self.image_processor.save_pretrained(folder)
@@ -152,13 +161,13 @@ class Family(ABC):
         prompt_ids = self._tokenize(text)
         if answer is None:
             return prompt_ids, ()
-        every = self._tokenize(text + self.answer_text(answer))
-        if every[: len(prompt_ids)] != prompt_ids:
+        joined = self._tokenize(text + self.answer_text(answer))
+        if joined[: len(prompt_ids)] != prompt_ids:
             raise ValueError(
                 f"{type(self.tokenizer).__name__} merges the end of the prompt with the answer {answer!r}: "
-                f"prompt ends {prompt_ids[-3:]}, together {every[len(prompt_ids) - 3 : len(prompt_ids) + 1]}"
+                f"prompt ends {prompt_ids[-3:]}, together {joined[len(prompt_ids) - 3 : len(prompt_ids) + 1]}"
             )
-        return prompt_ids, every[len(prompt_ids) :]
+        return prompt_ids, joined[len(prompt_ids) :]
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         return _tokenized(self.tokenizer, text)
@@ -166,14 +175,19 @@ class Family(ABC):
 
 @lru_cache(maxsize=1 << 16)
 def _tokenized(tokenizer: Any, text: str) -> tuple[int, ...]:
-    # Rows are met again every epoch, and prompts are often all the same.
+    # Rows recur every epoch, and prompts are often all the same.
     return tuple(tokenizer(text).input_ids)
 
 
 def load_model(
-    model_class: Any, source: str | Path | None, config: Any, dtype: torch.dtype, attention: str
+    model_class: Any,
+    source: str | Path | None,
+    config: Any,
+    dtype: torch.dtype,
+    attention: str,
+    allow_pickle: bool = False,
 ) -> PreTrainedModel:
-    """A model with the weights of `source`, or of random weights as `config` says where that is None.
+    """Load a model with the weights of `source`, or with random ones for `config` if that is None.
 
     Raises:
         CheckpointError: the weights can't be read.
@@ -181,13 +195,15 @@ def load_model(
     if source is None:
         config._attn_implementation = attention
         return ready(model_class(config).to(dtype))
-    return ready(read_weights(model_class, source, dtype=dtype, attn_implementation=attention))
+    return ready(
+        read_weights(model_class, source, allow_pickle=allow_pickle, dtype=dtype, attn_implementation=attention)
+    )
 
 
 def ready(model: Any) -> Any:
-    """A model as this project uses it.
+    """Prepare a model for training and generation here, in place.
 
-    * Greedy means greedy: a checkpoint's own repetition penalty would forbid the second 0 of 100.
+    * Its generation config is reset: a checkpoint's repetition penalty would suppress the second 0 of 100.
     * `save_pretrained` writes weights by the model's own names. transformers would rename them back to those of older
       releases (`language_model.model.` for `model.language_model.`), while its Trainer resumes by the model's own and
       takes a checkpoint without any of them for an empty one.
@@ -198,11 +214,12 @@ def ready(model: Any) -> Any:
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """
+    """Dtype of the weights by the name in `model.dtype`.
+
     Raises:
         ConfigError: none of the three that weights may have.
     """
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in known:
-        raise ConfigError(f"model.dtype must be {', '.join(known)}, got {name!r}")
-    return known[name]
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in dtypes:
+        raise ConfigError(f"model.dtype must be {', '.join(dtypes)}, got {name!r}")
+    return dtypes[name]

@@ -1,12 +1,12 @@
 """Text models of any causal architecture that transformers has: Qwen2.5, LLaMA-3, Yi (Llama's).
 
 With `checkpoint` (a hub name or folder) everything comes from there; without, `language` describes a nano model from
-scratch with the tokenizer of nano_tokenizer.py. Base models get `template`, and the answer follows it after a blank;
+scratch with the tokenizer of nano_tokenizer.py. Base models get `template`, and the answer follows it after a space;
 with `template: null` the checkpoint's own chat template wraps the prompt, and its end of turn ends the answer.
 
-A tokenizer that merges digits (LLaMA-3 writes 1024 as 102 + 4) reads prompts as it always does, but ANSWERS digit by
-digit: a loss on digits needs a token for each. The model has seen merged numbers in pre-training, so it starts a little
-further off than on its own spelling; what it generates is read the same way, since both decode to the same text.
+A tokenizer that merges digits (LLaMA-3 writes 1024 as 102 + 4) tokenises prompts as always, but ANSWERS digit by digit:
+a loss on digits needs a token for each. The model has seen merged numbers in pre-training, so its initial loss is a
+little higher than on these; what it generates is read the same way, since both decode to the same text.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ from transformers import (
 )
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import Family, ready, torch_dtype
-from ntil.models.checkpoint import CheckpointError, fits, read_weights, reading, same_sizes, tokenizer_as_shipped
-from ntil.tokenizers import digit_by_digit
+from ntil.models.base import Attention, Family, ready, torch_dtype
+from ntil.models.pretrained import CheckpointError, fits, read_weights, reading, same_sizes, tokenizer_as_shipped
+from ntil.numbers.tokenizers import digit_by_digit
 
 PLAIN = "Question: {prompt}\nAnswer:"
 
 
 class CausalLM(Family):
-    """
+    """Family of causal text models of transformers.
+
     Args:
         checkpoint: hub name or folder, or null for a model from scratch.
         language: `model_type` and further config fields of the model from scratch.
         template: what surrounds `{prompt}`; null for the checkpoint's chat template.
         bos: whether the beginning-of-sequence token stands before the template (chat templates write their own).
         dtype: of the weights. attn_implementation: `sdpa`, `eager`, `flash_attention_2`.
+        allow_pickle: read .bin files of a checkpoint that has no safetensors.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class CausalLM(Family):
         template: str | None = PLAIN,
         bos: bool = False,
         dtype: str = "float32",
-        attn_implementation: str = "sdpa",
+        attn_implementation: Attention = "sdpa",
+        allow_pickle: bool = False,
     ) -> None:
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
+        self.allow_pickle = allow_pickle
         if template is not None and "{prompt}" not in template:
             raise ValueError(f"model.template {template!r} has no {{prompt}}")
         if checkpoint is None:
@@ -118,9 +122,8 @@ class CausalLM(Family):
         return AutoModelForCausalLM.from_config(self.config, dtype=self.dtype, attn_implementation=self.attention)
 
     def from_checkpoint(self, source: str | Path) -> PreTrainedModel:
-        return read_weights(
-            AutoModelForCausalLM, source, dtype=self.dtype, attn_implementation=self.attention, trust_remote_code=False
-        )
+        how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention, "trust_remote_code": False}
+        return read_weights(AutoModelForCausalLM, source, allow_pickle=self.allow_pickle, **how)
 
     @cached_property
     def _apart(self) -> PreTrainedTokenizerFast:
@@ -131,10 +134,10 @@ class CausalLM(Family):
         if answer is None:
             return prompt_ids, ()
         before = _ids_of(self._apart, text)
-        every = _ids_of(self._apart, text + self.answer_text(answer))
-        if every[: len(before)] != before:
+        joined = _ids_of(self._apart, text + self.answer_text(answer))
+        if joined[: len(before)] != before:
             raise ValueError(f"the tokenizer merges the end of the prompt {text[-20:]!r} with the answer {answer!r}")
-        return prompt_ids, every[len(before) :]
+        return prompt_ids, joined[len(before) :]
 
     def _chat(self, messages: list[dict[str, str]], add_generation_prompt: bool = False) -> str:
         if self.tokenizer.chat_template is None:
@@ -148,10 +151,10 @@ class CausalLM(Family):
         return str(rendered)
 
     def _end_of_turn(self) -> str:
-        """The special token that the chat template writes after an assistant's words."""
-        said = "forty-two"
-        turn = self._chat([{"role": "user", "content": "?"}, {"role": "assistant", "content": said}])
-        after = _ids_of(self.tokenizer, turn.rpartition(said)[2])
+        """The special token that the chat template writes after an assistant's message."""
+        probe = "forty-two"
+        turn = self._chat([{"role": "user", "content": "?"}, {"role": "assistant", "content": probe}])
+        after = _ids_of(self.tokenizer, turn.rpartition(probe)[2])
         if not after or after[0] not in self.tokenizer.added_tokens_decoder:
             raise CheckpointError(
                 f"model.checkpoint={self.checkpoint}: its chat template ends an answer with no special token; "

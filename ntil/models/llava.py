@@ -24,18 +24,20 @@ from transformers import (
 )
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
-from ntil.models.checkpoint import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
+from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
+from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
 
 class Llava(Family):
-    """
+    """Family of LLaVA-1.5 models.
+
     Args:
         checkpoint: hub name or folder, or null for a model from scratch.
         image_size, patch_size: of the vision tower from scratch, in pixels.
         vision, language: `CLIPVisionConfig` and `LlamaConfig` fields of the model from scratch.
         coords: how boxes are written; LLaVA-1.5 has learnt fractions of the padded square (two decimals, here three).
         dtype: of the weights. attn_implementation: `sdpa`, `eager`, `flash_attention_2`.
+        allow_pickle: read .bin files of a checkpoint that has no safetensors.
     """
 
     parts: ClassVar[dict[str, str]] = {
@@ -59,14 +61,19 @@ class Llava(Family):
         language: dict[str, Any] | None = None,
         coords: str = "unit",
         dtype: str = "float32",
-        attn_implementation: str = "sdpa",
+        attn_implementation: Attention = "sdpa",
+        allow_pickle: bool = False,
     ) -> None:
         self.coords = coords
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
+        self.allow_pickle = allow_pickle
         sizes = {"image_size": image_size, "patch_size": patch_size}
         if checkpoint is None:
             must_be_given(**sizes, vision=vision, language=language)
-            assert image_size and patch_size and vision and language
+            assert image_size
+            assert patch_size
+            assert vision
+            assert language
             self._from_scratch(image_size, patch_size, vision, language)
         else:
             self._from_checkpoint(checkpoint)
@@ -79,7 +86,7 @@ class Llava(Family):
     def _from_checkpoint(self, checkpoint: str) -> None:
         self.config = config_of(LlavaConfig, checkpoint)
         with reading(checkpoint):
-            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
             self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
         fits(self.tokenizer, self.config, checkpoint)
 
@@ -130,10 +137,11 @@ class Llava(Family):
         canvas.paste(image, (left, top))
         return canvas
 
-    def frame(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    @staticmethod
+    def frame(size: tuple[int, int]) -> tuple[float, float, float, float]:
         side = max(size)
         return side, side, (side - size[0]) // 2, (side - size[1]) // 2
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         source = checkpoint or self.checkpoint
-        return load_model(self.model_class, source, self.config, self.dtype, self.attention)
+        return load_model(self.model_class, source, self.config, self.dtype, self.attention, self.allow_pickle)

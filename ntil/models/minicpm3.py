@@ -8,7 +8,7 @@ from ntil.models.causal_lm import CausalLM
 
 
 class MiniCPM3(CausalLM):
-    """Arguments as `CausalLM`."""
+    """Family of MiniCPM3; arguments as `CausalLM`."""
 
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
         "language": (

@@ -1,6 +1,6 @@
 """The nano models' tokenizer: byte-level BPE with 512 entries, every digit and punctuation mark a token of its own.
 
-`python -m ntil.models.nano_tokenizer` trains it anew from the sentences below and writes nano_tokenizer.json; the
+`python -m ntil.models.nano_tokenizer` trains it again from the sentences below and writes nano_tokenizer.json; the
 result is the same on every machine. Byte-level, so any text in any script can be written with it.
 """
 
@@ -17,7 +17,7 @@ VOCABULARY = 512
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 IMAGE = "<image>"
 
-# Prompts as the tasks ask them, so that a prompt costs few tokens.
+# Prompts in the wording of the tasks, so that a prompt takes few tokens.
 SENTENCES = """
 USER: What time is it? ASSISTANT:
 USER: Where is the large red circle left of the small blue square? Give its box. ASSISTANT:
@@ -35,6 +35,7 @@ person dog cat bicycle car bus truck train boat bird horse sheep cow elephant be
 
 
 def train() -> Tokenizer:
+    """Train the tokenizer on `SENTENCES`, with `VOCABULARY` entries; deterministic."""
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

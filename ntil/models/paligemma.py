@@ -1,8 +1,8 @@
 """PaliGemma (Beyer et al., 2024): SigLIP tower, linear projector, Gemma; `PaliGemmaForConditionalGeneration`.
 
-The prompt is a prefix that attends to itself both ways, the answer a causal suffix; `token_type_ids` tell them apart (0
-and 1). Pictures are stretched to a square, so coordinates are fractions of the picture itself; boxes are written with
-the model's own 1,024 location tokens, `<loc0012>`, y before x. `coords: int1000` writes them with digits instead.
+The prompt is a prefix with bidirectional attention, the answer a causal suffix; `token_type_ids` tell them apart (0 and
+1). Pictures are stretched to a square, so coordinates are fractions of the picture itself; boxes are written with the
+model's own 1,024 location tokens, `<loc0012>`, y before x. `coords: int1000` writes them with digits instead.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from transformers import (
 )
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
-from ntil.models.checkpoint import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
-from ntil.numbers import NumberVocab
+from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
+from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
+from ntil.numbers.vocab import NumberVocab
 
 LOCATIONS = [f"<loc{i:04d}>" for i in range(1024)]
 SEGMENTS = [f"<seg{i:03d}>" for i in range(128)]
 
 
 class PaliGemma(Family):
-    """
+    """Family of PaliGemma models.
+
     Args:
         checkpoint: hub name or folder, or null for a model from scratch.
         image_size, patch_size: of the vision tower from scratch, in pixels.
@@ -41,7 +42,8 @@ class PaliGemma(Family):
         prefix: the prompt's frame, with `{prompt}`. Pre-training has `answer en {prompt}` for questions and
             `detect {prompt}` for boxes of a thing named in a few words.
         coords: how boxes are written.
-        dtype: of the weights. attn_implementation: `sdpa` or `eager` (flash attention knows no two-way prefix).
+        dtype: of the weights. attn_implementation: `sdpa` or `eager` (flash attention has no bidirectional prefix).
+        allow_pickle: read .bin files of a checkpoint that has no safetensors.
 
     Raises:
         ValueError: a prefix without `{prompt}`.
@@ -67,15 +69,20 @@ class PaliGemma(Family):
         prefix: str = "answer en {prompt}",
         coords: str = "loc",
         dtype: str = "float32",
-        attn_implementation: str = "sdpa",
+        attn_implementation: Attention = "sdpa",
+        allow_pickle: bool = False,
     ) -> None:
         if "{prompt}" not in prefix:
             raise ValueError(f"model.prefix must hold {{prompt}}, got {prefix!r}")
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
+        self.allow_pickle = allow_pickle
         self.prefix, self.coords = prefix, coords
         if checkpoint is None:
             must_be_given(image_size=image_size, patch_size=patch_size, vision=vision, language=language)
-            assert image_size and patch_size and vision and language
+            assert image_size
+            assert patch_size
+            assert vision
+            assert language
             self.tokenizer = nano_tokenizer.load(LOCATIONS)
             self.config = self._nano_config(image_size, patch_size, vision, language)
             self.image_processor = SiglipImageProcessorPil(size={"height": image_size, "width": image_size})
@@ -84,9 +91,9 @@ class PaliGemma(Family):
             sizes = {"image_size": image_size, "patch_size": patch_size}
             same_sizes_of_parts(checkpoint, self.config, sizes, vision, language)
             with reading(checkpoint):
-                tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+                tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
                 self.image_processor = SiglipImageProcessorPil.from_pretrained(checkpoint)
-            # As its own processor does: <bos> is written where it belongs, and the tokens below exist (a nano model has
+            # As in PaliGemma's own processor: `template` writes <bos>, and the tokens below are added (a nano model has
             # no rows for segments).
             tokenizer.add_bos_token = False
             tokenizer.add_tokens([*LOCATIONS])
@@ -139,4 +146,6 @@ class PaliGemma(Family):
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         source = checkpoint or self.checkpoint
-        return load_model(PaliGemmaForConditionalGeneration, source, self.config, self.dtype, self.attention)
+        return load_model(
+            PaliGemmaForConditionalGeneration, source, self.config, self.dtype, self.attention, self.allow_pickle
+        )

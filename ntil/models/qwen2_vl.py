@@ -23,17 +23,18 @@ from transformers import (
 )
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import LLAMA_LINEAR, Family, load_model, torch_dtype
-from ntil.models.checkpoint import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
+from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
+from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
 IMAGE = "<|image_pad|>"
-# All that the family's tokenizer has beyond text, in the order of their ids.
+# Special tokens of the family's tokenizer, in the order of their ids.
 TOKENS = ("im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end", "quad_start", "quad_end")
 VISION_TOKENS = ("vision_start", "vision_end", "image_pad", "video_pad")
 
 
 class Qwen2VL(Family):
-    """
+    """Family of Qwen2-VL models.
+
     Args:
         checkpoint: hub name or folder, or null for a model from scratch.
         min_pixels, max_pixels: bounds of a picture's size after scaling; null: as the checkpoint says.
@@ -42,6 +43,7 @@ class Qwen2VL(Family):
         system: the system message, or empty for none.
         coords: how boxes are written.
         dtype: of the weights. attn_implementation: `sdpa`, `eager`, `flash_attention_2`.
+        allow_pickle: read .bin files of a checkpoint that has no safetensors.
     """
 
     # The projector is the tower's last layer, so the longer prefix is its own.
@@ -66,16 +68,20 @@ class Qwen2VL(Family):
         system: str = "You are a helpful assistant.",
         coords: str = "qwen",
         dtype: str = "float32",
-        attn_implementation: str = "sdpa",
+        attn_implementation: Attention = "sdpa",
+        allow_pickle: bool = False,
     ) -> None:
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
+        self.allow_pickle = allow_pickle
         self.system, self.coords = system, coords
         pixels: dict[str, Any] = {
             k: v for k, v in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if v is not None
         }
         if checkpoint is None:
             must_be_given(patch_size=patch_size, vision=vision, language=language)
-            assert patch_size and vision and language
+            assert patch_size
+            assert vision
+            assert language
             tokens = [f"<|{name}|>" for name in (*TOKENS, *VISION_TOKENS)]
             self.tokenizer = nano_tokenizer.load(tokens, eos_token="<|im_end|>")
             self.config = self._nano_config(patch_size, vision, language)
@@ -84,7 +90,7 @@ class Qwen2VL(Family):
             self.config = config_of(Qwen2VLConfig, checkpoint)
             same_sizes_of_parts(checkpoint, self.config, {"patch_size": patch_size}, vision, language)
             with reading(checkpoint):
-                self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+                self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
                 self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint, **pixels)
             fits(self.tokenizer, self.config, checkpoint)
         self._check_pixels()
@@ -137,4 +143,6 @@ class Qwen2VL(Family):
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         source = checkpoint or self.checkpoint
-        return load_model(Qwen2VLForConditionalGeneration, source, self.config, self.dtype, self.attention)
+        return load_model(
+            Qwen2VLForConditionalGeneration, source, self.config, self.dtype, self.attention, self.allow_pickle
+        )

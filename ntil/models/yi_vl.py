@@ -29,9 +29,9 @@ from transformers import (
 )
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import load_model, ready
-from ntil.models.checkpoint import CheckpointError, fits, read_weights, reading, tokenizer_as_shipped, write_weights
+from ntil.models.base import Attention, load_model, ready
 from ntil.models.llava import Llava
+from ntil.models.pretrained import CheckpointError, fits, read_weights, reading, tokenizer_as_shipped, write_weights
 
 SYSTEM = (
     "This is a chat between an inquisitive human and an AI assistant. Assume the role of the AI assistant. "
@@ -41,10 +41,10 @@ SYSTEM = (
     "仔细阅读所有的图像，并对人类的问题做出信息丰富、有帮助、详细的和礼貌的回答。"
 )
 END = "###"
-# Yi's vocabulary has no token for pictures; of its reserved ones, which no text gives, this one stands for a patch.
+# Yi's vocabulary has no token for pictures; this one, reserved and produced by no text, stands for a patch.
 IMAGE = "<|reserved007|>"
 PROJECTOR = "mlp2x_gelu_Norm"
-# Beginnings of the release's names -> of those of the class below.
+# Prefixes of names in the release -> prefixes in the class below.
 NAMES = {
     "model.embed_tokens.": "model.language_model.embed_tokens.",
     "model.layers.": "model.language_model.layers.",
@@ -57,7 +57,7 @@ NAMES = {
 
 
 class YiVLProjector(nn.Module):
-    """[..., vision] -> [..., language]."""
+    """Two linear layers with layer norms, [..., vision] -> [..., language]."""
 
     def __init__(self, vision: int, language: int) -> None:
         super().__init__()
@@ -70,6 +70,8 @@ class YiVLProjector(nn.Module):
 
 
 class YiVLForConditionalGeneration(LlavaForConditionalGeneration):
+    """LLaVA with `YiVLProjector` as its projector."""
+
     _keys_to_ignore_on_load_missing = [r"model\.vision_tower\."]  # noqa: RUF012  comes from the tower's own folder
 
     def __init__(self, config: LlavaConfig) -> None:
@@ -80,13 +82,15 @@ class YiVLForConditionalGeneration(LlavaForConditionalGeneration):
 
 
 class YiVL(Llava):
-    """
+    """Family of Yi-VL models, read and written in the layout of the 01-ai release.
+
     Args:
         checkpoint: hub name or folder in the release's layout, or null for a model from scratch.
         image_size, patch_size, vision, language: of the model from scratch, as in `Llava`.
         system: the text before the first turn, or empty for none.
-        coords: how boxes are written; which way Yi-VL has learnt is not published, so LLaVA's is assumed.
+        coords: how boxes are written; Yi-VL's pre-training format is not published, so LLaVA's is assumed.
         dtype: of the weights. attn_implementation: `sdpa`, `eager`, `flash_attention_2`.
+        allow_pickle: read .bin files of a checkpoint that has no safetensors.
     """
 
     model_class: ClassVar[Any] = YiVLForConditionalGeneration
@@ -102,12 +106,14 @@ class YiVL(Llava):
         system: str = SYSTEM,
         coords: str = "unit",
         dtype: str = "float32",
-        attn_implementation: str = "sdpa",
+        attn_implementation: Attention = "sdpa",
+        allow_pickle: bool = False,
     ) -> None:
         self.system = system
         self.release: dict[str, Any] = {}
         self.tower = "vit/tower"
-        super().__init__(checkpoint, image_size, patch_size, vision, language, coords, dtype, attn_implementation)
+        sizes = (image_size, patch_size, vision, language)
+        super().__init__(checkpoint, *sizes, coords, dtype, attn_implementation, allow_pickle)
         self._end_id: int = self.tokenizer.get_vocab()[END]
 
     def _from_checkpoint(self, checkpoint: str) -> None:
@@ -124,8 +130,8 @@ class YiVL(Llava):
         # A nano model's tokenizer has a token for pictures of its own.
         image = nano_tokenizer.IMAGE if nano_tokenizer.IMAGE in self.tokenizer.get_vocab() else IMAGE
         self.tokenizer.add_tokens([AddedToken(image, special=True, normalized=False)])
-        known = set(inspect.signature(LlamaConfig).parameters) | {"rope_theta", "rope_scaling"}
-        text = LlamaConfig(**{k: v for k, v in self.release.items() if k in known})
+        accepted = set(inspect.signature(LlamaConfig).parameters) | {"rope_theta", "rope_scaling"}
+        text = LlamaConfig(**{k: v for k, v in self.release.items() if k in accepted})
         with reading(checkpoint):
             vision = CLIPVisionConfig.from_pretrained(checkpoint, subfolder=self.tower)
             self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint, subfolder=self.tower)
@@ -152,14 +158,16 @@ class YiVL(Llava):
         return self._end_id
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
-        """
+        """Load the weights, those of the vision tower from its own folder.
+
         Raises:
             CheckpointError: weights that the release has are missing, or can't be read.
         """
         source = checkpoint or self.checkpoint
         if source is None:
-            return load_model(self.model_class, None, self.config, self.dtype, self.attention)
+            return load_model(self.model_class, None, self.config, self.dtype, self.attention, self.allow_pickle)
         how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention}
+        how |= {"allow_pickle": self.allow_pickle}
         renamed = {f"^{re.escape(theirs)}": ours for theirs, ours in NAMES.items()}
         model = read_weights(self.model_class, source, release_name, config=self.config, key_mapping=renamed, **how)
         tower = {"subfolder": self.tower, "config": self.config.vision_config}
@@ -167,11 +175,11 @@ class YiVL(Llava):
         return ready(model)
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
-        """In the release's layout."""
+        """Save in the release's layout, the vision tower in its own folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        whole: Any = model
+        unwrapped: Any = model
         write_weights(to_release(model.state_dict()), folder)
-        whole.model.vision_tower.save_pretrained(folder / self.tower)
+        unwrapped.model.vision_tower.save_pretrained(folder / self.tower)
         self.image_processor.save_pretrained(folder / self.tower)
         self.tokenizer.save_pretrained(folder)
         (folder / "config.json").write_text(json.dumps(self._release_config(), indent=2))
@@ -199,5 +207,5 @@ def release_name(name: str) -> str:
 
 
 def to_release(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All weights but the tower's, by the release's names."""
+    """All weights except the tower's, by the release's names."""
     return {release_name(k): v for k, v in state.items() if not k.startswith("model.vision_tower.")}

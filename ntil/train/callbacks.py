@@ -1,4 +1,4 @@
-"""What watches a run: its history on disk, complete checkpoints, the progress bar, the interrupt."""
+"""Trainer callbacks: history on disk, complete checkpoints, progress bar, interrupt."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ntil.checkpoints import COMPLETE, complete_checkpoints, read_mark, remove_checkpoint
-from ntil.interrupt import Interrupt
-from ntil.ranks import Ranks
-from ntil.runs import write
+from data.common.files import write_text
+from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.ranks import Ranks
+from ntil.runs.checkpoints import COMPLETE, complete_checkpoints, read_mark, remove_checkpoint
 
 
 class History(TrainerCallback):
-    """Appends every log record to history.jsonl, and one with `began` where a process begins.
+    """Append every log record to history.jsonl, and one with `began` where a process begins.
 
-    A resumed run first drops what lies after its checkpoint.
+    A resumed run first drops the records after its checkpoint.
     """
 
     def __init__(self, file: Path) -> None:
@@ -31,8 +31,8 @@ class History(TrainerCallback):
         if not state.is_world_process_zero:
             return
         lines = self.file.read_text().splitlines() if self.file.exists() else []
-        kept = [line for line in lines if _step(line) <= state.global_step]
-        write(self.file, "".join(f"{line}\n" for line in kept))
+        lines_before = [line for line in lines if _step(line) <= state.global_step]
+        write_text(self.file, "".join(f"{line}\n" for line in lines_before))
         self._append(state, {"began": True})
 
     def on_log(
@@ -47,7 +47,7 @@ class History(TrainerCallback):
 
 
 def _step(line: str) -> float:
-    """The step of a record; a line that a kill cut short belongs to none."""
+    """Step of a record; infinite for a line that a kill truncated."""
     try:
         return json.loads(line)["step"]
     except ValueError:
@@ -55,21 +55,21 @@ def _step(line: str) -> float:
 
 
 class Checkpoints(TrainerCallback):
-    """Marks a checkpoint complete after its last byte, and only then removes older ones.
+    """Mark a checkpoint complete after its last byte, and only then remove older ones.
 
-    Kept are the `keep` newest and the best one, among those whose step was validated, by `metric`. The mark also holds
-    how long the run has trained, so that `seconds` counts what was before an interruption, too.
+    Kept are the `keep` newest and the best one by `metric`, among those whose step was validated. The mark also holds
+    how long the run has trained, so that `seconds` includes the time before an interruption.
     """
 
-    def __init__(self, keep: int, ranks: Ranks, metric: str, greater_is_better: bool, about: dict[str, Any]) -> None:
-        self.keep, self.ranks, self.about = keep, ranks, about
+    def __init__(self, keep: int, ranks: Ranks, metric: str, greater_is_better: bool, layout: dict[str, Any]) -> None:
+        self.keep, self.ranks, self.about = keep, ranks, layout
         self.metric, self.sign = metric, 1 if greater_is_better else -1
         self._validated: tuple[int, float] | None = None
         self._since = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Of training, validation and saving, up to now; what lies after the checkpoint gone on from is not counted."""
+        """Seconds of training, validation and saving so far, without work that was lost after a checkpoint."""
         return time.perf_counter() - self._since
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -90,27 +90,27 @@ class Checkpoints(TrainerCallback):
             return
         assert args.output_dir is not None
         folder = Path(args.output_dir)
-        here = self._validated is not None and self._validated[0] == state.global_step
-        score = self.sign * self._validated[1] if here and self._validated else None
+        validated_now = self._validated is not None and self._validated[0] == state.global_step
+        score = self.sign * self._validated[1] if validated_now and self._validated else None
         saved = folder / f"checkpoint-{state.global_step}"
         for file in (*(f for f in saved.rglob("*") if f.is_file()), saved):
             _to_disk(file)
-        about = {
+        record = {
             "step": state.global_step,
             "score": score,
             "metric": self.metric,
             "seconds": round(self.seconds, 1),
             **self.about,
         }
-        write(saved / COMPLETE, json.dumps(about))
+        write_text(saved / COMPLETE, json.dumps(record))
         self._clear(folder)
 
     def _clear(self, folder: Path) -> None:
         newest = complete_checkpoints(folder)
         scored = [(read_mark(p)["score"], p) for p in newest if read_mark(p).get("score") is not None]
-        kept = {*newest[: self.keep], *(p for _, p in sorted(scored, key=lambda found: found[0])[-1:])}
+        retained = {*newest[: self.keep], *(p for _, p in sorted(scored, key=lambda pair: pair[0])[-1:])}
         for path in folder.glob("checkpoint-*"):
-            if path not in kept:
+            if path not in retained:
                 remove_checkpoint(path)
 
 
@@ -122,8 +122,8 @@ def _to_disk(file: Path) -> None:
         os.close(descriptor)
 
 
-class Guard(TrainerCallback):
-    """Saves and stops when an interrupt is requested, on all ranks at the same step."""
+class StopOnInterrupt(TrainerCallback):
+    """Save and stop when an interrupt is requested, on all ranks at the same step."""
 
     def __init__(self, interrupt: Interrupt, ranks: Ranks) -> None:
         self.interrupt, self.ranks = interrupt, ranks
@@ -132,19 +132,19 @@ class Guard(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         if self.interrupt.agreed(self.ranks) and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
-            # Whoever preempts waits for seconds only.
+            # A preempting scheduler waits only seconds.
             control.should_evaluate = False
             self.interrupted = True
         return control
 
 
 class Progress(TrainerCallback):
-    """One bar per run with ETA, the loss and the last validation beside it."""
+    """Progress bar of a run with ETA, loss and last validation."""
 
     def __init__(self, title: str, metric: str) -> None:
         self.title, self.metric = title, metric
         self.bar: tqdm[Any] | None = None
-        self.shown: dict[str, str] = {}
+        self.postfix: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
@@ -161,9 +161,9 @@ class Progress(TrainerCallback):
     ) -> None:
         if self.bar is None or not logs:
             return
-        known = {"loss/ce": "ce", "loss/aux": "aux", f"eval_{self.metric}": f"val {self.metric}"}
-        self.shown |= {short: f"{logs[name]:.3f}" for name, short in known.items() if name in logs}
-        self.bar.set_postfix(self.shown, refresh=False)
+        columns = {"loss/ce": "ce", "loss/aux": "aux", f"eval_{self.metric}": f"val {self.metric}"}
+        self.postfix |= {short: f"{logs[name]:.3f}" for name, short in columns.items() if name in logs}
+        self.bar.set_postfix(self.postfix, refresh=False)
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.bar is not None:

@@ -1,10 +1,11 @@
-"""What stops or reports a run that goes wrong: losses that are not finite, and spikes."""
+"""Guards of a training: losses that are not finite stop it, spikes are reported."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from ntil.runs import write
+from data.common.files import write_text
+from ntil.distributed.ranks import Ranks
 
 
 @dataclass(frozen=True)
-class Culprit:
+class NonFiniteBatch:
     """The micro-batch of the first loss that was not finite.
 
-    weights: where the weights of that moment lie, or the checkpoint that comes nearest before it.
+    weights: `model` where the weights of that moment are saved beside it, else `the newest checkpoint`.
     """
 
     step: int
@@ -32,22 +34,23 @@ class Culprit:
 
 
 class FiniteCheck:
-    """Stops a run before the optimizer takes a loss that is not finite, and keeps the batch and weights for a replay.
+    """Stop a run before the optimizer uses a loss that is not finite, and keep batch and weights for a replay.
 
-    On a GPU the check of a micro-batch waits for the next one, when its copy has arrived anyway, so that no step waits;
-    the weights may have been stepped by then, and a replay starts from the last checkpoint instead. `flush` before
-    weights are kept.
+    On a GPU a micro-batch is checked at the next one, when the copy of its loss has arrived, so that no step
+    synchronises; the weights may have been updated by then, so a replay starts from the last checkpoint. Call `flush`
+    before weights are saved.
     """
 
-    def __init__(self, folder: Path, save: Any = None) -> None:
-        """`save(model, folder)` writes the weights; None: only the batch is kept."""
+    def __init__(self, folder: Path, save: Callable[[nn.Module, Path], None] | None = None) -> None:
+        """Take `save(model, folder)`, which writes the weights; None: only the batch is kept."""
         self.folder, self._save = folder, save
         self._pending: tuple[Tensor, torch.cuda.Event, int, list[str], dict[str, Tensor]] | None = None
 
     def __call__(
         self, model: nn.Module, total: Tensor, components: dict[str, Tensor], step: int, ids: list[str]
     ) -> None:
-        """
+        """Check the total loss of a micro-batch, on a GPU that of the one before.
+
         Raises:
             FloatingPointError: a loss that is not finite, naming the step and how to replay it.
         """
@@ -63,10 +66,10 @@ class FiniteCheck:
         self._pending = copy, event, step, ids, components
 
     def flush(self) -> None:
-        """Check what still waits.
+        """Check the pending micro-batch, if there is one.
 
         Raises:
-            FloatingPointError: as for a call.
+            FloatingPointError: see `__call__`.
         """
         if self._pending is None:
             return
@@ -82,17 +85,17 @@ class FiniteCheck:
         if model is not None and self._save is not None:
             self._save(model, self.folder / "model")
             weights = "model"
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        found = {name: value.item() for name, value in components.items()}
-        write(self.folder / "batch.json", json.dumps(asdict(Culprit(step, rank, ids, found, weights)), indent=1))
+        values = {name: value.item() for name, value in components.items()}
+        batch = NonFiniteBatch(step, Ranks.here().index, ids, values, weights)
+        write_text(self.folder / "batch.json", json.dumps(asdict(batch), indent=1))
         raise FloatingPointError(
-            f"the loss is not finite at step {step} ({', '.join(f'{k} {v:.4g}' for k, v in found.items())}); "
+            f"the loss is not finite at step {step} ({', '.join(f'{k} {v:.4g}' for k, v in values.items())}); "
             f"look at its {len(ids)} rows with `ntil replay run={self.folder.parent}`"
         )
 
 
-class Spikes(TrainerCallback):
-    """Reports a logged loss far above its recent ones: more than `times` their median and 6 of their deviations."""
+class LossSpikes(TrainerCallback):
+    """Report a logged loss above `times` the median of recent ones and 6 deviations (scaled MAD) above it."""
 
     def __init__(self, window: int = 20, times: float = 2.0) -> None:
         self.recent: deque[float] = deque(maxlen=window)
@@ -106,8 +109,8 @@ class Spikes(TrainerCallback):
             return
         if len(self.recent) >= 5:
             usual = statistics.median(self.recent)
-            spread = 1.4826 * statistics.median(abs(x - usual) for x in self.recent)
-            if loss > self.times * usual and loss > usual + 6 * spread:
+            deviation = 1.4826 * statistics.median(abs(x - usual) for x in self.recent)
+            if loss > self.times * usual and loss > usual + 6 * deviation:
                 logs["spike"] = loss / usual
                 if state.is_world_process_zero:
                     tqdm.write(

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from ntil.config import ConfigError, CurriculumConfig
+from ntil.config.errors import ConfigError
+from ntil.config.schema import CurriculumConfig
 
 
 class CurriculumSampler(Sampler[int]):
-    """`steps * batch` row indices, one long epoch, so that a resumed run skips to its place by counting.
+    """Sampler of `steps * batch` row indices as one epoch, so that a resumed run skips to its place by counting.
 
-    In each stage the rows allowed by the curriculum are shuffled and walked through, again and again.
+    In each stage the rows allowed by the curriculum are passed over repeatedly, shuffled before every pass.
 
     Args:
         rows: how many rows there are.

@@ -1,4 +1,4 @@
-"""How fast a run goes and how much memory it takes, per logging window; validation is not counted."""
+"""Throughput per logging window, without validation, and peak memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 class Throughput:
-    """Counts what is taken from the data loader between two `take`s."""
+    """Counts of samples and tokens that were loaded between two calls of `take`."""
 
     def __init__(self) -> None:
         self._samples = self._tokens = 0
@@ -30,7 +30,7 @@ class Throughput:
             self._since += time.perf_counter() - begun
 
     def take(self, ranks: int) -> dict[str, float]:
-        """Rates over all ranks (taken to be as fast as this one), and this rank's peak memory; starts a new window."""
+        """Rates over all ranks (assumed as fast as this one), and this rank's peak memory; starts a new window."""
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         rates = {
@@ -44,7 +44,7 @@ class Throughput:
 
 
 def peak_memory() -> int:
-    """Bytes: of the GPU's allocator where there is one, else of the process."""
+    """Peak memory in bytes since the start: of CUDA's allocator where there is a GPU, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -74,11 +74,11 @@ def test_row_i_does_not_depend_on_how_many_there_are(tmp_path, monkeypatch):
 
 
 def test_impossible_requests_name_the_key():
-    with pytest.raises(ValueError, match=r"no new problem for row .* of test .*turn task.digits"):
+    with pytest.raises(ValueError, match=r"no new problem for row .* of test .*turn task\.source\.digits"):
         problems("test", 60, Shape(operations=("+",), digits=1, decimals=0, negatives=False))
-    with pytest.raises(ValueError, match=r"task\.operations"):
+    with pytest.raises(ValueError, match=r"task\.source\.operations"):
         load("train", rows=1, shape=Shape(operations=("%",)))
-    with pytest.raises(ValueError, match=r"task\.extrapolation_digits"):
+    with pytest.raises(ValueError, match=r"task\.source\.extrapolation_digits"):
         load("train", rows=1, shape=Shape(digits=5, extrapolation_digits=5))
     with pytest.raises(ValueError, match="splits train"):
         load("training", rows=1, shape=SHAPE)

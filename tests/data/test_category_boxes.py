@@ -7,8 +7,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from data import category_boxes
-from data.broken import BrokenInput, Tolerance
+from data.common.errors import InvalidData, RowErrors
+from data.grounding import categories
 
 SIDES = {
     "leftmost": lambda b: -(b[0] + b[2]),
@@ -38,7 +38,7 @@ def labelled(folder, row):
 @pytest.mark.parametrize(("split", "count"), [("train", 402), ("val", 448)])
 def test_every_expression_of_coco128_holds_for_exactly_one_box(shared, split, count):
     folder = shared / "assets/data/coco128/object_detection"
-    rows = category_boxes.load(folder, split, None, Tolerance()).remove_columns("image")
+    rows = categories.load(folder, split, None, RowErrors()).remove_columns("image")
     assert len(rows) == count
     for row in rows:
         words = row["expression"].removeprefix("the ")
@@ -65,8 +65,8 @@ def yolo(folder, *lines, name="a"):
     return folder
 
 
-def said(folder, tolerance=None):
-    rows = category_boxes.load(folder, "train", None, tolerance or Tolerance())
+def said(folder, row_errors=None):
+    rows = categories.load(folder, "train", None, row_errors or RowErrors())
     return {r["expression"]: r["box"] for r in rows}
 
 
@@ -84,7 +84,7 @@ def test_a_yolo_folder_of_ones_own(tmp_path):
 
 def test_outlines_are_read_as_boxes_and_close_calls_are_not_said(tmp_path):
     folder = yolo(tmp_path, "0 0.1 0.1 0.3 0.1 0.2 0.5", "0 0.12 0.1 0.32 0.1 0.22 0.5")
-    with pytest.raises(BrokenInput, match="the split is empty"):
+    with pytest.raises(InvalidData, match="the split is empty"):
         said(folder)
     yolo(tmp_path, "0 0.1 0.1 0.3 0.1 0.2 0.5")
     assert said(folder) == {"the dog": pytest.approx([10, 5, 30, 25])}
@@ -102,9 +102,9 @@ def test_outlines_are_read_as_boxes_and_close_calls_are_not_said(tmp_path):
 )
 def test_broken_labels_are_named_or_cost_their_photograph(tmp_path, line, message):
     folder = yolo(yolo(tmp_path, "0 0.5 0.5 0.2 0.2", line), "1 0.5 0.5 0.5 0.5", name="b")
-    with pytest.raises(BrokenInput, match=message):
+    with pytest.raises(InvalidData, match=message):
         said(folder)
-    skip = Tolerance("skip")
+    skip = RowErrors("skip")
     # A photograph with an unreadable box might hold a rival, so nothing is said about it.
     assert list(said(folder, skip)) == ["the cat"]
     assert len(skip.skipped) == 1
@@ -112,21 +112,21 @@ def test_broken_labels_are_named_or_cost_their_photograph(tmp_path, line, messag
 
 def test_wrong_folders_are_errors_not_empty_pictures(tmp_path):
     folder = yolo(tmp_path / "y", "0 0.5 0.5 0.2 0.2")
-    with pytest.raises(BrokenInput, match=r"field val: no such split.*choose of train"):
-        category_boxes.load(folder, "val", None, Tolerance())
+    with pytest.raises(InvalidData, match=r"field val: no such split.*choose of train"):
+        categories.load(folder, "val", None, RowErrors())
     shutil.rmtree(folder / "labels")
-    with pytest.raises(BrokenInput, match="no labels at"):
+    with pytest.raises(InvalidData, match="no labels at"):
         said(folder)
     shutil.rmtree(folder / "images")
-    with pytest.raises(BrokenInput, match="no pictures at"):
+    with pytest.raises(InvalidData, match="no pictures at"):
         said(folder)
     (folder / "data.yaml").write_text("a: [")
-    with pytest.raises(BrokenInput, match="is not YAML"):
+    with pytest.raises(InvalidData, match="is not YAML"):
         said(folder)
     (folder / "data.yaml").write_text("just text")
-    with pytest.raises(BrokenInput, match="does not describe"):
+    with pytest.raises(InvalidData, match="does not describe"):
         said(folder)
-    with pytest.raises(BrokenInput, match=r"no config.yaml or data.yaml"):
+    with pytest.raises(InvalidData, match=r"no config.yaml or data.yaml"):
         said(tmp_path)
 
 
@@ -154,11 +154,11 @@ def test_a_coco_folder_with_a_crowd(tmp_path):
     }
     file = tmp_path / "instances.json"
     file.write_text(json.dumps(document))
-    rows = category_boxes.load(tmp_path, "val", file, Tolerance())
+    rows = categories.load(tmp_path, "val", file, RowErrors())
     found = {r["expression"]: r["box"] for r in rows}
     # With a crowd of dogs beside it "the dog" is unclear, and so is which is the smallest.
     assert found == {"the cat": [5, 5, 45, 45], "the cow": [50, 0, 70, 20]}
     document["annotations"][0]["bbox"] = [10, 10, 0, 20]
     file.write_text(json.dumps(document))
-    with pytest.raises(BrokenInput, match=r"annotation 0, field bbox: .* has no area"):
-        category_boxes.load(tmp_path, "val", file, Tolerance())
+    with pytest.raises(InvalidData, match=r"annotation 0, field bbox: .* has no area"):
+        categories.load(tmp_path, "val", file, RowErrors())

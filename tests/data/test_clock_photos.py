@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data import clock_photos
-from data.broken import BrokenInput, Tolerance
+from data.clock import photos
+from data.clock.photos import ClockPhotos
+from data.common.errors import InvalidData, RowErrors
 
 REAL = Path(os.environ.get("NTIL_SHARED", "../shared")) / "assets/data/clocks/labels.csv"
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="no real clock photographs under NTIL_SHARED")
 def test_real_photographs_are_read_and_cropped():
-    rows = clock_photos.load(REAL, "test")
+    rows = ClockPhotos(str(REAL)).rows("test")
     assert len(rows) == 11
     for row in rows:
         assert 1 <= row["hour"] <= 12
@@ -45,15 +46,18 @@ def table(folder: Path, *lines: str) -> Path:
 def test_broken_tables(tmp_path, lines, message):
     file = table(tmp_path, *lines)
     with pytest.raises(ValueError, match=message) as error:
-        clock_photos.load(file, "test")
+        ClockPhotos(str(file)).rows("test")
     assert "labels.csv" in str(error.value)
 
 
 def test_missing_file_and_other_splits(tmp_path):
     with pytest.raises((ValueError, OSError), match="nowhere"):
-        clock_photos.load(tmp_path / "nowhere.csv", "test")
-    with pytest.raises(ValueError, match="test"):
-        clock_photos.load(table(tmp_path, "image,hour,minute", "a.png,3,4"), "train")
+        ClockPhotos(str(tmp_path / "nowhere.csv")).rows("test")
+    source = ClockPhotos(str(table(tmp_path, "image,hour,minute", "a.png,3,4")))
+    for read in (source.rows, source.check_split):
+        with pytest.raises(ValueError, match="test"):
+            read("train")
+    assert len(source.rows("test")) == 1
 
 
 def official(shared, name="coco_final.csv"):
@@ -68,8 +72,8 @@ def test_the_label_file_of_its_about_time_on_the_photographs_that_are_here(share
     for folder in (shared / "assets/data/coco128/images").iterdir():
         for photo in folder.iterdir():
             (images / photo.name).symlink_to(photo)
-    skip = Tolerance("skip")
-    rows = clock_photos.load(official(shared), "test", images, skip)
+    skip = RowErrors("skip")
+    rows = photos.load(official(shared), images, skip)
     with official(shared).open() as file:
         labels = {row["img_id"]: row for row in csv.DictReader(file)}
         here = {k for k, row in labels.items() if (images / row["file_name"]).exists()}
@@ -88,13 +92,13 @@ def test_the_label_file_of_its_about_time_on_the_photographs_that_are_here(share
 
 @pytest.mark.parametrize(("name", "count"), [("coco_final.csv", 1911), ("openimg_final.csv", 1317)])
 def test_every_official_label_is_readable_but_for_its_photograph(shared, name, count):
-    skip = Tolerance("skip")
-    with pytest.raises(BrokenInput, match=f"the split is empty .{count} rows skipped"):
-        clock_photos.load(official(shared, name), "test", Path("nowhere"), skip)
+    skip = RowErrors("skip")
+    with pytest.raises(InvalidData, match=f"the split is empty .{count} rows skipped"):
+        photos.load(official(shared, name), Path("nowhere"), skip)
     assert len(skip.skipped) == count
     assert all("does not exist" in line for line in skip.skipped)
-    with pytest.raises(BrokenInput, match=f"{name}, line 2, field file_name: .*does not exist"):
-        clock_photos.load(official(shared, name), "test", Path("nowhere"))
+    with pytest.raises(InvalidData, match=f"{name}, line 2, field file_name: .*does not exist"):
+        photos.load(official(shared, name), Path("nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -109,10 +113,10 @@ def test_every_official_label_is_readable_but_for_its_photograph(shared, name, c
 )
 def test_broken_boxes_are_named_or_skipped(tmp_path, box, message):
     file = table(tmp_path, "file_name,hour,minute,bbox_det", 'a.png,3,4,"[5, 5, 10, 10]"', f'a.png,3,4,"{box}"')
-    with pytest.raises(BrokenInput, match=message) as error:
-        clock_photos.load(file)
+    with pytest.raises(InvalidData, match=message) as error:
+        photos.load(file)
     assert "labels.csv, line 3" in str(error.value)
-    skip = Tolerance("skip")
-    (row,) = clock_photos.load(file, tolerance=skip)
+    skip = RowErrors("skip")
+    (row,) = photos.load(file, row_errors=skip)
     assert row["image"].size == (14, 14)
     assert len(skip.skipped) == 1

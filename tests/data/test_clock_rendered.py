@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import clock_rendered
-from data.clock_rendered import level_of, load, render_clock
+from data.clock import rendered
+from data.clock.rendered import load, render_clock
+from data.clock.schema import level_of
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_photographs_hang_behind_rich_clocks(tmp_path):
 def test_wrong_arguments_name_the_key():
     with pytest.raises(ValueError, match="splits"):
         load("training", rows=1)
-    with pytest.raises(ValueError, match=r"task\.difficulty"):
+    with pytest.raises(ValueError, match=r"task\.source\.difficulty"):
         load("train", rows=1, difficulty="hard")
     with pytest.raises(ValueError, match="rows >= 1"):
         load("train", rows=0)
@@ -83,7 +84,7 @@ def test_editing_the_renderer_makes_old_pictures_stale(tmp_path, monkeypatch):
     load("test", rows=2)
     assert {p.name for p in (tmp_path / "datasets").iterdir()} == before
     changed = tmp_path / "clock_rendered.py"
-    changed.write_text(Path(clock_rendered.__file__).read_text() + "\n# changed\n")
-    monkeypatch.setattr(clock_rendered, "__file__", str(changed))
+    changed.write_text(Path(rendered.__file__).read_text() + "\n# changed\n")
+    monkeypatch.setattr(rendered, "__file__", str(changed))
     load("test", rows=2)
     assert len(list((tmp_path / "datasets").iterdir())) == 2

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from data import grounding_rendered as rendered
-from data.grounding_rendered import CLEAR, COLOURS, SPLITS, box_of
+from data.common.source import STREAMS
+from data.grounding import rendered
+from data.grounding.rendered import CLEAR, COLOURS, box_of
 
 SCENES = 3000
 SIDES = {
@@ -66,7 +67,7 @@ def test_every_expression_fits_exactly_one_shape_and_none_nearly(difficulty):
 def test_the_row_is_of_its_scene_and_its_box_holds_just_the_shapes_pixels(difficulty):
     for index in range(60):
         row = rendered._row({"index": index}, split="test", size=96, difficulty=difficulty, seed=3)
-        rng = np.random.default_rng([3, SPLITS["test"], index])
+        rng = np.random.default_rng([3, STREAMS["test"], index])
         while not (said := rendered._expressions(things := rendered._scene(rng, difficulty), difficulty)):
             pass
         thing = things[next(meant for expression, meant, _ in said if expression == row["expression"])]
@@ -106,7 +107,7 @@ def test_rows_are_the_same_everywhere_and_splits_differ(tmp_path, monkeypatch):
         ({"split": "val"}, "splits"),
         ({"rows": 0}, "rows >= 1"),
         ({"size": 16}, "size >= 32"),
-        ({"difficulty": "hard"}, "task.difficulty"),
+        ({"difficulty": "hard"}, r"task\.source\.difficulty"),
     ],
 )
 def test_wrong_arguments(arguments, message):

@@ -8,8 +8,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from data.broken import BrokenInput, Tolerance
-from data.visual_math import LicenceError, load
+from data.common.errors import InvalidData, RowErrors
+from data.mathvista.testmini import MathVistaRelease
+from data.mathvista.visual_math import LicenceError, load
 from tasks.mathvista import MathVista, query
 
 METADATA = {"task": "t", "context": "c", "grade": "g", "language": "english", "source": "s", "category": "x"}
@@ -47,8 +48,8 @@ def test_json_and_parquet_give_the_same_rows(release):
     hub = [{**p, "decoded_image": held, "query": "q", "precision": p["precision"] and float(p["precision"])}
            for p in (PROBLEM, CHOICE)]  # fmt: skip
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(hub), release / "testmini-00000-of-00001.parquet")
-    first = MathVista(test=str(release / "testmini.json"))
-    second = MathVista(test=str(release / "testmini-*.parquet"))
+    first = MathVista(MathVistaRelease(test=str(release / "testmini.json")))
+    second = MathVista(MathVistaRelease(test=str(release / "testmini-*.parquet")))
     one, two = list(first.rows("test")), list(second.rows("testmini"))
     assert [{**row, "image": 0} for row in one] == [{**row, "image": 0} for row in two]
     assert [row["image"].size for row in two] == [(20, 10)] * 2
@@ -58,7 +59,7 @@ def test_json_and_parquet_give_the_same_rows(release):
 
 
 def test_prompts_from_the_release(release):
-    task = MathVista(test=str(release / "testmini.json"), queries=str(release / "query.json"))
+    task = MathVista(MathVistaRelease(test=str(release / "testmini.json"), queries=str(release / "query.json")))
     assert [task.prompt(row) for row in task.rows("test")] == ["Prompt seven", "Prompt eight"]
 
 
@@ -79,9 +80,9 @@ def test_prompts_from_the_release(release):
 def test_broken_problems_are_named_or_skipped(release, change, message):
     file = release / "testmini.json"
     file.write_text(json.dumps({"7": PROBLEM, "8": CHOICE | change}))
-    with pytest.raises(BrokenInput, match=message):
-        MathVista(test=str(file)).rows("test")
-    task = MathVista(test=str(file), on_error="skip")
+    with pytest.raises(InvalidData, match=message):
+        MathVista(MathVistaRelease(test=str(file))).rows("test")
+    task = MathVista(MathVistaRelease(test=str(file), on_error="skip"))
     assert task.rows("test")["id"] == ["7"] and len(task.skipped) == 1
 
 
@@ -100,11 +101,11 @@ def test_broken_files(release):
     ):
         if content is not None:
             (release / name).write_text(content)
-        with pytest.raises(BrokenInput, match=message):
-            MathVista(test=str(release / name)).rows("test")
+        with pytest.raises(InvalidData, match=message):
+            MathVista(MathVistaRelease(test=str(release / name))).rows("test")
     (release / "images/7.jpg").write_bytes((release / "images/7.jpg").read_bytes()[:200])
-    with pytest.raises(BrokenInput, match=r"problem 7, field image: .*broken or truncated"):
-        MathVista(test=str(release / "testmini.json")).rows("test")
+    with pytest.raises(InvalidData, match=r"problem 7, field image: .*broken or truncated"):
+        MathVista(MathVistaRelease(test=str(release / "testmini.json"))).rows("test")
 
 
 def talk(question, answer, name="a.png", **more):
@@ -129,7 +130,7 @@ def test_training_layouts(tmp_path, form):
     file = tmp_path / f"train.{form}"
     text = json.dumps(TRAIN) if form == "json" else "".join(json.dumps(item) + "\n" for item in TRAIN)
     file.write_text(text)
-    task = MathVista(test="unused.json", train=str(file), validation=0)
+    task = MathVista(MathVistaRelease(test="unused.json", train=str(file), validation=0))
     rows = list(task.rows("train"))
     assert [task.answer(row) for row in rows] == ["B", "7.50", "Ann", "12", "-3", "B", "A"]
     kinds = ["text", "float", "text", "integer", "integer", "text", "text"]
@@ -147,7 +148,7 @@ def test_validation_shares_no_picture_with_train(tmp_path):
         picture(tmp_path / f"{number}.png")
     items = [talk("<image>\nHow many?", str(turn), f"{number}.png") for number in range(40) for turn in range(2)]
     (tmp_path / "train.json").write_text(json.dumps(items))
-    task = MathVista(test="unused.json", train=str(tmp_path / "train.json"), validation=25)
+    task = MathVista(MathVistaRelease(test="unused.json", train=str(tmp_path / "train.json"), validation=25))
     parts = {split: task.rows(split) for split in ("train", "validation")}
     names = {s: {row["image"].filename for row in rows} for s, rows in parts.items()}
     assert sum(map(len, parts.values())) == 80 and all(len(n) > 3 for n in names.values())
@@ -171,9 +172,9 @@ def test_validation_shares_no_picture_with_train(tmp_path):
 def test_broken_training_rows_are_named(tmp_path, item, message):
     picture(tmp_path / "a.png")
     (tmp_path / "train.json").write_text(json.dumps([item, TRAIN[1]]))
-    with pytest.raises(BrokenInput, match=message):
-        load(tmp_path / "train.json", "train", 0, None, Tolerance())
-    skipping = Tolerance("skip")
+    with pytest.raises(InvalidData, match=message):
+        load(tmp_path / "train.json", "train", 0, None, RowErrors())
+    skipping = RowErrors("skip")
     assert len(load(tmp_path / "train.json", "train", 0, None, skipping)) == 1 and len(skipping.skipped) == 1
 
 
@@ -182,4 +183,4 @@ def test_mathvista_is_no_training_set(tmp_path):
     for name, content in (("MathVista.json", TRAIN), ("mine.json", [PROBLEM])):
         (tmp_path / name).write_text(json.dumps(content))
         with pytest.raises(LicenceError, match="prohibits using it as a training set"):
-            load(tmp_path / name, "train", 0, None, Tolerance("skip"))
+            load(tmp_path / name, "train", 0, None, RowErrors("skip"))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.broken import BrokenInput
-from data.pictures import check_bytes, check_picture
-from data.rgb import rgb
+from data.common.errors import InvalidData
+from data.common.images import check_bytes, check_picture
+from data.common.rgb import rgb
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 6, 4), dtype=np.uint8)
 OPAQUE = np.where(np.arange(4) == 3, 255, NOISE).astype(np.uint8)
@@ -78,7 +78,7 @@ def test_what_has_no_known_range_is_refused(values):
 
 def test_floating_point_files_are_refused_on_reading(tmp_path):
     Image.fromarray(np.zeros((2, 2), dtype=np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(BrokenInput, match="here, field image: the picture holds floating-point"):
+    with pytest.raises(InvalidData, match="here, field image: the picture holds floating-point"):
         check_picture(tmp_path / "a.tif", "here")
-    with pytest.raises(BrokenInput, match="here, field image: the picture holds floating-point"):
+    with pytest.raises(InvalidData, match="here, field image: the picture holds floating-point"):
         check_bytes((tmp_path / "a.tif").read_bytes(), "here")

@@ -6,22 +6,24 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.broken import BrokenInput
-from ntil.data_commands import check, contact_sheet
+from data.common.errors import InvalidData, OnError
+from data.text_detection.ground_truth import Format
+from data.text_detection.release import TextRelease
+from ntil.commands.data import check, contact_sheet
 from tasks.base import ParseFailure
 from tasks.text_detection import TextDetection
 
 LINE = "10,10,40,10,40,20,10,20,word\n"
 
 
-def release(folder: Path, count: int, form: str = "icdar2015", **more) -> TextDetection:
+def release(folder: Path, count: int, form: Format = "icdar2015", on_error: OnError = "raise", **more) -> TextDetection:
     for kind in ("gt", "img"):
         (folder / kind).mkdir(exist_ok=True)
     for number in range(1, count + 1):
         (folder / "gt" / f"gt_img_{number}.txt").write_text(LINE)
         Image.new("RGB", (64, 48)).save(folder / "img" / f"img_{number}.png")
     paths = {"truth": {"train": str(folder / "gt")}, "images": {"train": str(folder / "img")}}
-    return TextDetection(source="release", format=form, **{**paths, **more})
+    return TextDetection(TextRelease(form, **{**paths, **more}, on_error=on_error))
 
 
 def test_real_photographs_of_every_release(shared, tmp_path):
@@ -34,8 +36,8 @@ def test_real_photographs_of_every_release(shared, tmp_path):
         "totaltext": (total, base / "totaltext_eval" / "T3_Example" / "img", 1, 4),
     }
     for form, (truth, images, pictures, texts) in sources.items():
-        task = TextDetection(source="release", format=form, truth={"test": str(truth)}, images={"test": str(images)})
-        (report,) = check(task, task.split_names)
+        task = TextDetection(TextRelease(form, truth={"test": str(truth)}, images={"test": str(images)}))
+        (report,) = check(task, task.splits)
         assert report.good, report.lines()
         rows = task.rows("test")
         assert (len(rows), sum(len(p) for p in rows["polygons"])) == (pictures, texts)
@@ -53,13 +55,13 @@ def test_the_validation_split_is_held_out_of_training(tmp_path):
     assert set(train["id"]).isdisjoint(validation["id"])
     assert validation["id"] == task.rows("validation")["id"] == ["10", "20"]
     own = release(tmp_path, 25, truth={s: str(tmp_path / "gt") for s in ("train", "validation")})
-    own.images["validation"] = own.images["train"]
+    own.source.images["validation"] = own.source.images["train"]
     assert len(own.rows("train")) == 25
-    with pytest.raises(BrokenInput, match="none to hold out"):
+    with pytest.raises(InvalidData, match="none to hold out"):
         few = tmp_path / "few"
         few.mkdir()
         release(few, 3).rows("validation")
-    with pytest.raises(ValueError, match=r"task\.truth\.test"):
+    with pytest.raises(ValueError, match=r"task\.source\.truth\.test"):
         task.rows("test")
 
 
@@ -77,7 +79,7 @@ def test_the_validation_split_is_held_out_of_training(tmp_path):
 def test_a_broken_row_is_named_or_skipped_and_listed(tmp_path, harm, message):
     task = release(tmp_path, 20)
     harm(tmp_path)
-    with pytest.raises(BrokenInput, match=message):
+    with pytest.raises(InvalidData, match=message):
         task.rows("train")
     skipping = release_again(task)
     assert "2" not in skipping.rows("train")["id"]
@@ -85,7 +87,8 @@ def test_a_broken_row_is_named_or_skipped_and_listed(tmp_path, harm, message):
 
 
 def release_again(task: TextDetection) -> TextDetection:
-    return TextDetection(source="release", format=task.format, truth=task.truth, images=task.images, on_error="skip")
+    source = task.source
+    return TextDetection(TextRelease(source.format, source.truth, source.images, on_error="skip"))
 
 
 def test_don_t_care_regions_may_be_anything(tmp_path):
@@ -98,8 +101,8 @@ def test_don_t_care_regions_may_be_anything(tmp_path):
 
 def test_missing_places_are_named(tmp_path):
     task = release(tmp_path, 10)
-    with pytest.raises(BrokenInput, match="no such file or folder"):
+    with pytest.raises(InvalidData, match="no such file or folder"):
         release(tmp_path, 10, truth={"train": str(tmp_path / "nothing")}).rows("train")
     shutil.rmtree(tmp_path / "img")
-    with pytest.raises(BrokenInput, match=r"task\.images\.train"):
+    with pytest.raises(InvalidData, match=r"task\.source\.images\.train"):
         task.rows("train")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.text_rendered import Strip, load, render_words
+from data.text_detection.rendered import RenderedWords, Strip, load, render_words
 from tasks.text_detection import TextDetection
 
 
@@ -115,7 +115,7 @@ def test_photographs_lie_behind_rich_words(tmp_path):
 
 
 def test_rows_have_what_the_task_needs():
-    task = TextDetection(rows={"train": 40}, difficulty="rich", shape="polygon")
+    task = TextDetection(RenderedWords(rows={"train": 40}, difficulty="rich"), shape="polygon")
     texts = 0
     for row in task.rows("train"):
         record = task.record(task.answer(row), row)
@@ -129,7 +129,7 @@ def test_rows_have_what_the_task_needs():
 def test_wrong_arguments_name_the_key():
     with pytest.raises(ValueError, match="splits"):
         load("val", rows=1)
-    with pytest.raises(ValueError, match=r"task\.difficulty"):
+    with pytest.raises(ValueError, match=r"task\.source\.difficulty"):
         load("train", rows=1, difficulty="hard")
     with pytest.raises(ValueError, match="rows >= 1"):
         load("train", rows=0)

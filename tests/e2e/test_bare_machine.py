@@ -3,18 +3,12 @@
 import shutil
 
 import pytest
-from command_line import ntil
+
+from tests.support.command_line import ntil
+from tests.support.runs import TINY_RUN
 
 NEEDED = ("sh", "uname", "ldconfig", "env", "git")
-SMALL = [
-    "task.rows={train:16,validation:4,test:4}",
-    "curriculum=none",
-    "optim.steps=2",
-    "optim.batch_size=4",
-    "evaluation.every=0",
-    "tracker=none",
-    "engine.threads=1",
-]
+WORDS = [*TINY_RUN, "task.source.rows={train:16,validation:4,test:4}", "optim.steps=2", "optim.batch_size=4"]
 
 
 @pytest.mark.slow
@@ -28,7 +22,7 @@ def test_deepspeed_trains_without_a_compiler(tmp_path, engine):
     done = ntil(
         tmp_path,
         "train",
-        *SMALL,
+        *WORDS,
         engine,
         "engine.device=cpu",
         PATH=str(tools),

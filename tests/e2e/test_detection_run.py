@@ -3,19 +3,20 @@
 import json
 
 import pytest
-from command_line import ntil
 
-ROWS = "task.rows={train:64,validation:8,test:12}"
+from tests.support.command_line import ntil
+from tests.support.runs import TINY_RUN
+
+ROWS = "task.source.rows={train:64,validation:8,test:12}"
 
 
 @pytest.mark.slow
 def test_a_run_writes_counts_per_example_and_micro_averages(tmp_path):
-    words = [ROWS, "task.difficulty=rich", "task.shape=polygon", "task.max_new_tokens=600"]
+    words = [ROWS, "task.source.difficulty=rich", "task.shape=polygon", "task.max_new_tokens=600"]
     checked = ntil(tmp_path, "data", "check", "task=text_detection_nano", *words)
     assert checked.returncode == 0, checked.stderr
     assert "12 rows, 0 skipped, 0 problems" in checked.stdout
-    train = ["optim.steps=6", "optim.batch_size=8", "optim.warmup=2", "evaluation.every=3", "engine=local"]
-    train += ["tracker=none", "engine.threads=1", "loss=ntil", "model=llava_nano", "runs=runs"]
+    train = [*TINY_RUN, "optim.steps=6", "evaluation.every_steps=3", "engine=local", "loss=ntil", "model=llava_nano"]
     done = ntil(tmp_path, "train", "task=text_detection_nano", *words, *train)
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("runs/**/metrics.json")
@@ -33,4 +34,4 @@ def test_every_release_says_what_it_lacks(tmp_path):
         checked = ntil(tmp_path, "data", "show", f"task={name}", "split=test")
         assert checked.returncode == 2
         assert f"datasets/{name}" in checked.stderr
-        assert "no such file or folder" in checked.stderr
+        assert "there is no such file" in checked.stderr and "task.source.truth." in checked.stderr

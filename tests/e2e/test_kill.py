@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import finish, freeze, start
 from safetensors.torch import load_file
 
-from ntil.checkpoints import COMPLETE, complete_checkpoints
-from ntil.runs import RunFolder
+from ntil.runs.checkpoints import COMPLETE, complete_checkpoints
+from ntil.runs.folder import RunFolder
+from tests.support.forked import finish, freeze, start
 
 KILLS = 20
 STEPS = 60

@@ -3,10 +3,12 @@
 import json
 
 import pytest
-from command_line import ntil
 
-SMALL = ["optim.steps=4", "optim.batch_size=8", "optim.warmup=1", "evaluation.every=2", "evaluation.validation_rows=8"]
-WORDS = [*SMALL, "loss=ntil", "engine=local", "engine.threads=1", "tracker=none", "curriculum=none", "runs=runs"]
+from tests.support.command_line import ntil
+from tests.support.runs import TINY_RUN
+
+WORDS = [*TINY_RUN, "loss=ntil", "engine=local", "optim.steps=4"]
+WORDS += ["evaluation.every_steps=2", "evaluation.validation_rows=8"]
 
 
 @pytest.mark.slow
@@ -22,7 +24,7 @@ WORDS = [*SMALL, "loss=ntil", "engine=local", "engine.threads=1", "tracker=none"
     ],
 )
 def test_train_and_score(tmp_path, task, model, metrics):
-    words = ["train", f"task={task}", f"model={model}", "task.rows={train:64,validation:12,test:60}", *WORDS]
+    words = ["train", f"task={task}", f"model={model}", "task.source.rows={train:64,validation:12,test:60}", *WORDS]
     done = ntil(tmp_path, *words)
     assert done.returncode == 0, done.stderr
     found = json.loads(next(tmp_path.glob("runs/**/metrics.json")).read_text())

@@ -4,17 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import ntil
 
-SMALL = ["optim.steps=3", "optim.batch_size=4", "optim.warmup=1", "evaluation.every=0", "curriculum=none"]
-WORDS = [*SMALL, "model=llama3_nano", "engine=local", "engine.threads=1", "tracker=none", "task=jsonl"]
+from tests.support.command_line import ntil
+from tests.support.runs import TINY_RUN
+
+WORDS = [*TINY_RUN, "optim.steps=3", "optim.batch_size=4", "engine=local", "model=llama3_nano", "task=jsonl"]
 
 
 @pytest.fixture
 def table(tmp_path) -> list[str]:
     rows = [{"id": f"sum-{i}", "prompt": f"{i} + {i}?", "answer": str(2 * i)} for i in range(24)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return ["task.metric=numeric", *(f"task.{split}=t.jsonl" for split in ("train", "validation", "test"))]
+    return ["task.metric=numeric", *(f"task.source.{split}=t.jsonl" for split in ("train", "validation", "test"))]
 
 
 def _metrics(place: Path) -> list[dict]:

@@ -1,6 +1,6 @@
 """Several real processes: the same weights, losses and predictions as one, and what happens when one of them dies.
 
-`python tests/e2e/test_ranks.py <folder>` prints the table of docs/engine.md.
+`python tests/e2e/test_ranks.py <folder>` prints the table of docs/runs.md.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import ntil
-from forked import SMALL, finish, freeze, start
 from safetensors.torch import load_file
 
-from ntil.checkpoints import complete_checkpoints
-from ntil.runs import RunFolder
+from ntil.runs.checkpoints import complete_checkpoints
+from ntil.runs.folder import RunFolder
+from tests.support.command_line import ntil
+from tests.support.forked import FORKED_RUN, finish, freeze, start
 
 LOSSES = ("ce", "ntil", "ntl_was", "value_emd")
-SPREADS = {"1 x 8": [], "2 x 4": ["engine.gpus=2"], "2 x 2 x 2": ["engine.gpus=2", "engine.accumulation=2"]}
+SPREADS = {"1 x 8": [], "2 x 4": ["engine.processes=2"], "2 x 2 x 2": ["engine.processes=2", "engine.accumulation=2"]}
 ENGINES = {
     "torch": ["engine=local"],
-    "ZeRO-0": ["engine=zero2", "engine.zero=0"],
+    "ZeRO-0": ["engine=zero2", "engine.zero_stage=0"],
     "ZeRO-1": ["engine=zero1"],
     "ZeRO-2": ["engine=zero2"],
     "ZeRO-3": ["engine=zero3"],
@@ -100,10 +100,10 @@ def test_the_result_is_the_same_however_it_is_spread(place, alone, engine, sprea
 @pytest.mark.parametrize("engine", ["torch", "ZeRO-3"])
 def test_validation_during_training_is_shared_out(place, engine):
     """Of five rows two ranks get three and two; with one row, one rank has none. ZeRO-3's ranks must meet anyway."""
-    words = ["loss=value_emd", "optim.steps=4", "evaluation.every=2", "evaluation.batch_size=2", *ENGINES[engine]]
+    words = ["loss=value_emd", "optim.steps=4", "evaluation.every_steps=2", "evaluation.batch_size=2", *ENGINES[engine]]
     for rows in (5, 1):
         words_here = [*words, f"evaluation.validation_rows={rows}"]
-        made = [freeze([*words_here, f"runs={place}/v{rows}-{engine}-{n}", f"engine.gpus={n}"]) for n in (1, 2)]
+        made = [freeze([*words_here, f"runs={place}/v{rows}-{engine}-{n}", f"engine.processes={n}"]) for n in (1, 2)]
         for it in made:
             assert not any(finish(it)), it.error.read_text()
         one, two = ([r for r in it.read_history() if "eval_ce" in r] for it in made)
@@ -120,7 +120,7 @@ def test_validation_during_training_is_shared_out(place, engine):
     [
         (["engine=local", "engine.gradient_checkpointing=true"], 1e-5),
         (["engine=zero3_offload"], 1e-5),
-        (["engine=zero3", "engine.dtype=bfloat16", "engine.gpus=2"], 0.2),
+        (["engine=zero3", "engine.dtype=bfloat16", "engine.processes=2"], 0.2),
         (["engine=local", "engine.dtype=bfloat16"], 0.2),
     ],
 )
@@ -146,7 +146,7 @@ def test_without_deepspeed_a_run_goes_on_with_other_ranks_and_with_it_that_is_re
         process.terminate()
         process.join()
         assert process.exitcode == 130
-        more = command(place, *words, "optim.steps=40", "engine.gpus=2")
+        more = command(place, *words, "optim.steps=40", "engine.processes=2")
         assert more.returncode == (0 if engine == "local" else 2), more.stderr[-1000:]
         told = "resumed from checkpoint-" in more.stdout
         assert told if engine == "local" else "holds ZeRO's shares of 1 rank(s)" in more.stderr
@@ -156,14 +156,16 @@ DYING = """
 import os
 from ntil.losses import CE
 
-class Dies(CE):
-    calls = 0
+class Dying(CE):
+    def __init__(self, vocab, smoothing: float = 0.0, dies: bool = True):
+        super().__init__(vocab, smoothing=smoothing)
+        self.dies, self.calls = dies, 0
 
-    def forward(self, *args, **kwargs):
+    def parts(self, *args, **kwargs):
         self.calls += 1
-        if self.calls == 3 and os.environ["RANK"] == "1":
+        if self.dies and self.calls == 3 and os.environ["RANK"] == "1":
             raise ArithmeticError("rank one can't go on")
-        return super().forward(*args, **kwargs)
+        return super().parts(*args, **kwargs)
 """
 
 
@@ -171,20 +173,21 @@ def command(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(place), str(Path(__file__).parents[2])])
     flags = [w for w in words if w.startswith("-")]
     overrides = [w for w in words if not w.startswith("-")]
-    return ntil(place, "train", *flags, *SMALL, "optim.steps=6", *overrides, timeout=300, PYTHONPATH=paths)
+    own = {"PYTHONPATH": paths, "NTIL_PACKAGES": "dying"}
+    return ntil(place, "train", *flags, *FORKED_RUN, "optim.steps=6", *overrides, timeout=300, **own)
 
 
 @pytest.mark.slow
 def test_a_rank_that_dies_speaks_last_and_the_sweep_goes_on(place):
     (place / "dying.py").write_text(DYING)
-    words = ["engine=local", "engine.gpus=2", "loss=ce"]
-    single = command(place, *words, "loss.target=dying:Dies", "runs=single")
+    words = ["engine=local", "engine.processes=2", "loss=ce", "loss.target=dying:Dying"]
+    single = command(place, *words, "runs=single")
     assert single.returncode == 1
     last = single.stderr.rstrip().splitlines()
     assert last[-1] == "ArithmeticError: rank one can't go on"
     assert single.stderr.count("Traceback") == 1
     assert "rank 1 of 2" in single.stderr
-    sweep = command(place, "-m", *words, "loss.target=dying:Dies,ntil.losses:CE", "runs=sweep")
+    sweep = command(place, "-m", *words, "+loss.dies=true,false", "runs=sweep")
     assert sweep.returncode == 1
     assert "1 of 2 runs failed" in sweep.stderr
     assert sweep.stderr.rstrip().endswith("ArithmeticError: rank one can't go on")

@@ -1,32 +1,24 @@
 """Runs that go wrong, end, and are taken up again: replay, retry, locks, changed data, export, trackers."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import ntil, start
 from safetensors.torch import load_file
-from wandb_file import contents
 
-from ntil.runs import RunFolder
-from ntil.session import Session
+from ntil.components import Components
+from ntil.runs.folder import RunFolder
+from tests.support.command_line import ntil, start
+from tests.support.runs import TINY_RUN
+from tests.support.wandb_file import contents
 
 pytestmark = pytest.mark.slow
 
-SMALL = [
-    "task.rows={train:64,validation:8,test:12}",
-    "curriculum=none",
-    "optim.batch_size=8",
-    "optim.steps=4",
-    "optim.warmup=1",
-    "evaluation.every=0",
-    "tracker=none",
-    "log_every=1",
-    "engine=local",
-    "engine.threads=1",
-]
+ROWS = "task.source.rows={train:64,validation:8,test:12}"
+RUN = [*TINY_RUN, "optim.steps=4", "engine=local"]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +32,7 @@ def only(place: Path, pattern: str) -> Path:
 
 
 def test_a_loss_that_is_not_finite_can_be_replayed_and_is_not_run_again_unasked(place):
-    words = ["train", *SMALL, "loss=ntil", "optim.lr=1e30", "runs=wild"]
+    words = ["train", *RUN, ROWS, "loss=ntil", "optim.lr=1e30", "runs=wild"]
     wild = ntil(place, *words)
     assert wild.returncode == 1
     assert "the loss is not finite at step" in wild.stderr and "ntil replay run=wild/" in wild.stderr
@@ -50,7 +42,9 @@ def test_a_loss_that_is_not_finite_can_be_replayed_and_is_not_run_again_unasked(
     replay = ntil(place, "replay", f"run={run.relative_to(place)}")
     assert replay.returncode == 0, replay.stderr
     assert all(name in replay.stdout for name in saved["ids"])
-    assert "first output that is not finite: model." in replay.stdout
+    # The last module shown is the first that gave something that is not finite.
+    frames = replay.stdout.partition("Detected inf/nan")[2].rstrip()
+    assert re.search(r"\n +model\.\S+ \w+\n(?:.*(?:weight|bias|input\[\d\])\n)*.*(?:nan|inf) output$", frames), frames
     again = ntil(place, *words)
     assert again.returncode == 1
     assert "failed before, skipped (retry=true runs it again)" in again.stderr
@@ -61,7 +55,7 @@ def test_a_loss_that_is_not_finite_can_be_replayed_and_is_not_run_again_unasked(
 
 
 def test_two_sweeps_at_once_run_every_job_once(place):
-    words = ["train", "-m", *SMALL, "loss=ce,emd", "seed=0,1", "runs=shared"]
+    words = ["train", "-m", *RUN, ROWS, "loss=ce,emd", "seed=0,1", "runs=shared"]
     both = [start(place, *words), start(place, *words)]
     outputs = [child.communicate(timeout=400) for child in both]
     assert [child.returncode for child in both] == [0, 0], outputs
@@ -73,7 +67,7 @@ def test_two_sweeps_at_once_run_every_job_once(place):
 
 
 def test_changed_data_is_refused_unless_accepted(place):
-    words = ["train", *SMALL, "loss=ce", "save_every=2", "runs=changed"]
+    words = ["train", *RUN, ROWS, "loss=ce", "save_every=2", "runs=changed"]
     assert ntil(place, *words).returncode == 0
     run = RunFolder(only(place, "changed/**/config.yaml").parent)
     run.metrics.unlink()
@@ -95,8 +89,14 @@ def test_answers_that_generation_cannot_write_are_refused_before_training(place,
     for name in ("train", "test"):
         rows = [short, short, long if name == split else short, short]
         (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    files = ["task=jsonl", "task.train=train.jsonl", "task.test=test.jsonl", "model=llama3_nano", "loss=ntil"]
-    refused = ntil(place, "train", *files, *SMALL[1:], f"runs=long_{split}")
+    files = [
+        "task=jsonl",
+        "task.source.train=train.jsonl",
+        "task.source.test=test.jsonl",
+        "model=llama3_nano",
+        "loss=ntil",
+    ]
+    refused = ntil(place, "train", *files, *RUN, f"runs=long_{split}")
     assert refused.returncode == 1
     assert f"{split}, row {split}-2: the answer has" in refused.stderr
     assert "set task.max_new_tokens=" in refused.stderr
@@ -110,7 +110,7 @@ def test_export_is_a_plain_folder_with_a_card(place):
 
     model = LlavaForConditionalGeneration.from_pretrained(place / "exported")
     AutoTokenizer.from_pretrained(place / "exported")
-    own = Session.build(run.config()).family.load(run.model)
+    own = Components.build(run.config()).family.load(run.model)
     for name, value in own.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     card = (place / "exported" / "README.md").read_text()
@@ -119,7 +119,7 @@ def test_export_is_a_plain_folder_with_a_card(place):
 
 
 def test_trackers_get_the_same(place):
-    words = ["train", "-m", *SMALL, "loss=ce,ntil", "tracker=all", "runs=tracked", "name=t"]
+    words = ["train", "-m", *RUN, ROWS, "loss=ce,ntil", "tracker=all", "runs=tracked", "name=t"]
     done = ntil(place, *words)
     assert done.returncode == 0, done.stderr
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -145,14 +145,14 @@ def test_trackers_get_the_same(place):
 
 
 def test_a_broken_tracker_never_stops_a_run(tmp_path):
-    done = ntil(tmp_path, "train", *SMALL, "loss=ce", "tracker=wandb", "runs=broken", WANDB_MODE="nonsense")
+    done = ntil(tmp_path, "train", *RUN, ROWS, "loss=ce", "tracker=wandb", "runs=broken", WANDB_MODE="nonsense")
     assert done.returncode == 0, done.stderr
     assert "training goes on without it" in done.stderr
 
 
 @pytest.mark.parametrize("engine", ["local", "zero2"])
 def test_adapters_resume_to_the_uninterrupted_weights(place, engine):
-    words = ["train", *SMALL, "loss=ntil", "tuning=lora", "optim.steps=6", "save_every=3", "keep_checkpoints=2"]
+    words = ["train", *RUN, ROWS, "loss=ntil", "tuning=lora", "optim.steps=6", "save_every=3", "keep_checkpoints=2"]
     words = [word for word in words if word != "engine=local"] + [f"engine={engine}"]
     assert ntil(place, *words, f"runs=whole-{engine}").returncode == 0
     whole = only(place, f"whole-{engine}/**/config.yaml").parent

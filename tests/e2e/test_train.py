@@ -8,19 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from command_line import ntil, start
 from safetensors.torch import load_file
 
-SMALL = [
-    "task.rows={train:128,validation:16,test:24}",
-    "curriculum=none",
-    "optim.batch_size=8",
-    "optim.warmup=2",
-    "evaluation.every=0",
-    "tracker=none",
-    "log_every=2",
-    "engine.threads=1",
-]
+from tests.support.command_line import ntil, start
+from tests.support.runs import TINY_RUN
+
+WORDS = [*TINY_RUN, "task.source.rows={train:128,validation:16,test:24}", "log_every=2"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +22,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def test_a_sweep_survives_a_broken_job_and_skips_what_is_done(place):
-    words = ["train", "-m", *SMALL, "engine=local", "optim.steps=6", "loss=ce,ntil", "runs=sweep"]
+    words = ["train", "-m", *WORDS, "engine=local", "optim.steps=6", "loss=ce,ntil", "runs=sweep"]
     first = ntil(place, *words, "model.attn_implementation=sdpa,nonsense")
     assert first.returncode == 1, first.stderr
     assert "2 of 4 runs failed" in first.stderr
@@ -61,7 +54,7 @@ def test_eval_again_on_another_split(place):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("engine", "gpus", "number", "every_process"),
+    ("engine", "processes", "number", "every_process"),
     [
         ("zero2", 1, signal.SIGINT, False),
         ("local", 2, signal.SIGINT, False),
@@ -70,10 +63,12 @@ def test_eval_again_on_another_split(place):
         ("local", 2, signal.SIGTERM, True),
     ],
 )
-def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(tmp_path, engine, gpus, number, every_process):
-    place, steps = tmp_path, 60 // gpus
-    words = ["train", *SMALL, "loss=ntil", f"optim.steps={steps}", "save_every=20", f"engine={engine}"]
-    words += [f"engine.gpus={gpus}", "engine.device=cpu", "engine.threads=1"]
+def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(
+    tmp_path, engine, processes, number, every_process
+):
+    place, steps = tmp_path, 60 // processes
+    words = ["train", *WORDS, "loss=ntil", f"optim.steps={steps}", "save_every=20", f"engine={engine}"]
+    words += [f"engine.processes={processes}", "engine.device=cpu", "engine.threads=1"]
     whole = ntil(place, *words, "runs=whole")
     assert whole.returncode == 0, whole.stderr
     child = start(place, *words, "runs=cut", output=None)

@@ -5,19 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from ntil.compose import compose
-from ntil.config import run_folder
-from ntil.runs import RunFolder
-from ntil.session import Session
+from ntil.components import build_task
+from ntil.config.compose import compose
+from ntil.config.identity import run_path
+from ntil.runs.folder import RunFolder
 
 
 def _write_run(place, loss, seed, right, words=(), examples=80):
     """A finished run whose answers are right at a rate of `right`."""
     words = [f"loss={loss}", f"seed={seed}", f"runs={place}", "name=clock", "engine=local", "tracker=none", *words]
-    config = compose([*words, f"task.rows={{train:8,validation:4,test:{examples}}}"])
-    run = RunFolder(run_folder(config))
+    config = compose([*words, f"task.source.rows={{train:8,validation:4,test:{examples}}}"])
+    run = RunFolder(run_path(config))
     run.freeze(config)
-    task = Session.build(config).task
+    task = build_task(config)
     rng = np.random.default_rng([seed, len(loss)])
     records = []
     for row in task.rows("test"):
@@ -26,7 +26,7 @@ def _write_run(place, loss, seed, right, words=(), examples=80):
     run.predictions.write_text("".join(json.dumps(r) + "\n" for r in records))
     history = [{"step": s, "loss/ce": 2 / s, "eval_ce": 2 / s, "eval_exact": right} for s in (1, 2, 3)]
     run.history.write_text("".join(json.dumps(r) + "\n" for r in history))
-    run.metrics.write_text(json.dumps(task.summarize(records)))
+    run.write_metrics(task.summarize(records), task.protocol)
     return run
 
 

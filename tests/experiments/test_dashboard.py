@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.dashboard import main
-from ntil.config import ConfigError
+from ntil.config.errors import ConfigError
 
 
 def test_the_built_spec_has_the_promised_panels(runs, capsys):
@@ -22,7 +22,7 @@ def test_the_built_spec_has_the_promised_panels(runs, capsys):
         "hyper-parameters": "Parallel Coordinates",
     }.items():
         assert key in sections[name], name
-    # By what runs are tracked with (`Tracking`): a key that no run has would show none.
+    # By what runs are tracked with (`Trackers`): a key that no run has would show none.
     (only,) = spec["workspace"]["spec"]["section"]["runSets"][0]["filters"]["filters"]
     assert only["key"] == {"section": "run", "name": "group"} and only["value"] == ["clock/clock/llava_nano"]
     report = json.dumps(spec["report"])

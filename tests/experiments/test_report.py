@@ -3,34 +3,41 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from experiments import gallery, paper
+from experiments import paper
 from experiments.analysis import CellReport, Line, analyse
-from experiments.collect import Cell, Run, cells, differences, require_comparable
-from experiments.errors import numbers, signed_errors
-from experiments.report import _expected, evaluations, labels, main
-from experiments.tables import Table, cell_tables, paper_table, spread
+from experiments.cells import Cell, cells, differences, require_comparable
+from experiments.render.examples import build_gallery
+from experiments.render.number_errors import numbers, signed_errors
+from experiments.render.tables import cell_tables, mean_and_deviation, paper_table
+from experiments.report import _expected, evaluations, main
 from ntil.cli import main as ntil
-from ntil.config import ConfigError
-from ntil.runs import RunFolder, find
-from ntil.session import Session
+from ntil.commands.summary import labels
+from ntil.components import Components
+from ntil.config.errors import ConfigError
+from ntil.config.schema import Component
+from ntil.console import Table
+from ntil.runs.folder import RunFolder, find_runs
+from ntil.runs.run import Run, read_runs
 
 
-def read(folder):
-    return [Run.read(run) for run in find(folder)]
+def with_model(config, **changed):
+    model = {**config.model.to_dict(), **changed}
+    return replace(config, model=Component.from_dict("model", model))
 
 
 def test_a_clear_difference_is_called_and_a_tie_is_not(runs):
-    (report,) = analyse(read(runs), {}, draws=500)
+    (report,) = analyse(read_runs(runs), {}, draws=500)
     assert report.metrics == ("exact", "deviation")
     assert (report.base, report.headline, report.missing, report.refused) == ("ce", "exact", (), None)
     line = next(line for line in report.lines if line.loss == "ntil")
     assert line.against["exact"].verdict == "better"
     assert line.against["deviation"].verdict == "better" and line.against["deviation"].difference < 0
-    mean = sum(run.metrics["exact"] for run in read(runs) if run.loss == "ntil") / 3
+    mean = sum(run.metrics["exact"] for run in read_runs(runs) if run.loss == "ntil") / 3
     assert line.mean("exact") == pytest.approx(mean)
     cells = {row[0]: row for row in cell_tables(report, ["exact"])[0].rows}
     assert cells["ntil"][5] == "better" and cells["ce"][3] == "-"
@@ -79,7 +86,7 @@ def test_the_whole_report(runs, capsys):
     ],
 )
 def test_a_spread_has_the_figures_that_its_deviation_allows(values, shown):
-    assert spread(Line("ce", tuple(range(len(values))), {"exact": values}), "exact") == shown
+    assert mean_and_deviation(Line("ce", tuple(range(len(values))), {"exact": values}), "exact") == shown
 
 
 def test_a_report_can_be_written_elsewhere(runs, tmp_path):
@@ -97,12 +104,12 @@ def test_a_report_can_be_written_elsewhere(runs, tmp_path):
 
 def test_missing_and_failed_runs_are_shown(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "clock")
-    found = {(run.loss, run.seed): run.folder for run in read(tmp_path / "clock")}
+    found = {(run.loss, run.seed): run.folder for run in read_runs(tmp_path / "clock")}
     found["ntil", 1].metrics.unlink()
     found["ntil", 1].error.write_text("Traceback\nRuntimeError: it broke\n")
     shutil.rmtree(found["ce", 2].path)
     planned = [("clock", "llava_nano", "emd", 0), ("clock", "yi_vl_nano", "ce", 0)]
-    here, other = analyse(read(tmp_path / "clock"), {}, planned, draws=200)
+    here, other = analyse(read_runs(tmp_path / "clock"), {}, planned, draws=200)
     assert "ntil seed 1: failed: RuntimeError: it broke" in here.missing
     assert "ce seed 2: not started" in here.missing
     assert "emd seed 0: not started" in here.missing
@@ -113,7 +120,7 @@ def test_missing_and_failed_runs_are_shown(runs, tmp_path):
 def test_other_settings_are_no_comparison(runs, tmp_path, write_run):
     shutil.copytree(runs, tmp_path / "clock")
     write_run(tmp_path, "ntil", 7, 0.5, words=["optim.lr=0.002"])
-    every = read(tmp_path / "clock")
+    every = read_runs(tmp_path / "clock")
     assert differences(every) == {"optim.lr": [0.002 if run.seed == 7 else 0.001 for run in every]}
     (report,) = analyse(every, {}, draws=50)
     assert "optim.lr: 0.001, 0.002" in report.refused
@@ -125,7 +132,7 @@ def test_other_settings_are_no_comparison(runs, tmp_path, write_run):
 def test_where_and_how_it_ran_is_no_difference(runs, tmp_path, write_run):
     shutil.copytree(runs, tmp_path / "clock")
     write_run(tmp_path, "ntil", 7, 0.9, words=["engine.threads=2", "engine.workers=0", "engine.accumulation=2"])
-    assert differences(read(tmp_path / "clock")) == {}
+    assert differences(read_runs(tmp_path / "clock")) == {}
 
 
 def test_what_failed_does_not_stand_in_the_way(runs, tmp_path, write_run):
@@ -133,7 +140,7 @@ def test_what_failed_does_not_stand_in_the_way(runs, tmp_path, write_run):
     tried = write_run(tmp_path, "ntil", 1, 0.9, words=["optim.lr=1.0"])
     tried.metrics.unlink()
     tried.error.write_text("it broke")
-    (report,) = analyse(read(tmp_path / "clock"), {}, draws=50)
+    (report,) = analyse(read_runs(tmp_path / "clock"), {}, draws=50)
     assert report.refused is None and report.missing == ()
     assert next(line for line in report.lines if line.loss == "ntil").against["exact"].seeds == 3
 
@@ -143,7 +150,7 @@ def test_a_loss_with_two_settings_is_two_losses(runs, tmp_path, write_run, capsy
     for seed in range(3):
         write_run(tmp_path, "ntil", seed, 0.3, words=["loss.lam=3.0"])
     expected = [("clock", "llava_nano", "ntil", seed) for seed in range(3)]
-    (report,) = analyse(read(tmp_path / "clock"), {}, expected, draws=100)
+    (report,) = analyse(read_runs(tmp_path / "clock"), {}, expected, draws=100)
     means = {line.loss: line.mean("exact") for line in report.lines}
     assert sorted(means) == ["ce", "ntil lam=0.3", "ntil lam=3.0"] and report.missing == ()
     assert means["ntil lam=0.3"] > 0.8 and means["ntil lam=3.0"] < 0.4
@@ -177,15 +184,15 @@ def _changed(run, change):
 @pytest.mark.parametrize("every_seed", [True, False])
 def test_other_examples_are_no_comparison(runs, tmp_path, change, every_seed):
     shutil.copytree(runs, tmp_path / "clock")
-    for run in [run for run in read(tmp_path / "clock") if run.loss == "ntil"][: 3 if every_seed else 1]:
+    for run in [run for run in read_runs(tmp_path / "clock") if run.loss == "ntil"][: 3 if every_seed else 1]:
         _changed(run.folder, change)
-    (report,) = analyse(read(tmp_path / "clock"), {}, draws=50)
+    (report,) = analyse(read_runs(tmp_path / "clock"), {}, draws=50)
     assert "of other examples or answers" in report.refused
 
 
 def test_a_refused_comparison_shows_nothing_beside_each_other(runs, tmp_path, capsys):
     shutil.copytree(runs, tmp_path / "clock")
-    for run in read(tmp_path / "clock"):
+    for run in read_runs(tmp_path / "clock"):
         if run.loss == "ntil":
             _changed(run.folder, lambda records: records[:-1])
     cell = next((tmp_path / "clock").glob("*/llava_nano"))
@@ -200,30 +207,40 @@ def test_a_refused_comparison_shows_nothing_beside_each_other(runs, tmp_path, ca
 def test_other_data_is_no_comparison(runs, tmp_path):
     """A file that the config names, and that was edited between two runs."""
     shutil.copytree(runs, tmp_path / "clock")
-    for run in read(tmp_path / "clock"):
+    for run in read_runs(tmp_path / "clock"):
         prints = {"train": {"rows": 8, "fingerprint": f"of {run.loss}"}, "test": {"rows": 80, "fingerprint": "one"}}
         (run.folder.path / "data.json").write_text(json.dumps(prints))
-    (report,) = analyse(read(tmp_path / "clock"), {}, draws=50)
+    (report,) = analyse(read_runs(tmp_path / "clock"), {}, draws=50)
     assert report.refused == "the runs differ outside loss and seed: data.train: of ce, of ntil"
+
+
+def test_answers_read_by_another_protocol_are_no_comparison(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "clock")
+    for run in read_runs(tmp_path / "clock"):
+        if run.loss == "ntil":
+            run.folder.write_metrics(run.metrics, 2)
+    (report,) = analyse(read_runs(tmp_path / "clock"), {}, draws=50)
+    assert report.refused == "the runs differ outside loss and seed: task.protocol: 1, 2"
 
 
 def test_rows_that_are_gone_are_said(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "clock")
-    for run in read(tmp_path / "clock"):
+    for run in read_runs(tmp_path / "clock"):
         _changed(run.folder, lambda records: [{**r, "id": f"gone-{r['id']}"} for r in records])
-    found = gallery.of(cells(read(tmp_path / "clock"))[0], "exact", 4)
+    found = build_gallery(cells(read_runs(tmp_path / "clock"))[0], "exact", 4)
     assert not found.examples and "is no longer gone-" in found.missing
 
 
 def test_a_start_that_is_not_here_does_not_stop_a_report(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "clock")
-    run = read(tmp_path / "clock")[0]
-    elsewhere = Run(run.folder, {**run.config, "model": {**run.config["model"], "checkpoint": "not/here"}})
+    run = read_runs(tmp_path / "clock")[0]
+    elsewhere = Run(run.folder, with_model(run.config, checkpoint="not/here"))
     with pytest.raises(ConfigError, match="not/here"):
-        _ = elsewhere.built_task
-    session = Session.build(run.config)
-    session.family.save(session.family.load(), run.folder.model)
+        Components.build(elsewhere.config)
+    assert not run.folder.model.exists()
     assert elsewhere.built_task.metric == "exact"
+    (first,) = build_gallery(cells([elsewhere])[0], "exact", 1).examples
+    assert first.texts.keys() == {"ce"}
 
 
 def test_the_papers_figure_is_beside_the_mean_of_our_tasks():
@@ -252,25 +269,25 @@ def test_the_papers_figure_is_beside_the_mean_of_our_tasks():
 def test_what_is_missing_is_of_the_scale_that_was_run(runs, monkeypatch):
     """Also of tables that the paper has none of, and where the devices of a full run aren't here."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    run = read(runs)[0]
-    there = [Run(run.folder, {**run.config, "model": {**run.config["model"], "name": "qwen2_vl_2b"}})]
+    run = read_runs(runs)[0]
+    there = [Run(run.folder, with_model(run.config, name="qwen2_vl_2b"))]
     found = _expected("losses", there, runs)
     assert {key[1] for key in found} == {"qwen2_vl_2b"} and len(found) == 51
 
 
 def test_an_evaluation_again_says_on_what(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "clock")
-    run = read(tmp_path / "clock")[0]
+    run = read_runs(tmp_path / "clock")[0]
     again = RunFolder(run.folder.path / "evaluations" / "abc")
-    again.freeze({**run.config, "evaluation": {**run.config["evaluation"], "split": "validation"}})
+    again.freeze(replace(run.config, evaluation=replace(run.config.evaluation, split="validation")))
     again.metrics.write_text(run.folder.metrics.read_text())
     (row,) = evaluations([run])
     assert row["run"] == "ce seed 0 evaluation.split=validation"
 
 
 def test_rows_say_which_run_they_are_of(runs):
-    run = read(runs)[0]
-    other = Run(run.folder, {**run.config, "model": {**run.config["model"], "name": "yi_vl_nano"}})
+    run = read_runs(runs)[0]
+    other = Run(run.folder, with_model(run.config, name="yi_vl_nano"))
     assert labels([run]) == ["ce seed 0"]
     assert labels([run, other]) == ["llava_nano ce seed 0", "yi_vl_nano ce seed 0"]
 
@@ -312,5 +329,6 @@ def test_errors_are_paired_or_left_out():
 
 
 def test_metrics_of_a_run_are_read_once(runs):
-    run = Run.read(RunFolder(find(runs)[0].path))
-    assert run.metrics == json.loads(run.folder.metrics.read_text())
+    run = Run.read(RunFolder(find_runs(runs)[0].path))
+    assert {"task_protocol": 1, **run.metrics} == json.loads(run.folder.metrics.read_text())
+    assert run.metrics is run.metrics

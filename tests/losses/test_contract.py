@@ -2,37 +2,38 @@
 
 import itertools
 import math
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ntil import LossOutput, NumberLoss, NumberSpans, NumberVocab
-from ntil.compose import compose
-from ntil.config import build
+from ntil.config.build import build
+from ntil.config.compose import choices, compose
+from ntil.config.schema import Component
+from ntil.preflight import compose_checked
 
 IDS = [7, 3, 5, 11, 2, 13, 17, 19, 23, 29]
 SIZE = 31
 # 30 stands for a token with several digits, which no text here has.
 VOCAB = NumberVocab(IDS, point_ids=4, minus_ids=[6], comma_ids=[8], merged_ids=30)
 TABLE = torch.randn(SIZE, 6, generator=torch.Generator().manual_seed(1))
-SPECS = {
-    path.stem: yaml.safe_load(path.read_text())
-    for path in sorted((Path(__file__).parents[2] / "conf/loss").glob("*.yaml"))
-}
+SPECS = {name: compose([f"loss={name}"]).loss for name in choices("loss")}
 # EMO is a loss on every token, not on numbers.
 ON_NUMBERS = [name for name in SPECS if name not in ("ce", "ce_smooth", "emo")]
 BATCHES = [["12:45", "[103, 877]", "7", "abc"], ["3.015 -0.5"], ["a", "1,234 and 9", "-7"], ["", "90"]]
 
 
 def make(name, **changes) -> NumberLoss:
-    spec = dict(SPECS[name])
-    if "noise" in spec:
-        spec["noise"] = 0
-    return build("loss", spec | changes, vocab=VOCAB, embeddings=TABLE)
+    spec = SPECS[name]
+    silent = {"noise": 0} if "noise" in spec.options else {}
+    return built(replace(spec, options={**spec.options, **silent, **changes}), VOCAB, TABLE)
+
+
+def built(spec: Component, vocab, table) -> NumberLoss:
+    return build("loss", spec, vocab=vocab, embeddings=table)
 
 
 def encode(text):
@@ -134,12 +135,29 @@ def test_micro_batches_with_the_counts_of_the_step_add_up_to_it(name, texts):
     loss.rescale = False
     logits, labels = batch("00", *[f"0{t}" for t in texts])  # shifted below, so that the 0 is no label
     whole, expected = value_and_gradient(loss, logits, labels, shift=True)
-    counts = loss.counts([labels[:2], labels[2:]], shift=True)
-    parts = [value_and_gradient(loss, logits[c], labels[c], shift=True, **counts) for c in (slice(2), slice(2, None))]
+    info = loss.step_info([labels[:2], labels[2:]], shift=True)
+    parts = [value_and_gradient(loss, logits[c], labels[c], shift=True, info=info) for c in (slice(2), slice(2, None))]
     torch.testing.assert_close(sum(out.total for out, _ in parts), whole.total)
     torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), expected)
     for key in set(whole.components) - {"factor"}:
         torch.testing.assert_close(sum(out.components[key] for out, _ in parts), whole.components[key])
+
+
+@pytest.mark.parametrize("name", [name for name in SPECS if make(name).rescale])
+def test_micro_batches_of_a_rescaled_loss_add_up_with_the_reference_of_the_step(name):
+    loss = make(name)
+    logits, labels = batch("12:45", "[103, 877]", "a", "7")
+    whole, expected = value_and_gradient(loss, logits, labels)
+    cuts = slice(1), slice(1, None)
+    info = loss.step_info([labels[c] for c in cuts])
+    means = [loss.parts(logits[c], labels[c], info=info) for c in cuts]
+    reference = sum(torch.stack((part.ce, part.aux)) for part in means)
+    parts = [value_and_gradient(loss, logits[c], labels[c], info=replace(info, reference=reference)) for c in cuts]
+    torch.testing.assert_close(sum(out.total for out, _ in parts), whole.total)
+    torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), expected)
+    for part, (out, _) in zip(means, parts, strict=True):
+        assert torch.equal(loss.join(part, reference).total, out.total)
+        torch.testing.assert_close(out.components["factor"], whole.components["factor"])
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -193,8 +211,7 @@ class OnAnotherDevice(TorchDispatchMode):
 def test_nothing_waits_for_the_host(name, found):
     """Forward, components and backward, traced on a device that has no values to read."""
     vocab = NumberVocab(IDS, point_ids=4, minus_ids=[6], comma_ids=[8], merged_ids=30)
-    spec = dict(SPECS[name])
-    loss = build("loss", spec, vocab=vocab, embeddings=TABLE.to("meta"))
+    loss = built(SPECS[name], vocab, TABLE.to("meta"))
     labels = torch.empty(3, 8, dtype=torch.long, device="meta")
     spans = NumberSpans.find(labels, vocab, loss.number_style) if found else None
     logits = torch.empty(3, 8, SIZE, device="meta", requires_grad=True)
@@ -345,7 +362,7 @@ def test_the_straight_through_gradient_is_that_of_the_softmax_at_its_temperature
 def test_location_bins_are_an_alphabet_like_any_other(name):
     """1,024 ordered tokens, each a number of its own, as PaliGemma's boxes have them."""
     bins = NumberVocab(range(100, 100 + 1024), one_place=True)
-    loss = build("loss", SPECS[name], vocab=bins, embeddings=torch.randn(1200, 4))
+    loss = built(SPECS[name], bins, torch.randn(1200, 4))
     labels = torch.tensor([[112, 1123, 100, 613, 5], [5, 400, -100, -100, -100]])
     right = torch.zeros(2, 5, 1200).scatter(2, labels.clamp(min=0)[..., None], 30.0)
     near = torch.zeros(2, 5, 1200).scatter(
@@ -363,8 +380,8 @@ def test_location_bins_are_an_alphabet_like_any_other(name):
 def test_switches_of_the_command_line_are_the_ablations():
     logits, labels = batch("120, 45", "3.5")
     for switch, ablation in (("exp", "ntil_no_exp"), ("rel", "ntil_no_rel"), ("mag", "ntil_no_mag")):
-        spec = compose(["loss=ntil", f"loss.{switch}=false", "loss.noise=0"])["loss"]
-        switched = build("loss", spec, vocab=VOCAB)(logits, labels)
+        config = compose_checked(["loss=ntil", f"loss.{switch}=false", "loss.noise=0"])
+        switched = build("loss", config.loss, vocab=VOCAB)(logits, labels)
         named, whole = make(ablation)(logits, labels), make("ntil")(logits, labels)
         assert switched.components == named.components
         assert switched.components["aux"] < whole.components["aux"]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ntil import CE, EMD, NTIL, NumberVocab
+from ntil import CE, EMD, NTIL, NumberVocab, StepInfo
 from ntil.losses.noise import gumbel_like
 
 VOCAB = NumberVocab([7, 3, 5, 11, 2, 13, 17, 19, 23, 29], point_ids=[4], minus_ids=[6])
@@ -32,19 +32,23 @@ def test_noise_has_a_generator_of_its_own():
 def test_the_nth_draw_depends_on_the_seed_and_n_alone():
     """So that a resumed run, or one whose loss was called for a look in between, draws what it would have drawn."""
     logits, labels = batch("123")
+
+    def relative(loss, draw):
+        return loss(logits, labels, info=StepInfo(draw=draw)).components["relative"]
+
     one, other = NTIL(VOCAB, noise=5.0), NTIL(VOCAB, noise=5.0)
-    first, second = (one(logits, labels).components["relative"] for _ in range(2))
-    other.at_draw(1)
+    first, second = (relative(one, draw) for draw in range(2))
+    assert relative(one, 0) == one(logits, labels).components["relative"] == first
     torch.manual_seed(7)
     torch.rand(3)
-    assert other(logits, labels).components["relative"] == second
-    other.at_draw(0)
-    assert other(logits, labels).components["relative"] == first
+    assert relative(other, 1) == second
+    assert relative(other, 0) == first
+    assert any(relative(one, draw) != first for draw in range(1, 8))
 
 
 def test_the_noise_is_gumbels():
     """Mean 0.5772, variance pi^2 / 6; the tenth, half and nine tenths are where -log(-log u) has them."""
-    drawn = gumbel_like(torch.empty(1000, 200), torch.zeros(3, dtype=torch.int64), 3)
+    drawn = gumbel_like(torch.empty(1000, 200), seed=3, draw=0, first=0, rows=0)
     assert drawn.mean().item() == pytest.approx(0.5772, abs=0.01)
     assert drawn.var().item() == pytest.approx(torch.pi**2 / 6, abs=0.03)
     u = torch.tensor([0.1, 0.5, 0.9])
@@ -52,11 +56,14 @@ def test_the_noise_is_gumbels():
 
 
 def test_the_noise_of_a_step_does_not_depend_on_how_it_is_cut():
-    whole = gumbel_like(torch.empty(12, 10), torch.tensor([5, 0, 12]), 3)
-    parts = [gumbel_like(torch.empty(n, 10), torch.tensor([5, first, 12]), 3) for first, n in ((0, 5), (5, 1), (6, 6))]
+    def noise(rows, draw, first, whole):
+        return gumbel_like(torch.empty(rows, 10), 3, draw, first, whole)
+
+    whole = noise(12, 5, 0, 12)
+    parts = [noise(n, 5, first, 12) for first, n in ((0, 5), (5, 1), (6, 6))]
     assert torch.equal(torch.cat(parts), whole)
-    assert torch.equal(gumbel_like(torch.empty(12, 10), torch.tensor([5, 0, 0]), 3), whole)
-    assert not torch.equal(gumbel_like(torch.empty(12, 10), torch.tensor([6, 0, 12]), 3), whole)
+    assert torch.equal(noise(12, 5, 0, 0), whole)
+    assert not torch.equal(noise(12, 6, 0, 12), whole)
 
 
 def test_ablation_switches():

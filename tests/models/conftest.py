@@ -1,9 +1,11 @@
 """Every model test can ask for a tiny checkpoint of each family."""
 
 import pytest
-from tiny_checkpoints import WRITERS, Checkpoint, written
+
+from benchmarks.vision_checkpoints import NAMES
+from tests.support.tiny_checkpoints import Checkpoint, written
 
 
-@pytest.fixture(scope="session", params=WRITERS)
+@pytest.fixture(scope="session", params=NAMES)
 def checkpoint(request, shared, tmp_path_factory) -> Checkpoint:
     return written(request.param, shared, tmp_path_factory)

@@ -4,18 +4,22 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import httpx
 import pytest
+import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from ntil.compose import compose
+from ntil.components import Components
+from ntil.config.compose import compose
+from ntil.config.errors import ConfigError
 from ntil.models import nano_tokenizer
 from ntil.models.causal_lm import CausalLM
-from ntil.models.checkpoint import CheckpointError, reading
-from ntil.session import Session
+from ntil.models.pretrained import CheckpointError, reading
+from ntil.preflight import compose_checked
 
 
 @pytest.fixture
@@ -55,6 +59,30 @@ def test_a_folder_without_weights(folder):
         CausalLM(str(folder)).load()
 
 
+class Malicious:
+    """What runs when its pickle is read."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+def test_pickled_weights_are_read_when_asked_for_alone_and_never_run(folder, tmp_path_factory):
+    trace = tmp_path_factory.mktemp("ran") / "code"
+    model = AutoModelForCausalLM.from_config(CausalLM(str(folder)).config)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"has no safetensors; .* set model\.allow_pickle=true"):
+        CausalLM(str(folder)).load()
+    loaded = CausalLM(str(folder), allow_pickle=True).load()
+    assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in model.state_dict().items())
+    torch.save({**model.state_dict(), "more": Malicious(trace)}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="its weights are damaged"):
+        CausalLM(str(folder), allow_pickle=True).load()
+    assert not trace.exists()
+
+
 def test_an_embedding_smaller_than_the_tokenizer(folder):
     change(folder / "config.json", vocab_size=500)
     with pytest.raises(CheckpointError, match="the tokenizer has 512 ids, the embedding 500 rows; take the tokenizer"):
@@ -79,10 +107,10 @@ def test_a_template_without_a_place_for_the_prompt(folder):
 
 @pytest.mark.parametrize("model", ["llava_nano", "paligemma_nano", "qwen2_vl_nano", "yi_vl_nano"])
 def test_what_a_model_from_scratch_is_made_of_must_be_given(model):
-    config = compose([f"model={model}"])
-    spec = {**config["model"], "patch_size": None, "language": None}
-    with pytest.raises(ValueError, match=r"so model\.patch_size and model\.language must be given"):
-        Session.build({**config, "model": spec})
+    config = compose_checked([f"model={model}"])
+    options = {**config.model.options, "patch_size": None, "language": None}
+    with pytest.raises(ConfigError, match=r"so model\.patch_size and model\.language must be given"):
+        Components.build(replace(config, model=replace(config.model, options=options)))
 
 
 def test_the_hub_out_of_reach(monkeypatch):
@@ -107,12 +135,13 @@ def test_what_the_hub_refuses(cause, told):
 @pytest.mark.slow
 def test_pictures_for_a_text_model_are_refused_before_training(tmp_path):
     words = ["train", "model=qwen25_nano", "task=clock", "engine=local", "tracker=none", "curriculum=none"]
-    words += ["task.rows={train:4,validation:2,test:2}", "optim.steps=2", f"runs={tmp_path}"]
+    words += ["task.source.rows={train:4,validation:2,test:2}", "optim.steps=2", f"runs={tmp_path}"]
     environment = {**os.environ, "NTIL_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(
         [sys.executable, "-m", "ntil.cli", *words], env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 1
+    assert "Traceback" not in done.stderr
     assert "the model reads text only, and the row has a picture; take a model with a vision part" in done.stderr
     assert not list(tmp_path.glob("**/history.jsonl")) and not list(tmp_path.glob("**/checkpoints"))
 
@@ -121,4 +150,4 @@ def test_pictures_for_a_text_model_are_refused_before_training(tmp_path):
 def test_every_family_tells_what_its_checkpoint_lacks(tmp_path, model):
     for folder, told in ((tmp_path / "nowhere", "no such folder"), (tmp_path, r"holds no config\.json")):
         with pytest.raises(CheckpointError, match=told):
-            Session.build(compose([f"model={model}", f"model.checkpoint={folder}", "loss=ntil"]))
+            Components.build(compose([f"model={model}", f"model.checkpoint={folder}", "loss=ntil"]))

@@ -6,40 +6,38 @@ import shutil
 import pytest
 import torch
 from PIL import Image
-from tiny_checkpoints import YI_TOWER, Ask, ask, words, written
 from transformers import (
     AutoTokenizer,
     CLIPImageProcessorPil,
     LlavaProcessor,
     PaliGemmaProcessor,
     PreTrainedTokenizerFast,
-    PrinterCallback,
     SiglipImageProcessorPil,
 )
 
-from ntil.collate import Collator
-from ntil.compose import compose
-from ntil.config import CurriculumConfig, typed
-from ntil.evaluate import generate
-from ntil.models.checkpoint import CheckpointError
+from benchmarks.vision_checkpoints import YI_TOWER
+from ntil.collator import Collator
+from ntil.components import Components
+from ntil.evaluation.generate import generate
+from ntil.models.head import SupervisedHead
+from ntil.models.pretrained import CheckpointError
 from ntil.models.yi_vl import SYSTEM
-from ntil.session import Session
-from ntil.train.engine import training_arguments
-from ntil.train.sampler import CurriculumSampler
-from ntil.train.trainer import NumberTrainer, SupervisedHead
+from ntil.preflight import compose_checked
+from ntil.train.trainer import build_trainer
+from tests.support.tiny_checkpoints import Ask, ask, words, written
 
 TASKS = ["clock", "grounding_nano"]
-SMALL = ["tracker=none", "engine=local", "task.rows={train:6}", "evaluation.every=0", "curriculum=none"]
+SMALL = ["tracker=none", "engine=local", "task.source.rows={train:6}", "evaluation.every_steps=0", "curriculum=none"]
 ANSWERS = ["12:45", "7", "1024.5 and -3", "none"]
 
 
-def session_of(checkpoint, task="clock", *more) -> Session:
-    return Session.build(compose(words(checkpoint, f"task={task}", "loss=ntil", *SMALL, *more)))
+def components_of(checkpoint, task="clock", *more) -> Components:
+    return Components.build(compose_checked(words(checkpoint, f"task={task}", "loss=ntil", *SMALL, *more)))
 
 
 @pytest.fixture(scope="module")
-def sessions(checkpoint):
-    return checkpoint, {task: session_of(checkpoint, task) for task in TASKS}
+def built(checkpoint):
+    return checkpoint, {task: components_of(checkpoint, task) for task in TASKS}
 
 
 def inputs_of(batch):
@@ -49,14 +47,14 @@ def inputs_of(batch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_numbers_are_seen_with_the_real_tokenizer(sessions, task):
+def test_numbers_are_seen_with_the_real_tokenizer(built, task):
     """Every digit of the answers (or every <loc> bin) is one token that the loss sees."""
-    _, every = sessions
-    session = every[task]
-    rows = list(session.task.rows("train"))
-    spans = Collator(session.family, session.task, session.vocab, "decimal")(rows)["spans"]
-    answers = [session.task.answer(row) for row in rows]
-    if session.vocab.base == 1024:
+    _, every = built
+    components = every[task]
+    rows = list(components.task.rows("train"))
+    spans = Collator(components.family, components.task, components.vocab, "decimal")(rows)["spans"]
+    answers = [components.task.answer(row) for row in rows]
+    if components.vocab.base == 1024:
         assert answers[0].count("<loc") == 4 and task == "grounding_nano"
         assert int(spans.is_digit.sum()) == 4 * len(rows)
         wanted = [int(a[i * 9 + 4 : i * 9 + 8]) for a in answers for i in range(4)]
@@ -65,25 +63,25 @@ def test_numbers_are_seen_with_the_real_tokenizer(sessions, task):
         cut = "".join(c if c.isdigit() or c == "." else " " for a in answers for c in f"{a} ")
         wanted = [float(n) for n in cut.split()]
     assert spans.value[spans.is_number].tolist() == pytest.approx(wanted)
-    assert session.coverage(rows) >= 0.5
+    assert components.coverage(rows) >= 0.5
 
 
 @pytest.mark.slow
-def test_labels_decode_to_the_answer(sessions):
-    _, every = sessions
-    for session in every.values():
-        for row in session.task.rows("train"):
-            encoded = session.collator.encode(row, session.task.answer(row))
-            assert session.family.decode(encoded.answer_ids).strip() == session.task.answer(row)
-            assert encoded.answer_ids[-1] == session.family.end_id
+def test_labels_decode_to_the_answer(built):
+    _, every = built
+    for components in every.values():
+        for row in components.task.rows("train"):
+            encoded = components.collator.encode(row, components.task.answer(row))
+            assert components.family.decode(encoded.answer_ids).strip() == components.task.answer(row)
+            assert encoded.answer_ids[-1] == components.family.end_id
 
 
 @pytest.mark.slow
-def test_supervised_logits_and_generation(sessions):
-    _, every = sessions
-    session = every["clock"]
-    model = session.family.load().eval()
-    collator = Collator(session.family, Ask(), session.vocab, "decimal")
+def test_supervised_logits_and_generation(built):
+    _, every = built
+    components = every["clock"]
+    model = components.family.load().eval()
+    collator = Collator(components.family, Ask(), components.vocab, "decimal")
     rows = ask(ANSWERS, (70, 56))
     batch = collator(rows)
     with torch.no_grad():
@@ -97,46 +95,39 @@ def test_supervised_logits_and_generation(sessions):
 
 
 @pytest.mark.slow
-def test_a_step_of_training_then_saved_and_loaded_again(sessions, tmp_path):
-    checkpoint, every = sessions
-    session = every["grounding_nano"]
+def test_a_step_of_training_then_saved_and_loaded_again(built, tmp_path):
+    checkpoint, every = built
+    components = every["grounding_nano"]
     more = ["optim.steps=2", "optim.batch_size=3", "optim.warmup=0", "save_every=0"]
-    settings = typed(compose(words(checkpoint, "task=grounding_nano", "loss=ntil", *SMALL, *more)))
-    rows = session.task.rows("train")
-    model = session.family.load()
+    config = compose_checked(words(checkpoint, "task=grounding_nano", "loss=ntil", *SMALL, *more))
+    rows = components.task.rows("train")
+    model = components.family.load()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    trainer = NumberTrainer(
-        model=model,
-        args=training_arguments(settings, tmp_path / "checkpoints"),
-        train_dataset=rows,
-        data_collator=session.collator,
-        number_loss=session.loss,
-        sampler=CurriculumSampler(len(rows), 2, 3, 0, CurriculumConfig()),
-        validate=dict,
-    )
-    trainer.remove_callback(PrinterCallback)
+    trainer = build_trainer(config, components, model, rows, tmp_path / "checkpoints")
     trainer.train()
     still = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
     # What comes after the layer that is read (CLIP's last, its last norm) can't move.
     assert [n for n in still if "vision_tower" not in n] == []
-    session.family.save(model, tmp_path / "model")
-    batch = session.collator([rows[i] for i in range(3)])
-    again = Session.build(
-        compose([f"model={checkpoint.config}", f"model.checkpoint={tmp_path / 'model'}", "model.dtype=float32", *SMALL])
+    components.family.save(model, tmp_path / "model")
+    batch = components.collator([rows[i] for i in range(3)])
+    again = Components.build(
+        compose_checked(
+            [f"model={checkpoint.config}", f"model.checkpoint={tmp_path / 'model'}", "model.dtype=float32", *SMALL]
+        )
     )
     with torch.no_grad():
         wanted = model.eval()(**inputs_of(batch)).logits
-        for loaded in (session.family.load(tmp_path / "model"), again.family.load()):
+        for loaded in (components.family.load(tmp_path / "model"), again.family.load()):
             torch.testing.assert_close(loaded.eval()(**inputs_of(batch)).logits, wanted, atol=0, rtol=0)
     assert again.family.encode("How many?", "12", rows[0]["image"]).prompt_ids == (
-        session.family.encode("How many?", "12", rows[0]["image"]).prompt_ids
+        components.family.encode("How many?", "12", rows[0]["image"]).prompt_ids
     )
 
 
 @pytest.mark.slow
 def test_paligemma_is_its_own_processor(shared, tmp_path_factory):
     checkpoint = written("paligemma_3b", shared, tmp_path_factory)
-    family = session_of(checkpoint).family
+    family = components_of(checkpoint).family
     images = SiglipImageProcessorPil.from_pretrained(checkpoint.folder)
     images.image_seq_length = 16
     processor = PaliGemmaProcessor(images, AutoTokenizer.from_pretrained(checkpoint.folder))
@@ -163,7 +154,7 @@ def test_paligemma_is_its_own_processor(shared, tmp_path_factory):
 @pytest.mark.slow
 def test_llava_is_its_own_processor(shared, tmp_path_factory):
     checkpoint = written("llava15_7b", shared, tmp_path_factory)
-    family = session_of(checkpoint).family
+    family = components_of(checkpoint).family
     processor = LlavaProcessor(
         CLIPImageProcessorPil.from_pretrained(checkpoint.folder),
         AutoTokenizer.from_pretrained(checkpoint.folder),
@@ -183,7 +174,7 @@ def test_llava_is_its_own_processor(shared, tmp_path_factory):
 def test_yi_vl_is_the_releases_own_way(shared, tmp_path_factory):
     """Text before and after the picture is tokenised apart, as the release does, by the tokenizer file itself."""
     checkpoint = written("yi_vl_6b", shared, tmp_path_factory)
-    family = session_of(checkpoint).family
+    family = components_of(checkpoint).family
     raw = PreTrainedTokenizerFast(tokenizer_file=str(shared / "assets" / "tokenizers" / "yi" / "tokenizer.json"))
     for row in ask([*ANSWERS, "[0.123, 0.456, 0.789, 1.000]"]):
         ours = family.encode(row["prompt"], row["answer"], row["image"])
@@ -213,7 +204,7 @@ QWEN_ANSWERS = [*ANSWERS, "<|box_start|>(12,34),(567,1000)<|box_end|>"]
 @pytest.mark.parametrize(("size", "cells"), [((56, 56), 4), ((280, 112), 40), ((100, 300), 44)])
 def test_qwen2_vl_is_its_chat_template(shared, tmp_path_factory, size, cells):
     checkpoint = written("qwen2_vl_2b", shared, tmp_path_factory)
-    family = session_of(checkpoint, "clock", "model.min_pixels=3136").family
+    family = components_of(checkpoint, "clock", "model.min_pixels=3136").family
     raw = PreTrainedTokenizerFast(tokenizer_file=str(shared / "assets" / "tokenizers" / "qwen2_vl" / "tokenizer.json"))
     rows = ask(QWEN_ANSWERS, size)
     for row in rows:
@@ -230,7 +221,7 @@ def test_qwen2_vl_is_its_own_processor(shared, tmp_path_factory):
     from transformers import Qwen2VLImageProcessorPil, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
     checkpoint = written("qwen2_vl_2b", shared, tmp_path_factory)
-    family = session_of(checkpoint, "clock", "model.min_pixels=3136").family
+    family = components_of(checkpoint, "clock", "model.min_pixels=3136").family
     processor = Qwen2VLProcessor(
         Qwen2VLImageProcessorPil.from_pretrained(checkpoint.folder),
         AutoTokenizer.from_pretrained(checkpoint.folder),
@@ -246,12 +237,12 @@ def test_qwen2_vl_is_its_own_processor(shared, tmp_path_factory):
 @pytest.mark.slow
 def test_qwen2_vl_keeps_to_its_pixels(shared, tmp_path_factory):
     checkpoint = written("qwen2_vl_2b", shared, tmp_path_factory)
-    family = session_of(checkpoint, "clock", "model.min_pixels=12544", "model.max_pixels=50176").family
+    family = components_of(checkpoint, "clock", "model.min_pixels=12544", "model.max_pixels=50176").family
     for size in ((28, 28), (60, 400), (1000, 900)):
         grid = family.picture(Image.new("RGB", size))[0]["image_grid_thw"]
         assert 12544 <= int(grid.prod()) * 14**2 <= 50176
     with pytest.raises(ValueError, match=r"min_pixels 12544 <= model\.max_pixels 784 must hold"):
-        session_of(checkpoint, "clock", "model.min_pixels=12544", "model.max_pixels=784")
+        components_of(checkpoint, "clock", "model.min_pixels=12544", "model.max_pixels=784")
 
 
 @pytest.mark.slow
@@ -259,7 +250,7 @@ def test_a_checkpoint_of_another_family_is_refused(checkpoint, shared, tmp_path_
     other = "paligemma_3b" if checkpoint.config != "paligemma_3b" else "qwen2_vl_2b"
     wrong = written(other, shared, tmp_path_factory)
     with pytest.raises(CheckpointError, match=r"take the config of its own family|isn't Yi-VL's"):
-        Session.build(compose([f"model={checkpoint.config}", f"model.checkpoint={wrong.folder}", *SMALL]))
+        Components.build(compose_checked([f"model={checkpoint.config}", f"model.checkpoint={wrong.folder}", *SMALL]))
 
 
 @pytest.mark.slow
@@ -269,7 +260,7 @@ def test_yi_vl_weights_that_are_missing_are_named(shared, tmp_path_factory, tmp_
     weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
     del weights["model.mm_projector.3.weight"]
     torch.save(weights, folder / "pytorch_model.bin")
-    family = Session.build(compose(["model=yi_vl_6b", f"model.checkpoint={folder}", *SMALL])).family
+    family = Components.build(compose_checked(["model=yi_vl_6b", f"model.checkpoint={folder}", *SMALL])).family
     with pytest.raises(
         CheckpointError, match=r"1 weights of .* are missing \(the first is model\.mm_projector\.3\.weight\)"
     ):
@@ -281,7 +272,7 @@ def test_yi_vl_is_saved_in_the_releases_layout(shared, tmp_path_factory, tmp_pat
     from safetensors.torch import load_file
 
     checkpoint = written("yi_vl_6b", shared, tmp_path_factory)
-    family = session_of(checkpoint).family
+    family = components_of(checkpoint).family
     family.save(family.load(), tmp_path)
     first = torch.load(checkpoint.folder / "pytorch_model.bin", weights_only=True)
     second = load_file(tmp_path / "model.safetensors")

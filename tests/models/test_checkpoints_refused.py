@@ -9,19 +9,21 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import words
 from transformers.utils import hub
 
-from ntil.compose import CONF, compose
-from ntil.config import ConfigError, build
-from ntil.models.checkpoint import CheckpointError
+from ntil.config.build import build
+from ntil.config.compose import CONF
+from ntil.config.errors import ConfigError
+from ntil.models.pretrained import CheckpointError
+from ntil.preflight import compose_checked
+from tests.support.tiny_checkpoints import words
 
 FULL = sorted(p.stem for p in (CONF / "model").glob("*.yaml") if "checkpoint: null" not in p.read_text())
 
 
 def family(*overrides: str):
-    config = compose([*overrides, "task=clock"])
-    return build("model", config["model"])
+    # Without what a training here would look for, so that the family itself meets the checkpoint.
+    return build("model", compose_checked([*overrides, "task=clock"], on_this_machine=False).model)
 
 
 @pytest.fixture

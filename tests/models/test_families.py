@@ -3,13 +3,13 @@
 import pytest
 import torch
 from PIL import Image
-from tiny_checkpoints import Ask, ask
 
-from ntil.collate import Collator
-from ntil.compose import compose
-from ntil.evaluate import generate
-from ntil.session import Session
-from ntil.train.trainer import SupervisedHead
+from ntil.collator import Collator
+from ntil.components import Components
+from ntil.evaluation.generate import generate
+from ntil.models.head import SupervisedHead
+from ntil.preflight import compose_checked
+from tests.support.tiny_checkpoints import Ask, ask
 
 NANO = ["llava_nano", "paligemma_nano", "yi_vl_nano", "qwen2_vl_nano"]
 ANSWERS = ["7", "12:45", "1024.5", "[12, 345, 678, 9]"]
@@ -20,9 +20,11 @@ class Parts:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.session = Session.build(compose([f"model={name}", "task=clock", "loss=ntil", "tracker=none"]))
-        self.family = self.session.family
-        self.collator = Collator(self.family, Ask(), self.session.vocab, "decimal")
+        self.components = Components.build(
+            compose_checked([f"model={name}", "task=clock", "loss=ntil", "tracker=none"])
+        )
+        self.family = self.components.family
+        self.collator = Collator(self.family, Ask(), self.components.vocab, "decimal")
         self.rows = ask(ANSWERS, (60, 48))
         torch.manual_seed(0)
         self.model = self.family.load().eval()
@@ -94,7 +96,7 @@ def test_supervised_logits_are_the_full_logits_whatever_the_padding(parts, atten
 def test_answers_do_not_see_what_follows(parts):
     inputs, positions, _ = parts.inputs(parts.rows[3:])
     changed = {**inputs, "input_ids": inputs["input_ids"].clone()}
-    changed["input_ids"][0, positions[4] + 1 :] = parts.session.vocab.digit_ids[3]
+    changed["input_ids"][0, positions[4] + 1 :] = parts.components.vocab.digit_ids[3]
     with torch.no_grad():
         before, after = parts.model(**inputs).logits[0], parts.model(**changed).logits[0]
     seen = slice(None, positions[4] + 1)
@@ -107,7 +109,7 @@ def test_only_paligemmas_prompt_is_read_both_ways(name):
     parts = Parts(name)
     inputs, positions, _ = parts.inputs(parts.rows[:1])
     changed = {**inputs, "input_ids": inputs["input_ids"].clone()}
-    changed["input_ids"][0, positions[0] - 1] = parts.session.vocab.digit_ids[3]
+    changed["input_ids"][0, positions[0] - 1] = parts.components.vocab.digit_ids[3]
     with torch.no_grad():
         before, after = parts.model(**inputs).logits[0], parts.model(**changed).logits[0]
     first = (before[0] - after[0]).abs().max()

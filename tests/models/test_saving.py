@@ -6,28 +6,25 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PrinterCallback
 
-from ntil.compose import compose
-from ntil.config import ConfigError, CurriculumConfig, typed
-from ntil.session import Session
-from ntil.train.engine import training_arguments
-from ntil.train.sampler import CurriculumSampler
-from ntil.train.trainer import NumberTrainer
+from ntil.components import Components
+from ntil.config.errors import ConfigError
+from ntil.preflight import compose_checked
+from ntil.train.trainer import build_trainer
 
 NANO = ["llava_nano", "paligemma_nano", "yi_vl_nano", "qwen2_vl_nano"]
 
 
 @pytest.fixture(scope="module", params=NANO)
 def parts(request):
-    words = [f"model={request.param}", "task=clock", "loss=ntil", "tracker=none", "task.rows={train:4}"]
-    session = Session.build(compose(words))
+    words = [f"model={request.param}", "task=clock", "loss=ntil", "tracker=none", "task.source.rows={train:4}"]
+    components = Components.build(compose_checked(words))
     torch.manual_seed(0)
-    return session, session.family.load().eval(), session.task.rows("train")
+    return components, components.family.load().eval(), components.task.rows("train")
 
 
-def logits(session, model, rows):
-    batch = session.collator([rows[i] for i in range(3)])
+def logits(components, model, rows):
+    batch = components.collator([rows[i] for i in range(3)])
     inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k not in ("positions", "targets")}
     with torch.no_grad():
         return model(**inputs).logits
@@ -38,9 +35,9 @@ def test_nano_means_under_two_million(parts):
 
 
 def test_every_parameter_has_a_part(parts):
-    session, model, _ = parts
-    prefixes = tuple(session.family.parts.values())
-    assert set(session.family.parts) == {"vision", "projector", "language"}
+    components, model, _ = parts
+    prefixes = tuple(components.family.parts.values())
+    assert set(components.family.parts) == {"vision", "projector", "language"}
     names = [name for name, _ in model.named_parameters()]
     assert [n for n in names if not n.startswith(prefixes)] in ([], ["lm_head.weight"])
     for prefix in prefixes:
@@ -48,25 +45,30 @@ def test_every_parameter_has_a_part(parts):
 
 
 def test_a_saved_model_gives_the_same_logits(parts, tmp_path):
-    session, model, rows = parts
-    session.family.save(model, tmp_path / "model")
+    components, model, rows = parts
+    components.family.save(model, tmp_path / "model")
     torch.testing.assert_close(
-        logits(session, session.family.load(tmp_path / "model"), rows), logits(session, model, rows), atol=0, rtol=0
+        logits(components, components.family.load(tmp_path / "model"), rows),
+        logits(components, model, rows),
+        atol=0,
+        rtol=0,
     )
 
 
 @pytest.mark.parametrize("name", NANO)
 def test_a_saved_model_can_be_the_start_of_another_run(name, tmp_path):
-    words = ["task=clock", "loss=ntil", "tracker=none", "task.rows={train:4}", f"model={name}"]
-    session = Session.build(compose(words))
+    words = ["task=clock", "loss=ntil", "tracker=none", "task.source.rows={train:4}", f"model={name}"]
+    components = Components.build(compose_checked(words))
     torch.manual_seed(0)
-    model, rows = session.family.load().eval(), session.task.rows("train")
-    session.family.save(model, tmp_path / "model")
-    again = Session.build(compose([*words, f"model.checkpoint={tmp_path}/model"]))
-    one, two = (s.collator.encode(rows[0], "12:45") for s in (session, again))
+    model, rows = components.family.load().eval(), components.task.rows("train")
+    components.family.save(model, tmp_path / "model")
+    again = Components.build(compose_checked([*words, f"model.checkpoint={tmp_path}/model"]))
+    one, two = (s.collator.encode(rows[0], "12:45") for s in (components, again))
     assert (one.prompt_ids, one.answer_ids) == (two.prompt_ids, two.answer_ids)
-    assert again.vocab.digit_ids == session.vocab.digit_ids
-    torch.testing.assert_close(logits(again, again.family.load(), rows), logits(session, model, rows), atol=0, rtol=0)
+    assert again.vocab.digit_ids == components.vocab.digit_ids
+    torch.testing.assert_close(
+        logits(again, again.family.load(), rows), logits(components, model, rows), atol=0, rtol=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,32 +87,32 @@ def test_a_saved_model_can_be_the_start_of_another_run(name, tmp_path):
 )
 def test_a_size_that_the_start_of_a_run_does_not_have_is_refused(name, key, own, tmp_path):
     words = ["task=clock" if name in NANO else "task=arithmetic", "loss=ntil", "tracker=none", f"model={name}"]
-    family = Session.build(compose(words)).family
+    family = Components.build(compose_checked(words)).family
     family.save(family.load(), tmp_path)
     words.append(f"model.checkpoint={tmp_path}")
-    Session.build(compose(words))
+    Components.build(compose_checked(words))
     with pytest.raises(ConfigError, match=rf"model.{key} is for a model from scratch, and .* has {own}; leave one"):
-        Session.build(compose([*words, f"model.{key}"]))
+        Components.build(compose_checked([*words, f"model.{key}"]))
 
 
 def test_parameters_in_one_large_tensor_are_saved_too(parts, tmp_path):
     """DeepSpeed's ZeRO lays all parameters out in one."""
-    session, model, rows = parts
+    components, model, rows = parts
     model = copy.deepcopy(model)
     parameters = list(model.parameters())
     flat, start = torch.cat([p.detach().reshape(-1) for p in parameters]), 0
     for p in parameters:
         p.data = flat[start : start + p.numel()].view_as(p)
         start += p.numel()
-    session.family.save(model, tmp_path / "model")
-    again = session.family.load(tmp_path / "model")
-    torch.testing.assert_close(logits(session, again, rows), logits(session, model, rows), atol=0, rtol=0)
+    components.family.save(model, tmp_path / "model")
+    again = components.family.load(tmp_path / "model")
+    torch.testing.assert_close(logits(components, again, rows), logits(components, model, rows), atol=0, rtol=0)
 
 
 def test_a_trainers_checkpoint_has_the_models_own_names(parts, tmp_path):
-    session, model, _ = parts
-    session.family.save(model, tmp_path / "model")
-    for at, again in (("scratch", model), ("loaded", session.family.load(tmp_path / "model"))):
+    components, model, _ = parts
+    components.family.save(model, tmp_path / "model")
+    for at, again in (("scratch", model), ("loaded", components.family.load(tmp_path / "model"))):
         again.save_pretrained(tmp_path / at)  # as Trainer does
         saved = load_file(Path(tmp_path, at, "model.safetensors"))
         result = again.load_state_dict(saved, strict=False)  # as Trainer does
@@ -122,25 +124,15 @@ def test_a_trainers_checkpoint_has_the_models_own_names(parts, tmp_path):
 @pytest.mark.slow
 def test_a_resumed_trainer_goes_on_with_its_weights(tmp_path):
     """Without DeepSpeed's own checkpoints: two steps, a new process' trainer, two more, are four steps."""
-    more = ["optim.steps=4", "optim.batch_size=4", "optim.warmup=1", "evaluation.every=0", "save_every=2"]
-    words = ["model=llava_nano", "task=clock", "loss=ce", "engine=local", "tracker=none", "task.rows={train:16}"]
-    config = compose([*words, *more, "curriculum=none"])
-    session, settings = Session.build(config), typed(config)
-    rows = session.task.rows("train")
+    more = ["optim.steps=4", "optim.batch_size=4", "optim.warmup=1", "evaluation.every_steps=0", "save_every=2"]
+    words = ["model=llava_nano", "task=clock", "loss=ce", "engine=local", "tracker=none", "task.source.rows={train:16}"]
+    config = compose_checked([*words, *more, "curriculum=none"])
+    components = Components.build(config)
+    rows = components.task.rows("train")
 
     def trainer():
         torch.manual_seed(0 if not (tmp_path / "checkpoint-2").exists() else 1)
-        made = NumberTrainer(
-            model=session.family.load(),
-            args=training_arguments(settings, tmp_path),
-            train_dataset=rows,
-            data_collator=session.collator,
-            number_loss=session.loss,
-            sampler=CurriculumSampler(len(rows), 4, 4, 0, CurriculumConfig()),
-            validate=dict,
-        )
-        made.remove_callback(PrinterCallback)
-        return made
+        return build_trainer(config, components, components.family.load(), rows, tmp_path)
 
     whole = trainer()
     whole.train()

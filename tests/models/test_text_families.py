@@ -5,20 +5,19 @@ import re
 from functools import cache
 
 import pytest
-import text_checkpoints
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, PrinterCallback
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ntil.compose import compose
-from ntil.config import CurriculumConfig, typed
-from ntil.evaluate import generate
-from ntil.numbers import NumberSpans
-from ntil.session import Session
-from ntil.train.engine import training_arguments
-from ntil.train.sampler import CurriculumSampler
-from ntil.train.trainer import NumberTrainer, SupervisedHead
-from ntil.tuning import load_saved, save, tune
+from benchmarks import text_checkpoints
+from ntil.components import Components
+from ntil.evaluation.generate import generate
+from ntil.models.head import SupervisedHead
+from ntil.models.saving import load_saved, save
+from ntil.models.tuning import tune
+from ntil.numbers.spans import NumberSpans
+from ntil.preflight import compose_checked
+from ntil.train.trainer import build_trainer
 
 PROMPT = "What is 1234 + 56.5? {braces} <b>café</b>"
 ANSWERS = ["7", "-3", "1024", "1290.5", "-0.05", "12 and 345", "x=-3, y=4", "1000000"]
@@ -32,12 +31,21 @@ EXPECTED = {
     "minicpm3_4b": (CHAT_ML, "<|im_end|>"),
     "baichuan2_7b": ("Question: {}\nAnswer:", "</s>"),
 }
-STEP = ["engine=local", "optim.steps=1", "optim.warmup=0", "optim.batch_size=16", "evaluation.every=0"]
-TASK = ["task=arithmetic", "task.rows={train:64,validation:8,test:16}", "task.decimals=1"]
+STEP = [
+    "engine=local",
+    "optim.steps=1",
+    "optim.warmup=0",
+    "optim.batch_size=16",
+    "evaluation.every_steps=0",
+    "curriculum=none",
+]
+TASK = ["task=arithmetic", "task.source.rows={train:64,validation:8,test:16}", "task.source.decimals=1"]
 
 
 def configured(name, folder, *words):
-    return compose([f"model={name}", f"model.checkpoint={folder}", "model.dtype=float32", "loss=ntil", *TASK, *words])
+    return compose_checked(
+        [f"model={name}", f"model.checkpoint={folder}", "model.dtype=float32", "loss=ntil", *TASK, *words]
+    )
 
 
 # Qwen2.5-1.5B differs from the 7B in tied embeddings only.
@@ -49,8 +57,8 @@ def parts(request, shared, tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setenv("NTIL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     folder = text_checkpoints.write(request.param, shared, tmp_path_factory.mktemp(request.param))
-    session = Session.build(configured(request.param, folder))
-    yield request.param, folder, session
+    components = Components.build(configured(request.param, folder))
+    yield request.param, folder, components
     patch.undo()
 
 
@@ -70,13 +78,13 @@ def raw(folder):
 
 
 def test_ids_are_those_of_the_familys_own_text(parts):
-    name, folder, session = parts
+    name, folder, components = parts
     form, end = EXPECTED[name]
     before = form.replace("{}", PROMPT)
     blank = "" if name == "minicpm3_4b" else " "
-    tokens = session.family.tokenizer.convert_ids_to_tokens
+    tokens = components.family.tokenizer.convert_ids_to_tokens
     for answer in ANSWERS:
-        encoded = session.family.encode(PROMPT, answer, None)
+        encoded = components.family.encode(PROMPT, answer, None)
         assert encoded.prompt_ids == raw_ids(folder, before)
         every = raw_ids(folder, before + blank + answer + end)
         if name != "llama3_8b":
@@ -89,36 +97,36 @@ def test_ids_are_those_of_the_familys_own_text(parts):
             merges = re.search("[0-9]{2}", answer) is not None
             assert (encoded.prompt_ids + encoded.answer_ids != every) == merges
         assert tokens(encoded.answer_ids[-1]) == end
-        assert session.family.decode(encoded.answer_ids).strip() == answer
+        assert components.family.decode(encoded.answer_ids).strip() == answer
 
 
 def test_every_digit_of_an_answer_is_seen_with_its_value(parts):
-    _, _, session = parts
+    _, _, components = parts
     for answer in ANSWERS:
-        ids = torch.tensor(session.family.encode(PROMPT, answer, None).answer_ids)
-        spans = NumberSpans.find(ids, session.vocab)
+        ids = torch.tensor(components.family.encode(PROMPT, answer, None).answer_ids)
+        spans = NumberSpans.find(ids, components.vocab)
         assert spans.is_digit.sum() == sum(c.isdigit() for c in answer)
         assert spans.value[spans.is_number].tolist() == [float(n) for n in re.findall(r"-?[0-9]+(?:\.[0-9]+)?", answer)]
-    rows = session.task.rows("train")
-    batch = session.collator([rows[i] for i in range(32)])
-    written = sum(c.isdigit() for i in range(32) for c in session.task.answer(rows[i]))
+    rows = components.task.rows("train")
+    batch = components.collator([rows[i] for i in range(32)])
+    written = sum(c.isdigit() for i in range(32) for c in components.task.answer(rows[i]))
     assert batch["spans"].is_digit.sum() == written
 
 
 def test_labels_are_the_answers_and_their_ends(parts):
-    _, _, session = parts
-    rows = [session.task.rows("train")[i] for i in range(6)]
-    batch = session.collator(rows)
+    _, _, components = parts
+    rows = [components.task.rows("train")[i] for i in range(6)]
+    batch = components.collator(rows)
     ids = batch["input_ids"].reshape(-1)
     assert torch.equal(ids[batch["positions"] + 1], batch["targets"])
-    ends = (batch["targets"] == session.family.end_id).nonzero().flatten() + 1
+    ends = (batch["targets"] == components.family.end_id).nonzero().flatten() + 1
     pieces = batch["targets"].tensor_split(ends)[:-1]
-    assert [session.family.decode(p.tolist()).strip() for p in pieces] == [session.task.answer(r) for r in rows]
+    assert [components.family.decode(p.tolist()).strip() for p in pieces] == [components.task.answer(r) for r in rows]
 
 
 def test_supervised_logits_are_the_full_logits_there(parts, model):
-    _, _, session = parts
-    batch = session.collator([session.task.rows("train")[i] for i in range(6)])
+    _, _, components = parts
+    batch = components.collator([components.task.rows("train")[i] for i in range(6)])
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
     with torch.no_grad():
         full = model(**inputs).logits
@@ -127,62 +135,62 @@ def test_supervised_logits_are_the_full_logits_there(parts, model):
 
 
 def test_batched_generation_is_single_generation(parts, model):
-    _, _, session = parts
-    rows = [session.task.rows("test")[i] for i in range(8)]
-    widths = {len(session.collator.encode(r, None).prompt_ids) for r in rows}
+    _, _, components = parts
+    rows = [components.task.rows("test")[i] for i in range(8)]
+    widths = {len(components.collator.encode(r, None).prompt_ids) for r in rows}
     assert len(widths) > 1
-    single = [generate(model, session.collator, [r])[0] for r in rows]
-    assert generate(model, session.collator, rows) == single
+    single = [generate(model, components.collator, [r])[0] for r in rows]
+    assert generate(model, components.collator, rows) == single
     # A checkpoint's repetition penalty and sampling are off: greedy is the argmax, token by token.
-    ids = session.collator.prompts(rows[:1])["input_ids"]
+    ids = components.collator.prompts(rows[:1])["input_ids"]
     written = []
     with torch.no_grad():
-        for _ in range(session.task.max_new_tokens):
+        for _ in range(components.task.max_new_tokens):
             written.append(
                 int(model(torch.cat([ids, torch.tensor([written], dtype=torch.long)], 1)).logits[0, -1].argmax())
             )
-            if written[-1] == session.family.end_id:
+            if written[-1] == components.family.end_id:
                 break
-    assert session.family.decode(written) == single[0]
+    assert components.family.decode(written) == single[0]
 
 
 @pytest.mark.slow
 def test_one_step_then_save_and_reload(parts, tmp_path):
-    name, folder, session = parts
+    name, folder, components = parts
     torch.manual_seed(0)
-    trainer = trained(session, configured(name, folder, *STEP), tmp_path)
+    trainer = trained(components, configured(name, folder, *STEP), tmp_path)
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
-    batch = session.collator([session.task.rows("train")[i] for i in range(4)])
+    batch = components.collator([components.task.rows("train")[i] for i in range(4)])
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
     with torch.no_grad():
-        after, before = model(**inputs).logits, session.family.load()(**inputs).logits
+        after, before = model(**inputs).logits, components.family.load()(**inputs).logits
     assert (after - before).abs().max() > 1e-4
     # What the Trainer writes on the way, it finds again by the model's own names.
     model.save_pretrained(tmp_path / "way")
     found = model.load_state_dict(text_checkpoints.read(tmp_path / "way"), strict=False)
     assert not found.unexpected_keys and set(found.missing_keys) <= {"lm_head.weight"}
     assert not found.missing_keys or model.config.tie_word_embeddings
-    session.family.save(model, tmp_path / "model")
+    components.family.save(model, tmp_path / "model")
     with torch.no_grad():
-        again = session.family.load(tmp_path / "model").eval()(**inputs).logits
+        again = components.family.load(tmp_path / "model").eval()(**inputs).logits
     torch.testing.assert_close(again, after, atol=1e-5, rtol=0)
     # The saved folder is a checkpoint like any other, with its tokenizer and no remote code.
-    other = Session.build(configured(name, tmp_path / "model"))
-    row = session.task.rows("train")[0]
-    assert other.collator.encode(row, "12.5") == session.collator.encode(row, "12.5")
+    other = Components.build(configured(name, tmp_path / "model"))
+    row = components.task.rows("train")[0]
+    assert other.collator.encode(row, "12.5") == components.collator.encode(row, "12.5")
     assert "auto_map" not in (tmp_path / "model/tokenizer_config.json").read_text()
 
 
 @pytest.mark.slow
 def test_adapters_are_saved_and_come_back(parts, tmp_path):
-    name, folder, session = parts
+    name, folder, components = parts
     config = configured(name, folder, *STEP, "tuning=lora", "tuning.rank=2")
-    model = tune(session.family.load(), session.family, typed(config).tuning)
+    model = tune(components.family.load(), components.family, config.tuning)
     adapted = {n.rpartition(".lora_A")[0] for n, _ in model.named_parameters() if "lora_A" in n}
     linear = {n for n, m in model.named_modules() if n.endswith("_proj") and "layers" in n}
     latent = {n for n, m in model.named_modules() if n.endswith("with_mqa")}
     assert adapted == linear | latent and len(adapted) == 2 * (8 if name == "minicpm3_4b" else 7)
-    batch = session.collator([session.task.rows("train")[i] for i in range(4)])
+    batch = components.collator([components.task.rows("train")[i] for i in range(4)])
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
     with torch.no_grad():
         before = model.eval()(**inputs).logits
@@ -191,24 +199,15 @@ def test_adapters_are_saved_and_come_back(parts, tmp_path):
                 parameter.normal_()
         after = model(**inputs).logits
     assert (after - before).abs().max() > 1e-2
-    save(model, session.family, tmp_path / "adapter")
+    save(model, components.family, tmp_path / "adapter")
     with torch.no_grad():
-        again = load_saved(session.family, tmp_path / "adapter").eval()(**inputs).logits
+        again = load_saved(components.family, tmp_path / "adapter").eval()(**inputs).logits
     torch.testing.assert_close(again, after, atol=1e-5, rtol=0)
 
 
-def trained(session, config, place):
-    settings, rows = typed(config), session.task.rows("train")
-    trainer = NumberTrainer(
-        model=session.family.load(),
-        args=training_arguments(settings, place / "checkpoints"),
-        train_dataset=rows,
-        data_collator=session.collator,
-        number_loss=session.loss,
-        sampler=CurriculumSampler(len(rows), settings.optim.steps, settings.optim.batch_size, 0, CurriculumConfig()),
-        validate=dict,
-    )
-    trainer.remove_callback(PrinterCallback)
+def trained(components, config, place):
+    rows = components.task.rows("train")
+    trainer = build_trainer(config, components, components.family.load(), rows, place / "checkpoints")
     trainer.train()
     return trainer
 
@@ -219,7 +218,7 @@ def test_chat_templates_are_the_tokenizers_own(tmp_path, shared, name):
     """With template=null: ids of prompt and answer as `apply_chat_template` gives them."""
     config = {"minicpm3": "minicpm3_4b", "llama3": "llama3_8b", "qwen2_5": "qwen25_7b"}[name]
     folder = text_checkpoints.write(config, shared, tmp_path)
-    family = Session.build(configured(config, folder, "model.template=null", "model.bos=false")).family
+    family = Components.build(configured(config, folder, "model.template=null", "model.bos=false")).family
     own = PreTrainedTokenizerFast.from_pretrained(folder)
     asked = [{"role": "user", "content": PROMPT}]
     for answer in ["7", "-3.5"]:
@@ -237,7 +236,7 @@ def test_chat_templates_are_the_tokenizers_own(tmp_path, shared, name):
 def test_yi_has_no_blank_before_the_first_word(tmp_path, shared):
     """AutoTokenizer would rebuild it as Llama's and add one; the file and Yi's report (2403.04652) don't."""
     folder = text_checkpoints.write("yi_6b", shared, tmp_path)
-    family = Session.build(configured("yi_6b", folder)).family
+    family = Components.build(configured("yi_6b", folder)).family
     assert family.tokenizer.convert_ids_to_tokens(family.encode("Hi", None, None).prompt_ids)[0] == "Question"
     assert AutoTokenizer.from_pretrained(folder).tokenize("Question")[0] == "▁Question"  # the trap is still there
     assert json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_class"] == "LlamaTokenizer"

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from ntil.compose import compose
-from ntil.evaluate import generate
-from ntil.session import Session
-from ntil.train.trainer import SupervisedHead
+from ntil.components import Components
+from ntil.evaluation.generate import generate
+from ntil.models.head import SupervisedHead
+from ntil.preflight import compose_checked
 
 CLASSES = {
     "qwen25_nano": "Qwen2ForCausalLM",
@@ -20,10 +20,15 @@ CLASSES = {
 def parts(request, tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setenv("NTIL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    words = [f"model={request.param}", "task=arithmetic", "loss=ntil", "task.rows={train:16,validation:4,test:8}"]
-    session = Session.build(compose(words))
+    words = [
+        f"model={request.param}",
+        "task=arithmetic",
+        "loss=ntil",
+        "task.source.rows={train:16,validation:4,test:8}",
+    ]
+    components = Components.build(compose_checked(words))
     torch.manual_seed(0)
-    yield request.param, session, session.family.load()
+    yield request.param, components, components.family.load()
     patch.undo()
 
 
@@ -38,33 +43,37 @@ def test_the_real_class_below_two_million_parameters(parts):
 
 
 def test_saved_is_loaded(parts, tmp_path):
-    _, session, model = parts
-    batch = inputs_of(session.collator([session.task.rows("train")[i] for i in range(4)]))
+    _, components, model = parts
+    batch = inputs_of(components.collator([components.task.rows("train")[i] for i in range(4)]))
     with torch.no_grad():
         before = model.eval()(**batch).logits
         model.save_pretrained(tmp_path / "way")  # as Trainer does
-        session.family.save(model, tmp_path / "model")
-        torch.testing.assert_close(session.family.load(tmp_path / "model")(**batch).logits, before, atol=1e-5, rtol=0)
-        torch.testing.assert_close(session.family.load(tmp_path / "way")(**batch).logits, before, atol=1e-5, rtol=0)
+        components.family.save(model, tmp_path / "model")
+        torch.testing.assert_close(
+            components.family.load(tmp_path / "model")(**batch).logits, before, atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(components.family.load(tmp_path / "way")(**batch).logits, before, atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow
 def test_it_learns_answers_and_stops_at_their_end(parts):
-    _, session, model = parts
-    rows = [session.task.rows("train")[i] for i in range(4)]
-    batch = session.collator(rows)
+    _, components, model = parts
+    rows = [components.task.rows("train")[i] for i in range(4)]
+    batch = components.collator(rows)
     head, optimizer = SupervisedHead(model), torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
     for _ in range(120):
         logits = head.logits(model, inputs_of(batch), batch["positions"])
-        loss = session.loss(logits, batch["targets"], batch["spans"]).total
+        loss = components.loss(logits, batch["targets"], batch["spans"]).total
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     model.eval()
-    assert [text.strip() for text in generate(model, session.collator, rows)] == [session.task.answer(r) for r in rows]
-    prompts = session.collator.prompts(rows[:1])
-    end = session.family.end_id
+    assert [text.strip() for text in generate(model, components.collator, rows)] == [
+        components.task.answer(r) for r in rows
+    ]
+    prompts = components.collator.prompts(rows[:1])
+    end = components.family.end_id
     output = model.generate(**prompts, max_new_tokens=30, do_sample=False, eos_token_id=end, pad_token_id=0)
     written = output[0, prompts["input_ids"].shape[1] :].tolist()
-    assert written == session.collator.encode(rows[0], session.task.answer(rows[0])).answer_ids
+    assert written == components.collator.encode(rows[0], components.task.answer(rows[0])).answer_ids

@@ -11,15 +11,16 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from ntil.checks import moved
-from ntil.compose import compose
-from ntil.config import ConfigError, typed
+from benchmarks.family_checks import moved, supervised_logits_error
+from ntil.components import Components
+from ntil.config.errors import ConfigError
+from ntil.models.head import SupervisedHead
 from ntil.models.llava import Llava
-from ntil.session import Session
-from ntil.train.trainer import SupervisedHead
-from ntil.tuning import Parts, adapted_layers, check, keeps, load_saved, save, save_base, table, tune
+from ntil.models.saving import load_saved, save, save_base
+from ntil.models.tuning import Parts, adapted_layers, check_tuning, is_frozen, parameter_table, tune
+from ntil.preflight import compose_checked
 
-TASK = ["task=clock", "task.rows={train:12,validation:2,test:2}", "loss=ntil"]
+TASK = ["task=clock", "task.source.rows={train:12,validation:2,test:2}", "loss=ntil"]
 # CLIP's pooled output is no input of LLaVA.
 UNUSED = {"post_layernorm"}
 # What moves beside the parts named: nothing else may.
@@ -47,11 +48,11 @@ def expected(model: nn.Module, kinds: set[str]) -> set[str]:
     return found
 
 
-def tuned(words: list[str]) -> tuple[Session, nn.Module]:
-    config = compose([*TASK, "engine=local", *words])
-    session = Session.build(config)
+def tuned(words: list[str]) -> tuple[Components, nn.Module]:
+    config = compose_checked([*TASK, "engine=local", *words])
+    components = Components.build(config)
     torch.manual_seed(0)
-    return session, tune(session.family.load(), session.family, typed(config).tuning)
+    return components, tune(components.family.load(), components.family, config.tuning)
 
 
 @pytest.fixture(autouse=True)
@@ -82,18 +83,18 @@ def test_the_same_parameters_move_under_zero_2(mode):
 
 
 def under_zero_2(words: list[str]) -> dict[str, list[str]]:
-    """`ntil.checks.moved` in a child, since DeepSpeed leaves a process group behind."""
+    """`benchmarks.family_checks.moved` in a child, since DeepSpeed leaves a process group behind."""
     ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    command = [sys.executable, "-m", "ntil.checks", "engine=zero2", *words]
+    command = [sys.executable, "-m", "benchmarks.family_checks", "engine=zero2", *words]
     child = subprocess.run(command, env={**os.environ, **ranks}, capture_output=True, text=True, timeout=300)
     assert child.returncode == 0, child.stderr
     return json.loads(child.stdout.splitlines()[-1])
 
 
 def test_the_table_shows_parameters_per_part():
-    session, model = tuned(["tuning=lora", "tuning.rank=4"])
-    counts = Parts(session.family).counts(model)
-    plain = Parts(session.family).counts(session.family.load())
+    components, model = tuned(["tuning=lora", "tuning.rank=4"])
+    counts = Parts(components.family).counts(model)
+    plain = Parts(components.family).counts(components.family.load())
     assert counts["vision"] == (plain["vision"][0], 0)
     assert counts["projector"] == (plain["projector"][0], plain["projector"][0])
     adapters = sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n)
@@ -101,7 +102,7 @@ def test_the_table_shows_parameters_per_part():
     assert adapters == 2 * 4 * (4 * 256 + 3 * 448)
     assert counts["language"] == (plain["language"][0] + adapters, adapters)
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(table(model, session.family))
+    console.print(parameter_table(model, components.family))
     assert f"{adapters:,}" in console.export_text()
 
 
@@ -129,21 +130,21 @@ def test_the_table_shows_parameters_per_part():
 )
 def test_what_cannot_be_tuned_is_refused_before_anything_is_loaded(words, message):
     with pytest.raises(ConfigError, match=message):
-        compose([*TASK, *words])
+        compose_checked([*TASK, *words])
 
 
 def test_targets_that_are_not_there_name_those_that_are():
-    session = Session.build(compose(TASK))
-    settings = typed(compose([*TASK, "tuning=lora", "tuning.targets=[query]"])).tuning
+    components = Components.build(compose_checked(TASK))
+    tuning = compose_checked([*TASK, "tuning=lora", "tuning.targets=[query]"]).tuning
     with pytest.raises(ConfigError, match=r"none in language; its linear layers: .*gate_proj.*q_proj"):
-        adapted_layers(session.family.load(), session.family, settings)
+        adapted_layers(components.family.load(), components.family, tuning)
 
 
 def test_a_frozen_tower_is_known_from_the_config():
     def kept(*words: str) -> bool:
-        settings = typed(compose([*TASK, *words])).tuning
-        check(settings, Llava)
-        return keeps(settings, Llava, "vision")
+        tuning = compose_checked([*TASK, *words]).tuning
+        check_tuning(tuning, Llava)
+        return is_frozen(tuning, Llava, "vision")
 
     assert not kept("tuning=full") and kept("tuning=freeze_vision") and kept("tuning=lora")
     assert not kept("tuning=lora_all") and not kept("tuning=lora", "tuning.train=[vision]")
@@ -153,22 +154,20 @@ def test_a_frozen_tower_is_known_from_the_config():
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("where", ["lm_head", "elsewhere"])
 def test_supervised_logits_under_adapters_are_the_full_ones(tied, where):
-    from ntil.checks import supervised_logits_error
-
-    session = Session.build(compose(TASK))
-    session.family.config.tie_word_embeddings = session.family.config.text_config.tie_word_embeddings = tied
+    components = Components.build(compose_checked(TASK))
+    components.family.config.tie_word_embeddings = components.family.config.text_config.tie_word_embeddings = tied
     torch.manual_seed(0)
-    plain = session.family.load()
+    plain = components.family.load()
     assert (plain.lm_head.weight is plain.get_input_embeddings().weight) == tied
     targets = "[q_proj,lm_head]" if where == "lm_head" else "[q_proj]"
-    settings = typed(compose([*TASK, "tuning=lora", f"tuning.targets={targets}"])).tuning
-    model = tune(plain, session.family, settings)
+    tuning = compose_checked([*TASK, "tuning=lora", f"tuning.targets={targets}"]).tuning
+    model = tune(plain, components.family, tuning)
     for name, parameter in model.named_parameters():
         if ".lora_B" in name:
             nn.init.normal_(parameter, std=0.1)
-    rows = [session.task.rows("train")[i] for i in range(3)]
-    batch = session.collator(rows)
-    assert supervised_logits_error(session, model.eval(), rows) < 1e-5
+    rows = [components.task.rows("train")[i] for i in range(3)]
+    batch = components.collator(rows)
+    assert supervised_logits_error(components, model.eval(), rows) < 1e-5
     # The adapter itself takes part: without it the logits are others.
     inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
     positions, _ = inputs.pop("positions"), inputs.pop("targets")
@@ -177,13 +176,13 @@ def test_supervised_logits_under_adapters_are_the_full_ones(tied, where):
         with_adapter = head.logits(model, inputs, positions)
         with model.disable_adapter():
             without = head.logits(model, inputs, positions)
-    assert with_adapter.shape == without.shape == (len(positions), len(session.family.tokenizer))
+    assert with_adapter.shape == without.shape == (len(positions), len(components.family.tokenizer))
     assert (with_adapter - without).abs().max() > 1e-3
 
 
 def test_gradients_under_checkpointing_are_the_same():
-    session, model = tuned(["tuning=lora", "tuning.train=[]"])
-    batch = session.collator([session.task.rows("train")[i] for i in range(3)])
+    components, model = tuned(["tuning=lora", "tuning.train=[]"])
+    batch = components.collator([components.task.rows("train")[i] for i in range(3)])
     inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
     positions, targets = inputs.pop("positions"), inputs.pop("targets")
     head, found = SupervisedHead(model), []
@@ -199,20 +198,20 @@ def test_gradients_under_checkpointing_are_the_same():
 
 
 def test_a_saved_adapter_on_its_base_is_the_model(tmp_path):
-    config = compose([*TASK, "tuning=lora"])
-    session = Session.build(config)
-    base = session.family.load()
-    save_base(base, session.family, tmp_path)
-    model = tune(base, session.family, typed(config).tuning)
+    config = compose_checked([*TASK, "tuning=lora"])
+    components = Components.build(config)
+    base = components.family.load()
+    save_base(base, components.family, tmp_path)
+    model = tune(base, components.family, config.tuning)
     for parameter in model.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.05)
-    save(model, session.family, tmp_path)
+    save(model, components.family, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors", "base"}
-    batch = session.collator([session.task.rows("train")[i] for i in range(3)])
+    batch = components.collator([components.task.rows("train")[i] for i in range(3)])
     inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k not in ("positions", "targets")}
     with torch.no_grad():
         wanted = model.eval()(**inputs).logits
         torch.manual_seed(1)  # another random base would be found out
-        found = load_saved(session.family, tmp_path).eval()(**inputs).logits
+        found = load_saved(components.family, tmp_path).eval()(**inputs).logits
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)

@@ -9,20 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import PrinterCallback
 
-from ntil.compose import compose
-from ntil.config import CurriculumConfig, typed
-from ntil.evaluate import generate
-from ntil.session import Session
-from ntil.train.engine import training_arguments
-from ntil.train.sampler import CurriculumSampler
-from ntil.train.trainer import NumberTrainer
-from ntil.tuning import tune
-from ntil.vision_cache import IN_USE, FeatureStore, VisionCache, attach, identity
+from ntil.components import Components
+from ntil.evaluation.generate import generate
+from ntil.models.tuning import tune
+from ntil.models.vision_cache import IN_USE, FeatureStore, VisionCache, attach, identity
+from ntil.preflight import compose_checked
+from ntil.train.trainer import build_trainer
 
-WORDS = ["task=clock", "loss=ntil", "engine=local", "tracker=none", "evaluation.every=0", "curriculum=none"]
-WORDS += ["task.rows={train:12,validation:2,test:6}", "optim.steps=6", "optim.batch_size=4", "optim.warmup=1"]
+WORDS = ["task=clock", "loss=ntil", "engine=local", "tracker=none", "evaluation.every_steps=0", "curriculum=none"]
+WORDS += ["task.source.rows={train:12,validation:2,test:6}", "optim.steps=6", "optim.batch_size=4", "optim.warmup=1"]
 FAMILIES = ["llava_nano", "paligemma_nano", "yi_vl_nano", "qwen2_vl_nano"]
 MODES = [["tuning=freeze_vision"], ["tuning=lora"], ["tuning=lora", "tuning.train=[]"]]
 QUICK = [("llava_nano", MODES[0]), ("qwen2_vl_nano", MODES[1])]
@@ -39,30 +35,20 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 def built(words: list[str], root: Path | None, model_name: str = "llava_nano"):
-    config = compose([f"model={model_name}", *WORDS, *words])
-    session = Session.build(config)
+    config = compose_checked([f"model={model_name}", *WORDS, *words])
+    components = Components.build(config)
     torch.manual_seed(0)
-    model = tune(session.family.load(), session.family, typed(config).tuning)
-    kept = VisionCache(session.family, model, root, 10**9) if root else None
-    return typed(config), session, model, kept
+    model = tune(components.family.load(), components.family, config.tuning)
+    kept = VisionCache(components.family, model, root, 10**9) if root else None
+    return config, components, model, kept
 
 
 def train(place: Path, words: list[str], root: Path | None, model_name: str):
-    settings, session, model, kept = built(words, root, model_name)
-    rows = session.task.rows("train")
-    trainer = NumberTrainer(
-        model=model,
-        args=training_arguments(settings, place),
-        train_dataset=rows,
-        data_collator=session.collator,
-        number_loss=session.loss,
-        sampler=CurriculumSampler(len(rows), 6, 4, 0, CurriculumConfig()),
-        validate=dict,
-    )
-    trainer.remove_callback(PrinterCallback)
+    config, components, model, kept = built(words, root, model_name)
+    trainer = build_trainer(config, components, model, components.task.rows("train"), place)
     trainer.train()
-    batch = [session.task.rows("test")[i] for i in range(6)]
-    texts = generate(model.eval(), session.collator, batch)
+    batch = [components.task.rows("test")[i] for i in range(6)]
+    texts = generate(model.eval(), components.collator, batch)
     weights = {n: p.detach().clone() for n, p in model.named_parameters()}
     return weights, trainer.state.log_history[-1]["train_loss"], texts, kept
 
@@ -84,16 +70,16 @@ def test_losses_weights_and_answers_are_those_without(tmp_path, name, words):
 
 
 def test_the_tower_runs_once_per_picture_and_close_gives_it_back(tmp_path):
-    _, session, model, kept = built(["tuning=freeze_vision"], tmp_path)
+    _, components, model, kept = built(["tuning=freeze_vision"], tmp_path)
     seen = []
     model.model.vision_tower.register_forward_pre_hook(
         lambda m, args, kwargs: seen.append(len(args[0] if args else kwargs["pixel_values"])), with_kwargs=True
     )
-    pixels = torch.cat([_pixels(session, colour) for colour in ("red", "green", "red", "blue")])
+    pixels = torch.cat([_pixels(components, colour) for colour in ("red", "green", "red", "blue")])
     with torch.no_grad():
         first = model.model.get_image_features(pixels).pooler_output
         again = model.model.get_image_features(pixels).pooler_output
-        mixed = model.model.get_image_features(torch.cat([pixels[:1], _pixels(session, "pink")])).pooler_output
+        mixed = model.model.get_image_features(torch.cat([pixels[:1], _pixels(components, "pink")])).pooler_output
         kept.close()
         plain = model.model.get_image_features(pixels, return_dict=True).pooler_output
     assert seen == [4, 1, 4]
@@ -103,25 +89,25 @@ def test_the_tower_runs_once_per_picture_and_close_gives_it_back(tmp_path):
     torch.testing.assert_close(mixed[0], first[0], atol=1e-5, rtol=0)
 
 
-def _pixels(session: Session, colour: str) -> torch.Tensor:
-    return session.family.picture(Image.new("RGB", (48, 48), colour))[0]["pixel_values"]
+def _pixels(components: Components, colour: str) -> torch.Tensor:
+    return components.family.picture(Image.new("RGB", (48, 48), colour))[0]["pixel_values"]
 
 
 def test_another_weight_config_or_dtype_is_another_set(tmp_path):
-    _, session, model, kept = built(["tuning=freeze_vision"], tmp_path)
-    own = identity(session.family, model)
+    _, components, model, kept = built(["tuning=freeze_vision"], tmp_path)
+    own = identity(components.family, model)
     same = built(["tuning=freeze_vision"], tmp_path)[2]
-    assert identity(session.family, same) == own
+    assert identity(components.family, same) == own
     # A trained projector or language model doesn't matter: they come after what is kept.
     with torch.no_grad():
         same.model.multi_modal_projector.linear_1.weight.add_(1)
         same.lm_head.weight.add_(1)
-    assert identity(session.family, same) == own
+    assert identity(components.family, same) == own
     with torch.no_grad():
         same.model.vision_tower.embeddings.patch_embedding.weight[0, 0, 0, 0] += 1e-6
-    assert identity(session.family, same) != own
+    assert identity(components.family, same) != own
     model.config.vision_feature_layer = -2
-    assert identity(session.family, model) != own
+    assert identity(components.family, model) != own
     names = {kept.store("cpu").path.name}
     with torch.autocast("cpu", torch.bfloat16):
         names.add(kept.store("cpu").path.name)
@@ -132,8 +118,8 @@ def test_another_weight_config_or_dtype_is_another_set(tmp_path):
 
 
 def test_a_set_that_is_not_what_the_tower_computes_is_emptied(tmp_path):
-    _, session, model, _ = built(["tuning=freeze_vision"], tmp_path)
-    pixels = torch.cat([_pixels(session, colour) for colour in ("red", "green")])
+    _, components, model, _ = built(["tuning=freeze_vision"], tmp_path)
+    pixels = torch.cat([_pixels(components, colour) for colour in ("red", "green")])
     with torch.no_grad():
         wanted = model.model.get_image_features(pixels).pooler_output
     store = FeatureStore(tmp_path, next(tmp_path.iterdir()).name, 10**9)
@@ -142,9 +128,9 @@ def test_a_set_that_is_not_what_the_tower_computes_is_emptied(tmp_path):
     for file in files:
         store.put(file.stem, store.get(file.stem) + 1)
     files[1].write_bytes(b"cut")
-    _, session, model, _ = built(["tuning=freeze_vision"], tmp_path)
+    _, components, model, _ = built(["tuning=freeze_vision"], tmp_path)
     with torch.no_grad(), pytest.warns(UserWarning, match="not what the tower computes"):
-        found = model.model.get_image_features(_pixels(session, "red")).pooler_output
+        found = model.model.get_image_features(_pixels(components, "red")).pooler_output
     torch.testing.assert_close(found[0], wanted[0], atol=1e-5, rtol=0)
     assert len(list(store.path.rglob("*.safetensors"))) == 1
 
@@ -196,7 +182,7 @@ def test_processes_may_share_the_folder(tmp_path):
 
 
 def test_it_can_be_switched_off_and_text_models_have_none(tmp_path):
-    _, session, model, _ = built(["tuning=freeze_vision"], None)
-    assert attach(session.family, model, 0) is None
-    assert attach(session.family, model.model.language_model, 1) is None
-    assert attach(session.family, model, 1) is not None
+    _, components, model, _ = built(["tuning=freeze_vision"], None)
+    assert attach(components.family, model, 0) is None
+    assert attach(components.family, model.model.language_model, 1) is None
+    assert attach(components.family, model, 1) is not None

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from tiny_checkpoints import YI_TOWER, ask, words, written
 
-from ntil.compose import compose
-from ntil.session import Session
+from benchmarks.vision_checkpoints import YI_TOWER
+from ntil.components import Components
+from ntil.preflight import compose_checked
+from tests.support.tiny_checkpoints import ask, words, written
 
 F = torch.nn.functional
 HEADS, EPS, THETA, PATCH = 2, 1e-5, 5e6, 14
@@ -81,7 +82,7 @@ def yi(x, w):
 @pytest.mark.slow
 def test_the_converted_checkpoint_gives_the_logits_of_a_plain_forward(shared, tmp_path_factory):
     checkpoint = written("yi_vl_6b", shared, tmp_path_factory)
-    family = Session.build(compose(words(checkpoint, "task=clock", "tracker=none"))).family
+    family = Components.build(compose_checked(words(checkpoint, "task=clock", "tracker=none"))).family
     model = family.load().eval()
     weights = torch.load(checkpoint.folder / "pytorch_model.bin", weights_only=True)
     tower = torch.load(checkpoint.folder / YI_TOWER / "pytorch_model.bin", weights_only=True)

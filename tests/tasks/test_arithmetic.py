@@ -9,11 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
+from data.arithmetic import ArithmeticProblems
+from ntil.config.build import build
+from ntil.config.schema import Component
+from tasks.answers.numbers import numbers, read_lenient, read_strict
 from tasks.arithmetic import Arithmetic
 from tasks.base import ParseFailure
-from tasks.quantity import LOG_WORST, number_scores, numbers, read_lenient, read_strict
+from tasks.numeric import LOG_WORST, number_scores
 
-TASK = Arithmetic(rows={"train": 50, "validation": 20, "test": 41}, operations=["+", "-", "*", "/"], wording="both")
+COUNTS = {"train": 50, "validation": 20, "test": 41}
+TASK = Arithmetic(ArithmeticProblems(COUNTS, operations=["+", "-", "*", "/"], wording="both"))
 NUMBERS = st.decimals(-(10**12), 10**12, places=3)
 TEXTS = st.text() | st.from_regex(r"[-+0-9.,eE$ =]{0,20}") | NUMBERS.map(str)
 
@@ -119,9 +124,9 @@ def test_correlations_agree_with_numpy(pairs):
 
 def test_sums_are_plain_numbers_that_a_bootstrap_can_weigh():
     records = [TASK.record(t, row(a)) for t, a in zip(["1", "5", "x"], ["2", "4", "9"], strict=True)]
-    sums = TASK.tally(records)
+    sums = TASK.sum_scores(records)
     assert all(type(value) is float for value in sums.values())
-    twice = TASK.finish({key: 2 * value for key, value in sums.items()})
+    twice = TASK.metrics_from_sums({key: 2 * value for key, value in sums.items()})
     assert {k: v for k, v in TASK.summarize(records * 2).items() if "spearman" not in k} == pytest.approx(twice)
 
 
@@ -137,17 +142,18 @@ def test_failures_are_read_as_the_mirrored_truth_and_counted():
     assert summary["pearson"] < 0 and summary["parse_failure_rate"] == 0.25
 
 
-def test_tallies_of_two_ranks_add_to_that_of_all():
+def test_sums_of_two_ranks_add_to_those_of_all():
     texts = ["1", "2", "x", "-7", "5.5", "1,000"]
     records = [TASK.record(t, row(a)) for t, a in zip(texts, ["1", "3", "4", "-7", "5", "1000"], strict=True)]
-    one, two = TASK.tally(records[::2]), TASK.tally(records[1::2])
+    one, two = TASK.sum_scores(records[::2]), TASK.sum_scores(records[1::2])
     joined = {key: one.get(key, 0.0) + two.get(key, 0.0) for key in {**one, **two}}
     whole = TASK.summarize(records)
-    assert TASK.finish(joined) == pytest.approx({k: v for k, v in whole.items() if "spearman" not in k})
+    assert TASK.metrics_from_sums(joined) == pytest.approx({k: v for k, v in whole.items() if "spearman" not in k})
 
 
 def test_wrong_arguments_name_the_key():
-    with pytest.raises(ValueError, match=r"task\.wording"):
-        Arithmetic(wording="roman")
-    with pytest.raises(ValueError, match=r"set task\.rows\.train"):
-        Arithmetic().rows("train")
+    source = {"target": "data.arithmetic:ArithmeticProblems", "rows": COUNTS, "wording": "roman"}
+    with pytest.raises(ValueError, match=r"task\.source\.wording"):
+        build("task", Component("arithmetic", "tasks.arithmetic:Arithmetic", {"source": source}))
+    with pytest.raises(ValueError, match=r"set task\.source\.rows\.train"):
+        Arithmetic(ArithmeticProblems({})).rows("train")

@@ -3,10 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.clock.rendered import RenderedClocks
 from tasks.base import ParseFailure
 from tasks.clock import DIAL, Clock, Time
 
-TASK = Clock()
+TASK = Clock(RenderedClocks(rows={}))
 TIMES = st.builds(Time, st.integers(1, 12), st.integers(0, 59))
 
 

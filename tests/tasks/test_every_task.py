@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ntil.compose import CONF, compose
-from ntil.config import build
+from data.common.errors import InvalidData
+from ntil.config.build import build
+from ntil.config.compose import choices, compose
+from ntil.config.schema import Component
+from tasks.answers.coordinates import FORMATS
 from tasks.base import ParseFailure, Task
-from tasks.coords import FORMATS
 from tests.conftest import SHARED
-from tests.tasks.sources import SOURCES
+from tests.support.sources import SOURCES
 
-NAMES = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
+NAMES = choices("task")
 PER_SPLIT = 3
 
 
@@ -37,14 +40,14 @@ def folder(tmp_path_factory):
         yield root
 
 
-def _specs(name: str, folder: Path) -> Iterator[dict[str, Any]]:
-    spec = compose([f"task={name}"])["task"]
+def _specs(name: str, folder: Path) -> Iterator[Component]:
+    task = compose([f"task={name}"]).task
     changes = SOURCES[name](folder, SHARED) if name in SOURCES else [{}]
     for change in changes:
-        one = {**spec, **change}
-        if isinstance(one.get("rows"), dict):
-            one["rows"] = dict.fromkeys(one["rows"], 2 * PER_SPLIT)
-        yield one
+        source = {**task.options["source"], **change.get("source", {})}
+        if "rows" in source:
+            source["rows"] = dict.fromkeys(source["rows"], 2 * PER_SPLIT)
+        yield replace(task, options={**task.options, **change, "source": source})
 
 
 @cache
@@ -57,7 +60,7 @@ def _built(name: str, folder: Path) -> list[tuple[Task, list[dict[str, Any]]]]:
         formats = FORMATS.values() if build("task", spec).coordinates else [FORMATS["int1000"]]
         for coords in formats:
             task = build("task", spec, coords=coords)
-            rows = [r for split in task.split_names for r in task.rows(split).select(range(_few(task, split)))]
+            rows = [r for split in task.splits for r in task.rows(split).select(range(_few(task, split)))]
             found.append((task, rows))
     return found
 
@@ -69,7 +72,7 @@ def _few(task: Task, split: str) -> int:
 def built(name: str, folder: Path) -> list[tuple[Task, list[dict[str, Any]]]]:
     try:
         return _built(name, folder)
-    except (ValueError, OSError) as error:
+    except (InvalidData, OSError) as error:
         pytest.skip(f"task={name} has no data here: {error}")
 
 
@@ -107,16 +110,16 @@ def test_own_answers_are_read_strictly_and_score_best(name, folder):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tallies_of_shards_add_up_to_that_of_all(name, folder):
+def test_sums_of_shards_add_up_to_those_of_all(name, folder):
     for task, rows in built(name, folder):
         texts = [task.answer(rows[-1]), "", "7"]
         records = [task.record(texts[i % 3] if i % 2 else task.answer(row), row) for i, row in enumerate(rows * 3)]
         sums: dict[str, Any] = {}
         for shard in range(4):
-            for key, value in task.tally(iter(records[shard::4])).items():
+            for key, value in task.sum_scores(iter(records[shard::4])).items():
                 sums[key] = sums[key] + value if key in sums else value
         # A summary may hold more than sums can tell (rank correlations), but nothing else.
-        summary, finished = task.summarize(iter(records)), task.finish(sums)
+        summary, finished = task.summarize(iter(records)), task.metrics_from_sums(sums)
         assert finished == pytest.approx({key: summary[key] for key in finished}, abs=1e-9)
         assert task.summarize(records)["examples"] == len(records)
 

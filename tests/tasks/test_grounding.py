@@ -9,11 +9,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask
 
-from data.grounding_rows import xyxy_from_xywh
+from data.grounding.rendered import RenderedScenes
+from data.grounding.schema import xyxy_from_xywh
+from ntil.config.build import build
+from ntil.config.schema import Component
+from tasks.answers.coordinates import FORMATS
 from tasks.base import ParseFailure
-from tasks.coords import FORMATS
-from tasks.grounding import THRESHOLDS, Grounding, iou
+from tasks.grounding import THRESHOLDS, Grounding
+from tasks.metrics.boxes import box_iou
 
+SOURCE = RenderedScenes(rows={"test": 1})
 SIDE = st.floats(0.5, 300)
 XYWH = st.tuples(st.floats(0, 300), st.floats(0, 300), SIDE, SIDE)
 
@@ -29,7 +34,7 @@ def row(box, size=(640, 480), **more):
 @given(XYWH, XYWH)
 def test_iou_is_that_of_pycocotools(a, b):
     expected = float(mask.iou(np.array([a]), np.array([b]), [0])[0, 0])
-    assert iou(xyxy_from_xywh(a), xyxy_from_xywh(b)) == pytest.approx(expected, abs=1e-9)
+    assert box_iou(xyxy_from_xywh(a), xyxy_from_xywh(b)) == pytest.approx(expected, abs=1e-9)
 
 
 def refer_iou(a, b):
@@ -44,7 +49,7 @@ def test_real_boxes_and_proposals_score_as_in_pycocotools_and_refer(shared):
     """Every Faster R-CNN proposal against its expression's box, 50 expressions of RefCOCO testA."""
     items = detections(shared)
     pairs = [(p, item["gt_box"]) for item in items for p in item["pred_boxes"]]
-    ours = np.array([iou(xyxy_from_xywh(p), xyxy_from_xywh(g)) for p, g in pairs])
+    ours = np.array([box_iou(xyxy_from_xywh(p), xyxy_from_xywh(g)) for p, g in pairs])
     coco = np.array([mask.iou(np.array([p]), np.array([g]), [0])[0, 0] for p, g in pairs])
     refer = np.array([refer_iou(p, g) for p, g in pairs])
     assert len(items) == 50
@@ -58,7 +63,7 @@ def test_metrics_of_real_proposals(shared):
     """The first, and the best, proposal of every expression as predictions; expected figures from pycocotools alone."""
     items = detections(shared)
     coco = [mask.iou(np.array(i["pred_boxes"]), np.array([i["gt_box"]]), [0])[:, 0] for i in items]
-    task = Grounding(rows={"test": 1})
+    task = Grounding(SOURCE)
     for choose in (lambda overlaps: 0, np.argmax):
         best = np.array([overlaps[choose(overlaps)] for overlaps in coco])
         records = []
@@ -74,15 +79,15 @@ def test_metrics_of_real_proposals(shared):
 
 
 def test_half_is_enough():
-    task = Grounding()
+    task = Grounding(SOURCE)
     assert task.score((0.0, 0.0, 10.0, 5.0), row([0.0, 0.0, 10.0, 10.0]))["acc_0.5"] == 1
     assert task.score((0.0, 0.0, 10.0, 4.999), row([0.0, 0.0, 10.0, 10.0]))["acc_0.5"] == 0
-    assert iou((0, 0, 1, 1), (1, 0, 2, 1)) == 0
-    assert iou((3, 3, 3, 3), (3, 3, 3, 3)) == 0
+    assert box_iou((0, 0, 1, 1), (1, 0, 2, 1)) == 0
+    assert box_iou((3, 3, 3, 3), (3, 3, 3, 3)) == 0
 
 
 def test_splits_count_alike_in_their_average_and_by_size_in_the_whole():
-    task = Grounding()
+    task = Grounding(SOURCE)
     good, bad = task.answer(row([10, 10, 200, 200])), "[0, 0, 1, 1]"
     texts = [("testA", good), ("testA", bad), ("testA", bad), ("testB", good)]
     records = [task.record(text, row([10, 10, 200, 200], split=split)) for split, text in texts]
@@ -96,7 +101,7 @@ def test_splits_count_alike_in_their_average_and_by_size_in_the_whole():
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_failures_cost_everything_and_lenient_reading_is_reported_beside(name):
-    task = Grounding(coords=FORMATS[name])
+    task = Grounding(SOURCE, coords=FORMATS[name])
     record = task.record("nothing there", row([10, 10, 200, 200]))
     assert record["failure"]
     assert set(record["scores"].values()) == set(record["lenient"].values()) == {0.0}
@@ -106,8 +111,8 @@ def test_failures_cost_everything_and_lenient_reading_is_reported_beside(name):
     assert record["lenient"]["iou"] > 0.97
 
 
-def test_tally_of_shards_is_the_tally_of_all():
-    task = Grounding()
+def test_sums_of_shards_are_the_sums_of_all():
+    task = Grounding(SOURCE)
     rng = np.random.default_rng(0)
     records = []
     for number in range(60):
@@ -116,30 +121,36 @@ def test_tally_of_shards_is_the_tally_of_all():
         records.append(task.record(text, row(box, split=f"test{'AB'[number % 2]}")))
     sums = {}
     for shard in range(3):
-        for key, value in task.tally(records[shard::3]).items():
+        for key, value in task.sum_scores(records[shard::3]).items():
             sums[key] = sums.get(key, 0.0) + value
-    assert task.finish(sums) == pytest.approx(task.summarize(records))
+    assert task.metrics_from_sums(sums) == pytest.approx(task.summarize(records))
+
+
+RENDERED = {"target": "data.grounding.rendered:RenderedScenes", "rows": {"test": 1}}
+TABLE = {"target": "data.grounding.table:ExpressionTable"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "message"),
     [
-        ({"source": "refers"}, "task.source must be"),
-        ({"source": "refer"}, "task.folder"),
-        ({"source": "export"}, "task.files"),
-        ({"source": "export", "files": {"train": None}}, "task.files"),
-        ({"box_format": "cxcywh"}, "task.box_format"),
-        ({"question": "Where?"}, "task.question"),
-        ({"on_error": "ignore"}, "task.on_error"),
+        ({"source": {"target": "data.grounding.refcoco:Refers"}}, r"task\.source\.target=.* no Source 'Refers'"),
+        ({"source": {"target": "data.grounding.refcoco:RefCOCO"}}, r"set task\.source\.folder="),
+        ({"source": {"target": "data.grounding.categories:CategoryBoxes"}}, r"set task\.source\.folder="),
+        ({"source": TABLE}, r"task\.source\.files="),
+        ({"source": TABLE | {"files": {"train": None}}}, r"task\.source\.files\.<split>="),
+        ({"source": TABLE | {"files": {"train": "x"}, "box_format": "cxcywh"}}, r"task\.source\.box_format"),
+        ({"source": RENDERED, "question": "Where?"}, r"task\.question"),
+        ({"source": TABLE | {"files": {"train": "x"}, "on_error": "ignore"}}, r"task\.source\.on_error"),
     ],
 )
-def test_wrong_arguments(arguments, message):
+def test_wrong_options(options, message):
+    assert build("task", Component("grounding", "tasks.grounding:Grounding", {"source": RENDERED})).splits == ("test",)
     with pytest.raises(ValueError, match=message):
-        Grounding(**arguments)
+        build("task", Component("grounding", "tasks.grounding:Grounding", options))
 
 
 def test_drawing_shows_truth_and_prediction():
-    task = Grounding()
+    task = Grounding(SOURCE)
 
     def has(picture, red):
         colours = [c for _, c in picture.crop((0, 0, 192, 192)).getcolors(1 << 16)]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.broken import BrokenInput
+from data.common.errors import InvalidData
+from data.gsm8k import GSM8KFiles
 from tasks.base import ParseFailure
 from tasks.gsm8k import GSM8K
 
@@ -33,7 +34,7 @@ def file(tmp_path):
 
 
 def test_final_number_only(file):
-    task = GSM8K({"train": str(file), "test": str(file)}, holdout=1)
+    task = GSM8K(GSM8KFiles({"train": str(file), "test": str(file)}, holdout=1))
     rows = task.rows("test")
     assert [task.answer(row) for row in rows] == ["60", "22800", "-5", "3.5"]
     assert [task.prompt(row) for row in rows] == [line["question"] for line in LINES]
@@ -45,10 +46,10 @@ def test_final_number_only(file):
 
 
 def test_reasoning_with_and_without_the_calculator(file):
-    task = GSM8K({"test": str(file)}, reasoning=True)
+    task = GSM8K(GSM8KFiles({"test": str(file)}), reasoning=True)
     row = task.rows("test")[0]
     assert task.answer(row) == "5 crates hold 5*12 = 60 jars.\n#### 60"
-    kept = GSM8K({"test": str(file)}, reasoning=True, calculator=True)
+    kept = GSM8K(GSM8KFiles({"test": str(file)}, calculator=True), reasoning=True)
     assert kept.answer(kept.rows("test")[0]) == LINES[0]["answer"]
     for text, value in (
         ("x\n#### 60", 60),
@@ -63,7 +64,7 @@ def test_reasoning_with_and_without_the_calculator(file):
 
 @pytest.mark.parametrize("reasoning", [False, True])
 def test_the_taught_answer_reads_as_right(file, reasoning):
-    task = GSM8K({"test": str(file)}, reasoning=reasoning)
+    task = GSM8K(GSM8KFiles({"test": str(file)}), reasoning=reasoning)
     summary = task.summarize(task.record(task.answer(row), row) for row in task.rows("test"))
     assert summary["exact"] == summary["lenient_exact"] == 1 and summary["parse_failure_rate"] == 0
 
@@ -75,7 +76,7 @@ ROW = {"id": "r", "question": "q", "solution": "s", "answer": "42", "level": 0}
 @given(st.text() | st.from_regex(r"[a-z \n]{0,5}#### ?[-0-9.,]{0,8}[a-z0-9#\n ]{0,8}"))
 def test_no_text_crashes_or_scores_above_what_it_says(text):
     for reasoning in (False, True):
-        record = GSM8K({}, reasoning=reasoning).record(text, ROW)
+        record = GSM8K(GSM8KFiles({}), reasoning=reasoning).record(text, ROW)
         after = text.partition("####")[2] if reasoning else text
         if record["scores"]["exact"]:
             assert after.strip().replace(",", "").lstrip("0").startswith("42")
@@ -97,17 +98,17 @@ def test_no_text_crashes_or_scores_above_what_it_says(text):
 def test_broken_lines_are_named_or_skipped(tmp_path, line, message):
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps(LINES[0]) + "\n" + line + "\n")
-    with pytest.raises(BrokenInput, match=message):
-        GSM8K({"test": str(path)}).rows("test")
+    with pytest.raises(InvalidData, match=message):
+        GSM8K(GSM8KFiles({"test": str(path)})).rows("test")
     if "not JSON" not in message:
-        task = GSM8K({"test": str(path)}, on_error="skip")
+        task = GSM8K(GSM8KFiles({"test": str(path)}, on_error="skip"))
         assert len(task.rows("test")) == 1 and len(task.skipped) == 1
 
 
 def test_missing_files_and_keys():
-    with pytest.raises(ValueError, match=r"set task\.files\.train"):
-        GSM8K({}).rows("validation")
-    with pytest.raises(BrokenInput, match="no such file"):
-        GSM8K({"test": "nowhere.jsonl"}).rows("test")
+    with pytest.raises(ValueError, match=r"set task\.source\.files\.train"):
+        GSM8K(GSM8KFiles({})).rows("validation")
+    with pytest.raises(InvalidData, match="no such file"):
+        GSM8K(GSM8KFiles({"test": "nowhere.jsonl"})).rows("test")
     with pytest.raises(ValueError, match=r"task\.question"):
-        GSM8K({}, question="?")
+        GSM8K(GSM8KFiles({}), question="?")

@@ -6,12 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntil.data_commands import check
+from data.mathvista.rendered import RenderedFigures
+from data.mathvista.testmini import MathVistaRelease
+from ntil.commands.data import check
+from ntil.config.build import build
+from ntil.config.schema import Component
+from tasks.answers.mathvista_extraction import Extractor, extract
 from tasks.base import ParseFailure
 from tasks.mathvista import MathVista, query, strict
-from tasks.mathvista_extraction import extract
 
-TASK = MathVista(test="unused.json")
+TASK = MathVista(MathVistaRelease(test="unused.json"))
 
 
 def problem(answer="3", form="integer", choices=(), precision=None, **more):
@@ -136,12 +140,24 @@ def test_metrics_by_group_and_failures():
     assert not any(key.startswith("grade/") for key in summary)
 
 
-def always_three(response, row):
-    return "3" if "?" in response else None
+class AlwaysThree(Extractor):
+    def __call__(self, response, row):
+        return "3" if "?" in response else None
 
 
-def test_another_extractor_is_used_only_when_named():
-    own = MathVista(test="unused.json", extractor=f"{__name__}:always_three")
+def made(**options):
+    return build("task", Component("mathvista", "tasks.mathvista:MathVista", options))
+
+
+RELEASE = {"target": "data.mathvista.testmini:MathVistaRelease", "test": "unused.json"}
+
+
+def test_another_extractor_is_used_only_when_named_and_declared(monkeypatch):
+    named = {"source": RELEASE, "extractor": f"{__name__}:AlwaysThree"}
+    with pytest.raises(ValueError, match="declared with NTIL_PACKAGES="):
+        made(**named)
+    monkeypatch.setenv("NTIL_PACKAGES", __name__.partition(".")[0])
+    own = made(**named)
     assert own.record("?", INTEGER)["lenient"]["accuracy"] == 1
     assert own.record("3", INTEGER)["lenient"]["accuracy"] == 0
     assert TASK.record("?", INTEGER)["lenient"]["accuracy"] == 0
@@ -149,24 +165,26 @@ def test_another_extractor_is_used_only_when_named():
 
 def test_training_on_mathvista_is_refused_by_name(shared, tmp_path):
     testmini = shared / "assets/data/mathvista/testmini.json"
-    with pytest.raises(ValueError, match=r"licence prohibits training on it; set task\.train"):
-        MathVista(test=str(testmini)).rows("train")
+    with pytest.raises(ValueError, match=r"licence prohibits training on it; set task\.source\.train"):
+        MathVista(MathVistaRelease(test=str(testmini))).rows("train")
     with pytest.raises(ValueError, match="this is MathVista, and its licence prohibits"):
-        MathVista(test=str(testmini), train=str(testmini)).rows("train")
+        MathVista(MathVistaRelease(test=str(testmini), train=str(testmini))).rows("train")
     disguised = tmp_path / "mine.json"
     disguised.write_text(json.dumps(list(json.loads(testmini.read_text()).values())[:3]))
     for split in ("train", "validation"):
         with pytest.raises(ValueError, match="this is MathVista, and its licence prohibits"):
-            MathVista(test=str(testmini), train=str(disguised)).rows(split)
+            MathVista(MathVistaRelease(test=str(testmini), train=str(disguised))).rows(split)
 
 
 def test_the_real_problems_with_pictures_at_hand(shared):
     folder = shared / "assets/data/mathvista"
-    task = MathVista(test=str(folder / "testmini.json"), on_error="skip")
+    task = MathVista(MathVistaRelease(test=str(folder / "testmini.json"), on_error="skip"))
     rows = task.rows("test")
     assert len(rows) == len(list((folder / "images").iterdir())) == 6 and len(task.skipped) == 994
     own = [task.prompt(row) for row in rows]
-    stored = MathVista(test=str(folder / "testmini.json"), queries=str(folder / "query.json"), on_error="skip")
+    stored = MathVista(
+        MathVistaRelease(test=str(folder / "testmini.json"), queries=str(folder / "query.json"), on_error="skip")
+    )
     assert [stored.prompt(row) for row in stored.rows("testmini")] == own
     for row in rows:
         assert task.record(task.answer(row), row)["scores"]["accuracy"] == 1
@@ -176,19 +194,22 @@ def test_the_real_problems_with_pictures_at_hand(shared):
 def test_the_rendered_twin_is_good_data(tmp_path, monkeypatch):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
     for difficulty in ("plain", "rich"):
-        task = MathVista("rendered", rows={"train": 150}, difficulty=difficulty, hint=False, max_new_tokens=8)
+        task = MathVista(RenderedFigures({"train": 150}, difficulty=difficulty), hint=False, max_new_tokens=8)
         (report,) = check(task, ["train"])
         assert report.good and report.rows == 150, report.lines()
-        hinted = MathVista("rendered", rows={"train": 150}, difficulty=difficulty)
+        hinted = MathVista(RenderedFigures({"train": 150}, difficulty=difficulty))
         assert all(hinted.prompt(row).startswith("Hint: Please answer") for row in task.rows("train"))
 
 
-def test_wrong_arguments_name_the_key():
-    with pytest.raises(ValueError, match=r"task\.source"):
-        MathVista("hub")
-    with pytest.raises(ValueError, match=r"task\.test="):
-        MathVista()
-    with pytest.raises(ValueError, match=r"set task\.rows\.train"):
-        MathVista("rendered").rows("train")
+def test_a_source_that_is_none_is_named_with_its_key():
+    with pytest.raises(ValueError, match=r"task\.source\.target=.*'Hub'"):
+        made(source={"target": "data.mathvista.testmini:Hub"})
+
+
+def test_wrong_options_name_the_key():
+    with pytest.raises(ValueError, match=r"set task\.source\.test="):
+        made(source={"target": RELEASE["target"]})
+    with pytest.raises(ValueError, match=r"set task\.source\.rows\.train"):
+        MathVista(RenderedFigures({})).rows("train")
     with pytest.raises(ValueError, match="splits test"):
         TASK.rows("dev")

@@ -5,13 +5,17 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.text_rows import FEATURES
+from data.text_detection.rendered import RenderedWords
+from data.text_detection.schema import FEATURES
+from ntil.config.build import build
+from ntil.config.schema import Component
+from tasks.answers.coordinates import FORMATS, around, corners
+from tasks.answers.reading_order import outline, reading_order
 from tasks.base import ParseFailure
-from tasks.coords import FORMATS, around, corners
-from tasks.grounding import iou
-from tasks.reading_order import outline, reading_order
+from tasks.metrics.boxes import box_iou
 from tasks.text_detection import TextDetection
 
+SOURCE = RenderedWords(rows={})
 SIZE = 999  # so that int1000 writes pixels as they are
 
 
@@ -27,7 +31,7 @@ BOXES = st.lists(
     ),
     max_size=6,
 )
-TASKS = [TextDetection(shape=shape, coords=form) for shape in ("box", "polygon") for form in FORMATS.values()]
+TASKS = [TextDetection(SOURCE, shape=shape, coords=form) for shape in ("box", "polygon") for form in FORMATS.values()]
 
 
 def test_reading_order_is_lines_from_top_to_bottom_then_left_to_right():
@@ -59,8 +63,8 @@ def test_outlines_begin_top_left_and_go_clockwise(points, start):
 def test_the_answer_leaves_don_t_care_regions_out_and_is_cut_at_the_limit():
     boxes = [(0, 0, 50, 20), (100, 0, 150, 20), (0, 100, 50, 120), (200, 200, 220, 220)]
     shown = row(boxes, [False, True, False, False])
-    assert TextDetection(shape="box").answer(shown) == "[0, 0, 50, 20]; [0, 100, 50, 120]; [200, 200, 220, 220]"
-    task = TextDetection(shape="polygon", max_instances=2)
+    assert TextDetection(SOURCE, shape="box").answer(shown) == "[0, 0, 50, 20]; [0, 100, 50, 120]; [200, 200, 220, 220]"
+    task = TextDetection(SOURCE, shape="polygon", max_instances=2)
     assert task.answer(shown) == "[0, 0, 50, 0, 50, 20, 0, 20]; [0, 100, 50, 100, 50, 120, 0, 120]"
     record = task.record(task.answer(shown), shown)
     # The truth isn't cut: what the limit leaves out is missed, and said.
@@ -71,7 +75,7 @@ def test_the_answer_leaves_don_t_care_regions_out_and_is_cut_at_the_limit():
     )
     assert task.summarize([record])["untaught"] == 1
     assert task.summarize([record])["recall"] == pytest.approx(2 / 3)
-    assert TextDetection().answer(row([])) == "none"
+    assert TextDetection(SOURCE).answer(row([])) == "none"
 
 
 def test_cut_answers_are_announced_and_counted():
@@ -83,13 +87,13 @@ def test_cut_answers_are_announced_and_counted():
         features=FEATURES,
     )
     with pytest.warns(UserWarning, match="cuts the answers of 2 of 3 pictures; 4 of 9 texts are not taught"):
-        TextDetection(max_instances=2)._warn_of_cuts(rows, "train")
+        TextDetection(SOURCE, max_instances=2)._warn_of_cuts(rows, "train")
 
 
 @given(BOXES)
 @settings(max_examples=50, deadline=None)
 def test_the_taught_answer_finds_everything(boxes):
-    boxes = [b for i, b in enumerate(boxes) if all(iou(b, other) == 0 for other in boxes[:i])]
+    boxes = [b for i, b in enumerate(boxes) if all(box_iou(b, other) == 0 for other in boxes[:i])]
     for task in TASKS:
         record = task.record(task.answer(row(boxes)), row(boxes))
         assert record["failure"] is None
@@ -142,11 +146,11 @@ def test_no_text_crashes_a_parser_or_scores_above_what_it_says(text, boxes, data
 
 
 def _touch(first, second):
-    return iou(first, second) > 0 or any(a == b for a, b in zip(first, second, strict=True))
+    return box_iou(first, second) > 0 or any(a == b for a, b in zip(first, second, strict=True))
 
 
 def test_strict_and_lenient_readings():
-    task, shown = TextDetection(shape="box"), row([(10, 20, 110, 60), (10, 100, 110, 140)])
+    task, shown = TextDetection(SOURCE, shape="box"), row([(10, 20, 110, 60), (10, 100, 110, 140)])
     right = "[10, 20, 110, 60]; [10, 100, 110, 140]"
     assert task.record(f" {right}\n", shown)["scores"]["acc_0.5"] == 1
     for text in (
@@ -165,12 +169,12 @@ def test_strict_and_lenient_readings():
         assert (record["scores"]["acc_0.5"], record["lenient"]["acc_0.5"]) == (0, 1), text
     assert task.parse("none", shown) == task.parse_lenient("None.", shown) == []
     assert isinstance(task.parse_lenient("no text here", shown), ParseFailure)
-    quad = TextDetection(shape="polygon").record("[10, 20, 110, 20, 110, 60, 10, 60]", shown)
+    quad = TextDetection(SOURCE, shape="polygon").record("[10, 20, 110, 20, 110, 60, 10, 60]", shown)
     assert (quad["scores"]["recall"], quad["scores"]["precision"]) == (0.5, 1)
 
 
 def test_pictures_without_text_count_as_in_the_official_scripts():
-    task = TextDetection(shape="box")
+    task = TextDetection(SOURCE, shape="box")
     empty = row([(0, 0, 50, 20)], [True])
     for text, precision, accuracy in (("none", 1, 1), ("[1, 1, 49, 19]", 1, 1), ("[500, 500, 600, 600]", 0, 0)):
         scores = task.record(text, empty)["scores"]
@@ -182,13 +186,13 @@ def test_pictures_without_text_count_as_in_the_official_scripts():
 @given(st.lists(st.tuples(BOXES, BOXES), min_size=1, max_size=6), st.integers(0, 6))
 @settings(max_examples=60, deadline=None)
 def test_figures_are_micro_averages_however_the_rows_are_sharded(pairs, cut):
-    task = TextDetection(shape="box", deteval="icdar2013", tightness=True)
+    task = TextDetection(SOURCE, shape="box", deteval="icdar2013", tightness=True)
     texts = [FORMATS["int1000"].boxes(found, (SIZE, SIZE)) for _, found in pairs]
     records = [task.record(text, row(true)) for text, (true, _) in zip(texts, pairs, strict=True)]
-    whole, parts = task.tally(records), [task.tally(records[:cut]), task.tally(records[cut:])]
+    whole, parts = task.sum_scores(records), [task.sum_scores(records[:cut]), task.sum_scores(records[cut:])]
     keys = {key for part in parts for key in part}
     assert {k: sum(part.get(k, 0) for part in parts) for k in keys} == pytest.approx(whole)
-    metrics = task.finish(whole)
+    metrics = task.metrics_from_sums(whole)
     true, found = (sum(len(pair[i]) for pair in pairs) for i in (0, 1))
     matched = sum(r["scores"]["sum_matched"] for r in records)
     assert metrics["recall"] == pytest.approx(matched / true if true else 0)
@@ -200,23 +204,36 @@ def test_figures_are_micro_averages_however_the_rows_are_sharded(pairs, cut):
 
 
 def test_a_failure_is_no_detections_and_counted():
-    task = TextDetection(shape="box")
+    task = TextDetection(SOURCE, shape="box")
     shown = row([(0, 0, 50, 20)])
     metrics = task.summarize([task.record("[0, 0, 50, 20]", shown), task.record("nonsense", shown)])
     assert metrics["parse_failure_rate"] == 0.5
     assert (metrics["recall"], metrics["precision"], metrics["true"], metrics["found"]) == (0.5, 1, 2, 1)
 
 
-def test_wrong_arguments_name_the_key():
-    for arguments, message in (
-        ({"source": "web"}, r"task\.source"),
-        ({"source": "release"}, r"task\.truth"),
-        ({"shape": "circle"}, r"task\.shape"),
-        ({"deteval": "coco"}, r"task\.deteval"),
-        ({"max_instances": 0}, r"task\.max_instances"),
-        ({"holdout": 0.9}, r"task\.holdout"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            TextDetection(**arguments)
-    with pytest.raises(ValueError, match=r"task\.rows\.train"):
-        TextDetection().rows("train")
+RENDERED = {"target": "data.text_detection.rendered:RenderedWords", "rows": {}}
+RELEASE = {"target": "data.text_detection.release:TextRelease", "format": "icdar2015"}
+PATHS = {"truth": {"test": "gt"}, "images": {"test": "img"}}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": {"target": "data.text_detection.release:Web"}}, r"task\.source\.target=.*'Web'"),
+        ({"source": RELEASE}, r"set task\.source\.truth="),
+        ({"source": {**RELEASE, "truth": {}, "images": {}}}, r"task\.source\.truth"),
+        ({"source": {**RELEASE, **PATHS, "format": "coco"}}, r"task\.source\.format"),
+        ({"source": RENDERED, "shape": "circle"}, r"task\.shape"),
+        ({"source": RENDERED, "deteval": "coco"}, r"task\.deteval"),
+        ({"source": RENDERED, "max_instances": 0}, r"task\.max_instances"),
+        ({"source": {**RELEASE, **PATHS, "holdout": 0.9}}, r"task\.source\.holdout"),
+    ],
+)
+def test_wrong_options_name_the_key(options, message):
+    with pytest.raises(ValueError, match=message):
+        build("task", Component("text", "tasks.text_detection:TextDetection", options))
+
+
+def test_a_split_without_a_count_names_the_key():
+    with pytest.raises(ValueError, match=r"task\.source\.rows\.train"):
+        TextDetection(SOURCE).rows("train")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from ntil.checkpoints import read_mark
-from ntil.ranks import Ranks
+from ntil.distributed.ranks import Ranks
+from ntil.runs.checkpoints import read_mark
 from ntil.train import callbacks
 from ntil.train.callbacks import Checkpoints
 

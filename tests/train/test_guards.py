@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ntil.train.guards import FiniteCheck, Spikes
+from ntil.train.guards import FiniteCheck, LossSpikes
 
 
 def test_a_finite_loss_passes_and_leaves_nothing(tmp_path):
@@ -27,7 +27,7 @@ def test_the_batch_and_the_weights_are_kept(tmp_path, value):
 
 
 def test_spikes_are_far_above_the_recent_losses(capsys):
-    spikes, state = Spikes(), SimpleNamespace(is_world_process_zero=True, global_step=5)
+    spikes, state = LossSpikes(), SimpleNamespace(is_world_process_zero=True, global_step=5)
     falling = [2.0, 1.6, 1.3, 1.1, 1.0, 0.95, 0.9, 0.92]
     for loss in falling:
         logs = {"loss": loss}

@@ -4,15 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import PrinterCallback
 
-from ntil.compose import compose
-from ntil.config import CurriculumConfig, typed
-from ntil.session import Session
-from ntil.train.engine import training_arguments
+from ntil.components import Components
+from ntil.preflight import compose_checked
 from ntil.train.guards import FiniteCheck
-from ntil.train.sampler import CurriculumSampler
-from ntil.train.trainer import NumberTrainer
+from ntil.train.trainer import build_trainer
+from tests.support.runs import TINY_RUN
 
 STEPS = 4
 
@@ -45,21 +42,10 @@ def test_the_last_loss_is_checked_without_a_checkpoint_to_write(tmp_path, monkey
 
 def trainer(place, monkeypatch, bad, save_every):
     monkeypatch.setenv("NTIL_CACHE", str(place / "cache"))
-    words = ["engine=local", "engine.device=cpu", "engine.workers=0", "tracker=none", "task.rows={train:8}"]
-    words += ["evaluation.every=0", f"save_every={save_every}", f"optim.steps={STEPS}", "optim.batch_size=2"]
-    config = compose([*words, "optim.warmup=0"])
-    session, settings = Session.build(config), typed(config)
+    words = [*TINY_RUN, "engine=local", "engine.device=cpu", "engine.workers=0", "task.source.rows={train:8,test:2}"]
+    words += [f"save_every={save_every}", f"optim.steps={STEPS}", "optim.batch_size=2", "optim.warmup=0"]
+    config = compose_checked(words)
+    components = Components.build(config)
     torch.manual_seed(0)
-    rows = session.task.rows("train")
-    made = NumberTrainer(
-        model=session.family.load(),
-        args=training_arguments(settings, place / "checkpoints"),
-        train_dataset=rows,
-        data_collator=session.collator,
-        number_loss=session.loss,
-        sampler=CurriculumSampler(len(rows), STEPS, 2, 0, CurriculumConfig()),
-        validate=dict,
-        finite=Late(place / "replay", bad),
-    )
-    made.remove_callback(PrinterCallback)
-    return made
+    model, rows = components.family.load(), components.task.rows("train")
+    return build_trainer(config, components, model, rows, place / "checkpoints", finite=Late(place / "replay", bad))

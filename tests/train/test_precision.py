@@ -3,21 +3,20 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PrinterCallback
 
-from ntil.compose import compose
-from ntil.config import ConfigError, CurriculumConfig, typed
-from ntil.evaluate import generate
-from ntil.session import Session
-from ntil.train.engine import float32_masters, training_arguments
-from ntil.train.sampler import CurriculumSampler
-from ntil.train.trainer import NumberTrainer
-from ntil.tuning import tune
+from ntil.components import Components
+from ntil.config.compose import compose
+from ntil.config.errors import ConfigError
+from ntil.evaluation.generate import generate
+from ntil.models.tuning import tune
+from ntil.train.arguments import float32_masters
+from ntil.train.trainer import build_trainer
+from tests.support.runs import TINY_RUN
 
-STEPS, BATCH = 20, 8
-WORDS = ["model=llava_nano", "model.dtype=bfloat16", "loss=ntil", "task.rows={train:32}", "tracker=none"]
-WORDS += ["engine.device=cpu", "engine.workers=0", "evaluation.every=10", f"save_every={STEPS}", f"optim.steps={STEPS}"]
-WORDS += [f"optim.batch_size={BATCH}", "optim.lr=1e-5", "optim.warmup=0", "optim.min_lr_ratio=1", "curriculum=none"]
+STEPS = 20
+WORDS = [*TINY_RUN, "model=llava_nano", "model.dtype=bfloat16", "loss=ntil", "task.source.rows={train:32}"]
+WORDS += ["engine.device=cpu", "engine.workers=0", "evaluation.every_steps=10", f"save_every={STEPS}"]
+WORDS += [f"optim.steps={STEPS}", "optim.lr=1e-5", "optim.warmup=0", "optim.min_lr_ratio=1"]
 
 
 @pytest.mark.parametrize(
@@ -44,28 +43,26 @@ def test_checkpoints_hold_what_is_stepped(tmp_path, monkeypatch):
 
 def test_a_dtype_that_weights_cannot_have_is_named():
     with pytest.raises(ConfigError, match=r"model\.dtype must be float32, bfloat16, float16, got 'bf16'"):
-        Session.build(compose(["model.dtype=bf16"]))
+        Components.build(compose(["model.dtype=bf16"]))
 
 
 def trained(place, words):
     """The model after its training, and its weights before."""
     config = compose(words)
-    settings, session = typed(config), Session.build(config)
-    rows = session.task.rows("train")
+    components = Components.build(config)
+    rows = components.task.rows("train")
     torch.manual_seed(0)
-    model = tune(session.family.load(), session.family, settings.tuning)
+    model = tune(components.family.load(), components.family, config.tuning)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    trainer = NumberTrainer(
-        model=model,
-        eval_dataset=rows,
-        args=training_arguments(settings, place / "checkpoints", session.family.dtype),
-        train_dataset=rows,
-        data_collator=session.collator,
-        number_loss=session.loss,
-        sampler=CurriculumSampler(len(rows), STEPS, BATCH, 0, CurriculumConfig()),
-        validate=lambda: {"answers": len(generate(model, session.collator, [rows[0], rows[1]]))},
+    trainer = build_trainer(
+        config,
+        components,
+        model,
+        rows,
+        place / "checkpoints",
+        validation=rows,
+        validate=lambda trainer: {"answers": len(generate(model, components.collator, [rows[0], rows[1]]))},
     )
-    trainer.remove_callback(PrinterCallback)
-    with float32_masters(model, settings.engine):
+    with float32_masters(model, config.engine):
         trainer.train()
     return model, before

@@ -2,46 +2,33 @@
 
 import pytest
 import torch
-from transformers import PrinterCallback
 
-from ntil.compose import compose
-from ntil.config import CurriculumConfig, typed
-from ntil.session import Session
-from ntil.train.engine import training_arguments
-from ntil.train.sampler import CurriculumSampler
-from ntil.train.trainer import NumberTrainer
+from ntil.components import Components
+from ntil.config.compose import compose
+from ntil.train.trainer import build_trainer
+from tests.support.runs import TINY_RUN
 
 LOSSES = ["ce", "emd", "ntil", "ntil_paper", "ntl_was", "soft_label", "emo", "value_emd"]
 
 
 def train(place, loss, batch, accumulation, *more):
     words = [
+        *TINY_RUN,
         f"loss={loss}",
         "engine=local",
-        "tracker=none",
-        "log_every=1",
-        "task.rows={train:64}",
-        "evaluation.every=0",
+        "task.source.rows={train:64}",
         *more,
         f"optim.batch_size={batch * accumulation}",
         f"engine.accumulation={accumulation}",
         "optim.steps=5",
-        "optim.warmup=1",
     ]
     config = compose([*words, *(["loss.noise=0"] if loss.startswith("ntil") else [])])
-    session, settings = Session.build(config), typed(config)
+    components = Components.build(config)
     torch.manual_seed(0)
-    rows = session.task.rows("train")
-    trainer = NumberTrainer(
-        model=session.family.load(),
-        args=training_arguments(settings, place / f"{loss}-{batch}x{accumulation}"),
-        train_dataset=rows,
-        data_collator=session.collator,
-        number_loss=session.loss,
-        sampler=CurriculumSampler(len(rows), 5, batch * accumulation, 0, CurriculumConfig()),
-        validate=dict,
+    rows = components.task.rows("train")
+    trainer = build_trainer(
+        config, components, components.family.load(), rows, place / f"{loss}-{batch}x{accumulation}"
     )
-    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return trainer.model.state_dict(), trainer.state.log_history
 
@@ -60,7 +47,7 @@ def test_accumulation_changes_nothing(tmp_path, monkeypatch, loss):
             assert logged_in_parts[0][key] == pytest.approx(logged[0][key], rel=1e-4)
 
 
-def test_a_data_worker_and_the_batch_ahead_change_nothing(tmp_path, monkeypatch):
+def test_a_data_worker_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
     without, logged = train(tmp_path, "ntil", 8, 2, "engine.workers=0")
     beside, logged_beside = train(tmp_path, "ntil", 8, 2, "engine.workers=1")

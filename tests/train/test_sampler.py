@@ -2,7 +2,8 @@
 
 import pytest
 
-from ntil.config import ConfigError, CurriculumConfig, Stage
+from ntil.config.errors import ConfigError
+from ntil.config.schema import CurriculumConfig, Stage
 from ntil.train.sampler import CurriculumSampler
 
 LEVELS = [i % 4 for i in range(40)]

@@ -1,0 +1,1 @@
+"""Sources of analogue clocks, and their schema."""

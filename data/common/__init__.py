@@ -1,0 +1,1 @@
+"""Shared parts of sources: errors, rows, tables, images, files and the cache."""

@@ -1,0 +1,47 @@
+"""Disk cache of built datasets, under a key of everything that they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, load_from_disk
+
+from data.common.files import replacing
+
+
+def cache_folder() -> Path:
+    """Folder of all caches: `$NTIL_CACHE`, else `~/.cache/ntil`."""
+    return Path(os.environ.get("NTIL_CACHE", Path.home() / ".cache" / "ntil")).expanduser()
+
+
+def cached_dataset(name: str, key: dict[str, Any], sources: list[Path], build: Callable[[], Dataset]) -> Dataset:
+    """Return `build()`, or what an earlier call with the same key stored.
+
+    The key includes the text of `sources`, so that editing a renderer never serves stale pictures. The folder appears
+    by one rename: a killed build leaves nothing that looks finished, and concurrent builds don't disturb each other.
+    """
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    folder = cache_folder() / "datasets" / f"{name}-{digest.hexdigest()[:16]}"
+    if not folder.is_dir():
+        with replacing(folder) as partial, _hidden_progress_bars(build()) as rows:
+            rows.save_to_disk(partial)
+    return load_from_disk(str(folder))
+
+
+@contextmanager
+def _hidden_progress_bars(rows: Dataset) -> Iterator[Dataset]:
+    hidden = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield rows
+    finally:
+        if not hidden:
+            enable_progress_bars()

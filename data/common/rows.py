@@ -1,0 +1,106 @@
+"""Rows of a split: written to disk as they are read, and samples of them."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Image, LargeList, List
+from datasets.arrow_writer import ArrowWriter
+
+from data.common.cache import cache_folder
+from data.common.errors import InvalidData, RowErrors
+
+Row = dict[str, Any]
+SAMPLE = 64
+log = logging.getLogger(__name__)
+
+
+class RowWriter:
+    """Writer of the rows of one split: ids are unique, and an empty split is an error.
+
+    Rows are written to disk at once (they may hold pictures: RefCOCOg's validation split holds 1.3 GB), into a folder
+    under the cache that is removed when the process ends.
+    """
+
+    def __init__(self, features: Features, where: str, row_errors: RowErrors) -> None:
+        self.features, self.where, self.row_errors = features, where, row_errors
+        self._writer: ArrowWriter | None = None
+        self._file = Path()
+        self._where_of_id: dict[str, str] = {}
+        self._skipped_before = len(row_errors.skipped)
+
+    def add(self, where: str, row: Row) -> None:
+        """Write one row.
+
+        Raises:
+            InvalidData: another place has used the row's id, or a text can't be stored.
+        """
+        for name, value in row.items():
+            if isinstance(value, str) and not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError as error:
+                    raise InvalidData(where, name, f"is no Unicode text ({error})", "correct the row") from error
+        first = self._where_of_id.setdefault(row["id"], where)
+        if first != where:
+            raise InvalidData(where, "id", f"{row['id']!r} was already used in {first}", "give every row its own id")
+        if self._writer is None:
+            self._file = _scratch_folder() / "rows.arrow"
+            self._writer = ArrowWriter(path=str(self._file), features=self.features, writer_batch_size=100)
+        self._writer.write(row)
+
+    def dataset(self) -> Dataset:
+        """The rows as a typed dataset.
+
+        Raises:
+            InvalidData: not one row is left.
+        """
+        skipped = len(self.row_errors.skipped) - self._skipped_before
+        if self._writer is None:
+            remedy = "see why in the list of skipped rows" if skipped else "choose another split or check the folder"
+            raise InvalidData(self.where, None, f"the split is empty ({skipped} rows skipped)", remedy)
+        if skipped:
+            # Logged whenever rows are read, also in training; `ntil data check` lists them all.
+            first = self.row_errors.skipped[self._skipped_before]
+            count = len(self._where_of_id)
+            log.warning("%s: %d rows kept, %d skipped, the first: %s", self.where, count, skipped, first)
+        self._writer.finalize()
+        self._writer.close()
+        return Dataset.from_file(str(self._file))
+
+
+def _scratch_folder() -> Path:
+    root = cache_folder() / "tables"
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=root))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def sample_rows(rows: Dataset, most: int = SAMPLE) -> list[Row]:
+    """Take at most `most` rows, evenly spread from the first on; pictures as stored (path and bytes), not decoded.
+
+    Files are often sorted, so the first rows don't represent a split.
+    """
+    stored, count = undecoded(rows), min(most, len(rows))
+    return [stored[index * len(rows) // count] for index in range(count)]
+
+
+def undecoded(rows: Dataset) -> Dataset:
+    """The same rows with pictures as stored."""
+    for name in image_columns(rows):
+        feature = rows.features[name]
+        as_stored = Image(decode=False)
+        rows = rows.cast_column(name, as_stored if isinstance(feature, Image) else type(feature)(as_stored))
+    return rows
+
+
+def image_columns(rows: Dataset) -> list[str]:
+    """Names of the columns that hold a picture, or a list of them."""
+    inner = {n: f.feature if isinstance(f, List | LargeList) else f for n, f in rows.features.items()}
+    return [name for name, feature in inner.items() if isinstance(feature, Image)]

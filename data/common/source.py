@@ -1,0 +1,123 @@
+"""Interface of a source: the rows of one data set, from files or a renderer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from datasets import Dataset
+
+from data.common.errors import InvalidData, InvalidOption, RowErrors
+from data.common.table_files import matching
+
+# The random streams of a renderer's splits: they share no picture whatever the seed.
+STREAMS = {"train": 0, "validation": 1, "test": 2}
+
+
+class Source(ABC):
+    """Source of rows: one subclass in `data/`, named by `task.source.target` in a task's YAML.
+
+    Attributes:
+        splits: names of the splits that `rows` gives.
+        row_errors: what happens to broken rows, and which were skipped.
+    """
+
+    splits: tuple[str, ...] = ("train", "validation", "test")
+    row_errors: RowErrors
+
+    def __init__(self) -> None:
+        self.row_errors = RowErrors()
+
+    @abstractmethod
+    def rows(self, split: str) -> Dataset:
+        """The split's rows, with the columns that the task's schema names (`data/<task>/schema.py`).
+
+        Raises:
+            InvalidOption: there is no such split.
+            InvalidData: a file, or (on_error=raise) a row that can't be used.
+        """
+
+    def check_split(self, split: str) -> None:
+        """Check that a split exists, without reading data.
+
+        Raises:
+            InvalidOption: there is no such split, as far as can be known without reading anything.
+        """
+        if split not in self.splits:
+            raise InvalidOption(f"the task's data has no split {split!r}, only {', '.join(self.splits)}")
+
+    def check_files(self) -> None:  # noqa: B027  a renderer has none
+        """Check that the files of the source exist, without reading them.
+
+        Raises:
+            InvalidData, InvalidOption: a file or folder that the source names isn't there.
+        """
+
+
+class RenderedSource(Source):
+    """A source that draws its rows: `counts` says how many of each split."""
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        super().__init__()
+        for split, count in counts.items():
+            if count < 0:
+                raise InvalidOption(f"task.source.rows.{split} must be at least 0, got {count}")
+        self.counts, self.splits = dict(counts), tuple(counts)
+
+    def check_split(self, split: str) -> None:
+        self.count(split)
+
+    def count(self, split: str) -> int:
+        """Number of rows of a split.
+
+        Raises:
+            InvalidOption: no rows of that split were asked for.
+        """
+        if not self.counts.get(split):
+            raise InvalidOption(
+                f"task.source.rows has no count for the split {split!r}; set task.source.rows.{split}=..."
+            )
+        return self.counts[split]
+
+
+def optional_path(path: str | None) -> Path | None:
+    """Path with `~` expanded; None for None or an empty text."""
+    return Path(path).expanduser() if path else None
+
+
+def without_nulls(options: Mapping[str, str | None] | None) -> dict[str, str]:
+    """The entries that a YAML file, which names all keys, gives a value."""
+    return {key: value for key, value in (options or {}).items() if value is not None}
+
+
+def matching_files(files: Mapping[str, str], split: str, key: str = "files") -> list[Path]:
+    """The files of a split, which `task.source.<key>.<split>` names by path or glob.
+
+    Raises:
+        InvalidOption: the split has none.
+        InvalidData: no such file.
+    """
+    if split not in files:
+        raise InvalidOption(f"there is no file for the split {split!r}; set task.source.{key}.{split}=<file>")
+    return matching(files[split], f"task.source.{key}.{split}")
+
+
+def require_file(path: Path, remedy: str) -> None:
+    """Check that a file exists.
+
+    Raises:
+        InvalidData: there is no such file.
+    """
+    if not path.is_file():
+        raise InvalidData(str(path), None, "there is no such file", remedy)
+
+
+def require_folder(path: Path, remedy: str) -> None:
+    """Check that a folder exists.
+
+    Raises:
+        InvalidData: there is no such folder.
+    """
+    if not path.is_dir():
+        raise InvalidData(str(path), None, "there is no such folder", remedy)

@@ -1,0 +1,1 @@
+"""Sources of referring expressions with boxes, and their schema."""

@@ -1,0 +1,1 @@
+"""Sources of visual mathematics, and their schema."""

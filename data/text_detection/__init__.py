@@ -1,0 +1,1 @@
+"""Sources of pictures with annotated text, and their schema."""

@@ -1,0 +1,363 @@
+"""Ground truth and results of scene text data sets, as the official downloads write them.
+
+* `icdar2013`, .txt: `38, 43, 920, 215, "Tiredness"` (left, top, right, bottom); training files have spaces for commas.
+* `icdar2015`, .txt: 8 coordinates and a transcription, which may hold commas.
+* `totaltext`, .txt: any even number of coordinates and a transcription (TIoU's zips), or Total-Text's own
+  `x: [[..]], y: [[..]], ornt: ['c'], transcriptions: ['..']`; .mat: rows `x:`, xs, `y:`, ys, text, orientation.
+* `ctw1500`, .txt: 14 points (or fewer) and a transcription (perhaps after `####`), or 32 values: a box, then 14
+  offsets from its corner; .xml: `<box>` with `<segs>` (points) and `<label>`.
+* `mmocr`, .json: MMOCR's `data_list` with `polygon`, `ignore` and perhaps `text`.
+
+A path names a folder, a .zip as downloaded (read without unpacking; `truth.zip/Polygon/Test` is a folder inside), or
+one file. Text is UTF-8 with or without a byte order mark, with any line ends. Don't-care regions are transcribed `###`
+(in Total-Text's own files `#`, orientation `#`). Where digits end a line of variable length, as in `..,419,1996`, they
+are the transcription: coordinates come in pairs, and the last field of ground truth is always text.
+
+Pictures, annotations and results belong together by number: `gt_img_7.txt`, `poly_gt_img7.mat`, `res_img_7.txt`,
+`img_7.jpg` and `0007.txt` all have the key `7`; a name without that form is its own key.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from xml.etree import ElementTree
+
+import scipy.io
+
+from data.common.errors import InvalidData
+
+Format = Literal["icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr"]
+FORMATS = ("icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr")
+SUFFIXES = (".txt", ".mat", ".xml")
+DONT_CARE = "###"
+LARGEST = 1e9  # no coordinate is larger
+LARGEST_MAT = 1 << 26  # bytes unpacked
+COMPRESSED = 15  # MATLAB's miCOMPRESSED
+# Coordinates before the transcription, where a format fixes them.
+WIDTH = {"icdar2013": 4, "icdar2015": 8, "ctw1500": 28}
+
+Points = list[tuple[float, float]]
+
+
+class Instance(NamedTuple):
+    """One text: its outline in pixels and, in ground truth, its transcription; in results perhaps a confidence."""
+
+    points: Points
+    text: str = ""
+    ignore: bool = False
+    confidence: float | None = None
+
+
+class Annotated(NamedTuple):
+    """Annotations of one picture; `picture` is its path where the format names it."""
+
+    where: str
+    instances: list[Instance]
+    picture: str | None = None
+
+
+def read_truth(path: Path, form: Format) -> dict[str, Annotated]:
+    """Key -> annotations, in the order of the keys.
+
+    Raises:
+        InvalidData: no such path or folder in a zip, or a line that isn't of the format.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"the format must be one of {', '.join(FORMATS)}, got {form!r}")
+    if form == "mmocr":
+        return _mmocr(path)
+    read = {".mat": _mat, ".xml": _xml}
+    annotations = {}
+    for key, (where, content) in _files(path).items():
+        suffix = Path(where).suffix.lower()
+        instances = read[suffix](content, where) if suffix in read else _text(content, where, form)
+        annotations[key] = Annotated(where, instances)
+    return annotations
+
+
+def read_found(path: Path, form: Format, y_first: bool = False) -> dict[str, Annotated]:
+    """Key -> detections of a results folder or zip: lines of coordinates, perhaps a confidence and a transcription.
+
+    A confidence is what follows the format's coordinates (in `totaltext`, the last of an odd number). Detections with
+    confidences come highest first, as the official scripts match them. A .mat file holds a column of x, y tables, as
+    Total-Text's own examples do.
+
+    Args:
+        y_first: coordinates are y, x, as in Total-Text's own result files.
+    """
+    annotations = {}
+    for key, (where, content) in _files(path).items():
+        if where.lower().endswith(".mat"):
+            instances = [Instance(points) for points in _mat_found(content, where)]
+        else:
+            instances = [_detection(line, at, form, y_first) for line, at in _lines(content, where)]
+        annotations[key] = Annotated(where, sorted(instances, key=lambda i: -(i.confidence or 0.0)))
+    return annotations
+
+
+def key_of(stem: str) -> str:
+    """Key that the file names of a picture, its annotations and its results share."""
+    name = re.sub(r"^(?:poly_)?(?:gt|res)_", "", stem)
+    number = re.fullmatch(r"(?:img|image)?_?([0-9]+)", name)
+    return str(int(number[1])) if number else name
+
+
+def _order(key: str) -> tuple[int, int, str]:
+    return (0, int(key), "") if key.isdecimal() else (1, 0, key)
+
+
+def _files(path: Path) -> dict[str, tuple[str, bytes]]:
+    """Key -> (where, content) of every annotation file below a path, which may lead into a zip."""
+    contents: dict[str, tuple[str, bytes]] = {}
+    for name, where, content in _contents(path):
+        key = key_of(Path(name).stem)
+        if key in contents:
+            problem = f"the picture {key} was already annotated in {contents[key][0]}"
+            raise InvalidData(where, None, problem, "point at one split and one kind of file only")
+        contents[key] = (where, content)
+    if not contents:
+        raise InvalidData(str(path), None, f"no {', '.join(SUFFIXES)} file there", "correct the path")
+    return dict(sorted(contents.items(), key=lambda item: _order(item[0])))
+
+
+def _contents(path: Path) -> Iterator[tuple[str, str, bytes]]:
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] not in "._"):
+            yield file.name, str(file), file.read_bytes()
+        return
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        yield path.name, str(path), path.read_bytes()
+        return
+    archive = next((p for p in (path, *path.parents) if p.is_file()), None)
+    if archive is None:
+        raise InvalidData(str(path), None, "there is no such file or folder", "correct the path")
+    inside = "" if archive == path else f"{path.relative_to(archive).as_posix()}/"
+    try:
+        with zipfile.ZipFile(archive) as pack:
+            for name in pack.namelist():
+                file = Path(name)
+                hidden = any(part[0] in "._" for part in file.parts)
+                if f"/{name}".find(f"/{inside}") >= 0 and file.suffix.lower() in SUFFIXES and not hidden:
+                    yield file.name, f"{archive}/{name}", pack.read(name)
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+        raise InvalidData(str(archive), None, f"can't be read as a zip ({error})", "fetch the file again") from error
+
+
+def _lines(content: bytes, where: str) -> Iterator[tuple[str, str]]:
+    """(line, where) of the lines that hold something. Bytes that aren't UTF-8 are kept as question marks."""
+    text = content.decode("utf-8-sig", "replace")
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
+        if line.strip():
+            yield line, f"{where}, line {number}"
+
+
+def _text(content: bytes, where: str, form: Format) -> list[Instance]:
+    if form == "totaltext" and re.match(r"\s*x:\s*\[", content[:64].decode("utf-8-sig", "replace")):
+        return _totaltext(content.decode("utf-8-sig", "replace"), where)
+    split = re.compile(r"[,\s]\s*" if form == "icdar2013" else r",")
+    return [_annotation(line, at, form, split) for line, at in _lines(content, where)]
+
+
+def _annotation(line: str, where: str, form: Format, split: re.Pattern[str]) -> Instance:
+    """Coordinates and transcription of a line."""
+    if form == "ctw1500":
+        values = _numbers(line.split(","))
+        if len(values) == 32 and line.count(",") == 31 and _offsets_from_box(values):
+            return Instance([(values[0] + x, values[1] + y) for x, y in _points(values[4:])])
+    numbers = len(_numbers(split.split(line.strip())))
+    pairs = (numbers - 1 if numbers == line.count(",") + 1 else numbers) // 2 * 2
+    count = min(pairs, WIDTH[form]) if form == "ctw1500" else WIDTH.get(form, pairs)
+    if numbers < count or count < (4 if form == "icdar2013" else 6):
+        raise _no_line(line, where, form)
+    fields = split.split(line.strip(), maxsplit=count)
+    text = _unquoted(fields[count]) if len(fields) > count else ""
+    if form == "ctw1500" and text.startswith("####"):
+        text = text[4:]
+    values = _numbers(fields[:count])
+    return Instance(_corners(values) if form == "icdar2013" else _points(values), text, text == DONT_CARE)
+
+
+def _detection(line: str, where: str, form: Format, y_first: bool) -> Instance:
+    fields = re.split(r"[,\s]\s*" if form == "icdar2013" else r",", line.strip())
+    values = _numbers(fields)
+    count = len(values) // 2 * 2 if form in ("totaltext", "ctw1500", "mmocr") else WIDTH[form]
+    if len(values) < count or count < (4 if form == "icdar2013" else 6):
+        raise _no_line(line, where, form)
+    confidence = values[count] if len(values) > count else None
+    points = _corners(values[:4]) if form == "icdar2013" else _points(values[:count])
+    return Instance([(y, x) for x, y in points] if y_first else points, confidence=confidence)
+
+
+def _no_line(line: str, where: str, form: Format) -> InvalidData:
+    expected = f"{WIDTH[form]} coordinates" if form in WIDTH else "pairs of coordinates"
+    return InvalidData(where, None, f"{line[:80]!r} doesn't begin with {expected}", f"is this the {form} format?")
+
+
+def _numbers(fields: list[str]) -> list[float]:
+    """The numbers that a list of fields begins with."""
+    values: list[float] = []
+    for field in fields:
+        if not re.fullmatch(r"\s*[-+]?[0-9]{1,12}(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,2})?\s*", field, re.ASCII):
+            break
+        value = float(field)
+        if abs(value) > LARGEST:
+            break
+        values.append(value)
+    return values
+
+
+def _points(values: list[float]) -> Points:
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def _corners(values: list[float]) -> Points:
+    x1, y1, x2, y2 = values
+    return [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
+
+
+def _offsets_from_box(values: list[float]) -> bool:
+    """Whether the 28 values after a box are points within it, counted from its corner."""
+    x1, y1, x2, y2 = values[:4]
+    offsets = _points(values[4:])
+    return all(0 <= x <= x2 - x1 + 1 and 0 <= y <= y2 - y1 + 1 for x, y in offsets)
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return text[1:-1].replace("\\\\", "\\").replace('\\"', '"')
+    return text
+
+
+def _totaltext(text: str, where: str) -> list[Instance]:
+    """Total-Text's own .txt: one entry per text, its lists perhaps broken over lines."""
+    number = r"x:\s*\[\[([^\]]*)\]\]\s*,\s*y:\s*\[\[([^\]]*)\]\]"
+    labels = r"\s*,\s*ornt:\s*\[?(?:u?'(.?)')?\]?\s*,\s*transcriptions:\s*\[?(?:u?(['\"])(.*?)\4)?\]?\s*$"
+    entry = re.compile(number + labels, re.M)
+    texts: list[Instance | None] = []
+    starts = len(re.findall(r"^\s*x:", text, re.M))
+    for match in entry.finditer(text):
+        xs, ys = (_numbers(match[i].split()) for i in (1, 2))
+        texts.append(_outline(xs, ys, match[5] or "", match[3] or "", where, f"entry {len(texts)}"))
+    if len(texts) != starts:
+        raise InvalidData(where, None, f"{starts - len(texts)} of {starts} entries can't be read", "fetch it again")
+    return [instance for instance in texts if instance]
+
+
+def _outline(xs: list[float], ys: list[float], text: str, orientation: str, where: str, field: str) -> Instance | None:
+    """An entry of Total-Text's own files; None for a don't-care region without extent, which the script ignores too."""
+    ignore = orientation == "#" or text in ("#", DONT_CARE)
+    if ignore and len(xs) < 3:
+        return None
+    if len(xs) != len(ys) or len(xs) < 3 or not all(map(math.isfinite, xs + ys)):
+        raise InvalidData(where, field, f"{len(xs)} x and {len(ys)} y are no polygon", "mend or drop the entry")
+    return Instance(list(zip(xs, ys, strict=True)), text, ignore)
+
+
+def _mat(content: bytes, where: str) -> list[Instance]:
+    try:
+        rows = [(_list(row[1]), _list(row[3]), _cell(row[4]), _cell(row[5])) for row in _table(content)]
+    except Exception as error:  # a broken .mat raises nearly anything
+        raise InvalidData(where, None, f"no ground truth of Total-Text ({error!r})", "fetch the file again") from error
+    outlines = [_outline(*row, where=where, field=f"row {number}") for number, row in enumerate(rows)]
+    return [instance for instance in outlines if instance]
+
+
+def _mat_found(content: bytes, where: str) -> list[Points]:
+    try:
+        outlines = [_points(_list(row[0])) for row in _table(content)]
+    except Exception as error:  # as above
+        raise InvalidData(where, None, f"no column of x, y tables ({error!r})", "fetch the file again") from error
+    if any(len(points) < 3 for points in outlines):
+        raise InvalidData(where, None, "a detection has fewer than 3 points", "drop it")
+    return outlines
+
+
+def _table(content: bytes) -> Any:
+    """The one variable of a .mat file, compressed as MATLAB saves it and as the official ones are.
+
+    SciPy's reader runs no code, but a damaged file can crash the process. So the file is checked first: every element
+    must unpack to its end, which its checksum confirms.
+    """
+    if len(content) < 136 or content[124:128] != b"\x00\x01IM":
+        raise ValueError("it is no MATLAB 5 file")
+    offset = 128
+    while offset < len(content):
+        kind, size = struct.unpack_from("<II", content, offset)
+        inflater = zlib.decompressobj()
+        if kind != COMPRESSED:
+            raise ValueError("it isn't compressed; save it again with MATLAB's defaults")
+        inflater.decompress(content[offset + 8 : offset + 8 + size], LARGEST_MAT)
+        if not inflater.eof or inflater.unused_data:
+            raise ValueError("it is cut off, or larger than any ground truth")
+        offset += 8 + size
+    return next(v for k, v in scipy.io.loadmat(io.BytesIO(content)).items() if not k.startswith("__"))
+
+
+def _list(cell: Any) -> list[float]:
+    return [float(v) for v in cell.ravel()]
+
+
+def _cell(cell: Any) -> str:
+    return str(cell.ravel()[0]) if cell.size else ""
+
+
+def _xml(content: bytes, where: str) -> list[Instance]:
+    try:
+        boxes = list(ElementTree.fromstring(content).iter("box"))
+    except ElementTree.ParseError as error:
+        raise InvalidData(where, None, f"not XML ({error})", "fetch the file again") from error
+    texts = []
+    for number, box in enumerate(boxes):
+        values = _numbers((box.findtext("segs") or "").split(","))
+        text = (box.findtext("label") or "").strip()
+        if len(values) < 6 or len(values) % 2:
+            problem = f"{len(values)} numbers are no polygon"
+            raise InvalidData(where, f"box {number}, segs", problem, "write x1,y1,...,x14,y14")
+        texts.append(Instance(_points(values), text, text == DONT_CARE))
+    return texts
+
+
+def _mmocr(path: Path) -> dict[str, Annotated]:
+    if not path.is_file():
+        raise InvalidData(str(path), None, "there is no such file", "correct the path")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))["data_list"]
+        if not isinstance(entries, list):
+            raise TypeError("data_list is no list")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        problem = f"not MMOCR's annotation file ({error!r})"
+        raise InvalidData(str(path), "data_list", problem, "write {data_list: [{img_path, instances}]}") from error
+    annotations: dict[str, Annotated] = {}
+    for number, entry in enumerate(entries):
+        where = f"{path}, entry {number}"
+        try:
+            picture = str(entry["img_path"])
+            instances = [_entry(one) for one in entry["instances"]]
+        except (KeyError, TypeError, ValueError) as error:
+            remedy = "write img_path and instances, each with a polygon of 3 points or more"
+            raise InvalidData(where, "instances", f"can't be read ({error!r})", remedy) from error
+        if picture in annotations:
+            raise InvalidData(
+                where, "img_path", f"{picture} was already in {annotations[picture].where}", "join the entries"
+            )
+        annotations[picture] = Annotated(where, instances, picture)
+    if not annotations:
+        raise InvalidData(str(path), "data_list", "is empty", "correct the path")
+    return annotations
+
+
+def _entry(one: dict[str, Any]) -> Instance:
+    values = [float(v) for v in one["polygon"]]
+    if len(values) < 6 or len(values) % 2 or not all(map(math.isfinite, values)):
+        raise ValueError(f"{values} is no polygon")
+    return Instance(_points(values), str(one.get("text", "")), bool(one.get("ignore", False)))

@@ -1,0 +1,132 @@
+"""Photographs with annotated text: a release's ground truth joined with its pictures.
+
+Formats: `data.text_detection.ground_truth`. A picture without ground truth is an error (a picture without text has an
+empty file in the releases); so is ground truth without its picture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import Dataset
+
+from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
+from data.common.images import check_picture, stored
+from data.common.rows import RowWriter
+from data.common.source import Source, require_folder
+from data.text_detection.ground_truth import Annotated, Format, key_of, read_truth
+from data.text_detection.schema import FEATURES, check_instances
+
+PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+
+
+class TextRelease(Source):
+    """Source of a release of annotated photographs.
+
+    Args:
+        format: of the ground truth, see `data.text_detection.ground_truth`.
+        truth, images: split -> path of its ground truth, of its pictures.
+        holdout: share of the training pictures, every n-th, that is the validation split where `truth` has none. The
+            official releases have none, and nothing may be chosen by scores on the test split.
+        on_error: what to do with a broken row.
+    """
+
+    def __init__(
+        self,
+        format: Format,
+        truth: dict[str, str],
+        images: dict[str, str],
+        holdout: float = 0.1,
+        on_error: OnError = "raise",
+    ) -> None:
+        if not truth or not images:
+            raise InvalidOption(f"give task.source.truth.<split> and task.source.images.<split>, got {truth}, {images}")
+        if not 0 < holdout <= 0.5:
+            raise InvalidOption(f"task.source.holdout must be above 0 and at most 0.5, got {holdout}")
+        self.format, self.truth, self.images, self.every = format, truth, images, round(1 / holdout)
+        held_out = ("validation",) if "train" in truth and "validation" not in truth else ()
+        self.splits, self.row_errors = (*truth, *held_out), RowErrors(on_error)
+
+    def rows(self, split: str) -> Dataset:
+        shared = "validation" not in self.truth and split in ("train", "validation")
+        stored_split = "train" if shared else split
+        truth, images = self._paths(stored_split)
+        rows = load(truth, images, self.format, stored_split, self.row_errors)
+        if not shared:
+            return rows
+        chosen = [i for i in range(len(rows)) if (i % self.every == self.every - 1) == (split == "validation")]
+        if not chosen:
+            problem = f"{len(rows)} training pictures leave none to hold out"
+            remedy = "set task.source.truth.validation or raise task.source.holdout"
+            raise InvalidData(self.truth[stored_split], None, problem, remedy)
+        return rows.select(chosen)
+
+    def check_files(self) -> None:
+        for split in self.truth:
+            truth, images = self._paths(split)
+            # A path may lead into a zip.
+            if not any(path.exists() for path in (truth, *truth.parents[:-1]) if path != Path()):
+                raise InvalidData(str(truth), None, "there is no such file", f"correct task.source.truth.{split}")
+            require_folder(images, f"correct task.source.images.{split}")
+
+    def _paths(self, split: str) -> tuple[Path, Path]:
+        if split not in self.truth or split not in self.images:
+            raise InvalidOption(
+                f"task.source.truth and task.source.images must name the split {split!r}; "
+                f"set task.source.truth.{split}=..."
+            )
+        return Path(self.truth[split]).expanduser(), Path(self.images[split]).expanduser()
+
+
+def load(truth: Path, images: Path, form: Format, split: str, row_errors: RowErrors) -> Dataset:
+    """The pictures of one split with their text, in the order of their numbers.
+
+    Raises:
+        InvalidData: a path that isn't there, ground truth that can't be read, or (on_error=raise) a row of no use.
+    """
+    annotated = read_truth(truth, form)
+    if not images.is_dir():
+        remedy = f"unpack the release's pictures and set task.source.images.{split} to their folder"
+        raise InvalidData(str(images), None, "there is no such folder", remedy)
+    pictures = None if form == "mmocr" else _pictures(images)
+    writer = RowWriter(FEATURES, f"{truth}, split {split}", row_errors)
+    for key, one in annotated.items():
+        with row_errors.row():
+            path = images / str(one.picture) if pictures is None else _picture(pictures, key, images, one)
+            size = check_picture(path, one.where)
+            check_instances(one.instances, size, one.where)
+            row = {
+                "id": key,
+                "image": stored(path),
+                "width": size[0],
+                "height": size[1],
+                "polygons": [i.points for i in one.instances],
+                "ignore": [i.ignore for i in one.instances],
+                "texts": [i.text for i in one.instances],
+                "split": split,
+                "level": 0,
+            }
+            writer.add(one.where, row)
+    for key, paths in sorted((pictures or {}).items()):
+        if key in annotated:
+            continue
+        with row_errors.row():
+            raise InvalidData(str(paths[0]), None, "has no ground truth", f"compare its name with {truth}")
+    return writer.dataset()
+
+
+def _pictures(folder: Path) -> dict[str, list[Path]]:
+    paths: dict[str, list[Path]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and p.name[0] not in "._"):
+        paths.setdefault(key_of(path.stem), []).append(path)
+    return paths
+
+
+def _picture(pictures: dict[str, list[Path]], key: str, folder: Path, one: Annotated) -> Path:
+    paths = pictures.get(key, [])
+    if len(paths) > 1:
+        problem = f"{paths[0]} and {paths[1]} both belong to picture {key}"
+        raise InvalidData(one.where, "image", problem, "point task.source.images at the pictures of one split")
+    if not paths:
+        raise InvalidData(one.where, "image", f"{folder} has no picture {key}", "fetch it or drop the row")
+    return paths[0]

@@ -1,0 +1,159 @@
+"""Cells of runs that may be compared, and the check that runs are comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data.common.rows import Row
+from experiments.significance import ScoreSums
+from ntil.config.errors import ConfigError
+from ntil.config.identity import identity
+from ntil.runs.run import Run
+from tasks.base import Task
+
+ABSENT = "(absent)"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs that may be compared: one task and one model under several losses and seeds.
+
+    split: losses that have several settings, and so names with these settings in `losses`.
+    """
+
+    task: str
+    model: str
+    runs: tuple[Run, ...]
+    split: frozenset[str] = frozenset()
+
+    @property
+    def losses(self) -> list[str]:
+        """Names of the losses: cross-entropy, then the others in the order of their first runs."""
+        names = dict.fromkeys(run.loss for run in self.runs)
+        return sorted(names, key=lambda name: (name != "ce", list(names).index(name)))
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({run.seed for run in self.runs})
+
+    def of(self, loss: str) -> dict[int, Run]:
+        """Map a seed to the finished run of a loss."""
+        return {run.seed: run for run in self.runs if run.loss == loss and run.done}
+
+    def shared_seeds(self, one: str, other: str) -> list[int]:
+        return sorted(self.of(one).keys() & self.of(other).keys())
+
+
+def cells(runs: Iterable[Run]) -> list[Cell]:
+    """Group runs by task and model, in their order; a loss with several settings is several losses."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.task, run.model), []).append(run)
+    return [_cell(task, model, members) for (task, model), members in groups.items()]
+
+
+def _cell(task: str, model: str, runs: Sequence[Run]) -> Cell:
+    by_settings = split_by_settings(runs)
+    split = {run.loss for run in runs} - {run.loss for run in by_settings}
+    return Cell(task, model, tuple(by_settings), frozenset(split))
+
+
+def split_by_settings(runs: Sequence[Run]) -> list[Run]:
+    """Add the settings in which runs of one loss differ to its name: `ntil lam=0.1` and `ntil lam=3.0`."""
+    by_loss: dict[str, list[Run]] = {}
+    for run in runs:
+        by_loss.setdefault(run.loss, []).append(run)
+    differing = {
+        loss: list(_differences([_loss_settings(run) for run in members])) for loss, members in by_loss.items()
+    }
+    return [_with_settings(run, differing[run.loss]) if differing[run.loss] else run for run in runs]
+
+
+def _with_settings(run: Run, keys: Sequence[str]) -> Run:
+    settings = flat(_loss_settings(run))
+    return run.with_loss(" ".join([run.loss, *(f"{key}={settings.get(key, ABSENT)}" for key in keys)]))
+
+
+def _loss_settings(run: Run) -> dict[str, Any]:
+    return identity(run.config)["loss"]
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested keys, as in `optim.lr`."""
+    flattened: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flattened |= flat(value, f"{prefix}{key}.")
+        else:
+            flattened[prefix + key] = value
+    return flattened
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Map the keys outside `loss` and `seed` in which the runs differ to their values, in the order of the runs.
+
+    Also `data.<split>`, by the fingerprints of all that have one (the config names files, not their content), and
+    `task.protocol`, the version of how answers were read and scored.
+    """
+    differing = _differences([{k: v for k, v in identity(run.config).items() if k != "loss"} for run in runs])
+    data = [run.data for run in runs]
+    for split in dict.fromkeys(split for one in data for split in one):
+        prints = [one[split] for one in data if split in one]
+        if any(one != prints[0] for one in prints):
+            differing[f"data.{split}"] = prints
+    protocols = [run.folder.task_protocol() for run in runs if run.done]
+    if len(set(protocols)) > 1:
+        differing["task.protocol"] = protocols
+    return differing
+
+
+def _differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    tables = [flat(config) for config in configs]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    differing = {key: [table.get(key, ABSENT) for table in tables] for key in keys}
+    return {key: values for key, values in differing.items() if any(v != values[0] for v in values)}
+
+
+def describe_differences(differing: dict[str, list[Any]]) -> str:
+    """The differences in one line."""
+    return "; ".join(f"{key}: {', '.join(dict.fromkeys(map(str, values)))}" for key, values in differing.items())
+
+
+def require_comparable(runs: Sequence[Run]) -> None:
+    """Check that the runs differ in loss and seed only.
+
+    Raises:
+        ConfigError: the runs differ in more than loss and seed; names every key with its values.
+    """
+    differing = differences(runs)
+    if differing:
+        raise ConfigError(
+            f"no comparison of losses: the runs differ outside loss and seed ({describe_differences(differing)})"
+        )
+
+
+def row_key(record: Row) -> tuple[str, str]:
+    """Key of a prediction's example: the row's id and its true answer."""
+    return str(record["id"]), record["answer"]
+
+
+def score_sums(runs: Sequence[Run], task: Task, metric: str) -> ScoreSums:
+    """Sums of every example of every run (one run a seed), for the statistics.
+
+    Raises:
+        ConfigError: the runs were scored on other examples, or the same ones with other answers.
+    """
+    tables = [[(row_key(r), task.sum_scores([r])) for r in run.folder.read_predictions()] for run in runs]
+    keys = [key for key, _ in tables[0]]
+    for run, table in zip(runs, tables, strict=True):
+        if [key for key, _ in table] != keys:
+            raise ConfigError(
+                f"{run.folder.path}: its predictions are of other examples or answers than {runs[0].folder.path}"
+            )
+    names = [k for k in dict.fromkeys(key for table in tables for _, sums in table for key in sums) if "/" not in k]
+    sums = np.array([[[s.get(name, 0.0) for name in names] for _, s in table] for table in tables])
+    return ScoreSums(sums, names, task.metrics_from_sums, metric)

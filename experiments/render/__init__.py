@@ -1,0 +1,1 @@
+"""Rendering of analyses: tables, plots, examples and HTML."""

@@ -1,0 +1,116 @@
+"""Collator: rows of a task to padded batches for a model family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.common.rows import Row
+from ntil.config.errors import ConfigError
+from ntil.config.schema import RunSettings
+from ntil.losses.base import IGNORE
+from ntil.models.base import Encoded, Family
+from ntil.numbers.spans import NumberSpans, NumberStyle
+from ntil.numbers.vocab import NumberVocab
+from tasks.base import Task
+
+
+class Collator:
+    """Rows to a training batch: right padding, supervised positions, targets and number spans.
+
+    The batch holds the model's inputs, and besides them `positions` [N] (indices into the flattened [B * T] hidden
+    states whose next token is supervised), `targets` [N], `spans` (of these positions), `samples` (how many rows),
+    `tokens` (how many, without padding), `digits` and `numbers` (how many in the targets; counted on the CPU, which
+    saves a synchronisation with the GPU) and `ids` (of the rows).
+
+    Args:
+        max_length: longest prompt with answer, in tokens; a longer one is an error, never cut.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        task: Task,
+        vocab: NumberVocab | None,
+        style: NumberStyle,
+        max_length: int = RunSettings.max_length,
+    ) -> None:
+        self.family, self.task, self.vocab, self.style, self.max_length = family, task, vocab, style, max_length
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        encoded = [self.encode(row, self.task.answer(row)) for row in rows]
+        lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
+        width = max(lengths)
+        input_ids = torch.full((len(rows), width), _pad(self.family), dtype=torch.long)
+        attention = torch.zeros_like(input_ids)
+        answers = torch.full((len(rows), max(len(e.answer_ids) for e in encoded)), IGNORE, dtype=torch.long)
+        for i, e in enumerate(encoded):
+            input_ids[i, : lengths[i]] = torch.tensor(e.prompt_ids + e.answer_ids)
+            attention[i, : lengths[i]] = 1
+            answers[i, : len(e.answer_ids)] = torch.tensor(e.answer_ids)
+        starts = torch.tensor([len(e.prompt_ids) for e in encoded])
+        keep = answers != IGNORE
+        # The hidden state one before a token predicts it.
+        before = torch.arange(len(rows))[:, None] * width + starts[:, None] + torch.arange(answers.shape[1]) - 1
+        spans = None
+        if self.vocab is not None:
+            spans = NumberSpans.find(answers, self.vocab, self.style).select(keep.reshape(-1))
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention,
+            **self._features(encoded),
+            **self.family.extra_inputs(input_ids, attention, starts),
+            "positions": before[keep],
+            "targets": answers[keep],
+            "spans": spans,
+            "samples": len(rows),
+            "tokens": sum(lengths),
+            "digits": 0 if spans is None else int(spans.is_digit.sum()),
+            "numbers": 0 if spans is None else int(spans.is_number.sum()),
+            "ids": [str(row["id"]) for row in rows],
+        }
+
+    def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Left-padded inputs for generation."""
+        encoded = [self.encode(row, None) for row in rows]
+        width = max(len(e.prompt_ids) for e in encoded)
+        input_ids = torch.full((len(rows), width), _pad(self.family), dtype=torch.long)
+        attention = torch.zeros_like(input_ids)
+        for i, e in enumerate(encoded):
+            input_ids[i, width - len(e.prompt_ids) :] = torch.tensor(e.prompt_ids)
+            attention[i, width - len(e.prompt_ids) :] = 1
+        ends = torch.full((len(rows),), width)
+        extra = self.family.extra_inputs(input_ids, attention, ends)
+        return {"input_ids": input_ids, "attention_mask": attention, **self._features(encoded), **extra}
+
+    def encode(self, row: Row, answer: str | None) -> Encoded:
+        """Encode one row with the family; where `answer` is None, the prompt alone.
+
+        Raises:
+            ConfigError: the family refuses the row, or it is too long; the message names it.
+        """
+        try:
+            encoded = self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"row {row['id']}: {error}") from error
+        length = len(encoded.prompt_ids) + len(encoded.answer_ids)
+        if length > self.max_length:
+            raise ConfigError(
+                f"row {row['id']}: {length} tokens, more than max_length={self.max_length}; "
+                f"set max_length={length} or more"
+            )
+        return encoded
+
+    def _features(self, encoded: list[Encoded]) -> dict[str, Tensor]:
+        names = encoded[0].features
+        return {name: torch.cat([e.features[name] for e in encoded]) for name in names}
+
+
+def _pad(family: Family) -> int:
+    pad = family.tokenizer.pad_token_id
+    if not isinstance(pad, int):
+        raise ConfigError(f"{type(family).__name__}: the tokenizer has no pad token")
+    return pad

@@ -1,0 +1,91 @@
+"""List model configs with their size, digits and memory.
+
+    ntil models [name ...] [gpus=8] [rank=16] [--json]
+
+Every config of conf/model, or the named ones: parameters, whether the checkpoint is on this machine, how digits are
+tokenised, coordinates, memory in full and LoRA training.
+
+gpus: over how many the memory is spread. rank: of the adapters. --json: all of it for a program.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from ntil.commands.options import parse_options
+from ntil.config.compose import CONF, choices, compose_dict
+from ntil.config.errors import ConfigError, nearest
+from ntil.config.schema import Component
+from ntil.console import gigabytes
+from ntil.models.inventory import describe
+
+WIDTH = 124  # that the table needs
+
+
+@dataclass
+class ModelsOptions:
+    """Options of `ntil models`: GPUs that share the memory, rank of the adapters."""
+
+    gpus: int = 8
+    rank: int = 16
+
+
+def main(arguments: list[str]) -> int:
+    """Run `ntil models`; the exit code.
+
+    Raises:
+        ConfigError: a model or option that isn't there.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    options = parse_options("models", ModelsOptions, [word for word in arguments if "=" in word])
+    if min(options.gpus, options.rank) < 1:
+        raise ConfigError("ntil models: gpus and rank are at least 1")
+    names = [word for word in arguments if "=" not in word and word != "--json"]
+    available = choices("model")
+    for name in names:
+        if name not in available:
+            raise ConfigError(f"model={name}: no such config{nearest(name, available)}")
+    described = [describe(_component(name), options.gpus, options.rank) for name in names or available]
+    if "--json" in arguments:
+        print(json.dumps(described, indent=1))
+    else:
+        Console(width=max(Console().width, WIDTH)).print(_table(described, options))
+    return 0
+
+
+def _component(name: str) -> Component:
+    config = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    # Composing takes a third of a second, and few configs are made of others.
+    return Component.from_dict("model", compose_dict([f"model={name}"])["model"] if "defaults" in config else config)
+
+
+def _table(described: list[dict[str, Any]], options: ModelsOptions) -> Table:
+    title = f"GB per GPU for weights, gradients and optimizer states on {options.gpus} GPUs, ZeRO 0 / 1 / 2 / 3"
+    table = Table("model", box=None, pad_edge=False, caption=title, caption_justify="left")
+    for name in ("parameters", "cached", "digits", "coords", "full", f"LoRA rank {options.rank}", "trains"):
+        table.add_column(name, justify="right" if name in ("parameters", "trains") else "left")
+    for model in described:
+        digits = {True: "one each", False: "merged", None: "?"}[model["digits"]]
+        memory = [_stages(model.get(f"memory_{kind}")) for kind in ("full", "lora")]
+        sizes = [_count(model.get(key)) for key in ("parameters", "lora_trainable")]
+        table.add_row(model["model"], sizes[0], model["cached"], digits, str(model["coords"]), *memory, sizes[1])
+    return table
+
+
+def _stages(sizes: list[int] | None) -> str:
+    if sizes is None:
+        return "?"
+    return "< 0.1" if max(sizes) < 5e7 else " / ".join(map(gigabytes, sizes))
+
+
+def _count(number: int | None) -> str:
+    if number is None:
+        return "?"
+    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.2f} M"

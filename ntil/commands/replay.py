@@ -1,0 +1,133 @@
+"""Run the batch whose loss was not finite again, row by row.
+
+    ntil replay run=<folder>
+
+Prints every row alone with its loss, and the last modules before the first output, input or weight that is not finite.
+A run that stops at such a loss keeps its rows and, where it can, its weights in <run>/replay.
+
+run: the folder of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import MISSING
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+from transformers.debug_utils import DebugUnderflowOverflow
+
+from data.common.rows import Row
+from ntil.commands.options import parse_options
+from ntil.components import Components
+from ntil.config.errors import ConfigError
+from ntil.console import console
+from ntil.losses import StepInfo
+from ntil.models.head import SupervisedHead
+from ntil.models.saving import load_saved
+from ntil.runs.checkpoints import complete_checkpoints
+from ntil.runs.folder import RunFolder, read_json
+
+FRAMES = 3  # modules shown before the first that is not finite
+
+
+@dataclass
+class ReplayOptions:
+    """Options of `ntil replay`; `run` is the run's folder."""
+
+    run: str = MISSING
+
+
+def main(arguments: list[str]) -> int:
+    """Run `ntil replay`; the exit code.
+
+    Raises:
+        ConfigError: no run= given, nothing to replay there, or rows that are no longer there.
+    """
+    folder = RunFolder(parse_options("replay", ReplayOptions, arguments).run)
+    file = folder.replay / "batch.json"
+    if not file.exists():
+        raise ConfigError(
+            f"{folder.path}: nothing to replay; a run writes replay/batch.json when its loss is not finite"
+        )
+    batch = read_json(file)
+    if not batch.get("ids") or not {"step", "rank", "weights", "components"} <= batch.keys():
+        raise ConfigError(f"{file}: names no rows; the file is damaged")
+    components = Components.build(folder.config())
+    weights = _weights(folder, batch["weights"])
+    rows = _rows(components, batch["ids"])
+    model = load_saved(components.family, weights).eval()
+    out = console()
+    out.print(f"step {batch['step']}, rank {batch['rank']}, {len(rows)} rows, weights: {escape(str(weights))}")
+    out.print("then: " + ", ".join(f"{k} {v:.4g}" for k, v in batch["components"].items()))
+    out.print(_table(components, model, rows))
+    report = non_finite_report(components, model, rows)
+    out.print(escape(report) if report else "all weights and outputs are finite with these weights")
+    return 0
+
+
+def _weights(folder: RunFolder, checkpoint: str) -> Path:
+    if checkpoint == "model":
+        return folder.replay / "model"
+    checkpoints = complete_checkpoints(folder.checkpoints)
+    if not checkpoints:
+        raise ConfigError(f"{folder.path}: the run kept neither the weights of that step nor a checkpoint")
+    return checkpoints[0]
+
+
+def _rows(components: Components, ids: list[str]) -> list[Row]:
+    rows = components.task.rows("train")
+    index = {str(name): i for i, name in enumerate(rows["id"])}
+    missing = [name for name in ids if name not in index]
+    if missing:
+        raise ConfigError(f"the train split no longer has the rows {', '.join(missing[:5])}; the data has changed")
+    return [rows[index[name]] for name in ids]
+
+
+def _table(components: Components, model: Any, rows: list[Row]) -> Table:
+    """Table of the rows: answer, components of the loss, largest logit and norm of the gradient."""
+    head, embeddings = SupervisedHead(model), model.get_output_embeddings().weight
+    table: Table | None = None
+    for row in rows:
+        model.zero_grad(set_to_none=True)
+        batch = components.collator([row])
+        inputs = {k: v.to(model.device) for k, v in batch.items() if isinstance(v, Tensor)}
+        positions, targets = inputs.pop("positions"), inputs.pop("targets")
+        logits = head.logits(model, inputs, positions)
+        output = components.loss(logits, targets, batch["spans"], StepInfo(output_embeddings=embeddings))
+        output.total.backward()
+        norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
+        values = {**output.components, "largest logit": logits.abs().max(), "gradient": torch.stack(norms).norm()}
+        if table is None:
+            table = Table("row", "answer", *values, title="each row alone", title_justify="left")
+        cells = [_cell(float(value)) for value in values.values()]
+        table.add_row(escape(str(row["id"])), escape(components.task.answer(row)[:40]), *cells)
+    assert table is not None
+    return table
+
+
+def _cell(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else f"[red]{value}"
+
+
+def non_finite_report(components: Components, model: Any, rows: list[Row]) -> str | None:
+    """Trace of the modules up to the first with a non-finite weight, input or output; None if all are finite."""
+    batch = components.collator(rows)
+    inputs = {k: v for k, v in batch.items() if isinstance(v, Tensor) and k not in ("positions", "targets")}
+    DebugUnderflowOverflow(model, max_frames_to_save=FRAMES)
+    printed = io.StringIO()
+    try:
+        with torch.no_grad(), contextlib.redirect_stdout(printed):
+            model(**inputs)
+    except ValueError as error:
+        if "inf/nan" not in str(error):
+            raise
+        return printed.getvalue().strip()
+    return None

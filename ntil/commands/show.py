@@ -1,0 +1,105 @@
+"""Show one example, token by token, as the loss sees it.
+
+    ntil show task=clock loss=ntil [row=0 split=train]
+
+row: its number in the split. split: of the task's. All else overrides the configuration of a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ntil.commands.options import parse_options, split_options
+from ntil.components import Components
+from ntil.config.errors import ConfigError
+from ntil.losses import StepInfo
+from ntil.numbers.spans import NumberSpans
+from ntil.preflight import compose_checked
+
+
+@dataclass
+class ShowOptions:
+    """Options of `ntil show`: index of the row and name of its split."""
+
+    row: int = 0
+    split: str = "train"
+
+
+def main(arguments: list[str]) -> int:
+    """Run `ntil show`; the exit code.
+
+    Raises:
+        UserError: an override that can't be composed, or a row that isn't there.
+    """
+    words, overrides = split_options(ShowOptions, arguments)
+    options = parse_options("show", ShowOptions, words)
+    components = Components.build(compose_checked(overrides))
+    task, collator = components.task, components.collator
+    rows = task.rows(options.split)
+    if not 0 <= options.row < len(rows):
+        raise ConfigError(f"row={options.row}: {options.split} has the rows 0..{len(rows) - 1}")
+    row = rows[options.row]
+    batch = collator([row])
+    encoded = collator.encode(row, task.answer(row))
+    spans: NumberSpans = batch["spans"]
+    values = [f"{v:g}" for v, used in zip(spans.value.tolist(), spans.is_number.tolist(), strict=True) if used]
+    share = spans.is_digit.float().mean().item()
+    console = Console()
+    console.print(f"row      {escape(str(row['id']))}")
+    prompt = escape(repr(task.prompt(row)))
+    console.print(f"prompt   {prompt}, {len(encoded.prompt_ids)} tokens with the picture's")
+    console.print(f"answer   {escape(repr(task.answer(row)))}")
+    console.print(token_table(components, batch))
+    console.print(f"numbers  {', '.join(values) or 'none'} (number_style={components.loss.number_style})")
+    console.print(f"coverage {share:.0%} of the {len(encoded.answer_ids)} supervised tokens are digits")
+    console.print(f"guessing {uniform_costs(components, batch)} (all tokens equally likely)", soft_wrap=True)
+    return 0
+
+
+def uniform_costs(components: Components, batch: dict[str, Any]) -> str:
+    """Components of the loss as text, when all tokens are equally likely."""
+    size = len(components.family.tokenizer)
+    logits = torch.zeros(len(batch["targets"]), size)
+    # Losses that compare embeddings get orthogonal ones.
+    info = StepInfo(output_embeddings=torch.eye(size))
+    costs = components.loss(logits, batch["targets"], batch["spans"], info).components
+    return "  ".join(f"{name} {value.item():.3g}" for name, value in costs.items())
+
+
+def token_table(components: Components, batch: dict[str, Any]) -> Table:
+    """Table with a line per supervised token: text, id, and of a digit its value, number, place and weight in the loss.
+
+    A loss without number terms sees tokens only; one that does not weigh places has no column for it.
+    """
+    spans: NumberSpans = batch["spans"]
+    loss = components.loss
+    weight = loss.position_weight(spans)
+    table = Table(title=f"what {type(loss).__name__} sees", title_justify="left")
+    columns = ["token", "id"]
+    if loss.needs_numbers:
+        columns += [
+            "digit",
+            "number",
+            "place from the left",
+            "of",
+            "worth",
+            *(["weight"] if loss.weighs_places else []),
+        ]
+    for column in columns:
+        table.add_column(column, justify="left" if column == "token" else "right")
+    for i, token in enumerate(batch["targets"].tolist()):
+        cells = [""] * (len(columns) - 2)
+        if loss.needs_numbers and spans.is_digit[i]:
+            number = int(spans.number[i])
+            places = (int(spans.place[i]) + 1, int(spans.length[i]))
+            cells = [str(int(spans.digit[i])), f"{spans.value[number]:g}", *map(str, places), f"{spans.scale[i]:g}"]
+            cells += [f"{weight[i]:.3g}"] if loss.weighs_places else []
+        text = components.family.tokenizer.convert_ids_to_tokens(token)
+        table.add_row(escape(str(text)), str(token), *cells)
+    return table

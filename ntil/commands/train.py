@@ -1,0 +1,82 @@
+"""Train one run, or a sweep of runs.
+
+    ntil train model=llava_nano task=clock loss=ntil seed=3
+    ntil train -m loss=ce,emd,ntil seed=0,1      a sweep: one child process per job, done ones skipped
+    ntil train ... --cfg job                     print the composed config and stop
+    ntil train -m ... --dry-run                  the runs of a sweep with their state, time and memory
+    ntil train --help                            every group and its choices
+
+This is Hydra's own command line: overrides are `key=value`, `-m` sweeps over lists of values.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+
+from ntil.commands.summary import print_metrics
+from ntil.components import build_task
+from ntil.config.compose import CONF, register_schema, report_errors
+from ntil.config.schema import RunConfig, to_plain_dict
+from ntil.launch.plan import dry_run
+from ntil.launch.sweep import Sweep
+from ntil.runs.folder import folder_of
+
+
+def main(arguments: list[str]) -> int:
+    """Run `ntil train`; the exit code. Every job runs in its own processes, and its errors are reported one by one."""
+    register_schema()
+    if "--dry-run" in arguments:
+        return report_errors(lambda: _dry_run([word for word in arguments if word != "--dry-run"]), arguments)
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sweep = Sweep()
+
+    def job(composed: DictConfig) -> float | None:
+        # Reported here: Hydra would stop the sweep at the first job that can't be run, and print more than is helpful.
+        configs: list[RunConfig] = []
+
+        def run() -> None:
+            configs.append(RunConfig.from_dict(to_plain_dict(composed)))
+            sweep.run(configs[0])
+
+        sweep.refused += report_errors(run) != 0
+        return objective(configs[0]) if configs else None
+
+    sys.argv = ["ntil train", *arguments]
+    hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+    code = report_errors(hydra_main, arguments) or 2 * bool(sweep.refused)
+    sweep.collect()
+    return _conclude(sweep, code)
+
+
+def _conclude(sweep: Sweep, code: int) -> int:
+    if sweep.failed and len(sweep.failed) + len(sweep.done) == 1:
+        return 1  # its error has just been shown
+    if sweep.failed:
+        print(f"\n{len(sweep.failed)} of {len(sweep.failed) + len(sweep.done)} runs failed:", file=sys.stderr)
+        for folder, error in sweep.failed:
+            print(f"  {folder}: {error}", file=sys.stderr)
+        return 1
+    if sweep.done and not code:
+        print_metrics(sweep.done)
+    return code
+
+
+def objective(config: RunConfig) -> float | None:
+    """The headline metric of the job's run, for a sweeper that searches; None for a run that isn't done.
+
+    Optuna takes None as a failed trial and goes on; it ends at a value that is not a number.
+    """
+    folder = folder_of(config)
+    return float(folder.read_metrics()[build_task(config).metric]) if folder.done else None
+
+
+def _dry_run(arguments: list[str]) -> int:
+    with Console().status("composing the runs"):
+        table = dry_run(arguments)
+    table.print()
+    return 0

@@ -1,0 +1,1 @@
+"""Configuration of a run: schema, composition, identity and the building of components."""

@@ -1,0 +1,223 @@
+"""Building of components from their `target` and options, both checked before use.
+
+A target is a class of its group (`GROUPS`), or a function annotated to return one, in a package of this project or in
+one that the environment of this process declares (`NTIL_PACKAGES=mine,other`): a run folder from elsewhere can't name
+code to run. Options are checked against the target's signature and its annotations before anything is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from data.common.errors import UserError
+from ntil.config.errors import ConfigError, nearest
+from ntil.config.schema import Component
+
+PACKAGES = ("ntil", "tasks", "data")
+# Group -> what its members must be. `source` and `extractor` are options of a task.
+GROUPS = {
+    "model": "ntil.models.base:Family",
+    "task": "tasks.base:Task",
+    "loss": "ntil.losses.base:NumberLoss",
+    "source": "data.common.source:Source",
+    "extractor": "tasks.answers.mathvista_extraction:Extractor",
+}
+# Arguments that the model in use gives to a target, and a config can't.
+GIVEN = {"task": ("coords",), "loss": ("vocab",)}
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+
+
+def declared_packages() -> tuple[str, ...]:
+    """The packages whose classes a config may name."""
+    return (*PACKAGES, *(name for name in os.environ.get("NTIL_PACKAGES", "").split(",") if name))
+
+
+def locate(target: str, group: str, key: str | None = None) -> Any:
+    """The class (or function that makes one) at "module:name", a member of the group.
+
+    Args:
+        key: the component's own key, where it isn't the group's name.
+
+    Raises:
+        ConfigError: a package that isn't trusted, no such module or name, or no member of the group.
+    """
+    key = f"{key or group}.target={target!r}"
+    module_name, _, name = target.partition(":")
+    if module_name.partition(".")[0] not in declared_packages():
+        raise ConfigError(
+            f"{key}: only classes in {', '.join(declared_packages())} can be named; a package of your own is declared "
+            "with NTIL_PACKAGES=<its name> in the environment"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{key}: {error}; write it as 'package.module:Class'") from error
+    member = vars(module).get(name)
+    members = [n for n, value in vars(module).items() if _is_member(value, group)]
+    if not _is_member(member, group):
+        base = group_class(group).__name__
+        hint = nearest(name, members) if members else ""
+        raise ConfigError(f"{key}: {module_name} has no {base} {name!r}{hint}")
+    return member
+
+
+def _is_member(value: Any, group: str) -> bool:
+    base = group_class(group)
+    if inspect.isclass(value):
+        return issubclass(value, base) and not inspect.isabstract(value)
+    if not inspect.isfunction(value) or value.__module__.partition(".")[0] not in declared_packages():
+        return False
+    returned = typing.get_type_hints(value).get("return")
+    return inspect.isclass(returned) and issubclass(returned, base)
+
+
+def group_class(group: str) -> type:
+    """Base class of all members of the group."""
+    module, _, name = GROUPS[group].partition(":")
+    member = getattr(importlib.import_module(module), name)
+    assert isinstance(member, type)
+    return member
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a target. `group`: the group that an option is a member of, as `source` of a task is."""
+
+    name: str
+    annotation: Any
+    required: bool
+    group: str | None
+
+
+def parameters(target: Any) -> tuple[dict[str, Parameter], bool]:
+    """A target's parameters by name, and whether it takes arbitrary keyword arguments."""
+    signature = inspect.signature(target)
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    by_name = {}
+    for name, parameter in signature.parameters.items():
+        if parameter.kind not in variadic:
+            annotation = hints.get(name, Any)
+            required = parameter.default is parameter.empty
+            by_name[name] = Parameter(name, annotation, required, _group_of(annotation))
+    return by_name, any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+
+
+def _group_of(annotation: Any) -> str | None:
+    for group in ("source", "extractor"):
+        if any(issubclass(c, group_class(group)) for c in _classes(annotation)):
+            return group
+    return None
+
+
+def check_component(group: str, component: Component, key: str | None = None) -> dict[str, Any]:
+    """Check a component's options against its target without building it; the options as the target takes them.
+
+    Args:
+        key: the component's own key, where it isn't the group's name.
+
+    Raises:
+        ConfigError: a target that can't be named, an option that it doesn't take (with the nearest one), one of another
+            type, one that is missing, or one that follows from the model.
+    """
+    key = key or group
+    by_name, takes_others = parameters(locate(component.target, group, key))
+    provided = GIVEN.get(group, ())
+    for name in component.options:
+        if name in provided:
+            raise ConfigError(f"{key}.{name} follows from the model and can't be set; try model.{name}=...")
+        if name not in by_name and not takes_others:
+            raise ConfigError(
+                f"{key}.{name}: {component.target} has no such option{nearest(name, {*by_name} - {*provided})}"
+            )
+    missing = [
+        p.name for p in by_name.values() if p.required and p.name not in component.options and p.name not in provided
+    ]
+    if missing:
+        raise ConfigError(f"{key}: {component.target} needs {', '.join(missing)}; set {key}.{missing[0]}=...")
+    return {
+        name: _checked_value(by_name[name], value, f"{key}.{name}") if name in by_name else value
+        for name, value in component.options.items()
+    }
+
+
+def _checked_value(parameter: Parameter, value: Any, key: str) -> Any:
+    if parameter.group is not None and value is not None:
+        return _checked_nested(parameter, value, key)
+    try:
+        return TypeAdapter(parameter.annotation, config=_STRICT).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join([key, *(str(part) for part in first["loc"] if _is_key(part, value))])
+        message = str(first["msg"]).replace("Input should be", "must be")
+        raise ConfigError(f"{path}={_shown(first['input'])}: {message}") from error
+
+
+def _checked_nested(parameter: Parameter, value: Any, key: str) -> Component:
+    """The component that is an option of another: `{name, target, ...}`, or a target alone."""
+    if not isinstance(value, dict | str):
+        raise ConfigError(f"{key}={_shown(value)}: must be a component, with a target and its options")
+    component = Component.from_dict(key, {"target": value} if isinstance(value, str) else value)
+    assert parameter.group is not None
+    check_component(parameter.group, component, key)
+    accepted, built = _classes(parameter.annotation), locate(component.target, parameter.group, key)
+    if inspect.isclass(built) and not issubclass(built, accepted):
+        names = " or ".join(c.__name__ for c in accepted)
+        raise ConfigError(f"{key}.target={component.target!r}: must be of {names}")
+    return component
+
+
+def _classes(annotation: Any) -> tuple[type, ...]:
+    """The classes that an annotation names, without NoneType."""
+    classes = [a for a in (annotation, *typing.get_args(annotation)) if inspect.isclass(a) and a is not type(None)]
+    return tuple(classes)
+
+
+def _is_key(part: Any, value: Any) -> bool:
+    """Whether a part of pydantic's location is a key or index of the value, not the name of a type in a union."""
+    return isinstance(part, int) or (isinstance(value, dict) and part in value)
+
+
+def _shown(value: Any, longest: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def build(group: str, component: Component, key: str | None = None, **context: Any) -> Any:
+    """Call the target with its options, and with those of the `context` values that its signature names.
+
+    Raises:
+        ConfigError: see `check_component`; or the target refuses its options.
+    """
+    options = check_component(group, component, key)
+    target = locate(component.target, group)
+    by_name, _ = parameters(target)
+    for name, value in options.items():
+        if isinstance(value, Component):
+            inner = by_name[name].group
+            assert inner is not None
+            options[name] = build(inner, value, f"{key or group}.{name}")
+    try:
+        return target(**options, **{k: v for k, v in context.items() if k in by_name})
+    except UserError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_groups(components: Mapping[str, Component], groups: Iterable[str] = ("model", "task", "loss")) -> None:
+    """Run `check_component` on the component of each group.
+
+    Raises:
+        ConfigError: see `check_component`.
+    """
+    for group in groups:
+        check_component(group, components[group])

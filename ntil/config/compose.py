@@ -1,0 +1,113 @@
+"""Composition of a run's configuration by Hydra, and Hydra's errors in one line with the nearest valid name."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+import conf
+from data.common.errors import UserError
+from ntil.config.errors import ConfigError, nearest
+from ntil.config.schema import RunConfig, RunSchema, to_plain_dict
+
+CONF = Path(next(iter(conf.__path__)))
+
+
+def register_schema() -> None:
+    """Register `RunSchema` with Hydra as `schema`, which conf/config.yaml begins with."""
+    ConfigStore.instance().store(name="schema", node=RunSchema)
+
+
+def compose(overrides: Iterable[str]) -> RunConfig:
+    """Compose the configuration of `ntil train <overrides>`; no file or device is checked.
+
+    Raises:
+        ConfigError, HydraException, OmegaConfBaseException: overrides that can't be composed; see `report_errors`.
+    """
+    return RunConfig.from_dict(compose_dict(overrides))
+
+
+def compose_dict(overrides: Iterable[str]) -> dict[str, Any]:
+    """The composed configuration as plain containers."""
+    register_schema()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return to_plain_dict(hydra.compose("config", overrides=list(overrides)))
+
+
+def choices(group: str) -> list[str]:
+    """Names of the configs in a group, sorted."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def report_errors(act: Callable[[], Any], overrides: Iterable[str] = ()) -> int:
+    """Call `act`; its exit code. Errors of the user and of Hydra become one line on stderr and code 2."""
+    try:
+        return act() or 0
+    except UserError as error:
+        print(f"ntil: {error}", file=sys.stderr)
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"ntil: {explain(error, overrides)}", file=sys.stderr)
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):  # Hydra raises a plain ValueError here
+            raise
+        null = [override.partition("=")[0] for override in overrides if override.endswith("=null")]
+        print(f"ntil: a group of configs can't be null: leave {' or '.join(null)} out", file=sys.stderr)
+    return 2
+
+
+def explain(error: BaseException, overrides: Iterable[str] = ()) -> str:
+    """Hydra's message in one line, with the nearest valid name where it is about a name."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    text = "\n".join(str(e) for e in chain)
+    full = re.search(r"full_key: (\S+)", text)
+    choice = re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
+    if choice:
+        group, name = choice[1], choice[2]
+        return f"{group}={name}: no such config{nearest(name, choices(group))}"
+    group_typo = re.search(r"Could not override '([\w/.]+)'", text)
+    key = re.search(r"Key '([^']+)' (?:not in|is not in struct)", text)
+    if group_typo or key:
+        wrong = full[1] if full else (group_typo or key)[1]  # type: ignore[index]
+        return f"no key {wrong!r}{nearest(wrong, _siblings(wrong, overrides))}"
+    value = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
+    if value and full:
+        return f"{full[1]}={value[1]}: must be of type {value[2].lower()}"
+    kind = "cannot compose" if isinstance(error, ConfigCompositionException) else "bad config"
+    return f"{kind}: {' '.join(str(chain[-1]).split())}"
+
+
+def _siblings(key: str, overrides: Iterable[str]) -> list[str]:
+    """Full names of the keys on the level of `key`, in the config that these overrides choose."""
+    chosen = [w for w in overrides if re.fullmatch(r"\w+=[\w/]+", w) and (CONF / w.partition("=")[0]).is_dir()]
+    node: Any = _composed_or_none(chosen) or _composed_or_none([]) or asdict(RunSchema())
+    parent, dot, _ = key.rpartition(".")
+    for part in parent.split(".") if parent else ():
+        node = node.get(part) if isinstance(node, dict) else None
+    return [f"{parent}{dot}{name}" for name in node] if isinstance(node, dict) else list(asdict(RunSchema()))
+
+
+def _composed_or_none(overrides: Sequence[str]) -> dict[str, Any] | None:
+    GlobalHydra.instance().clear()
+    try:
+        return compose_dict(overrides)
+    except (HydraException, OmegaConfBaseException):
+        return None
+
+
+def task_dict(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose one config of the task group with overrides of its keys."""
+    if name not in choices("task"):
+        raise ConfigError(f"task={name}: no such config{nearest(name, choices('task'))}")
+    return compose_dict([f"task={name}", *overrides])["task"]

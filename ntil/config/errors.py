@@ -1,0 +1,19 @@
+"""Errors in a configuration: one sentence with the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from data.common.errors import UserError
+
+
+class ConfigError(UserError):
+    """The configuration can't be run as it stands."""
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or the known names when nothing is near."""
+    names = sorted(candidates)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"

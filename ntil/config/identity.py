@@ -1,0 +1,61 @@
+"""Identity of a run: the part of its config that changes the result, and its hash in the run folder's name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ntil.config.schema import RunConfig
+
+# Keys for storage, logging and checks. They don't change what is computed, so they are no part of the identity.
+UNHASHED_KEYS = (
+    "format",
+    "name",
+    "runs",
+    "seed",
+    "tracker",
+    "save_every",
+    "keep_checkpoints",
+    "log_every",
+    "max_length",
+    "vision_cache_gb",
+    "retry",
+    "accept_changes",
+)
+# Nor do those that distribute the same step, so that a run can resume on another machine.
+UNHASHED_ENGINE_KEYS = ("processes", "hostfile", "accumulation", "gradient_checkpointing", "threads", "workers")
+
+# Options of components that say where code is or what may be read, not what is computed.
+UNHASHED_OPTIONS = ("target", "allow_pickle")
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The part of a config that changes a run's result, without the seed.
+
+    It has no import paths, so that code may move without losing its runs, and no nulls, so that a new option whose
+    null means "as before" changes no hash.
+    """
+    hashed = {k: v for k, v in config.to_dict().items() if k not in UNHASHED_KEYS}
+    hashed["engine"] = {k: v for k, v in hashed["engine"].items() if k not in UNHASHED_ENGINE_KEYS}
+    return _without_paths_and_nulls(hashed)
+
+
+def config_hash(config: RunConfig) -> str:
+    """Hash of `identity`: eight hex digits."""
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_path(config: RunConfig) -> Path:
+    """Path <runs>/<name>/<task>/<model>/<loss>/seed<k>-<hash>."""
+    groups = (config.task.name, config.model.name, config.loss.name)
+    return Path(config.runs, config.name, *groups, f"seed{config.seed}-{config_hash(config)}")
+
+
+def _without_paths_and_nulls(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_without_paths_and_nulls(value) for value in part]
+    if not isinstance(part, dict):
+        return part
+    return {k: _without_paths_and_nulls(v) for k, v in part.items() if k not in UNHASHED_OPTIONS and v is not None}

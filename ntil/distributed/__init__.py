@@ -1,0 +1,1 @@
+"""Ranks of a run, interrupts, and parameters partitioned by ZeRO-3."""

@@ -1,0 +1,1 @@
+"""Evaluation: generated answers with their scores, and teacher-forced digit statistics."""

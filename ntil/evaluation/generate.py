@@ -1,0 +1,172 @@
+"""Generation and scoring of answers: a record per row in a JSONL file, and their summary."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from data.common.files import replacing
+from data.common.rows import Row
+from ntil.collator import Collator
+from ntil.distributed.ranks import Ranks
+from ntil.distributed.zero3 import any_partitioned
+from ntil.evaluation.digits import DigitTally, add_sums, means
+from ntil.models.head import SupervisedHead
+from ntil.runs.folder import read_jsonl
+
+Metrics = dict[str, float]
+
+
+@torch.no_grad()
+def generate(model: Any, collator: Collator, rows: list[Row]) -> list[str]:
+    """Greedy answers of a batch of rows, cut at the end token."""
+    family = collator.family
+    inputs = {k: v.to(model.device) for k, v in collator.prompts(rows).items()}
+    output = model.generate(
+        **inputs,
+        max_new_tokens=collator.task.max_new_tokens,
+        do_sample=False,
+        pad_token_id=family.tokenizer.pad_token_id,
+        eos_token_id=family.end_id,
+    )
+    return [family.decode(ids) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
+
+
+def predict(
+    model: PreTrainedModel,
+    collator: Collator,
+    rows: Dataset,
+    batch_size: int,
+    title: str | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Row]:
+    """Yield a record per row, in order; `check` is called before every batch and may raise; `title` shows a bar."""
+    return (record for _, record in predict_shard(model, collator, rows, batch_size, Ranks(), title, check))
+
+
+def predict_shard(
+    model: PreTrainedModel,
+    collator: Collator,
+    rows: Dataset,
+    batch_size: int,
+    ranks: Ranks,
+    title: str | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[int, Row]]:
+    """Yield the records of this rank's batches, each with its row's index.
+
+    All ranks have the same number of rounds, so `check` may be a collective operation.
+    """
+    training = model.training
+    model.eval()
+    bar = tqdm(total=len(rows), desc=title, unit="row", disable=title is None)
+    try:
+        for indices, spare in _rounds(len(rows), batch_size, ranks):
+            check()
+            if spare and not any_partitioned(model):
+                continue
+            batch = [rows[i] for i in indices]
+            texts = generate(model, collator, batch)
+            if not spare:
+                for i, row, text in zip(indices, batch, texts, strict=True):
+                    yield i, collator.task.record(text.strip(), row)
+            bar.update(min(len(batch) * ranks.count, len(rows) - bar.n))
+    finally:
+        bar.close()
+        model.train(training)
+
+
+def _rounds(rows: int, batch_size: int, ranks: Ranks) -> Iterator[tuple[range, bool]]:
+    """Yield this rank's batches, assigned round-robin, each with whether it is a spare.
+
+    Where the last round has fewer batches than ranks, the other ranks get its last batch as a spare. A spare is
+    computed only if all ranks must run a forward together (ZeRO-3), and its answers are dropped. Batches are those of a
+    single rank, unless it would have fewer of them than there are ranks.
+    """
+    size = max(1, min(batch_size, -(-rows // ranks.count)))
+    batches = [range(start, min(start + size, rows)) for start in range(0, rows, size)]
+    for first in range(0, len(batches), ranks.count):
+        mine = first + ranks.index
+        yield batches[min(mine, len(batches) - 1)], mine >= len(batches)
+
+
+def evaluate_to(file: Path, records: Iterable[Row], summarize: Callable[[Iterator[Row]], Metrics]) -> Metrics:
+    """Write records to `file` atomically and summarize them from there, in constant memory."""
+    with replacing(file) as partial, partial.open("w") as out:
+        for record in records:
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return summarize(read_jsonl(file))
+
+
+def evaluate_sharded(
+    file: Path,
+    records: Iterator[tuple[int, Row]],
+    summarize: Callable[[Iterator[Row]], Metrics],
+    ranks: Ranks,
+) -> Metrics | None:
+    """Run `evaluate_to` over all ranks, which share the folder; rank 0 joins the parts and returns the metrics."""
+    if ranks.count == 1:
+        return evaluate_to(file, (record for _, record in records), summarize)
+    parts = [file.with_name(f".{file.name}.part{index}") for index in range(ranks.count)]
+    part = parts[ranks.index]
+    try:
+        with part.open("w") as out:
+            for row, record in records:
+                out.write(json.dumps({"row": row, "record": record}, ensure_ascii=False) + "\n")
+        ranks.barrier()
+        metrics = None
+        if ranks.first:
+            joined = heapq.merge(*map(read_jsonl, parts), key=lambda line: line["row"])
+            metrics = evaluate_to(file, (line["record"] for line in joined), summarize)
+        ranks.barrier()
+        return metrics
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def teacher_forced(
+    head: SupervisedHead,
+    model: PreTrainedModel,
+    collator: Collator,
+    rows: Dataset,
+    batch_size: int,
+    ranks: Ranks | None = None,
+) -> tuple[Metrics, dict[str, Any]]:
+    """Teacher-forced metrics that are comparable over losses: per-token cross-entropy and digit statistics.
+
+    Returns:
+        Means (`ce` and those of `ntil.evaluation.digits`), and the digit tables behind them.
+    """
+    ranks = ranks or Ranks()
+    training = model.training
+    model.eval()
+    costs = []
+    digits = DigitTally(collator.vocab, model.device) if collator.vocab else None
+    for indices, spare in _rounds(len(rows), batch_size, ranks):
+        if spare and not any_partitioned(model):
+            continue
+        batch = collator([rows[i] for i in indices])
+        inputs = {k: v.to(model.device) for k, v in batch.items() if isinstance(v, Tensor)}
+        positions, targets = inputs.pop("positions"), inputs.pop("targets")
+        logits = head.logits(model, inputs, positions)
+        cost = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum").item()
+        if not spare:
+            costs.append((indices.start, cost, targets.numel()))
+            if digits:
+                digits.add(logits, targets)
+    model.train(training)
+    # In the order of the rows, as one rank would have added them.
+    in_order = sorted(cost for shard in ranks.gather(costs) for cost in shard)
+    ce = sum(cost for _, cost, _ in in_order) / sum(tokens for *_, tokens in in_order)
+    tables = add_sums(ranks.gather(digits.sums())) if digits else {}
+    return {"ce": ce, **means(tables)}, tables

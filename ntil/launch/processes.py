@@ -1,0 +1,178 @@
+"""Processes of one run: start, signals, wait, and the cause of a failure.
+
+One host: the ranks are started here. Several (`engine.hostfile`): DeepSpeed's launcher starts them. Both start
+`python -m ntil.train.worker <run folder>` with RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set, as
+torchrun does, on the config frozen in the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ntil.config.schema import EngineConfig, RunConfig
+from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.ranks import LAUNCHER
+from ntil.preflight import hosts
+from ntil.runs.folder import RunFolder
+
+_GRACE = 30.0  # seconds that ranks get to end after the first of them has ended on request
+
+
+def spawn(run: RunFolder, config: RunConfig, lock: int | None = None) -> int:
+    """Run the workers of a frozen folder to their end; they inherit the folder's lock.
+
+    Returns:
+        0, 130 when they were interrupted and saved, or another code; then error.txt says why.
+    """
+    run.error.unlink(missing_ok=True)
+    run.stop.unlink(missing_ok=True)
+    engine = config.engine
+    if engine.hostfile:
+        return _spawn_on_hosts(run, Path(engine.hostfile))
+    children = [
+        # In sessions of their own, so that an interrupt reaches each exactly once, from here.
+        subprocess.Popen(_worker(run.path), env=environment, start_new_session=True, pass_fds=[lock] if lock else [])
+        for environment in _environments(engine)
+    ]
+
+    def forward(number: int) -> None:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    with _signals(forward) as signals_sent:
+        codes = _wait(children)
+    if Interrupt.EXIT_CODE in codes and (signals_sent or set(codes) <= {0, Interrupt.EXIT_CODE}):
+        return Interrupt.EXIT_CODE
+    return _explained(run, codes)
+
+
+def _worker(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "ntil.train.worker", str(folder)]
+
+
+def _environments(engine: EngineConfig) -> Iterator[dict[str, str]]:
+    common = {
+        "WORLD_SIZE": str(engine.processes),
+        "LOCAL_WORLD_SIZE": str(engine.processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        LAUNCHER: str(os.getpid()),
+    }
+    # Tools of this interpreter's environment must be found also where it is not activated.
+    common["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    if engine.processes > 1:
+        # Ranks that each use all cores are slower than a single rank.
+        common["OMP_NUM_THREADS"] = os.environ.get(
+            "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // engine.processes))
+        )
+    for rank in range(engine.processes):
+        yield {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait(children: list[subprocess.Popen[bytes]]) -> list[int]:
+    """Wait until all ranks have ended; their exit codes. When one fails, the others are killed.
+
+    A rank that fails closes its connections, and ranks that wait for it may fail in turn; so the codes are those at the
+    moment when the first failure was seen, and 0 for ranks that were still running then.
+    """
+    ended: float | None = None
+    while True:
+        codes = [child.poll() for child in children]
+        failed = any(code not in (None, 0, Interrupt.EXIT_CODE) for code in codes)
+        if None not in codes and not failed:
+            return [code or 0 for code in codes]
+        if ended is None and Interrupt.EXIT_CODE in codes:
+            ended = time.monotonic()
+        if failed or (ended and time.monotonic() - ended > _GRACE):
+            for child in children:
+                if child.poll() is None:
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+            return [0 if code is None else code for code in codes]
+        time.sleep(0.05)
+
+
+@contextmanager
+def _signals(act: Callable[[int], None]) -> Iterator[list[int]]:
+    """Call `act` with the signals that ask to end, within the block; yields the list of those received.
+
+    Slurm's warning before the end of a job (SIGUSR2 through submitit) becomes a SIGTERM for the workers; once they have
+    saved, the previous handler of the signal, which queues the job again, is called.
+    """
+    signals_sent: list[int] = []
+    before: dict[int, Any] = {}
+
+    def handle(number: int, _frame: Any) -> None:
+        signals_sent.append(number)
+        act(signal.SIGTERM if number == signal.SIGUSR2 else number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        if number != signal.SIGUSR2 or callable(signal.getsignal(number)):
+            before[number] = signal.signal(number, handle)
+    try:
+        yield signals_sent
+    finally:
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
+        if signal.SIGUSR2 in signals_sent:
+            before[signal.SIGUSR2](signal.SIGUSR2, None)
+
+
+def _spawn_on_hosts(run: RunFolder, hostfile: Path) -> int:
+    """Start DeepSpeed's launcher. It would kill ranks at a signal, so the file `stop` asks them to end."""
+    child = subprocess.Popen(hosts_command(run.path, hostfile), start_new_session=True)
+
+    def ask(number: int) -> None:
+        if run.stop.exists():
+            child.send_signal(number)
+        run.stop.touch()
+
+    with _signals(ask) as signals_sent:
+        code = child.wait()
+    if run.done:
+        return 0
+    if signals_sent and not run.error.exists():
+        return Interrupt.EXIT_CODE
+    return _explained(run, [code])
+
+
+def hosts_command(folder: Path, hostfile: Path) -> list[str]:
+    """Command of DeepSpeed's launcher for all hosts of the file, which share this file system and environment."""
+    first = next(iter(hosts(hostfile)))
+    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile.absolute())]
+    # --no_local_rank: it would append `--local_rank` to the worker's arguments. A single localhost needs no ssh.
+    options = ["--no_local_rank", "--module", "--master_port", str(_free_port())]
+    if first in ("localhost", "127.0.0.1"):
+        options += ["--no_ssh_check", "--master_addr", "127.0.0.1"]
+    return [*launcher, *options, "ntil.train.worker", str(folder.absolute())]
+
+
+def _explained(run: RunFolder, codes: list[int]) -> int:
+    """Exit code of the first failed rank, a killed one before others; makes sure that error.txt has the cause."""
+    killed = [rank for rank, code in enumerate(codes) if code < 0]
+    failed: list[int] = [*(c for c in codes if c < 0), *(c for c in codes if c > 0)]
+    rank = f"rank {killed[0]} of {len(codes)}: " if killed and len(codes) > 1 else ""
+    if killed:
+        # Ranks that waited for the killed one may have written an error of their own, which is not the cause.
+        hint = "; the kernel kills when memory is short, see `dmesg`" if failed[0] == -signal.SIGKILL else ""
+        run.error.unlink(missing_ok=True)
+        run.fail(f"{rank}killed by signal {signal.Signals(-failed[0]).name}{hint}\n")
+    elif not run.error.exists() and (failed or not run.done):
+        run.fail(f"the worker ended with exit code {(failed or [0])[0]} and said nothing\n")
+    return failed[0] if failed else 0

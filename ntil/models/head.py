@@ -1,0 +1,38 @@
+"""Logits only where an answer token is predicted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+class SupervisedHead:
+    """Feed the output embedding only the hidden states at `positions`, so that logits are [N, V].
+
+    It is a forward pre-hook on the head itself, so it depends neither on the architecture nor on wrappers of the model
+    (DeepSpeed, peft), and replaces no forward.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        head = model.get_output_embeddings()
+        if head is None:
+            raise ValueError(f"{type(model).__name__} has no output embedding to predict tokens with")
+        self.positions: Tensor | None = None
+        self._handle = head.register_forward_pre_hook(self._select)
+
+    def _select(self, module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self.positions is None:
+            return None
+        hidden = args[0]
+        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, self.positions), *args[1:])
+
+    def logits(self, model: torch.nn.Module, inputs: dict[str, Any], positions: Tensor) -> Tensor:
+        """Logits [N, V] at `positions` of the flattened batch, from any wrapper around the hooked model."""
+        self.positions = positions
+        try:
+            return model(**inputs, use_cache=False).logits
+        finally:
+            self.positions = None

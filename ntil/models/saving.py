@@ -1,0 +1,79 @@
+"""A trained model in its run's folder: whole, or as adapters on their base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from ntil.config.errors import ConfigError
+from ntil.distributed.ranks import Ranks
+from ntil.distributed.zero3 import gathered
+from ntil.models.base import Family
+
+BASE = "base"
+
+
+def save_base(model: PreTrainedModel, family: Family, folder: Path) -> None:
+    """Save the base of the adapters of a model from scratch, which no hub has. Under ZeRO-3 all ranks must call."""
+    with whole_model(model) as writes:
+        if writes and not (folder / BASE / "config.json").exists():
+            family.save(model, folder / BASE)
+
+
+def save(model: Any, family: Family, folder: Path) -> None:
+    """Save the trained model: the whole, or of a peft model its adapters alone."""
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(str(folder))
+    else:
+        family.save(model, folder)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether the folder holds a whole model or an adapter."""
+    return any((folder / name).exists() for name in ("config.json", "adapter_config.json"))
+
+
+def check_saved(folder: Path) -> None:
+    """Check that a run of ntil could have saved the folder, before weights are read.
+
+    Raises:
+        ConfigError: no model, no safetensors, or an adapter whose `megatron_core` names a module: peft would import it.
+    """
+    if not is_saved(folder):
+        raise ConfigError(f"{folder} holds no model; finish the run first")
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(f"{folder} holds no safetensors, and a run saves nothing else; its pickles are not read")
+    file = folder / "adapter_config.json"
+    adapter = json.loads(file.read_text()) if file.exists() else {"peft_type": "LORA"}
+    if adapter.get("peft_type") != "LORA" or adapter.get("megatron_config") is not None:
+        raise ConfigError(f"{file}: only LoRA adapters without megatron_config are read")
+
+
+def load_saved(family: Family, folder: Path) -> Any:
+    """Load the model that a run saved in `folder`: whole, or an adapter on its base.
+
+    Raises:
+        ConfigError: see `check_saved`.
+    """
+    check_saved(folder)
+    if not (folder / "adapter_config.json").exists():
+        return family.load(folder)
+    from peft import PeftModel
+
+    if (base := folder / BASE).exists():
+        check_saved(base)
+    model = family.load(base if base.exists() else None)
+    return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
+
+
+@contextmanager
+def whole_model(model: nn.Module) -> Iterator[bool]:
+    """Gather the parameters within the block, for ZeRO-3; yields whether this rank is the one to write."""
+    with gathered(model.parameters()):
+        yield Ranks.here().first

@@ -1,0 +1,1 @@
+"""Numbers in token sequences: digit ids, number spans, digit-by-digit tokenizers."""

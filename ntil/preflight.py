@@ -1,0 +1,116 @@
+"""Checks of a configuration: all errors that can be found without reading data or weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ntil.components import build_task
+from ntil.config.build import check_component, locate
+from ntil.config.compose import compose
+from ntil.config.errors import ConfigError
+from ntil.config.schema import EngineConfig, RunConfig
+from ntil.models.pretrained import is_path
+from ntil.models.tuning import check_tuning
+
+
+def compose_checked(overrides: Iterable[str], on_this_machine: bool = True) -> RunConfig:
+    """Compose and `check` the configuration of `ntil train <overrides>`."""
+    config = compose(overrides)
+    check(config, on_this_machine)
+    return config
+
+
+def check(config: RunConfig, on_this_machine: bool = True) -> None:
+    """Check a configuration before its run begins.
+
+    Args:
+        on_this_machine: also check the files, devices, hosts and batch of a training on this machine.
+
+    Raises:
+        UserError: names the key and the remedy.
+    """
+    for group in ("model", "task", "loss"):
+        check_component(group, getattr(config, group))
+    check_tuning(config.tuning, locate(config.model.target, "model"))
+    if on_this_machine:
+        _check_weights(config)
+        _check_devices(config.engine)
+        _check_batch(config)
+        _check_checkpoint(config)
+        task = build_task(config)
+        task.check_files()
+        validated = ["validation"] if config.evaluation.every_steps else []
+        for split in dict.fromkeys(["train", *validated, config.evaluation.split]):
+            task.check_split(split)
+
+
+def _check_weights(config: RunConfig) -> None:
+    if config.model.options.get("dtype") == "float16" and config.engine.dtype != "float16":
+        raise ConfigError(
+            f"model.dtype=float16 is too coarse for engine.dtype={config.engine.dtype}; take engine.dtype=float16, "
+            "which scales the loss, or model.dtype=bfloat16"
+        )
+
+
+def _check_devices(engine: EngineConfig) -> None:
+    if engine.hostfile or engine.device == "cpu":
+        return
+    if engine.device == "auto" and engine.processes == 1 and engine.dtype != "float16":
+        return
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if not gpus and engine.device == "cuda":
+        raise ConfigError("engine.device=cuda, but there is no CUDA device here; take engine.device=cpu")
+    if not gpus and engine.dtype == "float16":
+        raise ConfigError("engine.dtype=float16 needs a CUDA device and there is none here; take bfloat16 or float32")
+    if gpus and engine.processes > gpus:
+        raise ConfigError(
+            f"engine.processes={engine.processes}, but {gpus} CUDA device(s) are here; take engine.processes={gpus}"
+        )
+
+
+def _check_batch(config: RunConfig) -> None:
+    ranks = rank_count(config.engine)
+    pieces, batch = ranks * config.engine.accumulation, config.optim.batch_size
+    if batch % pieces:
+        near = max(batch // pieces, 1) * pieces
+        raise ConfigError(
+            f"optim.batch_size={batch} doesn't divide over {ranks} rank(s) x engine.accumulation="
+            f"{config.engine.accumulation}; take optim.batch_size={near} or {near + pieces}"
+        )
+
+
+def _check_checkpoint(config: RunConfig) -> None:
+    checkpoint = config.model.options.get("checkpoint")
+    if checkpoint and is_path(checkpoint) and not Path(checkpoint).expanduser().exists():
+        raise ConfigError(f"model.checkpoint={checkpoint}: no such folder; give an existing one or a hub name")
+
+
+def rank_count(engine: EngineConfig) -> int:
+    """Number of ranks over all hosts: the slots of the hostfile, or `engine.processes` without one."""
+    return sum(hosts(Path(engine.hostfile)).values()) if engine.hostfile else engine.processes
+
+
+def hosts(file: Path) -> dict[str, int]:
+    """Read a DeepSpeed hostfile: host name -> ranks on it.
+
+    Raises:
+        ConfigError: no such file, or a line that isn't `name slots=N`.
+    """
+    if not file.is_file():
+        raise ConfigError(f"engine.hostfile={file}: no such file; it holds one `name slots=N` a line")
+    slots_of: dict[str, int] = {}
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        name, slots = words[0], words[1:]
+        count = slots[0].removeprefix("slots=") if len(slots) == 1 else ""
+        if not count.isdecimal() or int(count) < 1 or name in slots_of:
+            raise ConfigError(f"engine.hostfile={file}, line {number}: {line!r} must be `name slots=N`, each name once")
+        slots_of[name] = int(count)
+    if not slots_of:
+        raise ConfigError(f"engine.hostfile={file} names no host; it holds one `name slots=N` a line")
+    return slots_of

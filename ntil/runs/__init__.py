@@ -1,0 +1,1 @@
+"""Run folders: files, identity of data and environment, checkpoints, lock and status."""

@@ -1,0 +1,56 @@
+"""Checkpoints of a run: which are complete, what wrote them, and whether a run can resume from them.
+
+Imports neither torch nor transformers, since `ntil train` checks before it starts a process.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ntil.config.errors import ConfigError
+from ntil.config.schema import EngineConfig
+
+COMPLETE = "COMPLETE"
+
+
+def read_mark(checkpoint: Path) -> dict[str, Any]:
+    """Read the mark of a complete checkpoint: its step, score, and the engine that wrote it."""
+    return json.loads((checkpoint / COMPLETE).read_text() or "{}")
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, newest first, without those that a kill left half-written."""
+    complete = [p for p in folder.glob("checkpoint-*") if (p / COMPLETE).exists()]
+    return sorted(complete, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint, its mark first, so that a kill in between leaves no folder that looks complete."""
+    (folder / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Remove half-written checkpoints, whose files would mix with those of the next save of the same step."""
+    for path in folder.glob("checkpoint-*"):
+        if not (path / COMPLETE).exists():
+            remove_checkpoint(path)
+
+
+def check_resumable(folder: Path, engine: EngineConfig, ranks: int) -> None:
+    """Check that the newest checkpoint can be resumed from by so many ranks.
+
+    Raises:
+        ConfigError: it is partitioned for another number of ranks.
+    """
+    for checkpoint in complete_checkpoints(folder)[:1]:
+        wrote = read_mark(checkpoint).get("ranks", ranks)
+        # Without DeepSpeed every rank holds all that a checkpoint needs.
+        if engine.zero_stage is not None and wrote != ranks:
+            raise ConfigError(
+                f"{checkpoint} holds ZeRO's shares of {wrote} rank(s) and can't go on with {ranks}; go on with "
+                f"{wrote}, or remove {folder} to start anew"
+            )

@@ -1,0 +1,79 @@
+"""Fingerprints of a run's splits, so that no run silently resumes on other data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from data.common.files import write_text
+from data.common.rows import image_columns, sample_rows
+from ntil.config.errors import ConfigError
+from ntil.runs.folder import read_json
+
+
+def fingerprint(rows: Dataset) -> str:
+    """Hash, 12 hex digits, of the columns, the count, every value, and the pictures of 64 rows spread over the split.
+
+    Of a picture in a file its path is hashed, not the content.
+    """
+    digest = hashlib.sha256(f"{len(rows)} {sorted(rows.features.items(), key=lambda item: item[0])}".encode())
+    pictures = image_columns(rows)
+    values = rows.remove_columns(pictures)
+    if values.column_names:
+        values = values.select_columns(sorted(values.column_names)).with_format("arrow")
+        for batch in values.iter(batch_size=1000):
+            digest.update(_json(batch.to_pydict()))
+    if pictures:
+        for row in sample_rows(rows.select_columns(sorted(pictures))):
+            digest.update(_json(row))
+    return digest.hexdigest()[:12]
+
+
+def check_data(file: Path, splits: Mapping[str, Dataset], resuming: bool, accept: bool) -> None:
+    """Write the splits' fingerprints to `file`; when resuming, compare them with those of the run's start first.
+
+    Raises:
+        ConfigError: a run with a checkpoint would go on with other data, and `accept_changes` is not set.
+    """
+    now = {name: {"rows": len(rows), "fingerprint": fingerprint(rows)} for name, rows in splits.items()}
+    before = recorded(file) if resuming and not accept else {}
+    for name in now.keys() & before.keys():
+        was, split = before[name], now[name]
+        if was != split:
+            raise ConfigError(
+                f"{file.parent}: the {name} split has changed since the checkpoint ({was['rows']} rows "
+                f"{was['fingerprint']}, now {split['rows']} rows {split['fingerprint']}); set accept_changes=true to "
+                "go on with it, or remove the folder to start again"
+            )
+    write_text(file, json.dumps(now))
+
+
+def recorded(file: Path) -> dict[str, dict[str, Any]]:
+    """Map a split to its `rows` and `fingerprint` in `file`.
+
+    Fingerprints of earlier versions, over 64 rows, can't be compared and are left out.
+    """
+    stored = read_json(file)
+    return {name: split for name, split in stored.items() if isinstance(split, dict)}
+
+
+def described(file: Path) -> str:
+    """Text that describes the train split recorded in `file`."""
+    stored = read_json(file)
+    train = stored.get("train")
+    if isinstance(train, str):  # as early runs of format 1 have it
+        return f"{stored['rows']:,} rows, fingerprint {train} (of 64 of them)"
+    return f"{train['rows']:,} rows, fingerprint {train['fingerprint']}" if train else "not recorded"
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, default=_bytes).encode()
+
+
+def _bytes(value: Any) -> str:
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,188 @@
+"""Run folder: paths of its files, and how they are read and written."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data.common.files import check_size_on_disk, write_text
+from ntil.config.errors import ConfigError
+from ntil.config.identity import identity, run_path
+from ntil.config.schema import RunConfig
+
+JSON_BYTES = 64 << 20  # of a run folder's .json files; the largest seen is digits.json with some kilobytes
+JSONL_BYTES = 2 << 30  # of history.jsonl and predictions.jsonl
+PREDICTION = {"id": object, "answer": str, "text": str, "scores": dict, "lenient": dict}  # keys of a record
+PROTOCOL = "task_protocol"  # the key of metrics.json beside the metrics
+
+
+class RunFolder:
+    """A run's files; the presence of metrics.json, written last, means done.
+
+    Others: config.yaml, environment.json, data.json, skipped.txt, history.jsonl, checkpoints/, model/,
+    predictions.jsonl, digits.json; error.txt and replay/ of a failure, stop to interrupt, evaluations/ of `ntil eval`.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.environment = self.path / "environment.json"
+        self.data = self.path / "data.json"
+        self.history = self.path / "history.jsonl"
+        self.predictions = self.path / "predictions.jsonl"
+        self.digits = self.path / "digits.json"
+        self.metrics = self.path / "metrics.json"
+        self.error = self.path / "error.txt"
+        self.skipped = self.path / "skipped.txt"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.replay = self.path / "replay"
+        self.evaluations = self.path / "evaluations"
+        self.stop = self.path / "stop"
+
+    @property
+    def done(self) -> bool:
+        return self.metrics.exists()
+
+    def freeze(self, config: RunConfig) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.config_file, yaml.safe_dump(config.to_dict(), sort_keys=False))
+
+    def config(self) -> RunConfig:
+        """Read the run's configuration, upgraded to the present format.
+
+        Raises:
+            ConfigError: there is no run here.
+        """
+        return RunConfig.read(self.config_file)
+
+    def fail(self, text: str) -> None:
+        """Write error.txt, unless another rank has: the first failure is the cause of the others."""
+        partial = self.path / f".error-{socket.gethostname()}-{os.getpid()}"
+        try:
+            partial.write_text(text)
+            os.link(partial, self.error)
+        except FileExistsError:
+            pass
+        except OSError:  # a disk too full even for this
+            sys.stderr.write(text)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def last_error(self) -> str:
+        """The last line of the traceback, or how the process ended."""
+        lines = self.error.read_text().strip().splitlines() if self.error.exists() else []
+        return lines[-1] if lines else "failed without a message"
+
+    def write_metrics(self, metrics: dict[str, float], protocol: int) -> None:
+        """Write metrics.json, the last file of a run: with it the run is done."""
+        write_text(self.metrics, json.dumps({PROTOCOL: protocol, **metrics}, indent=1))
+
+    def read_metrics(self) -> dict[str, float]:
+        return {k: v for k, v in self._metrics().items() if k != PROTOCOL}
+
+    def task_protocol(self) -> int:
+        """Version of the task's protocol (reading and scoring of answers) of the metrics; 1 in runs of format 1."""
+        return int(self._metrics().get(PROTOCOL, 1))
+
+    def _metrics(self) -> dict[str, Any]:
+        return read_json(self.metrics)
+
+    def read_predictions(self) -> Iterator[dict[str, Any]]:
+        """Yield the records of predictions.jsonl, as `Task.record` wrote them.
+
+        Raises:
+            InvalidData: the file is too large.
+            ConfigError: a line that is no such record, with its number.
+        """
+        for number, record in enumerate(read_jsonl(self.predictions), 1):
+            for key, kind in PREDICTION.items():
+                if not isinstance(record.get(key), kind) or record.get(key) is None:
+                    raise ConfigError(f"{self.predictions}, line {number}: no {key}; the file is damaged")
+            yield record
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """Records of history.jsonl, without a last line that a kill or a full disk truncated."""
+        if not self.history.exists():
+            return []
+        check_size_on_disk(self.history, JSONL_BYTES)
+        lines = self.history.read_text().splitlines()
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError:
+            return list(_records(self.history, lines[:-1]))
+
+
+def find_runs(root: Path | str) -> list[RunFolder]:
+    """The run at `root`, or all runs below it, in the order of their paths."""
+    runs = []
+    for folder, below, files in os.walk(root, followlinks=True):
+        if "config.yaml" in files:
+            runs.append(RunFolder(folder))
+            below.clear()  # other folders with a config.yaml in a run's folder (evaluations, wandb's files) are no runs
+    return sorted(runs, key=lambda run: run.path)
+
+
+def folder_of(config: RunConfig) -> RunFolder:
+    """Folder of a config's run; an existing one of the same identity under an earlier version's hash is found too."""
+    path = run_path(config)
+    if not path.exists():
+        for earlier in sorted(path.parent.glob(f"seed{config.seed}-*")):
+            if (earlier / "config.yaml").exists() and _same_run(RunFolder(earlier), config):
+                return RunFolder(earlier)
+    return RunFolder(path)
+
+
+def _same_run(folder: RunFolder, config: RunConfig) -> bool:
+    try:
+        return identity(folder.config()) == identity(config)
+    except ConfigError:
+        return False
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read the object in one of a run folder's .json files; empty if there is no file.
+
+    Raises:
+        InvalidData: too large.
+        ConfigError: no JSON object.
+    """
+    if not file.exists():
+        return {}
+    check_size_on_disk(file, JSON_BYTES)
+    try:
+        value = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: no JSON ({error}); the file is damaged") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file}: holds {type(value).__name__} where an object belongs; the file is damaged")
+    return value
+
+
+def read_jsonl(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file.
+
+    Raises:
+        ConfigError: a line that is no JSON, with its number.
+    """
+    check_size_on_disk(file, JSONL_BYTES)
+    with file.open() as lines:
+        yield from _records(file, lines)
+
+
+def _records(file: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{file}, line {number}: no JSON ({error}); the file is damaged") from error
+        if not isinstance(record, dict):
+            raise ConfigError(f"{file}, line {number}: no JSON object; the file is damaged")
+        yield record

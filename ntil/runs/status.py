@@ -1,0 +1,72 @@
+"""State of a run, from its folder alone."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ntil.console import duration
+from ntil.runs.lock import owner
+from ntil.runs.run import Run
+
+State = Literal["done", "running", "failed", "interrupted", "waiting"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of a run with the last logged step and all steps.
+
+    state: `done`, `running`, `failed` (error.txt), `interrupted` (no process works on it), `waiting` (not started).
+    """
+
+    state: State
+    step: int
+    steps: int
+    note: str
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.note}" if self.note else self.state
+
+
+def status(run: Run) -> Status:
+    """State of a run, from its lock, its files and its history."""
+    history, steps = run.folder.read_history(), run.config.optim.steps
+    step = history[-1]["step"] if history else 0
+    holder = owner(run.folder.path)
+    if run.done:
+        return Status("done", steps, steps, "")
+    if holder is not None:
+        return Status("running", step, steps, f"{_eta(history, step, steps)}{holder}")
+    if run.folder.error.exists():
+        return Status("failed", step, steps, run.folder.last_error())
+    if run.folder.checkpoints.exists() or history:
+        return Status("interrupted", step, steps, "the same `ntil train` goes on with it")
+    return Status("waiting", 0, steps, "")
+
+
+def _eta(history: list[dict[str, Any]], step: int, steps: int) -> str:
+    """Estimated time left as text, from the pace of the last 20 records; without the evaluation at the end."""
+    if step >= steps:
+        return "evaluating, "
+    seconds = pace(history[-20:])
+    if seconds is None:
+        return ""
+    return f"ETA {duration(seconds * (steps - step) - (time.time() - history[-1]['time']))}, "
+
+
+def pace(history: Sequence[dict[str, Any]]) -> float | None:
+    """Seconds per step, with validation and saving, without the gaps before a process began.
+
+    None where fewer than two steps were recorded.
+    """
+    timed = [record for record in history if "time" in record]
+    gaps = [
+        (after["step"] - before["step"], after["time"] - before["time"])
+        for before, after in itertools.pairwise(timed)
+        if not after.get("began")
+    ]
+    steps = sum(gap for gap, _ in gaps)
+    return sum(seconds for _, seconds in gaps) / steps if steps > 0 else None

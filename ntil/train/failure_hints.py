@@ -1,0 +1,44 @@
+"""Remedies for errors that a setting can fix: memory and disk."""
+
+from __future__ import annotations
+
+import errno
+
+from ntil.config.schema import RunConfig
+
+MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+# The last two are in torch.save's messages when a write fails.
+DISK_SIGNS = ("no space left on device", "disk quota exceeded", "inline_container.cc", "iostream error")
+
+
+def failure_hint(error: BaseException, config: RunConfig, evaluating: bool = False) -> str | None:
+    """One sentence naming the setting and its value, or None for an error that no setting fixes."""
+    chain: list[BaseException] = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    text = " ".join(str(e).lower() for e in chain)
+    if any(isinstance(e, MemoryError) for e in chain) or any(sign in text for sign in MEMORY_SIGNS):
+        return f"out of memory: {_smaller(config, evaluating)}"
+    full = any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in chain)
+    if full or any(sign in text for sign in DISK_SIGNS):
+        return (
+            "the disk is full: the newest complete checkpoint is kept; free space or set keep_checkpoints=1, "
+            "then run the same command with retry=true to go on from it"
+        )
+    return None
+
+
+def _smaller(config: RunConfig, evaluating: bool) -> str:
+    engine = config.engine
+    if evaluating:
+        size = config.evaluation.batch_size
+        return f"set evaluation.batch_size={max(1, size // 2)} (now {size}); the trained model is kept"
+    size, parts = config.optim.batch_size, engine.accumulation
+    finer = next((n for n in range(2 * parts, size + 1) if size % n == 0), None)
+    if finer is not None:
+        return f"set engine.accumulation={finer} (now {parts}): the same step in smaller pieces"
+    if not engine.gradient_checkpointing:
+        return "a micro-batch is one row already; set engine.gradient_checkpointing=true"
+    if engine.zero_stage != 3:
+        return "a micro-batch is one row already; take engine=zero3_offload, or tuning=lora"
+    return "a micro-batch is one row already; take tuning=lora, more GPUs (engine.processes=...), or a smaller model"

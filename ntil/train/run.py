@@ -1,0 +1,279 @@
+"""One run from its frozen configuration to its metrics, on one rank. Read `run` from top to bottom."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from datasets import Dataset
+from rich.console import Console
+from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from data.common.files import write_text
+from data.common.rows import sample_rows
+from ntil.components import Components
+from ntil.config.schema import RunConfig
+from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.ranks import Ranks
+from ntil.evaluation.generate import evaluate_sharded, predict_shard, teacher_forced
+from ntil.models.head import SupervisedHead
+from ntil.models.saving import load_saved, save, save_base, whole_model
+from ntil.models.tuning import is_frozen, parameter_table, tune
+from ntil.models.vision_cache import VisionCache, attach
+from ntil.runs.checkpoints import complete_checkpoints, remove_incomplete
+from ntil.runs.data_fingerprint import check_data
+from ntil.runs.environment import environment
+from ntil.runs.folder import RunFolder, read_jsonl
+from ntil.train.arguments import (
+    compile_blocks,
+    float32_masters,
+    release_deepspeed,
+    training_arguments,
+    zero3_init_disabled,
+)
+from ntil.train.callbacks import Checkpoints, History, Progress, StopOnInterrupt
+from ntil.train.guards import FiniteCheck, LossSpikes
+from ntil.train.trackers import SHOWN, Trackers
+from ntil.train.trainer import NumberTrainer, build_trainer
+
+
+def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
+    """Train, save and test the run that is frozen in `folder`.
+
+    Raises:
+        KeyboardInterrupt: an interrupt was requested; the same call resumes from what is saved.
+        UserError: an error that shows only in the data or the checkpoint.
+    """
+    _quiet_libraries()
+    config = folder.config()
+    if config.engine.threads:
+        torch.set_num_threads(config.engine.threads)
+    if ranks.first:
+        write_text(folder.environment, json.dumps(environment(), indent=1))
+    components = Components.build(config)
+    set_seed(config.seed)
+    trackers = Trackers(config, folder.path, ranks)
+    metrics = None
+    try:
+        arguments = training_arguments(config, folder.checkpoints, components.family.dtype)
+        data = read_data(config, components, arguments)
+        coverage = check_before_training(folder, config, components, data, ranks)
+        trackers.note({"coverage": coverage})
+        model, vision_cache = load_model(folder, config, components, arguments, ranks)
+        watch = Watch.over(folder, config, components, interrupt, ranks)
+        trainer = build_trainer(
+            config,
+            components,
+            model,
+            data.train,
+            folder.checkpoints,
+            arguments=arguments,
+            validation=data.validation,
+            validate=partial(validate, config=config, components=components, ranks=ranks),
+            callbacks=[*watch.callbacks, trackers],
+            finite=watch.finite,
+        )
+        fit(folder, config, trainer, watch, ranks)
+        save_model(folder, components, trainer, ranks)
+        seconds = watch.checkpoints.seconds
+        _print_hits(vision_cache)
+        release_deepspeed(trainer)
+        del trainer, model, vision_cache
+        metrics = test(folder, config, components, data.test, arguments.device, interrupt, ranks)
+        if metrics is not None:
+            trackers.predictions(components.task, data.test, list(islice(read_jsonl(folder.predictions), SHOWN)))
+            metrics |= {"train_seconds": seconds}
+            folder.write_metrics(metrics, components.task.protocol)
+    finally:
+        trackers.finish(metrics)
+    ranks.barrier()
+
+
+@dataclass(frozen=True)
+class Data:
+    """Splits of a run. validation: the rows that are scored during training; None without validation."""
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset
+
+
+def read_data(config: RunConfig, components: Components, arguments: TrainingArguments) -> Data:
+    """Read every split that the run needs, so that a missing one is reported before training."""
+    evaluation, task = config.evaluation, components.task
+    with arguments.main_process_first(desc="rows"):  # it renders or reads what the others then find in the cache
+        train = task.rows("train")
+        held_out = task.rows("validation") if evaluation.every_steps else None
+        tested = task.rows(evaluation.split)
+    if held_out is not None:
+        held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows)))
+    return Data(train, held_out, tested)
+
+
+def check_before_training(
+    folder: RunFolder, config: RunConfig, components: Components, data: Data, ranks: Ranks
+) -> float:
+    """Check the data against config and components, before training would fail on it.
+
+    Returns:
+        Share of the answer tokens that the loss sees as digits.
+
+    Raises:
+        ConfigError: data that changed since the checkpoint, no digits, or answers or rows that are too long.
+    """
+    task = components.task
+    if ranks.first and task.skipped:
+        write_text(folder.skipped, "".join(f"{line}\n" for line in task.skipped))
+        print(f"{len(task.skipped)} broken rows left out, see {folder.skipped}")
+    splits = {"train": data.train, config.evaluation.split: data.test}
+    if ranks.first:
+        resuming = bool(complete_checkpoints(folder.checkpoints))
+        check_data(folder.data, splits, resuming, config.accept_changes)
+    # A task without the option fixes the length in its class, so the remedy names the class.
+    where = "set task" if "max_new_tokens" in config.task.options else config.task.target
+    samples = {split: sample_rows(rows) for split, rows in splits.items()}
+    for split, rows in samples.items():
+        components.check_lengths(split, rows, f"{where}.max_new_tokens")
+    components.check_longest(data.test)
+    coverage = components.coverage(samples["train"])
+    if ranks.first:
+        print(f"{len(data.train):,} rows, {coverage:.0%} of the answer tokens are digits")
+    return coverage
+
+
+def load_model(
+    folder: RunFolder, config: RunConfig, components: Components, arguments: TrainingArguments, ranks: Ranks
+) -> tuple[Any, VisionCache | None]:
+    """Load the model to train, and the cache of its vision features, if any; rank 0 prints the trainable parameters."""
+    family = components.family
+    scratch = not config.model.options.get("checkpoint")
+    with zero3_init_disabled(arguments) if scratch else nullcontext():
+        model: Any = family.load()
+    if config.tuning.mode == "lora" and scratch:
+        save_base(model, family, folder.model)
+    model = tune(model, family, config.tuning)
+    if config.engine.compile:
+        compile_blocks(model)
+    if ranks.first:
+        Console().print(parameter_table(model, family))
+    return model, _vision_cache(config, components, model)
+
+
+def _vision_cache(config: RunConfig, components: Components, model: Any) -> VisionCache | None:
+    if not is_frozen(config.tuning, components.family, "vision"):
+        return None
+    return attach(components.family, model, config.vision_cache_gb)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Callbacks and checks of a training: checkpoints, history, progress, interrupts, non-finite losses."""
+
+    checkpoints: Checkpoints
+    interrupts: StopOnInterrupt
+    finite: FiniteCheck
+    callbacks: tuple[TrainerCallback, ...]
+
+    @classmethod
+    def over(
+        cls, folder: RunFolder, config: RunConfig, components: Components, interrupt: Interrupt, ranks: Ranks
+    ) -> Watch:
+        task = components.task
+        layout = {"ranks": ranks.count, "zero": config.engine.zero_stage}
+        checkpoints = Checkpoints(config.keep_checkpoints, ranks, task.metric, task.greater_is_better, layout)
+        interrupts = StopOnInterrupt(interrupt, ranks)
+        progress = Progress(title_of(config), task.metric)
+        callbacks = (LossSpikes(), History(folder.history), interrupts, progress, checkpoints)
+        # With several ranks each may hold only a share of the weights, so they can't be saved for a replay.
+        keep = (lambda model, place: save(model, components.family, place)) if ranks.count == 1 else None
+        return cls(checkpoints, interrupts, FiniteCheck(folder.replay, keep), callbacks)
+
+
+def validate(trainer: NumberTrainer, config: RunConfig, components: Components, ranks: Ranks) -> dict[str, float]:
+    """Scores and teacher-forced figures on the validation rows, with the model as it is now."""
+    rows: Any = trainer.eval_dataset
+    model, size = trainer.inner_model, config.evaluation.batch_size
+    shard = list(predict_shard(model, components.collator, rows, size, ranks))
+    in_order = sorted((pair for part in ranks.gather(shard) for pair in part), key=lambda pair: pair[0])
+    scores = components.task.summarize(record for _, record in in_order)
+    return {**scores, **teacher_forced(trainer.head, model, components.collator, rows, size, ranks)[0]}
+
+
+def fit(folder: RunFolder, config: RunConfig, trainer: NumberTrainer, watch: Watch, ranks: Ranks) -> None:
+    """Train from the newest complete checkpoint to the end.
+
+    Raises:
+        KeyboardInterrupt: an interrupt was requested, and a checkpoint is saved.
+    """
+    if ranks.first:
+        remove_incomplete(folder.checkpoints)
+    ranks.barrier()
+    checkpoints = complete_checkpoints(folder.checkpoints)
+    if checkpoints and ranks.first:
+        print(f"{title_of(config)}: resumed from {checkpoints[0].name}")
+    with float32_masters(trainer.inner_model, config.engine):
+        trainer.train(resume_from_checkpoint=str(checkpoints[0]) if checkpoints else None)
+    if watch.interrupts.interrupted:
+        raise KeyboardInterrupt
+
+
+def _print_hits(vision_cache: VisionCache | None) -> None:
+    if vision_cache is not None:
+        print(f"vision features: {vision_cache.hits:,} read, {vision_cache.misses:,} computed")
+
+
+def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer, ranks: Ranks) -> None:
+    """Save the trained model from rank 0; all ranks must call."""
+    with whole_model(trainer.inner_model) as writes:
+        if writes:
+            save(trainer.inner_model, components.family, folder.model)
+    ranks.barrier()
+
+
+def test(
+    folder: RunFolder,
+    config: RunConfig,
+    components: Components,
+    rows: Dataset,
+    device: torch.device,
+    interrupt: Interrupt,
+    ranks: Ranks,
+) -> dict[str, float] | None:
+    """Score the saved model, every rank on its share of the rows; the metrics on rank 0, None on others."""
+    gc.collect()  # the trainer's copy of the model
+    model = load_saved(components.family, folder.model).to(device)
+    _vision_cache(config, components, model)
+    title = f"{config.loss.name} on {config.evaluation.split}" if ranks.first else None
+    size = config.evaluation.batch_size
+    records = predict_shard(model, components.collator, rows, size, ranks, title, lambda: interrupt.check(ranks))
+    metrics = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
+    forced, digits = teacher_forced(SupervisedHead(model), model, components.collator, rows, size, ranks)
+    if metrics is None:
+        return None
+    write_text(folder.digits, json.dumps(digits))
+    return {**metrics, **forced}
+
+
+def title_of(config: RunConfig) -> str:
+    """Title of a run in messages and progress bars."""
+    return f"{config.loss.name} seed {config.seed}"
+
+
+def _quiet_libraries() -> None:
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

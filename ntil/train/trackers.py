@@ -1,0 +1,188 @@
+"""Trackers: Weights & Biases and TensorBoard, fed by the same calls. A tracker that fails never stops a run.
+
+W&B gets one run per run folder, continued when the run is resumed: its id is made of experiment, loss, seed and the
+config's hash, its group is experiment/task/model, its job type the loss. An offline run is uploaded later with
+`wandb sync --append <run folder>/wandb/offline-run-*`.
+"""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from datasets import Dataset
+from PIL import Image
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from data.common.rows import Row
+from ntil.config.identity import config_hash
+from ntil.config.schema import RunConfig
+from ntil.distributed.ranks import Ranks
+from tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+SHOWN = 16  # rows in the table of predictions
+
+
+class Backend(ABC):
+    """Interface to one tracking service."""
+
+    @abstractmethod
+    def log(self, values: dict[str, float], step: int) -> None: ...
+
+    @abstractmethod
+    def predictions(self, table: list[dict[str, Any]]) -> None:
+        """Rows with `picture` (a PIL image), `answer`, `text` and the scores."""
+
+    @abstractmethod
+    def finish(self, summary: dict[str, float], failed: bool) -> None: ...
+
+
+class Wandb(Backend):
+    """Weights & Biases; a resumed run continues the one of the same id."""
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        task, model, loss = config.task.name, config.model.name, config.loss.name
+        self.wandb = wandb
+        self.run = wandb.init(
+            project=config.tracker.project,
+            mode=wandb_mode(config.tracker.mode),
+            dir=str(folder),
+            id=f"{config.name}-{loss}-seed{config.seed}-{config_hash(config)}",
+            name=f"{loss}-seed{config.seed}",
+            group=f"{config.name}/{task}/{model}",
+            job_type=loss,
+            tags=[task, model, loss],
+            config=config.to_dict(),
+            resume="allow",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.run.log(values, step=step)
+
+    def predictions(self, table: list[dict[str, Any]]) -> None:
+        columns: list[Any] = list(table[0])
+        rows: list[Any] = [
+            [self.wandb.Image(v) if isinstance(v, Image.Image) else v for v in row.values()] for row in table
+        ]
+        self.run.log({"test/predictions": self.wandb.Table(columns=columns, data=rows)})
+
+    def finish(self, summary: dict[str, float], failed: bool) -> None:
+        self.run.summary.update(summary)
+        self.run.finish(exit_code=int(failed))
+
+
+class TensorBoard(Backend):
+    """TensorBoard event files in `tensorboard/` of the run folder."""
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        self.writer.add_text("config", "\n".join(f"    {k}: {v}" for k, v in config.to_dict().items()))
+        self.step = 0
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.step = step
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def predictions(self, table: list[dict[str, Any]]) -> None:
+        import numpy as np
+
+        for number, row in enumerate(table):
+            picture = np.asarray(row["picture"].convert("RGB"))
+            self.writer.add_image(f"test/predictions/{number:02d}", picture, self.step, dataformats="HWC")
+
+    def finish(self, summary: dict[str, float], failed: bool) -> None:
+        for name, value in summary.items():
+            self.writer.add_scalar(name, value, self.step)
+        self.writer.close()
+
+
+KINDS: dict[str, Callable[[RunConfig, Path], Backend]] = {"wandb": Wandb, "tensorboard": TensorBoard}
+
+
+class Trackers(TrainerCallback):
+    """All trackers of a run, on rank 0 only; one that fails is dropped with a warning."""
+
+    def __init__(self, config: RunConfig, folder: Path, ranks: Ranks) -> None:
+        self.backends: list[Backend] = []
+        self.facts: dict[str, float] = {}
+        for kind in config.tracker.kinds if ranks.first else ():
+            self._safely(kind, partial(self._open, kind, config, folder))
+
+    def _open(self, kind: str, config: RunConfig, folder: Path) -> None:
+        self.backends.append(KINDS[kind](config, folder))
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        if state.is_world_process_zero and logs:
+            values = {k.replace("eval_", "validation/"): v for k, v in logs.items() if isinstance(v, int | float)}
+            self._each(lambda backend: backend.log(values, state.global_step))
+
+    def note(self, facts: dict[str, float]) -> None:
+        """Add facts of the whole run to its summary."""
+        self.facts |= facts
+
+    def predictions(self, task: Task, rows: Dataset, records: Sequence[Row]) -> None:
+        """Log the first rows of the split, drawn with the model's answers."""
+        if self.backends and records:
+            table = [table_row(task, rows[i], record) for i, record in enumerate(records[:SHOWN])]
+            self._each(lambda backend: backend.predictions(table))
+
+    def finish(self, metrics: dict[str, float] | None) -> None:
+        """Write the final metrics (None: the run failed) and close."""
+        summary = {**self.facts, **{f"test/{k}": float(v) for k, v in (metrics or {}).items()}}
+        self._each(lambda backend: backend.finish(summary, metrics is None))
+        self.backends = []
+
+    def _each(self, act: Callable[[Backend], None]) -> None:
+        for backend in list(self.backends):
+            if not self._safely(type(backend).__name__, partial(act, backend)):
+                self.backends.remove(backend)
+
+    def _safely(self, name: str, act: Callable[[], Any]) -> bool:
+        try:
+            act()
+        except Exception as error:
+            log.warning("%s failed (%s: %s); training goes on without it", name, type(error).__name__, error)
+            return False
+        return True
+
+
+def table_row(task: Task, row: Row, record: Row) -> Row:
+    """Row of the table of predictions: drawn picture, id, texts and scores."""
+    picture = task.draw(row, task.parse(record["text"], row))
+    texts = {"id": str(record["id"]), "answer": record["answer"], "text": record["text"]}
+    return {"picture": picture, **texts, **record["scores"]}
+
+
+def wandb_mode(mode: str) -> Any:
+    """Mode of W&B: `auto` is that of WANDB_MODE, else online if an API key is found, else offline."""
+    if mode != "auto":
+        return mode
+    return os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,1 @@
+"""Reading of answers: coordinates, numbers, reading order, MathVista's extraction."""

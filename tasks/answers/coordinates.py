@@ -1,0 +1,241 @@
+"""Text formats of boxes and polygons; each model family was pre-trained on one of them.
+
+| format | a box | steps across the picture |
+|---|---|---|
+| `int1000` | `[12, 34, 567, 890]` | 999 |
+| `qwen` | `<|box_start|>(12,34),(567,890)<|box_end|>` | 1000 |
+| `unit` | `[0.012, 0.034, 0.567, 0.890]` | 1000 |
+| `loc` | `<loc0034><loc0012><loc0890><loc0567>` (y before x) | 1023 |
+
+A coordinate v in a picture of w pixels is written as round(v / w * steps), so both edges are exact and any other value
+comes back within half a step. Some models see a picture in a larger frame (padded to a square): `Coords.within` writes
+and reads fractions of that frame, while boxes stay in pixels of the picture. Polygons are the same with any number of
+points from 3 up; `qwen` uses its quad tokens. Several shapes follow one another, with `; ` between them (nothing in
+`qwen`). No shape at all is the word `none`.
+
+Reading is strict: exactly what writing could have written, with whitespace allowed around it. The lenient reading takes
+numbers in the format's own scale anywhere in the text, and never guesses another scale from their size.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from data.common.errors import InvalidOption
+
+Size = tuple[int, int]  # width, height
+Frame = tuple[float, float, float, float]  # width and height of what a model sees; left and top of the picture in it
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2
+Polygon = tuple[Point, ...]
+
+NONE = "none"
+LONGEST = 20_000  # characters: limit of a text that is read, so that no reading takes long
+
+
+def unframed(size: Size) -> Frame:
+    """Frame of a model that sees the picture itself."""
+    return (*size, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Coords:
+    """Format of coordinates. The patterns match a number within a shape: `number` strictly, `loose` anywhere."""
+
+    name: str
+    steps: int
+    write: Callable[[int], str]
+    read: Callable[[str], int]
+    number: re.Pattern[str]
+    loose: re.Pattern[str]
+    box_form: Callable[[list[str]], str]
+    polygon_form: Callable[[list[str]], str]
+    separator: str = "; "
+    y_first: bool = False
+    frame: Callable[[Size], Frame] = unframed
+
+    def within(self, frame: Callable[[Size], Frame]) -> Coords:
+        """The same format for a model that sees pictures in a frame of its own."""
+        return replace(self, frame=frame)
+
+    def box(self, box: Sequence[float], size: Size) -> str:
+        """A box in pixels as text. Points outside the picture are moved to its edge."""
+        return self.box_form(self._write([(box[0], box[1]), (box[2], box[3])], size))
+
+    def polygon(self, points: Sequence[Sequence[float]], size: Size) -> str:
+        """A polygon in pixels as text."""
+        return self.polygon_form(self._write(points, size))
+
+    def boxes(self, boxes: Sequence[Sequence[float]], size: Size) -> str:
+        return self.separator.join(self.box(b, size) for b in boxes) or NONE
+
+    def polygons(self, polygons: Sequence[Sequence[Sequence[float]]], size: Size) -> str:
+        return self.separator.join(self.polygon(p, size) for p in polygons) or NONE
+
+    def parse_box(self, text: str, size: Size) -> Box | None:
+        """Strictly one box, corners in order."""
+        points = self._strict(text.strip(), size, self.box_form)
+        return _ordered(points) if points is not None and len(points) == 2 else None
+
+    def parse_polygon(self, text: str, size: Size) -> Polygon | None:
+        """Strictly one polygon of 3 points or more."""
+        points = self._strict(text.strip(), size, self.polygon_form)
+        return tuple(points) if points is not None and len(points) >= 3 else None
+
+    def parse_boxes(self, text: str, size: Size) -> list[Box] | None:
+        """Strictly a list of boxes, perhaps empty."""
+        read = [self.parse_box(part, size) for part in self._parts(text)]
+        return None if None in read else read  # type: ignore[return-value]
+
+    def parse_polygons(self, text: str, size: Size) -> list[Polygon] | None:
+        """Strictly a list of polygons, perhaps empty."""
+        read = [self.parse_polygon(part, size) for part in self._parts(text)]
+        return None if None in read else read  # type: ignore[return-value]
+
+    def find_box(self, text: str, size: Size) -> Box | None:
+        """The first four numbers of the format's scale, corners put in order."""
+        points = self._points(self._loose(text, 4), size)
+        if len(points) != 2:
+            return None
+        (x1, y1), (x2, y2) = points
+        return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+    def find_shapes(self, text: str, size: Size) -> list[Polygon]:
+        """One shape of the numbers in each part of the text, cut to whole points.
+
+        Parts are separated by `;`, `]`, line ends and the end tokens of shapes; any other text may lie between. Four
+        numbers are a box, which is returned as its four corners.
+        """
+        shapes = []
+        for part in re.split(r"[;\]\n]|<\|(?:box|quad)_end\|>", text[:LONGEST]):
+            points = self._points(self._loose(part, None), size)
+            if len(points) == 2:
+                points = list(corners((*points[0], *points[1])))
+            if len(points) >= 3:
+                shapes.append(tuple(points))
+        return shapes
+
+    def _write(self, points: Sequence[Sequence[float]], size: Size) -> list[str]:
+        values = []
+        wide, high, left, top = self.frame(size)
+        for x, y in points:
+            inside = (min(max(x, 0.0), size[0]) + left) / wide, (min(max(y, 0.0), size[1]) + top) / high
+            steps = [round(v * self.steps) for v in inside]
+            values += steps[::-1] if self.y_first else steps
+        return [self.write(v) for v in values]
+
+    def _strict(self, text: str, size: Size, form: Callable[[list[str]], str]) -> list[Point] | None:
+        if len(text) > LONGEST:
+            return None
+        # Strict by construction: the text must be what writing its own numbers gives.
+        numbers = self.number.findall(text)
+        if not numbers or len(numbers) % 2 or form(numbers) != text:
+            return None
+        values = [self.read(n) for n in numbers]
+        if max(values) > self.steps or [self.write(v) for v in values] != numbers:
+            return None
+        return self._points(values, size)
+
+    def _parts(self, text: str) -> list[str]:
+        text = text.strip()
+        if text == NONE:
+            return []
+        if len(text) > LONGEST:
+            return [""]
+        if self.separator:
+            return text.split(self.separator)
+        return re.split(r"(?<=_end\|>)(?!$)", text)
+
+    def _loose(self, text: str, most: int | None) -> list[int]:
+        values = [self.read(m.group()) for m in self.loose.finditer(text[:LONGEST])][:most]
+        return [] if any(v > self.steps for v in values) else values
+
+    def _points(self, values: list[int], size: Size) -> list[Point]:
+        pairs = list(zip(values[::2], values[1::2], strict=False))
+        if self.y_first:
+            pairs = [(x, y) for y, x in pairs]
+        wide, high, left, top = self.frame(size)
+        return [(x / self.steps * wide - left, y / self.steps * high - top) for x, y in pairs]
+
+
+def corners(box: Sequence[float]) -> Polygon:
+    """The four corners of a box, clockwise from the top left."""
+    x1, y1, x2, y2 = box
+    return (x1, y1), (x2, y1), (x2, y2), (x1, y2)
+
+
+def around(points: Sequence[Sequence[float]]) -> Box:
+    """The smallest box around points."""
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _ordered(points: list[Point]) -> Box | None:
+    (x1, y1), (x2, y2) = points
+    return (x1, y1, x2, y2) if x1 <= x2 and y1 <= y2 else None
+
+
+def _in_brackets(numbers: list[str]) -> str:
+    return f"[{', '.join(numbers)}]"
+
+
+def _qwen(kind: str) -> Callable[[list[str]], str]:
+    def form(numbers: list[str]) -> str:
+        pairs = ",".join(f"({x},{y})" for x, y in zip(numbers[::2], numbers[1::2], strict=False))
+        return f"<|{kind}_start|>{pairs}<|{kind}_end|>"
+
+    return form
+
+
+def _decimal(text: str) -> int:
+    # `0.5` read leniently is 500 of 1000; a longer fraction is rounded, and a huge one is out of range, not infinite.
+    value = float(text)
+    return round(value * 1000) if math.isfinite(value) and value < 1e6 else 10**9
+
+
+_INTEGER = re.compile(r"[0-9]{1,9}")
+# No sign, point or other digit may touch a whole number: `-5` and `0.5` are not the number 5.
+_LOOSE_INTEGER = re.compile(r"(?<![0-9.\-])(?<!loc)[0-9]{1,9}(?![0-9]|\.[0-9])")
+_FRACTION = re.compile(r"[0-9]\.[0-9]{3}")
+_LOOSE_FRACTION = re.compile(r"(?<![0-9.\-])[0-9]{1,9}(?:\.[0-9]{1,9})?(?![0-9.])")
+_LOC = re.compile(r"(?<=<loc)[0-9]{4}(?=>)")
+
+FORMATS = {
+    "int1000": Coords("int1000", 999, str, int, _INTEGER, _LOOSE_INTEGER, _in_brackets, _in_brackets),
+    "qwen": Coords("qwen", 1000, str, int, _INTEGER, _LOOSE_INTEGER, _qwen("box"), _qwen("quad"), separator=""),
+    "unit": Coords(
+        "unit",
+        1000,
+        lambda v: f"{v // 1000}.{v % 1000:03d}",
+        _decimal,
+        _FRACTION,
+        _LOOSE_FRACTION,
+        _in_brackets,
+        _in_brackets,
+    ),
+    "loc": Coords(
+        "loc",
+        1023,
+        lambda v: f"{v:04d}",
+        int,
+        _LOC,
+        _LOC,
+        lambda n: "".join(f"<loc{v}>" for v in n),
+        lambda n: "".join(f"<loc{v}>" for v in n),
+        y_first=True,
+    ),
+}
+
+
+def coordinate_format(name: str) -> Coords:
+    """The format of that name.
+
+    Raises:
+        InvalidOption: there is none.
+    """
+    if name not in FORMATS:
+        raise InvalidOption(f"coords must be one of {', '.join(FORMATS)}, got {name!r}")
+    return FORMATS[name]

@@ -1,0 +1,150 @@
+"""Tasks on a user's table, scored by a chosen metric.
+
+    ntil train task=jsonl task.metric=numeric task.source.train=my.jsonl task.source.test=test.jsonl
+
+What a row holds: `data.jsonl`. How answers are written, read and scored, by `metric`:
+
+| metric | taught | scores (headline first) | strict reading | lenient reading |
+|---|---|---|---|---|
+| `exact` | the answer's text | `exact` | the whole text | case, spaces and quotes or stops at the ends ignored |
+| `numeric` | the number | `tasks.numeric`: `exact`, `relative_error`, ... | one plain number | the last number |
+| `box` | in the model's format | `tasks.grounding`: `acc_0.5`, `iou`, ... | one box | the first four numbers |
+| `polygon` | in the model's format | `acc_0.5`, `iou`, `acc_0.75` | one polygon | the first shape |
+| `time` | `HH:MM` | `tasks.clock`: `exact`, `within_1`, ... | `HH:MM` | the first time |
+
+`iou` of polygons is that of their areas; a polygon that crosses itself covers what either of its parts covers.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from PIL import Image, ImageDraw
+
+from data.common.source import Source
+from data.jsonl import Metric
+from tasks.answers.coordinates import FORMATS, Coords, Polygon
+from tasks.base import ParseFailure, Row, Scores, Task
+from tasks.clock import Clock
+from tasks.drawing import PREDICTION, TRUTH, captioned, enlarged, picture_of
+from tasks.grounding import Grounding
+from tasks.metrics.boxes import polygon_iou
+from tasks.numeric import NumberTask
+
+
+def table_task(
+    source: Source,
+    metric: Metric = "exact",
+    coords: Coords = FORMATS["int1000"],
+    max_new_tokens: int | None = None,
+) -> Task:
+    """Build the task that scores the answers of a table by `metric`.
+
+    Args:
+        source: rows of `data.jsonl` with the truth that the metric needs.
+        metric: exact, numeric, box, polygon or time.
+        coords: the model's coordinate format.
+        max_new_tokens: what generation may write at most; null: the metric's own.
+    """
+    task: Task
+    if metric == "box":
+        task = Grounding(source, coords)
+    elif metric == "polygon":
+        task = PolygonAnswers(source, coords)
+    elif metric == "time":
+        task = Clock(source)
+    else:
+        task = NumericAnswers(source) if metric == "numeric" else ExactAnswers(source)
+    task.max_new_tokens = max_new_tokens or task.max_new_tokens
+    return task
+
+
+class ExactAnswers(Task):
+    """Texts, equal character by character without whitespace at the ends."""
+
+    metric = "exact"
+    max_new_tokens = 64
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def prompt(self, row: Row) -> str:
+        return str(row["prompt"])
+
+    def answer(self, row: Row) -> str:
+        return str(row["answer"])
+
+    def parse(self, text: str, row: Row) -> str | ParseFailure:
+        return text.strip() or ParseFailure("nothing was written")
+
+    def parse_lenient(self, text: str, row: Row) -> str | ParseFailure:
+        # What counts as the same is judged against the truth, so that the truth itself is always accepted.
+        read = self.parse(text, row)
+        same = not isinstance(read, ParseFailure) and _loosened(read) == _loosened(row["answer"])
+        return str(row["answer"]) if same else read
+
+    def score(self, prediction: str | ParseFailure, row: Row) -> Scores:
+        return {"exact": float(prediction == row["answer"])}
+
+
+class NumericAnswers(NumberTask):
+    """Numbers, compared by value."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def prompt(self, row: Row) -> str:
+        return str(row["prompt"])
+
+    def answer(self, row: Row) -> str:
+        return str(row["answer"])
+
+    def truth(self, row: Row) -> Decimal:
+        return Decimal(row["answer"])
+
+
+class PolygonAnswers(Task):
+    """One polygon a row."""
+
+    metric = "acc_0.5"
+    coordinates = True
+    columns = ("polygon", "width", "height")
+    max_new_tokens = 256
+
+    def __init__(self, source: Source, coords: Coords = FORMATS["int1000"]) -> None:
+        self.source, self.coords = source, coords
+
+    def prompt(self, row: Row) -> str:
+        return str(row["prompt"])
+
+    def answer(self, row: Row) -> str:
+        return self.coords.polygon(row["polygon"], (row["width"], row["height"]))
+
+    def parse(self, text: str, row: Row) -> Polygon | ParseFailure:
+        return self.coords.parse_polygon(text, (row["width"], row["height"])) or ParseFailure("no polygon")
+
+    def parse_lenient(self, text: str, row: Row) -> Polygon | ParseFailure:
+        shapes = self.coords.find_shapes(text, (row["width"], row["height"]))
+        return shapes[0] if shapes else ParseFailure("no three points in range")
+
+    def score(self, prediction: Polygon | ParseFailure, row: Row) -> Scores:
+        overlap = 0.0 if isinstance(prediction, ParseFailure) else polygon_iou(prediction, row["polygon"])
+        return {"iou": overlap, **{f"acc_{t}": float(overlap >= t) for t in (0.5, 0.75)}}
+
+    def draw(self, row: Row, prediction: Polygon | ParseFailure) -> Image.Image:
+        """Truth in green under the prediction in red."""
+        picture, scale = enlarged(picture_of(row))
+        pen = ImageDraw.Draw(picture)
+        scores = self.score(prediction, row)
+        outlines = [(row["polygon"], TRUTH, 4)]
+        if not isinstance(prediction, ParseFailure):
+            outlines.append((prediction, PREDICTION, 1))
+        for points, colour, width in outlines:
+            pen.line([(x * scale, y * scale) for x, y in [*points, points[0]]], fill=colour, width=width)
+        caption = prediction.reason if isinstance(prediction, ParseFailure) else f"IoU {scores['iou']:.2f}"
+        return captioned(picture, row["prompt"], caption, scores["acc_0.5"] == 1.0)
+
+
+def _loosened(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip(" \t\"'`.,;:!?()[]").casefold() or text

@@ -1,0 +1,1 @@
+"""Official scores: overlap of boxes and polygons, text detection, MathVista."""

@@ -1,0 +1,23 @@
+"""Overlap of boxes and polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import shapely
+
+
+def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Intersection over union of two x1, y1, x2, y2 boxes; 0 where there is no area to share."""
+    wide = min(first[2], second[2]) - max(first[0], second[0])
+    high = min(first[3], second[3]) - max(first[1], second[1])
+    shared = max(wide, 0.0) * max(high, 0.0)
+    areas = (first[2] - first[0]) * (first[3] - first[1]) + (second[2] - second[0]) * (second[3] - second[1])
+    return shared / (areas - shared) if shared > 0 else 0.0
+
+
+def polygon_iou(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:
+    """Shared over united area of two polygons, 0..1; one that crosses itself covers what either of its parts covers."""
+    a, b = (shapely.make_valid(shapely.Polygon(points)) for points in (first, second))
+    shared = shapely.intersection(a, b).area
+    return float(shared / (a.area + b.area - shared)) if shared > 0 else 0.0

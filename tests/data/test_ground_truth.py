@@ -1,0 +1,227 @@
+"""Ground truth formats: every official layout, what makes them tricky, and any bytes at all."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.common.errors import InvalidData
+from data.text_detection.ground_truth import _mat, _text, _xml, key_of, read_found, read_truth
+
+SQUARE = [(0, 0), (10, 0), (10, 10), (0, 10)]
+
+
+@pytest.fixture(scope="module")
+def scene_text(shared) -> Path:
+    return shared / "assets" / "data" / "scene_text"
+
+
+def one(tmp_path, name, content, form):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return next(iter(read_truth(tmp_path / name, form).values())).instances
+
+
+def test_icdar2013_test_and_training_lines(tmp_path):
+    read = one(tmp_path, "gt_img_1.txt", '0, 0, 10, 10, "Say \\"a, b\\""\r\n1,2,3,4,"###"\r\n', "icdar2013")
+    assert [i.text for i in read] == ['Say "a, b"', "###"]
+    assert [i.ignore for i in read] == [False, True]
+    assert read[0].points == SQUARE
+    read = one(tmp_path, "gt_100.txt", '158 128 411 181 "Footpath"\n443 128 501 169 "To"\n', "icdar2013")
+    assert [(i.points[0], i.points[2], i.text) for i in read] == [
+        ((158, 128), (411, 181), "Footpath"),
+        ((443, 128), (501, 169), "To"),
+    ]
+
+
+def test_icdar2015_lines(tmp_path):
+    text = "\ufeff0,0,10,0,10,10,0,10,1,000\r\n0,0,10,0,10,10,0,10,###\r\n0,0,10,0,10,10,0,10,\r\n"
+    read = one(tmp_path, "gt_img_1.txt", text, "icdar2015")
+    assert [i.text for i in read] == ["1,000", "###", ""]
+    assert [i.ignore for i in read] == [False, True, False]
+    assert all(i.points == SQUARE for i in read)
+
+
+def test_icdar2015_zip_has_the_published_counts(scene_text):
+    truth = read_truth(scene_text / "tiou_zips" / "icdar2015_test_gt.zip", "icdar2015")
+    instances = [i for a in truth.values() for i in a.instances]
+    assert (len(truth), len(instances), sum(i.ignore for i in instances)) == (500, 5230, 3153)
+    assert list(truth)[:3] == ["1", "2", "3"]
+    assert sum("," in i.text for i in instances) == 6
+    lines = read_truth(scene_text / "tiou_zips" / "icdar2015_test_gt_textline.zip", "icdar2015")
+    assert (len(lines), sum(len(a.instances) for a in lines.values())) == (500, 1564)
+    assert not lines["1"].instances  # an empty file is a picture without text
+
+
+def test_total_text_zip_takes_digits_for_text(scene_text):
+    truth = read_truth(scene_text / "tiou_zips" / "total-text-gt.zip", "totaltext")
+    instances = [i for a in truth.values() for i in a.instances]
+    assert (len(truth), len(instances), sum(i.ignore for i in instances)) == (300, 2545, 331)
+    assert sum(i.text.isdigit() for i in instances) == 138
+    year = next(i for i in truth["2"].instances if i.text == "1996")
+    assert year.points == [(596, 437), (637, 441), (638, 422), (599, 419)]
+
+
+def test_total_text_mat_and_zip_agree(scene_text):
+    mat = read_truth(scene_text / "totaltext_eval" / "Examples" / "Groundtruth", "totaltext")
+    zipped = read_truth(scene_text / "tiou_zips" / "total-text-gt.zip", "totaltext")
+    assert list(mat) == ["1", "2", "3", "4", "5"]
+    for key, annotated in mat.items():
+        for ours, theirs in zip(annotated.instances, zipped[key].instances, strict=True):
+            # The zip turned every outline clockwise; its points are the same.
+            assert sorted(ours.points) == sorted(theirs.points)
+            assert ours.ignore == theirs.ignore
+    columns = read_truth(scene_text / "totaltext_eval" / "T3_Example" / "out" / "gt_img3.mat", "totaltext")["3"]
+    assert [(len(i.points), i.text) for i in columns.instances] == [(10, "kel"), (10, "naughty")]
+
+
+def test_total_text_own_txt(tmp_path):
+    text = (
+        "x: [[0 10 10  0]], y: [[ 0  0 10 10]], ornt: [u'h'], transcriptions: [u'It, 1996']\n"
+        "x: [[0 10 10\n  0]], y: [[ 0  0 10 10]], ornt: [u'#'], transcriptions: [u'#']\n"
+        "x: [[5]], y: [[5]], ornt: [u'#'], transcriptions: [u'#']\n"
+        "x: [[0 10 10  0]], y: [[ 0  0 10 10]], ornt: [u'm'], transcriptions: [u\"BOB'S\"]\n"
+    )
+    read = one(tmp_path, "poly_gt_img1.txt", text, "totaltext")
+    assert [(i.text, i.ignore) for i in read] == [("It, 1996", False), ("#", True), ("BOB'S", False)]
+    assert all(i.points == SQUARE for i in read)
+    with pytest.raises(InvalidData, match="1 of 2 entries"):
+        one(tmp_path, "poly_gt_img1.txt", text.splitlines()[0] + "\nx: [[0 1]], y: broken\n", "totaltext")
+
+
+def test_total_text_mat_written_here(tmp_path):
+    rows = np.empty((3, 6), dtype=object)
+    cells = [(SQUARE, "Cafe", "h"), ([(5, 5)], "#", "#"), (SQUARE, "#", "#")]
+    for row, (points, text, kind) in zip(rows, cells, strict=True):
+        xs, ys = (np.array([p[i] for p in points], dtype=np.int16) for i in (0, 1))
+        row[:] = ["x:", xs, "y:", ys, text, kind]
+    scipy.io.savemat(tmp_path / "poly_gt_img4.mat", {"polygt": rows}, do_compression=True)
+    read = read_truth(tmp_path, "totaltext")["4"].instances
+    assert [(i.text, i.ignore, i.points) for i in read] == [("Cafe", False, SQUARE), ("#", True, SQUARE)]
+    scipy.io.savemat(tmp_path / "poly_gt_img4.mat", {"polygt": rows})
+    with pytest.raises(InvalidData, match="isn't compressed"):
+        read_truth(tmp_path, "totaltext")
+
+
+def test_ctw1500_layouts(tmp_path):
+    points = [(i, 0) for i in range(7)] + [(6 - i, 5) for i in range(7)]
+    flat = [v for p in points for v in p]
+    line = ",".join(map(str, flat))
+    read = one(tmp_path, "0001001.txt", f"{line},####Hi, you\n{line},####\n{line},###\n{line},1996\n", "ctw1500")
+    assert [(i.text, i.ignore) for i in read] == [("Hi, you", False), ("", False), ("###", True), ("1996", False)]
+    assert all(i.points == points for i in read)
+    offsets = ",".join(map(str, [100, 200, 106, 205, *flat]))
+    read = one(tmp_path, "0001.txt", f"{offsets}\r\n", "ctw1500")
+    assert read[0].points == [(100 + x, 200 + y) for x, y in points]
+    xml = (
+        f'<Annotations><image file="0200.jpg"><box height="1" left="1" top="1" width="1"><label>OLATHE</label>'
+        f"<segs>{line}</segs></box><box><label>###</label><segs>{line}</segs></box></image></Annotations>"
+    )
+    read = one(tmp_path, "0200.xml", xml, "ctw1500")
+    assert [(i.text, i.ignore, i.points) for i in read] == [("OLATHE", False, points), ("###", True, points)]
+
+
+def test_mmocr_json(scene_text):
+    truth = read_truth(scene_text / "icdar2015_train10" / "textdet_test.json", "mmocr")
+    assert sum(len(a.instances) for a in truth.values()) == 82
+    txt = read_truth(scene_text / "icdar2015_train10" / "img_1.txt", "icdar2015")["1"].instances
+    own = next(a for name, a in truth.items() if Path(name).stem == "img_1").instances
+    assert [(i.points, i.ignore) for i in own] == [(i.points, i.ignore) for i in txt]
+
+
+def test_zips_folders_within_and_what_macs_add(tmp_path):
+    with zipfile.ZipFile(tmp_path / "gt.zip", "w") as pack:
+        for name in ("gt/Polygon/Train/gt_1.txt", "gt/Polygon/Test/gt_1.txt", "__MACOSX/gt/Polygon/Test/._gt_1.txt"):
+            pack.writestr(name, "0,0,10,0,10,10,0,10,A" if "Test" in name else "")
+    assert len(read_truth(tmp_path / "gt.zip" / "Polygon" / "Test", "icdar2015")["1"].instances) == 1
+    assert len(read_truth(tmp_path / "gt.zip/gt/Polygon/Train", "icdar2015")["1"].instances) == 0
+    with pytest.raises(InvalidData, match="already annotated"):
+        read_truth(tmp_path / "gt.zip", "icdar2015")
+    with pytest.raises(InvalidData, match=r"no \.txt"):
+        read_truth(tmp_path / "gt.zip" / "Val", "icdar2015")
+    (tmp_path / "bad.zip").write_bytes((tmp_path / "gt.zip").read_bytes()[:60])
+    with pytest.raises(InvalidData, match="can't be read as a zip"):
+        read_truth(tmp_path / "bad.zip", "icdar2015")
+    with pytest.raises(InvalidData, match="no such file"):
+        read_truth(tmp_path / "none.zip", "icdar2015")
+
+
+def test_keys_join_truth_results_and_pictures():
+    names = ("gt_img_7", "poly_gt_img7", "res_img_7", "img_7", "img7", "0007", "gt_7", "image_7", "7")
+    assert {key_of(name) for name in names} == {"7"}
+    assert key_of("shop_12") == "shop_12"
+
+
+def test_detections_with_and_without_confidences(tmp_path):
+    (tmp_path / "res_img_1.txt").write_bytes(
+        b"\xef\xbb\xbf0,0,10,0,10,10,0,10,0.25\r\n1,1,10,0,10,10,0,10,0.75,word\r\n"
+    )
+    read = read_found(tmp_path, "icdar2015")["1"].instances
+    assert [(i.points[0], i.confidence) for i in read] == [((1, 1), 0.75), ((0, 0), 0.25)]
+    (tmp_path / "res_img_1.txt").write_text("0,0,0,10,10,10,10,5,10,0\n")
+    assert read_found(tmp_path, "totaltext", y_first=True)["1"].instances[0].points[1] == (10, 0)
+    (tmp_path / "res_img_1.txt").write_text("0,0,10,0,10,10,0,10,5,5,0.5\n")
+    read = read_found(tmp_path, "totaltext")["1"].instances[0]
+    assert (len(read.points), read.confidence) == (5, 0.5)
+    (tmp_path / "res_img_1.txt").write_text("0 0 10 10 0.5\n")
+    assert read_found(tmp_path, "icdar2013")["1"].instances[0].confidence == 0.5
+
+
+def test_a_broken_line_is_named(tmp_path):
+    for form, line, wanted in (
+        ("icdar2015", "0,0,10,0,10,10,0,ten", "8 coordinates"),
+        ("icdar2013", "a b c", "4 coordinates"),
+        ("totaltext", "1,2,3,4,text", "pairs"),
+        ("ctw1500", "nan,1,2,3,4,5,6", "28 coordinates"),
+        ("icdar2015", "0,0,10,0,10,10,0,1e80,x", "8 coordinates"),
+    ):
+        (tmp_path / "gt_1.txt").write_text(f"\n{line}\n")
+        with pytest.raises(InvalidData, match=rf"gt_1.txt, line 2: .*{wanted}"):
+            read_truth(tmp_path, form)
+    (tmp_path / "x.json").write_text(
+        json.dumps({"data_list": [{"img_path": "a.jpg", "instances": [{"polygon": [1]}]}]})
+    )
+    with pytest.raises(InvalidData, match="entry 0, field instances"):
+        read_truth(tmp_path / "x.json", "mmocr")
+
+
+BYTES = st.binary(max_size=200) | st.text(max_size=200).map(str.encode)
+LINES = st.lists(st.from_regex(r"(-?[0-9]{1,5}[, ]?){0,34}([^\n]{0,8})", fullmatch=True), max_size=3).map("\n".join)
+OWN = st.from_regex(r"(x: \[\[[0-9 ]{0,9}\]\], y: \[\[[0-9 ]{0,9}\]\], ornt: \[u'.'\], transcriptions: .{0,6}\n?){1,3}")
+
+
+@given(BYTES | LINES.map(str.encode) | OWN.map(str.encode))
+@settings(max_examples=400, deadline=None)
+def test_any_bytes_are_read_or_refused_clearly(content):
+    for form in ("icdar2013", "icdar2015", "totaltext", "ctw1500"):
+        _read_or_refused(lambda content=content, form=form: _text(content, "file", form))
+    for reader in (_xml, _mat):
+        _read_or_refused(lambda reader=reader: reader(content, "file"))
+
+
+@given(st.integers(0, 1000), st.integers(0, 255), st.integers(0, 1000))
+@settings(max_examples=300, deadline=None)
+def test_a_damaged_mat_is_read_or_refused_clearly(place, value, length):
+    buffer = io.BytesIO()
+    rows = np.empty((1, 6), dtype=object)
+    rows[0] = ["x:", np.array([0, 10, 10]), "y:", np.array([0, 0, 10]), "word", "h"]
+    scipy.io.savemat(buffer, {"polygt": rows}, do_compression=True)
+    content = bytearray(buffer.getvalue())
+    assert _mat(bytes(content), "file")
+    _read_or_refused(lambda: _mat(bytes(content[:length]), "file"))
+    content[place % len(content)] = value
+    _read_or_refused(lambda: _mat(bytes(content), "file"))
+
+
+def _read_or_refused(read):
+    try:
+        for instance in read():
+            assert len(instance.points) >= 3
+            assert all(np.isfinite(p).all() for p in instance.points)
+    except InvalidData as error:
+        assert "file" in str(error)

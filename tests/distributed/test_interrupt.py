@@ -1,0 +1,93 @@
+"""Which signals only ask, which end at once, and who may send them to a process that prepares batches."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ntil.distributed.interrupt import Interrupt, ignore_signals_in_data_worker
+
+
+@pytest.fixture
+def interrupt(tmp_path: Path) -> Iterator[Interrupt]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield Interrupt(tmp_path / "stop").install()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_sigterm_only_asks_however_often(interrupt: Interrupt) -> None:
+    assert not interrupt.requested
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.requested
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.check()
+
+
+def test_ctrl_c_asks_and_a_second_one_ends_at_once(interrupt: Interrupt) -> None:
+    signal.raise_signal(signal.SIGINT)
+    assert interrupt.requested
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_file_asks_too(interrupt: Interrupt, tmp_path: Path) -> None:
+    (tmp_path / "stop").touch()
+    assert interrupt.requested
+
+
+def _prepare(here: Connection) -> None:
+    ignore_signals_in_data_worker()
+    here.send("ready")
+    while True:
+        here.send(here.recv())
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="the sender of a signal is known on Linux only")
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_only_the_parents_sigterm_ends_a_data_worker(method: str) -> None:
+    there, here = multiprocessing.Pipe()
+    worker: Any = multiprocessing.get_context(method).Process(target=_prepare, args=(here,), daemon=True)
+    worker.start()
+    assert worker.pid is not None and there.poll(30) and there.recv() == "ready"
+    for name in ("TERM", "INT", "TERM"):
+        subprocess.run(["sh", "-c", f"kill -{name} {worker.pid}"], check=True)
+        time.sleep(0.1)
+        there.send(name)
+        assert there.poll(30) and there.recv() == name
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == 0
+
+
+def _have_one(here: Connection) -> None:
+    worker = multiprocessing.get_context("forkserver").Process(target=_prepare, args=(here,), daemon=True)
+    worker.start()
+    here.send(worker.pid)
+    time.sleep(600)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="waiting for a signal with a timeout is Linux's")
+def test_a_data_worker_of_a_fork_server_ends_with_its_trainer() -> None:
+    there, here = multiprocessing.Pipe()
+    trainer = multiprocessing.get_context("spawn").Process(target=_have_one, args=(here,))
+    trainer.start()
+    assert there.poll(60)
+    pid = next(found for found in (there.recv(), there.recv()) if found != "ready")
+    trainer.kill()
+    trainer.join()
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

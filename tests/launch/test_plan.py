@@ -1,0 +1,87 @@
+"""What a sweep would run is known before anything starts."""
+
+import json
+
+import pytest
+
+from ntil.cli import main
+from ntil.config.compose import CONF
+from ntil.launch.plan import dry_run, plan, seconds_per_step
+from ntil.runs.run import Run
+
+GRIDS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml") if p.stem != "search")
+
+
+def test_an_experiment_sweeps_its_grid():
+    jobs = plan(["-m", "experiment=clock", "seed=0,1"])
+    assert len(jobs) == 3 * 5 * 2
+    assert [job.run.key for job in jobs[:2]] == [("clock", "llava_nano", "ce", 0), ("clock", "llava_nano", "ce", 1)]
+    assert {job.run.key[1] for job in jobs} == {"llava_nano", "yi_vl_nano", "qwen2_vl_nano"}
+    assert {job.run.key[1] for job in plan(["experiment=clock", "scale=full", "loss=ce", "seed=0"])} == {
+        "llava15_7b",
+        "yi_vl_6b",
+        "qwen2_vl_2b",
+    }
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("scale", ["nano", "full"])
+def test_every_experiment_composes_at_both_scales(name, scale, monkeypatch):
+    if scale == "full":  # its data sets are not here, and MathVista's has no train split of its own
+        monkeypatch.setattr("tasks.base.Task.check_files", lambda task: None)
+        monkeypatch.setattr("tasks.base.Task.check_split", lambda task, split: None)
+    words = ["loss=ce", "seed=0"] if name != "demo" else ["loss=ce"]
+    jobs = plan(["-m", f"experiment={name}", f"scale={scale}", *words])
+    assert jobs
+    assert all(job.run.config.name == name for job in jobs)
+
+
+def test_dry_run_knows_states_and_times(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "160")
+    words = ["-m", "loss=ce,ntil", "seed=0,1", f"runs={tmp_path}", "optim.steps=100"]
+    first, second, *_ = (job.run for job in plan(words))
+    first.folder.freeze(first.config)
+    first.folder.metrics.write_text("{}")
+    history = [{"step": s, "time": 1000.0 + 3 * s} for s in (10, 20, 30)]
+    first.folder.history.write_text("".join(json.dumps(r) + "\n" for r in history))
+    second.folder.freeze(second.config)
+    second.folder.error.write_text("ValueError: no")
+    assert seconds_per_step([Run.read(first.folder)]) == {("clock", "llava_nano"): 3.0}
+    rows = dry_run(words).rows
+    assert [row[6] for row in rows[:4]] == ["done", "failed", "to do", "to do"]
+    assert {row[5] for row in rows[:4]} == {"< 0.1"}
+    assert rows[-1][0] == "4 runs" and rows[-1][-1] == "15 min left"
+    assert main(["train", *words, "--dry-run"]) == 0
+    assert "15 min left" in capsys.readouterr().out
+    assert not list(tmp_path.glob("**/checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("words", "gigabytes"),
+    [
+        # 7.06e9 parameters of 2 + 18 bytes; 2 + 18/8, and 4 bytes for the largest layer (131 million) beside.
+        ([], "141"),
+        (["engine=zero3", "engine.processes=8"], "16"),
+        (["engine=zero3_offload"], "0.5"),
+        (["model.checkpoint=somebody/mine", "model.name=mine"], "not known"),
+    ],
+)
+def test_dry_run_estimates_memory(tmp_path, words, gigabytes):
+    row = dry_run(["model=llava15_7b", "engine=local", "loss=ce", f"runs={tmp_path}", *words]).rows[0]
+    assert row[5] == gigabytes
+
+
+def test_weights_that_are_not_here_are_said_before_anything_starts(tmp_path, capsys):
+    words = ["model=llava15_7b", "model.checkpoint=starts/clock/llava_nano", "loss=ce", f"runs={tmp_path}"]
+    assert main(["train", *words, "--dry-run"]) == 2
+    assert "model.checkpoint=starts/clock/llava_nano: no such folder" in capsys.readouterr().err
+
+
+def test_a_search_is_no_grid(capsys):
+    assert main(["train", "-m", "experiment=search", "task=clock", "loss=ntil", "--dry-run"]) == 2
+    assert "only grids can be listed" in capsys.readouterr().err
+
+
+def test_given_values_replace_those_of_the_experiment(capsys):
+    assert main(["train", "-m", "experiment=clock", "loss=nothing", "--dry-run"]) == 2
+    assert "loss=nothing: no such config" in capsys.readouterr().err

@@ -1,0 +1,196 @@
+"""Starting ranks, ending them, and telling why one of them failed: with workers that only play the part."""
+
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ntil.config.compose import compose
+from ntil.config.identity import run_path
+from ntil.distributed.interrupt import Interrupt
+from ntil.launch import processes
+from ntil.launch.sweep import Sweep, edited
+from ntil.runs.folder import RunFolder
+
+HEAD = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from ntil.runs.folder import RunFolder
+rank, run = int(os.environ["RANK"]), RunFolder({folder!r})
+(run.path / f"pid{{rank}}").write_text(str(os.getpid()))
+"""
+
+
+@pytest.fixture
+def play(tmp_path, monkeypatch):
+    """Runs two ranks of the given script; returns the run and what `spawn` returned."""
+
+    def act(script: str):
+        config = compose([f"runs={tmp_path}", "engine.processes=2", "engine.device=cpu"])
+        run = RunFolder(run_path(config))
+        run.freeze(config)
+        root = str(Path(processes.__file__).parents[2])
+        text = HEAD.format(root=root, folder=str(run.path)) + textwrap.dedent(script)
+        monkeypatch.setattr(processes, "_worker", lambda folder: [sys.executable, "-c", text])
+        return run, processes.spawn(run, config)
+
+    return act
+
+
+def alive(run: RunFolder, rank: int) -> bool:
+    try:
+        os.kill(int((run.path / f"pid{rank}").read_text()), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_rank_that_fails_takes_the_others_with_it_and_its_words_are_kept(play):
+    run, code = play("""
+        if rank == 1:
+            while not (run.path / "pid0").exists(): time.sleep(0.01)
+            run.fail("Traceback\\nValueError: row 7 is broken")
+            sys.exit(3)
+        time.sleep(600)
+    """)
+    assert code == 3
+    assert run.last_error() == "ValueError: row 7 is broken"
+    assert not alive(run, 0)
+
+
+def test_a_killed_rank_is_the_cause_and_not_what_the_others_said_of_it(play):
+    run, code = play("""
+        if rank == 1:
+            while not (run.path / "pid0").exists(): time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        while not (run.path / "pid1").exists(): time.sleep(0.01)
+        while os.path.exists(f"/proc/{(run.path / 'pid1').read_text()}/fd/0"): time.sleep(0.001)
+        run.fail("RuntimeError: connection closed by peer")
+        sys.exit(1)
+    """)
+    assert code == -signal.SIGKILL
+    assert "rank 1 of 2: killed by signal SIGKILL" in run.last_error()
+
+
+def test_a_worker_that_ends_without_a_word_is_a_failure(play):
+    run, code = play("sys.exit(5 * rank)")
+    assert code == 5
+    assert "exit code 5" in run.last_error()
+    run, code = play("sys.exit(0)")
+    assert "said nothing" in run.last_error()
+
+
+WAITS = """
+    def end(number, frame):
+        (run.path / f"got{rank}").write_text(str(number))
+        sys.exit(130)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    (run.path / f"ready{rank}").touch()
+    time.sleep(600)
+"""
+
+
+def send_when_ready(place, number):
+    def wait():
+        while len(list(place.glob("**/ready*"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_reaches_every_rank_once(play, tmp_path, number):
+    send_when_ready(tmp_path, number)
+    run, code = play(WAITS)
+    assert code == Interrupt.EXIT_CODE
+    assert [(run.path / f"got{rank}").read_text() for rank in (0, 1)] == [str(int(number))] * 2
+    assert not run.error.exists()
+
+
+def test_a_cluster_that_warns_gets_its_own_handler_called_once_all_is_saved(play, tmp_path):
+    called = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: called.append(list(tmp_path.glob("**/got*"))))
+    try:
+        send_when_ready(tmp_path, signal.SIGUSR2)
+        run, code = play(WAITS)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert code == Interrupt.EXIT_CODE
+    assert [len(got) for got in called] == [2]
+    assert (run.path / "got0").read_text() == str(int(signal.SIGTERM))
+
+
+def test_ranks_get_the_environment_of_torchrun(play, tmp_path):
+    run, _ = play("""
+        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        (run.path / f"env{rank}").write_text(" ".join(os.environ[n] for n in names))
+    """)
+    zero, one = ((run.path / f"env{rank}").read_text().split() for rank in (0, 1))
+    assert zero[:4] == ["0", "0", "2", "127.0.0.1"]
+    assert one == ["1", "1", *zero[2:]]
+
+
+def test_the_command_for_several_hosts(tmp_path):
+    file = tmp_path / "hosts"
+    file.write_text("node1 slots=8\nnode2 slots=8\n")
+    command = processes.hosts_command(tmp_path / "run", file)
+    assert command[1:3] == ["-m", "deepspeed.launcher.runner"]
+    assert command[-2:] == ["ntil.train.worker", str(tmp_path / "run")]
+    assert {"--no_local_rank", "--module"} < set(command)
+    assert command[command.index("--hostfile") + 1] == str(file)
+
+
+def test_jobs_of_other_processes_report_to_the_sweep_they_came_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = Sweep()
+    pid = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+    sweep._note(tmp_path / "a")
+    sweep._note(tmp_path / "b", "ValueError: no")
+    assert (sweep.done, sweep.failed) == ([], [])
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    sweep.collect()
+    assert sweep.done == [tmp_path / "a"]
+    assert sweep.failed == [(tmp_path / "b", "ValueError: no")]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_done_names_the_data_that_was_written_since(tmp_path, capsys):
+    train, test = tmp_path / "train.jsonl", tmp_path / "part-0.jsonl"
+    for file in (train, test):
+        file.write_text("{}")
+        os.utime(file, (1, 1))
+    words = [
+        "task=jsonl",
+        f"task.source.train={train}",
+        f"task.source.test={tmp_path}/part-*.jsonl",
+        "model=llama3_nano",
+    ]
+    config = compose([f"runs={tmp_path}/runs", *words])
+    run = RunFolder(run_path(config))
+    run.freeze(config)
+    run.metrics.write_text("{}")
+    sweep = Sweep()
+    sweep.run(config)
+    assert capsys.readouterr().out == f"{run.path}: done before, skipped\n"
+    later = run.metrics.stat().st_mtime + 1
+    os.utime(test, (later, later))
+    sweep.run(config)
+    said = f"{run.path}: done before, skipped; {test} changed since: remove the folder to run it again\n"
+    assert capsys.readouterr().out == said
+    assert sweep.done == [run.path, run.path]
+
+
+@pytest.mark.parametrize("value", ["", "/", "~nobody-of-that-name/x", "x" * 5000, "a\0b", None, 3, ["*", "**"]])
+def test_values_that_are_no_path_are_passed_over(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("of no concern")
+    assert edited({"key": value}, 0.0) == []

@@ -1,0 +1,103 @@
+"""`ntil models`: sizes against the published ones, memory against DeepSpeed's own formula, cache look-up offline."""
+
+import json
+
+import pytest
+import yaml
+
+from ntil.commands.models import main
+from ntil.config.compose import choices, compose
+from ntil.config.errors import ConfigError
+from ntil.config.schema import Component
+from ntil.models.inventory import PUBLISHED, cached, describe, estimate
+from ntil.numbers.tokenizers import keeps_digits_apart
+
+# Total parameters as the hub shows them for the releases' safetensors.
+SIZES = {
+    "llava15_7b": 7_063_427_072,
+    "qwen2_vl_2b": 2_208_985_600,
+    "qwen2_vl_7b": 8_291_375_616,
+    "qwen25_7b": 7_615_616_512,
+    "qwen25_1_5b": 1_543_714_304,
+    "llama3_8b": 8_030_261_248,
+    "yi_6b": 6_061_035_520,
+    "baichuan2_7b": 7_505_973_248,
+}
+
+
+def model(name: str) -> Component:
+    return compose([f"model={name}"]).model
+
+
+def test_every_checkpoint_is_described():
+    full = {name for name in choices("model") if model(name).options.get("checkpoint")}
+    assert len(full) >= 11
+    assert full - set(yaml.safe_load(PUBLISHED.read_text())) == set()
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_are_the_published_ones(name):
+    assert describe(model(name))["parameters"] == SIZES[name]
+
+
+def test_a_model_from_scratch():
+    found = describe(model("llava_nano"), gpus=2, rank=4)
+    assert found["parameters"] == sum(found["parts"].values())
+    assert found["cached"] == "from scratch" and found["digits"] is True and found["source"] == "config"
+    # Two layers of rank 4 on q, k, v, o (128 to 128), gate, up (128 to 320), down (320 to 128); the projector.
+    assert found["lora_trainable"] == 2 * 4 * (4 * 256 + 3 * 448) + found["parts"]["projector"]
+
+
+def test_memory_is_partitioned_as_the_stage_says():
+    size, largest = 10**9, 10**8
+    # 2 bytes of weights and 18 of gradients, float32 weights and moments, partitioned where the stage says so.
+    assert estimate(0, size, 0, largest, 8) == 20 * size
+    assert estimate(1, size, 0, largest, 8) == pytest.approx(2 * size + 6 * size + 12 * size / 8)
+    assert estimate(2, size, 0, largest, 8) == 2 * size + 18 * size / 8
+    assert estimate(3, size, 0, largest, 8) == 4 * largest + 18 * size / 8
+    assert estimate(2, size, 7 * size, largest, 8) - estimate(2, size, 0, largest, 8) == 14 * size
+    assert estimate(3, size, 8 * size, largest, 8) - estimate(3, size, 0, largest, 8) == 2 * size
+    assert len({estimate(stage, size, 0, largest, 1) for stage in range(3)}) == 1
+
+
+def test_the_digits_published_are_those_of_the_real_tokenizers(shared):
+    from transformers import PreTrainedTokenizerFast
+
+    at = {"llava15_7b": "llava15", "qwen2_vl_2b": "qwen2_vl", "llama3_8b": "llama3", "yi_6b": "yi"}
+    at |= {"paligemma_3b": "paligemma", "qwen25_7b": "qwen2_5", "minicpm3_4b": "minicpm3", "baichuan2_7b": "baichuan2"}
+    facts = yaml.safe_load(PUBLISHED.read_text())
+    for name, folder in at.items():
+        file = shared / "assets" / "tokenizers" / folder / "tokenizer.json"
+        assert keeps_digits_apart(PreTrainedTokenizerFast(tokenizer_file=str(file))) == facts[name]["digits"], name
+
+
+def test_what_is_cached_is_looked_up_offline(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
+    assert cached(None) == "from scratch" and cached(str(tmp_path)) == "folder" and cached("a/b") == "no"
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "123"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--a--b" / "refs").mkdir()
+    (tmp_path / "models--a--b" / "refs" / "main").write_text("123")
+    (snapshot / "config.json").write_text("{}")
+    assert cached("a/b") == "partly"
+    shards = {"weight_map": {"x": "model-1.safetensors", "y": "model-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(shards))
+    (snapshot / "model-1.safetensors").touch()
+    assert cached("a/b") == "partly"
+    (snapshot / "model-2.safetensors").touch()
+    assert cached("a/b") == "yes"
+
+
+def test_the_command_prints_a_table_or_json(capsys):
+    assert main(["qwen25_1_5b", "llava_nano", "gpus=4"]) == 0
+    shown = capsys.readouterr().out
+    assert "1.54 B" in shown and "from scratch" in shown and "on 4 GPUs" in shown
+    assert main(["llama3_8b", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["digits"] is False and found["checkpoint"] == "meta-llama/Meta-Llama-3-8B"
+    for words in (["llama4"], ["gpus=none"], ["size=3"]):
+        with pytest.raises(ConfigError):
+            main(words)

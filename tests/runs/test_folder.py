@@ -1,0 +1,61 @@
+"""Run folders: files appear whole, runs are found."""
+
+import pytest
+
+from data.common.files import write_text
+from ntil.config.compose import compose
+from ntil.config.errors import ConfigError
+from ntil.evaluation.generate import evaluate_to
+from ntil.runs.folder import RunFolder, find_runs, read_jsonl
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    file = tmp_path / "metrics.json"
+    write_text(file, "old")
+    with pytest.raises(TypeError):
+        write_text(file, None)  # type: ignore[arg-type]
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_evaluation_that_breaks_leaves_no_predictions(tmp_path):
+    def broken():
+        yield {"id": 1}
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        evaluate_to(tmp_path / "predictions.jsonl", broken(), lambda records: {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_are_found_below_a_folder_but_not_their_evaluations(tmp_path):
+    # The second is what W&B writes of an online run.
+    for name in ("b/seed1", "b/seed1/wandb/run-1/files", "a/seed0", "a/seed0/evaluations/x"):
+        RunFolder(tmp_path / name).freeze(compose([]))
+    assert [r.path for r in find_runs(tmp_path)] == [tmp_path / "a/seed0", tmp_path / "b/seed1"]
+    assert [r.path for r in find_runs(tmp_path / "a/seed0")] == [tmp_path / "a/seed0"]
+    with pytest.raises(ConfigError, match=r"no config\.yaml"):
+        RunFolder(tmp_path).config()
+
+
+def test_runs_may_lie_below_any_name(tmp_path):
+    run = RunFolder(tmp_path / "checkpoints/wandb/evaluations/clock/seed0")
+    run.freeze(compose([]))
+    assert [r.path for r in find_runs(tmp_path / "checkpoints")] == [run.path]
+    assert find_runs(tmp_path / "nothing") == []
+
+
+def test_a_history_that_was_cut_short_is_read_up_to_there(tmp_path):
+    run = RunFolder(tmp_path)
+    run.history.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert run.read_history() == [{"step": 1}, {"step": 2}]
+    run.history.write_text('{"step": 1}\n{"st\n{"step": 2}\n')
+    with pytest.raises(ConfigError, match=r"history\.jsonl, line 2: no JSON"):
+        run.read_history()
+
+
+def test_damaged_predictions_are_named(tmp_path):
+    file = tmp_path / "predictions.jsonl"
+    file.write_text('{"id": 1}\n{"id": ')
+    with pytest.raises(ConfigError, match=r"predictions\.jsonl, line 2: no JSON"):
+        list(read_jsonl(file))

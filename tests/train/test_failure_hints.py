@@ -1,0 +1,51 @@
+"""Errors that a setting can mend name the setting and its new value."""
+
+import errno
+
+import pytest
+import torch
+
+from ntil.config.compose import compose
+from ntil.train.failure_hints import failure_hint
+
+
+def config(batch=8, accumulation=1, checkpointing=False, zero="null"):
+    words = [f"optim.batch_size={batch}", "evaluation.batch_size=240", f"engine.zero_stage={zero}"]
+    return compose([*words, f"engine.accumulation={accumulation}", f"engine.gradient_checkpointing={checkpointing}"])
+
+
+OOM = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (config(), "engine.accumulation=2 (now 1): the same step in smaller pieces"),
+        (config(15, 3), "engine.accumulation=15 (now 3)"),
+        (config(1), "engine.gradient_checkpointing=true"),
+        (config(1, checkpointing=True, zero=2), "engine=zero3_offload"),
+        (config(1, checkpointing=True, zero=3), "engine.processes"),
+    ],
+)
+def test_out_of_memory(given, said):
+    assert said in str(failure_hint(OOM, given))
+
+
+def test_a_real_refused_allocation_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert "out of memory: set engine.accumulation=2" in str(failure_hint(caught.value, config()))
+    assert "evaluation.batch_size=120 (now 240)" in str(failure_hint(caught.value, config(), evaluating=True))
+
+
+def test_a_full_disk_behind_another_error():
+    full = RuntimeError("could not save")
+    full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert "the newest complete checkpoint is kept" in str(failure_hint(full, config()))
+    assert "disk is full" in str(
+        failure_hint(RuntimeError("I/O error: No space left on device (os error 28)"), config())
+    )
+
+
+def test_other_errors_get_none():
+    assert failure_hint(ValueError("a wrong shape"), config()) is None

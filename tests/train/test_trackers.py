@@ -1,0 +1,78 @@
+"""Trackers get the same calls; one that fails is dropped; the mode of W&B follows the keys that are there."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from ntil.config.compose import compose
+from ntil.distributed.ranks import Ranks
+from ntil.train import trackers as module
+from ntil.train.trackers import Backend, Trackers, wandb_mode
+
+
+class Recorder(Backend):
+    def __init__(self, config, folder):
+        self.calls = []
+
+    def log(self, values, step):
+        self.calls.append((step, values))
+
+    def predictions(self, table):
+        self.calls.append(("predictions", table))
+
+    def finish(self, summary, failed):
+        self.calls.append(("finish", summary, failed))
+
+
+class Broken(Recorder):
+    def log(self, values, step):
+        raise ConnectionError("no network")
+
+
+@pytest.fixture
+def trackers(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "KINDS", {"wandb": Recorder, "tensorboard": Broken})
+    return Trackers(compose(["tracker.kinds=[wandb,tensorboard]"]), tmp_path, Ranks())
+
+
+def test_a_broken_one_is_dropped_and_the_others_go_on(trackers, caplog):
+    state = SimpleNamespace(is_world_process_zero=True, global_step=3)
+    kept = trackers.backends[0]
+    trackers.on_log(None, state, None, {"loss": 1.0, "eval_exact": 0.5, "note": "text"})
+    assert "no network" in caplog.text and "goes on without it" in caplog.text
+    assert trackers.backends == [kept]
+    assert kept.calls == [(3, {"loss": 1.0, "validation/exact": 0.5})]
+    trackers.note({"coverage": 0.5})
+    trackers.finish({"exact": 1})
+    assert kept.calls[-1] == ("finish", {"coverage": 0.5, "test/exact": 1.0}, False)
+
+
+def test_a_failed_run_is_finished_as_failed(trackers):
+    kept = trackers.backends[0]
+    trackers.finish(None)
+    assert kept.calls[-1] == ("finish", {}, True)
+
+
+def test_only_rank_0_tracks(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "KINDS", {"wandb": Recorder})
+    config = compose(["tracker.kinds=[wandb]"])
+    monkeypatch.setenv("RANK", "1")
+    assert Trackers(config, tmp_path, Ranks(1, 2)).backends == Trackers(config, tmp_path, Ranks.here()).backends == []
+    monkeypatch.setenv("RANK", "0")
+    assert len(Trackers(config, tmp_path, Ranks.here()).backends) == 1
+
+
+def test_auto_is_online_only_with_a_key(monkeypatch, tmp_path):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert wandb_mode("auto") == "offline"
+    assert wandb_mode("online") == "online"
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert wandb_mode("auto") == "online"
+    (tmp_path / "netrc").unlink()
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert wandb_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode("auto") == "disabled"
