@@ -126,7 +126,7 @@ def write_baichuan2(folder: Path, vocabulary: int = 125696, file: str = "bin") -
 
 
 def write_minicpm3(folder: Path, config: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """openbmb's layout, their config.json with smaller sizes (its rotary factors need qk_rope_head_dim 32)."""
+    """Openbmb's layout, their config.json with smaller sizes (its rotary factors need qk_rope_head_dim 32)."""
     width, heads, nope, rope, value = 64, 4, 16, 32, 16
     config |= {
         "hidden_size": width,

@@ -25,7 +25,13 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-CLIP: dict[str, Any] = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 14}
+CLIP: dict[str, Any] = {
+    "hidden_size": 24,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "patch_size": 14,
+}
 LLAMA: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 YI_TOWER = "vit/clip-vit-H-14-laion2B-s32B-b79K-yi-vl-6B-448"
 
@@ -42,7 +48,13 @@ def paligemma(shared: Path, folder: Path) -> None:
     shipped = json.loads((shared / "assets/tokenizers/paligemma/tokenizer_config.json").read_text())
     tokenizer(shared, "paligemma", folder, **{**shipped, "added_tokens_decoder": added})
     heads: dict[str, Any] = {"num_attention_heads": 2, "num_hidden_layers": 2}
-    text: dict[str, Any] = {**heads, "num_key_value_heads": 1, "head_dim": 8, "hidden_size": 16, "intermediate_size": 32}
+    text: dict[str, Any] = {
+        **heads,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+    }
     config = PaliGemmaConfig(
         vision_config=SiglipVisionConfig(
             **heads, hidden_size=24, intermediate_size=48, patch_size=14, image_size=56, vision_use_head=False

@@ -18,7 +18,8 @@ def test_where_it_was_trained_does_not_matter(engine, monkeypatch):
     config = compose(["engine=local"])
     trained = replace(config, engine=replace(config.engine, **engine))
     changed = overridden(trained, ["evaluation.split=validation"])
-    assert changed.evaluation.split == "validation" and changed.engine == trained.engine
+    assert changed.evaluation.split == "validation"
+    assert changed.engine == trained.engine
 
 
 def test_longer_prompts_of_another_split_have_their_key():
@@ -35,7 +36,8 @@ def test_other_groups_stay_as_they_were():
 def test_another_source_takes_the_place_of_the_runs_own():
     trained = compose(["task.source.rows={train:8,test:4}", "loss=ce", "seed=3"])
     changed = overridden(trained, ["task=clock_photos", "task.source.labels=labels.csv", "evaluation.split=validation"])
-    assert changed.task.options["source"]["labels"] == "labels.csv" and "rows" not in changed.task.options["source"]
+    assert changed.task.options["source"]["labels"] == "labels.csv"
+    assert "rows" not in changed.task.options["source"]
     assert changed.evaluation.split == "validation"
     assert (changed.model, changed.loss, changed.seed) == (trained.model, trained.loss, 3)
     with pytest.raises(ConfigError, match="did you mean 'clock_photos'"):

@@ -54,7 +54,8 @@ def test_what_was_exported_before_is_left(runs, tmp_path, monkeypatch, capsys):
         run.metrics.write_text("{}")
     (tmp_path / "to/llava_nano").mkdir(parents=True)
     assert main([f"run={tmp_path}/runs", f"to={tmp_path}/to/{{model}}"]) == 0
-    assert written == ["yi_vl_nano"] and "llava_nano: exists, left as it is" in capsys.readouterr().out
+    assert written == ["yi_vl_nano"]
+    assert "llava_nano: exists, left as it is" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def test_every_state(tmp_path, capsys, run_at):
     for state in ("done", "running", "failed", "interrupted", "waiting"):
         assert f"1 {state}" in shown
     assert "ValueError: no such thing" in shown
-    assert "100/100" in shown and "60/100" in shown
+    assert "100/100" in shown
+    assert "60/100" in shown
 
 
 def test_a_night_between_two_processes_is_no_part_of_the_pace(tmp_path):
@@ -57,14 +58,16 @@ def test_a_night_between_two_processes_is_no_part_of_the_pace(tmp_path):
     night = 60_000.0
     second = [{"step": 60, "time": night, "began": True}, {"step": 70, "time": night + 10}]
     assert pace([*first, *second]) == 1.0
-    assert pace(first[:1]) is None and pace([]) is None
+    assert pace(first[:1]) is None
+    assert pace([]) is None
 
 
 def test_an_error_is_shown_as_it_is(tmp_path, capsys, run_at):
     run_at(tmp_path / "[a]", error="Traceback\nFileNotFoundError: no picture at [/data/1.png] of [rank1]\n")
     assert main(["status", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert "no picture at [/data/1.png] of [rank1]" in shown and "[a]" in shown
+    assert "no picture at [/data/1.png] of [rank1]" in shown
+    assert "[a]" in shown
 
 
 def test_nothing_there_is_an_error(tmp_path):

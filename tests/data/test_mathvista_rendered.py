@@ -41,9 +41,11 @@ def test_answers_have_their_form(difficulty):
     assert {row["level"] for row in rows} == {0, 1, 2}
     for row in rows:
         if row["question_type"] == "multi_choice":
-            assert row["choices"].count(row["answer"]) == 1 and len(set(row["choices"])) == len(row["choices"])
+            assert row["choices"].count(row["answer"]) == 1
+            assert len(set(row["choices"])) == len(row["choices"])
         elif row["answer_type"] == "float":
-            assert float(row["target"]) == float(row["answer"]) and len(row["target"].partition(".")[2]) == 1
+            assert float(row["target"]) == float(row["answer"])
+            assert len(row["target"].partition(".")[2]) == 1
         else:
             assert row["target"] == row["answer"] == str(int(row["answer"]))
 

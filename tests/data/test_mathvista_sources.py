@@ -54,7 +54,8 @@ def test_json_and_parquet_give_the_same_rows(release):
     assert [{**row, "image": 0} for row in one] == [{**row, "image": 0} for row in two]
     assert [row["image"].size for row in two] == [(20, 10)] * 2
     assert [first.answer(row) for row in one] == ["2.5", "B"]
-    assert one[0]["precision"] == 1 and one[0]["skills"] == ["a", "b"]
+    assert one[0]["precision"] == 1
+    assert one[0]["skills"] == ["a", "b"]
     assert first.prompt(one[0]) == query(PROBLEM)
 
 
@@ -83,7 +84,8 @@ def test_broken_problems_are_named_or_skipped(release, change, message):
     with pytest.raises(InvalidData, match=message):
         MathVista(MathVistaRelease(test=str(file))).rows("test")
     task = MathVista(MathVistaRelease(test=str(file), on_error="skip"))
-    assert task.rows("test")["id"] == ["7"] and len(task.skipped) == 1
+    assert task.rows("test")["id"] == ["7"]
+    assert len(task.skipped) == 1
 
 
 def test_broken_files(release):
@@ -151,7 +153,8 @@ def test_validation_shares_no_picture_with_train(tmp_path):
     task = MathVista(MathVistaRelease(test="unused.json", train=str(tmp_path / "train.json"), validation=25))
     parts = {split: task.rows(split) for split in ("train", "validation")}
     names = {s: {row["image"].filename for row in rows} for s, rows in parts.items()}
-    assert sum(map(len, parts.values())) == 80 and all(len(n) > 3 for n in names.values())
+    assert sum(map(len, parts.values())) == 80
+    assert all(len(n) > 3 for n in names.values())
     assert not names["train"] & names["validation"]
 
 
@@ -175,7 +178,8 @@ def test_broken_training_rows_are_named(tmp_path, item, message):
     with pytest.raises(InvalidData, match=message):
         load(tmp_path / "train.json", "train", 0, None, RowErrors())
     skipping = RowErrors("skip")
-    assert len(load(tmp_path / "train.json", "train", 0, None, skipping)) == 1 and len(skipping.skipped) == 1
+    assert len(load(tmp_path / "train.json", "train", 0, None, skipping)) == 1
+    assert len(skipping.skipped) == 1
 
 
 def test_mathvista_is_no_training_set(tmp_path):

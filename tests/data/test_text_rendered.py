@@ -60,7 +60,9 @@ def test_words_lie_inside_apart_and_on_their_ink():
 def test_single_is_always_one_level_word():
     for index in range(400):  # some of which get a word too long for the picture at first
         _, instances, level = render_words(np.random.default_rng(index), size=64, difficulty="single")
-        assert len(instances) == 1 and len(instances[0].points) == 4 and level == 0
+        assert len(instances) == 1
+        assert len(instances[0].points) == 4
+        assert level == 0
 
 
 def test_ink_stays_within_the_outline():

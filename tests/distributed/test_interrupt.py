@@ -60,12 +60,15 @@ def test_only_the_parents_sigterm_ends_a_data_worker(method: str) -> None:
     there, here = multiprocessing.Pipe()
     worker: Any = multiprocessing.get_context(method).Process(target=_prepare, args=(here,), daemon=True)
     worker.start()
-    assert worker.pid is not None and there.poll(30) and there.recv() == "ready"
+    assert worker.pid is not None
+    assert there.poll(30)
+    assert there.recv() == "ready"
     for name in ("TERM", "INT", "TERM"):
         subprocess.run(["sh", "-c", f"kill -{name} {worker.pid}"], check=True)
         time.sleep(0.1)
         there.send(name)
-        assert there.poll(30) and there.recv() == name
+        assert there.poll(30)
+        assert there.recv() == name
     worker.terminate()
     worker.join(30)
     assert worker.exitcode == 0

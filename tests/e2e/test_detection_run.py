@@ -34,4 +34,5 @@ def test_every_release_says_what_it_lacks(tmp_path):
         checked = ntil(tmp_path, "data", "show", f"task={name}", "split=test")
         assert checked.returncode == 2
         assert f"datasets/{name}" in checked.stderr
-        assert "there is no such file" in checked.stderr and "task.source.truth." in checked.stderr
+        assert "there is no such file" in checked.stderr
+        assert "task.source.truth." in checked.stderr

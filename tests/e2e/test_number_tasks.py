@@ -28,6 +28,8 @@ def test_train_and_score(tmp_path, task, model, metrics):
     done = ntil(tmp_path, *words)
     assert done.returncode == 0, done.stderr
     found = json.loads(next(tmp_path.glob("runs/**/metrics.json")).read_text())
-    assert found["examples"] == 60 and set(metrics) <= set(found)
+    assert found["examples"] == 60
+    assert set(metrics) <= set(found)
     lines = next(tmp_path.glob("runs/**/predictions.jsonl")).read_text().splitlines()
-    assert len(lines) == 60 and all(json.loads(line)["groups"] for line in lines)
+    assert len(lines) == 60
+    assert all(json.loads(line)["groups"] for line in lines)

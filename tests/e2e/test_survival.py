@@ -35,10 +35,12 @@ def test_a_loss_that_is_not_finite_can_be_replayed_and_is_not_run_again_unasked(
     words = ["train", *RUN, ROWS, "loss=ntil", "optim.lr=1e30", "runs=wild"]
     wild = ntil(place, *words)
     assert wild.returncode == 1
-    assert "the loss is not finite at step" in wild.stderr and "ntil replay run=wild/" in wild.stderr
+    assert "the loss is not finite at step" in wild.stderr
+    assert "ntil replay run=wild/" in wild.stderr
     run = only(place, "wild/**/config.yaml").parent
     saved = json.loads((run / "replay" / "batch.json").read_text())
-    assert len(saved["ids"]) == 8 and saved["weights"] == "model"
+    assert len(saved["ids"]) == 8
+    assert saved["weights"] == "model"
     replay = ntil(place, "replay", f"run={run.relative_to(place)}")
     assert replay.returncode == 0, replay.stderr
     assert all(name in replay.stdout for name in saved["ids"])
@@ -50,7 +52,8 @@ def test_a_loss_that_is_not_finite_can_be_replayed_and_is_not_run_again_unasked(
     assert "failed before, skipped (retry=true runs it again)" in again.stderr
     retried = ntil(place, *words, "retry=true")
     assert retried.returncode == 1
-    assert "failed before" not in retried.stderr and "not finite" in retried.stderr
+    assert "failed before" not in retried.stderr
+    assert "not finite" in retried.stderr
     assert "1 failed" in ntil(place, "status", "wild").stdout
 
 
@@ -114,7 +117,10 @@ def test_export_is_a_plain_folder_with_a_card(place):
     for name, value in own.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     card = (place / "exported" / "README.md").read_text()
-    assert "trained with ce" in card and "| exact |" in card and "loss:" in card and "64 rows" in card
+    assert "trained with ce" in card
+    assert "| exact |" in card
+    assert "loss:" in card
+    assert "64 rows" in card
     assert ntil(place, "export", f"run={run.path}", "to=exported").returncode == 2
 
 

@@ -74,7 +74,8 @@ def test_ctrl_c_then_the_same_command_gives_the_uninterrupted_weights(
     child = start(place, *words, "runs=cut", output=None)
     deadline = time.monotonic() + 300
     while not _reached(place / "cut", 10):
-        assert time.monotonic() < deadline and child.poll() is None
+        assert time.monotonic() < deadline
+        assert child.poll() is None
         time.sleep(0.02)
     below = psutil.Process(child.pid).children(recursive=True) if every_process else []
     assert len([p for p in below if p.parent().pid != child.pid]) >= 2 * every_process  # data workers of two ranks

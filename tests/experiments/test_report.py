@@ -36,11 +36,13 @@ def test_a_clear_difference_is_called_and_a_tie_is_not(runs):
     assert (report.base, report.headline, report.missing, report.refused) == ("ce", "exact", (), None)
     line = next(line for line in report.lines if line.loss == "ntil")
     assert line.against["exact"].verdict == "better"
-    assert line.against["deviation"].verdict == "better" and line.against["deviation"].difference < 0
+    assert line.against["deviation"].verdict == "better"
+    assert line.against["deviation"].difference < 0
     mean = sum(run.metrics["exact"] for run in read_runs(runs) if run.loss == "ntil") / 3
     assert line.mean("exact") == pytest.approx(mean)
     cells = {row[0]: row for row in cell_tables(report, ["exact"])[0].rows}
-    assert cells["ntil"][5] == "better" and cells["ce"][3] == "-"
+    assert cells["ntil"][5] == "better"
+    assert cells["ce"][3] == "-"
 
 
 def test_the_whole_report(runs, capsys):
@@ -48,21 +50,29 @@ def test_the_whole_report(runs, capsys):
     folder = runs / "report"
     page = (folder / "report.html").read_text()
     assert "ntil is better than ce in exact" in page
-    assert "95.1" in page and "published" in page
+    assert "95.1" in page
+    assert "published" in page
     assert page.count('class="example"') == 6
     # Self-contained: nothing is fetched.
     assert not re.search(r"""(?:src|href)=["']?https?:""", page)
-    assert "<link" not in page and "@import" not in page
+    assert "<link" not in page
+    assert "@import" not in page
     markdown = (folder / "table.md").read_text()
-    assert "| ntil | 3 |" in markdown and "yi_vl_nano | missing" in markdown
+    assert "| ntil | 3 |" in markdown
+    assert "yi_vl_nano | missing" in markdown
     latex = (folder / "table.tex").read_text()
-    assert r"\toprule" in latex and r"$\pm$" in latex and r"llava\_nano" in latex
+    assert r"\toprule" in latex
+    assert r"$\pm$" in latex
+    assert r"llava\_nano" in latex
     # All in one, first: 0.9 against 0.2 is marked, in a right answer's direction and in the deviation's.
     first = markdown.split("\n\n")[1]
     assert re.search(r"clock \| llava_nano \| exact \| 0\.[0-9]+ ± [0-9.]+ \| 0\.[0-9]+ ± [0-9.]+ ✓ \|", first)
-    assert re.search(r"deviation .* ✓ \|", first) and "✗" not in first
-    assert r"$\checkmark$" in latex and 'class="better">0.' in page
-    assert "6 of 6 runs are finished" in markdown and "6 of 6 runs" in page
+    assert re.search(r"deviation .* ✓ \|", first)
+    assert "✗" not in first
+    assert r"$\checkmark$" in latex
+    assert 'class="better">0.' in page
+    assert "6 of 6 runs are finished" in markdown
+    assert "6 of 6 runs" in page
     assert (
         "clock, llava_nano: 2600 steps of 64 rows, learning rate 0.001, seeds 0, 1, 2, from random weights" in markdown
     )
@@ -98,7 +108,8 @@ def test_a_report_can_be_written_elsewhere(runs, tmp_path):
     assert main([f"runs={runs}", "examples=2", f"to={folder}"]) == 0
     assert "<title>clock" in (folder / "report.html").read_text()
     # The older report's pictures are gone, whatever else lies there is not.
-    assert not (folder / "curves-clock-yi.png").exists() and (folder / "mine.png").exists()
+    assert not (folder / "curves-clock-yi.png").exists()
+    assert (folder / "mine.png").exists()
     assert {"report.html", "table.md", "table.tex", "curves.png"} <= {file.name for file in folder.iterdir()}
 
 
@@ -141,7 +152,8 @@ def test_what_failed_does_not_stand_in_the_way(runs, tmp_path, write_run):
     tried.metrics.unlink()
     tried.error.write_text("it broke")
     (report,) = analyse(read_runs(tmp_path / "clock"), {}, draws=50)
-    assert report.refused is None and report.missing == ()
+    assert report.refused is None
+    assert report.missing == ()
     assert next(line for line in report.lines if line.loss == "ntil").against["exact"].seeds == 3
 
 
@@ -152,8 +164,10 @@ def test_a_loss_with_two_settings_is_two_losses(runs, tmp_path, write_run, capsy
     expected = [("clock", "llava_nano", "ntil", seed) for seed in range(3)]
     (report,) = analyse(read_runs(tmp_path / "clock"), {}, expected, draws=100)
     means = {line.loss: line.mean("exact") for line in report.lines}
-    assert sorted(means) == ["ce", "ntil lam=0.3", "ntil lam=3.0"] and report.missing == ()
-    assert means["ntil lam=0.3"] > 0.8 and means["ntil lam=3.0"] < 0.4
+    assert sorted(means) == ["ce", "ntil lam=0.3", "ntil lam=3.0"]
+    assert report.missing == ()
+    assert means["ntil lam=0.3"] > 0.8
+    assert means["ntil lam=3.0"] < 0.4
     cell = next((tmp_path / "clock").glob("*/llava_nano"))
     assert ntil(["compare", str(cell / "ce"), str(cell / "ntil")]) == 2
     assert "several losses (ntil lam=0.3, ntil lam=3.0)" in capsys.readouterr().err
@@ -200,7 +214,8 @@ def test_a_refused_comparison_shows_nothing_beside_each_other(runs, tmp_path, ca
     assert "of other examples or answers" in capsys.readouterr().err
     assert main([f"runs={tmp_path}/clock", "examples=4"]) == 0
     page = (tmp_path / "clock/report/report.html").read_text()
-    assert 'class="example"' not in page and "No test examples side by side" in page
+    assert 'class="example"' not in page
+    assert "No test examples side by side" in page
     assert "exact (no comparison)" in (tmp_path / "clock/report/table.md").read_text()
 
 
@@ -228,7 +243,8 @@ def test_rows_that_are_gone_are_said(runs, tmp_path):
     for run in read_runs(tmp_path / "clock"):
         _changed(run.folder, lambda records: [{**r, "id": f"gone-{r['id']}"} for r in records])
     found = build_gallery(cells(read_runs(tmp_path / "clock"))[0], "exact", 4)
-    assert not found.examples and "is no longer gone-" in found.missing
+    assert not found.examples
+    assert "is no longer gone-" in found.missing
 
 
 def test_a_start_that_is_not_here_does_not_stop_a_report(runs, tmp_path):
@@ -258,12 +274,14 @@ def test_the_papers_figure_is_beside_the_mean_of_our_tasks():
     made = paper_table(table, table.metrics["acc_0.5"], reports, "full")
     row = next(row for row in made.rows if "llava15_7b" in row)
     # Of seeds 0 and 1, finished on both: 0.5 and 0.5.
-    assert row[-3:].count("0.5000 ± 0.0000") == 1 and "mean over refcoco, refcocog" in made.title
+    assert row[-3:].count("0.5000 ± 0.0000") == 1
+    assert "mean over refcoco, refcocog" in made.title
     missing = CellReport(Cell("refcoco_plus", "llava15_7b", ()), None, (), (), None, "")
     row = next(
         r for r in paper_table(table, table.metrics["acc_0.5"], [*reports, missing], "full").rows if "llava15_7b" in r
     )
-    assert "0.5000 ± 0.0000" not in row and "missing" in row
+    assert "0.5000 ± 0.0000" not in row
+    assert "missing" in row
 
 
 def test_what_is_missing_is_of_the_scale_that_was_run(runs, monkeypatch):
@@ -272,7 +290,8 @@ def test_what_is_missing_is_of_the_scale_that_was_run(runs, monkeypatch):
     run = read_runs(runs)[0]
     there = [Run(run.folder, with_model(run.config, name="qwen2_vl_2b"))]
     found = _expected("losses", there, runs)
-    assert {key[1] for key in found} == {"qwen2_vl_2b"} and len(found) == 51
+    assert {key[1] for key in found} == {"qwen2_vl_2b"}
+    assert len(found) == 51
 
 
 def test_an_evaluation_again_says_on_what(runs, tmp_path):
@@ -300,7 +319,10 @@ def test_nothing_there_is_one_line(tmp_path, runs):
 
 def test_latex_escapes():
     text = Table("a_b", ["x%", "y"], ["l", "r"], [["<loc0001>", "1 ± 2"]]).latex()
-    assert r"a\_b" in text and r"x\%" in text and r"$<$loc0001$>$" in text and r"1 $\pm$ 2" in text
+    assert r"a\_b" in text
+    assert r"x\%" in text
+    assert r"$<$loc0001$>$" in text
+    assert r"1 $\pm$ 2" in text
 
 
 def test_the_papers_figures(shared):

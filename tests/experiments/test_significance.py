@@ -25,7 +25,8 @@ def test_one_seed_interval_is_scipys_paired_bootstrap():
     assert found.difference == pytest.approx(gap.mean())
     assert found.low == pytest.approx(theirs.low, abs=0.006)
     assert found.high == pytest.approx(theirs.high, abs=0.006)
-    assert found.verdict == "better" and found.seeds_needed is None
+    assert found.verdict == "better"
+    assert found.seeds_needed is None
 
 
 def test_permutation_p_is_scipys():

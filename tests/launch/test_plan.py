@@ -50,7 +50,8 @@ def test_dry_run_knows_states_and_times(tmp_path, monkeypatch, capsys):
     rows = dry_run(words).rows
     assert [row[6] for row in rows[:4]] == ["done", "failed", "to do", "to do"]
     assert {row[5] for row in rows[:4]} == {"< 0.1"}
-    assert rows[-1][0] == "4 runs" and rows[-1][-1] == "15 min left"
+    assert rows[-1][0] == "4 runs"
+    assert rows[-1][-1] == "15 min left"
     assert main(["train", *words, "--dry-run"]) == 0
     assert "15 min left" in capsys.readouterr().out
     assert not list(tmp_path.glob("**/checkpoints"))

@@ -370,7 +370,8 @@ def test_location_bins_are_an_alphabet_like_any_other(name):
     )
     for logits in (right, near):
         out, gradient = value_and_gradient(loss, logits, labels)
-        assert torch.isfinite(out.total) and torch.isfinite(gradient).all()
+        assert torch.isfinite(out.total)
+        assert torch.isfinite(gradient).all()
     if name in ("emd", "ntil", "ntl_was", "value_emd"):
         key = "value" if name == "value_emd" else "digit"
         mean = {"ntl_was": 4 / 5}.get(name, (3 / 4 + 1) / 2)  # one bin off each, but for the last bin

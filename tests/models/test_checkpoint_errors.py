@@ -143,7 +143,8 @@ def test_pictures_for_a_text_model_are_refused_before_training(tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "the model reads text only, and the row has a picture; take a model with a vision part" in done.stderr
-    assert not list(tmp_path.glob("**/history.jsonl")) and not list(tmp_path.glob("**/checkpoints"))
+    assert not list(tmp_path.glob("**/history.jsonl"))
+    assert not list(tmp_path.glob("**/checkpoints"))
 
 
 @pytest.mark.parametrize("model", ["paligemma_3b", "llava15_7b", "yi_vl_6b", "qwen2_vl_2b", "baichuan2_7b"])

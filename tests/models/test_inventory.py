@@ -43,7 +43,9 @@ def test_sizes_are_the_published_ones(name):
 def test_a_model_from_scratch():
     found = describe(model("llava_nano"), gpus=2, rank=4)
     assert found["parameters"] == sum(found["parts"].values())
-    assert found["cached"] == "from scratch" and found["digits"] is True and found["source"] == "config"
+    assert found["cached"] == "from scratch"
+    assert found["digits"] is True
+    assert found["source"] == "config"
     # Two layers of rank 4 on q, k, v, o (128 to 128), gate, up (128 to 320), down (320 to 128); the projector.
     assert found["lora_trainable"] == 2 * 4 * (4 * 256 + 3 * 448) + found["parts"]["projector"]
 
@@ -76,7 +78,9 @@ def test_what_is_cached_is_looked_up_offline(tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
-    assert cached(None) == "from scratch" and cached(str(tmp_path)) == "folder" and cached("a/b") == "no"
+    assert cached(None) == "from scratch"
+    assert cached(str(tmp_path)) == "folder"
+    assert cached("a/b") == "no"
     snapshot = tmp_path / "models--a--b" / "snapshots" / "123"
     snapshot.mkdir(parents=True)
     (tmp_path / "models--a--b" / "refs").mkdir()
@@ -94,10 +98,13 @@ def test_what_is_cached_is_looked_up_offline(tmp_path, monkeypatch):
 def test_the_command_prints_a_table_or_json(capsys):
     assert main(["qwen25_1_5b", "llava_nano", "gpus=4"]) == 0
     shown = capsys.readouterr().out
-    assert "1.54 B" in shown and "from scratch" in shown and "on 4 GPUs" in shown
+    assert "1.54 B" in shown
+    assert "from scratch" in shown
+    assert "on 4 GPUs" in shown
     assert main(["llama3_8b", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
-    assert found["digits"] is False and found["checkpoint"] == "meta-llama/Meta-Llama-3-8B"
+    assert found["digits"] is False
+    assert found["checkpoint"] == "meta-llama/Meta-Llama-3-8B"
     for words in (["llama4"], ["gpus=none"], ["size=3"]):
         with pytest.raises(ConfigError):
             main(words)

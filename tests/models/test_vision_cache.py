@@ -61,7 +61,8 @@ def test_losses_weights_and_answers_are_those_without(tmp_path, name, words):
     # 12 rows in two epochs, and 6 more to answer.
     assert (filling.hits, filling.misses) == (12, 18)
     assert (reading.hits, reading.misses) == (30, 0)
-    assert loss_filling == pytest.approx(loss, rel=1e-5) and loss_reading == pytest.approx(loss, rel=1e-5)
+    assert loss_filling == pytest.approx(loss, rel=1e-5)
+    assert loss_reading == pytest.approx(loss, rel=1e-5)
     assert texts == texts_filling == texts_reading
     assert plain.keys() == filled.keys() == read.keys()
     for key in plain:

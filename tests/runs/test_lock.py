@@ -15,7 +15,9 @@ def test_one_owner_at_a_time(tmp_path):
     assert owner(tmp_path) is None
     with locked(tmp_path):
         held = owner(tmp_path)
-        assert held is not None and held.pid == os.getpid() and abs(held.since - time.time()) < 5
+        assert held is not None
+        assert held.pid == os.getpid()
+        assert abs(held.since - time.time()) < 5
         with pytest.raises(Busy, match=f"process {os.getpid()} on .* since 0 s"), locked(tmp_path):
             pass
         assert owner(tmp_path) is not None

@@ -41,9 +41,12 @@ def test_the_taught_answer_reads_as_right_everywhere():
         records = [TASK.record(TASK.answer(r), r) for r in TASK.rows(split)]
         assert all(r["failure"] is None and r["scores"] == r["lenient"] for r in records)
         summary = TASK.summarize(json.loads(json.dumps(records)))
-        assert summary["exact"] == 1 and summary["mae"] == summary["log_error"] == summary["relative_error"] == 0
-        assert summary["pearson"] == pytest.approx(1) and summary["spearman"] == pytest.approx(1)
-    assert summary["interpolation/examples"] == 21 and summary["extrapolation/examples"] == 20
+        assert summary["exact"] == 1
+        assert summary["mae"] == summary["log_error"] == summary["relative_error"] == 0
+        assert summary["pearson"] == pytest.approx(1)
+        assert summary["spearman"] == pytest.approx(1)
+    assert summary["interpolation/examples"] == 21
+    assert summary["extrapolation/examples"] == 20
 
 
 def test_prompts():
@@ -66,11 +69,13 @@ def test_no_text_crashes_a_reading_or_scores_above_what_it_says(text, truth):
     assert record["scores"]["exact"] == right
     assert record["failure"] is None or record["scores"] == number_scores(ParseFailure(""), truth)
     if isinstance(lenient, ParseFailure):
-        assert record["lenient"]["exact"] == 0 and record["lenient"]["relative_error"] == 1
+        assert record["lenient"]["exact"] == 0
+        assert record["lenient"]["relative_error"] == 1
     else:
         assert sum(c.isdigit() for c in text) > 0
     for scores in (record["scores"], record["lenient"]):
-        assert scores["exact"] <= 1 and 0 <= scores["relative_error"] <= 1
+        assert scores["exact"] <= 1
+        assert 0 <= scores["relative_error"] <= 1
         assert 0 <= scores["log_error"] <= LOG_WORST
         assert 0 <= scores["mae"] <= 10 * max(abs(float(truth)), 1)
         assert scores["exact"] == 0 or scores["mae"] == scores["relative_error"] == scores["log_error"] == 0
@@ -134,12 +139,16 @@ def test_failures_are_read_as_the_mirrored_truth_and_counted():
     answers = ["1", "2", "-3", "10"]
     records = [TASK.record("no idea", row(a)) for a in answers]
     summary = TASK.summarize(records)
-    assert summary["parse_failure_rate"] == 1 and summary["exact"] == 0 and summary["log_error"] == LOG_WORST
+    assert summary["parse_failure_rate"] == 1
+    assert summary["exact"] == 0
+    assert summary["log_error"] == LOG_WORST
     assert summary["mae"] == (10 + 20 + 30 + 100) / 4
-    assert summary["pearson"] == pytest.approx(-1) and summary["spearman"] == pytest.approx(-1)
+    assert summary["pearson"] == pytest.approx(-1)
+    assert summary["spearman"] == pytest.approx(-1)
     # One row counts although nothing was read of it: dropping it would give a perfect 1.
     summary = TASK.summarize([*(TASK.record(a, row(a)) for a in answers[:3]), records[3]])
-    assert summary["pearson"] < 0 and summary["parse_failure_rate"] == 0.25
+    assert summary["pearson"] < 0
+    assert summary["parse_failure_rate"] == 0.25
 
 
 def test_sums_of_two_ranks_add_to_those_of_all():

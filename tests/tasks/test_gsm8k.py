@@ -39,7 +39,8 @@ def test_final_number_only(file):
     assert [task.answer(row) for row in rows] == ["60", "22800", "-5", "3.5"]
     assert [task.prompt(row) for row in rows] == [line["question"] for line in LINES]
     assert [row["level"] for row in rows] == [0, 1, 0, 0]
-    assert len(task.rows("train")) == 3 and task.rows("validation")["id"] == ["train-4"]
+    assert len(task.rows("train")) == 3
+    assert task.rows("validation")["id"] == ["train-4"]
     assert not set(task.rows("train")["id"]) & set(task.rows("validation")["id"])
     assert isinstance(task.parse("#### 60", rows[0]), ParseFailure)
     assert task.parse_lenient("so it is $22,800.", rows[1]) == 22800
@@ -66,7 +67,8 @@ def test_reasoning_with_and_without_the_calculator(file):
 def test_the_taught_answer_reads_as_right(file, reasoning):
     task = GSM8K(GSM8KFiles({"test": str(file)}), reasoning=reasoning)
     summary = task.summarize(task.record(task.answer(row), row) for row in task.rows("test"))
-    assert summary["exact"] == summary["lenient_exact"] == 1 and summary["parse_failure_rate"] == 0
+    assert summary["exact"] == summary["lenient_exact"] == 1
+    assert summary["parse_failure_rate"] == 0
 
 
 ROW = {"id": "r", "question": "q", "solution": "s", "answer": "42", "level": 0}
@@ -102,7 +104,8 @@ def test_broken_lines_are_named_or_skipped(tmp_path, line, message):
         GSM8K(GSM8KFiles({"test": str(path)})).rows("test")
     if "not JSON" not in message:
         task = GSM8K(GSM8KFiles({"test": str(path)}, on_error="skip"))
-        assert len(task.rows("test")) == 1 and len(task.skipped) == 1
+        assert len(task.rows("test")) == 1
+        assert len(task.skipped) == 1
 
 
 def test_missing_files_and_keys():

@@ -112,7 +112,8 @@ RESPONSES = st.text() | st.from_regex(LIKE_ANSWERS)
 def test_no_response_crashes_or_scores_above_what_it_says(text, row):
     record = TASK.record(text, row)
     for scores in (record["scores"], record["lenient"]):
-        assert scores["accuracy"] in (0, 1) and 0 <= scores["relative_error"] <= 1
+        assert scores["accuracy"] in (0, 1)
+        assert 0 <= scores["relative_error"] <= 1
         assert scores["accuracy"] == 0 or scores["relative_error"] == 0
     said = text.strip()
     if record["scores"]["accuracy"]:
@@ -126,17 +127,20 @@ def test_no_response_crashes_or_scores_above_what_it_says(text, row):
     if record["lenient"]["accuracy"] and row["question_type"] == "free_form":
         assert any(c.isdigit() for c in text) or "three" in text.lower()
     if not said:
-        assert record["failure"] is not None and record["lenient"]["accuracy"] == 0
+        assert record["failure"] is not None
+        assert record["lenient"]["accuracy"] == 0
 
 
 def test_metrics_by_group_and_failures():
     texts = ["3", "The answer is 3.", "4", "nothing"]
     summary = TASK.summarize(TASK.record(text, INTEGER) for text in texts)
-    assert summary["accuracy"] == 0.25 and summary["official_accuracy"] == summary["lenient_accuracy"] == 0.5
+    assert summary["accuracy"] == 0.25
+    assert summary["official_accuracy"] == summary["lenient_accuracy"] == 0.5
     assert summary["parse_failure_rate"] == 0.5
     assert summary["relative_error"] == pytest.approx((0 + 1 + 1 / 3 + 1) / 4)
     for group in ("task/t", "context/c", "skills/s", "skills/u", "question_type/free_form", "answer_type/integer"):
-        assert summary[f"{group}/official_accuracy"] == 0.5 and summary[f"{group}/examples"] == 4
+        assert summary[f"{group}/official_accuracy"] == 0.5
+        assert summary[f"{group}/examples"] == 4
     assert not any(key.startswith("grade/") for key in summary)
 
 
@@ -180,7 +184,8 @@ def test_the_real_problems_with_pictures_at_hand(shared):
     folder = shared / "assets/data/mathvista"
     task = MathVista(MathVistaRelease(test=str(folder / "testmini.json"), on_error="skip"))
     rows = task.rows("test")
-    assert len(rows) == len(list((folder / "images").iterdir())) == 6 and len(task.skipped) == 994
+    assert len(rows) == len(list((folder / "images").iterdir())) == 6
+    assert len(task.skipped) == 994
     own = [task.prompt(row) for row in rows]
     stored = MathVista(
         MathVistaRelease(test=str(folder / "testmini.json"), queries=str(folder / "query.json"), on_error="skip")

@@ -22,7 +22,9 @@ def test_the_batch_and_the_weights_are_kept(tmp_path, value):
     with pytest.raises(FloatingPointError, match=r"step 7 \(ce 1, digit (nan|inf)\).*2 rows with `ntil replay run="):
         check(model, torch.tensor(value), {"ce": torch.tensor(1.0), "digit": torch.tensor(value)}, 7, ["a", "b"])
     saved = json.loads((tmp_path / "replay" / "batch.json").read_text())
-    assert saved["ids"] == ["a", "b"] and saved["step"] == 7 and saved["weights"] == "model"
+    assert saved["ids"] == ["a", "b"]
+    assert saved["step"] == 7
+    assert saved["weights"] == "model"
     torch.testing.assert_close(torch.load(tmp_path / "replay" / "model", weights_only=True), model.state_dict())
 
 
