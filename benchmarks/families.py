@@ -76,8 +76,9 @@ def same_ids(name: str, pictures: bool) -> str:
     """The verdict of the tests that compare prompt and answer with the family's own processor."""
     wanted = f"ids_are and {name}"
     if pictures:
-        family = re.match(r"[a-z]+2?(_vl)?", name)[0]
-        wanted = f"{family} and (own_processor or own_way or chat_template)"
+        family = re.match(r"[a-z]+2?(_vl)?", name)
+        assert family is not None
+        wanted = f"{family[0]} and (own_processor or own_way or chat_template)"
     quiet = ["-q", "--no-header", "--no-summary", "-p", "no:cacheprovider"]
     code = pytest.main([*quiet, str(TESTS), "-k", wanted])
     return {0: "equal", 5: "no test"}.get(int(code), "DIFFER")

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -19,7 +19,7 @@ SMALL = {
     "initializer_range": 0.3,  # of random weights; large enough that logits differ well
 }
 # Config of conf/model -> tokenizer, and what config.json says apart from the sizes.
-CHECKPOINTS = {
+CHECKPOINTS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "qwen25_7b": (
         "qwen2_5",
         {"model_type": "qwen2", "vocab_size": 152064, "num_key_value_heads": 2, "tie_word_embeddings": False},
@@ -49,9 +49,9 @@ def write(name: str, shared: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     copy_tokenizer(tokenizer, shared, folder)
     torch.manual_seed(0)
-    if name == "baichuan2_7b":
+    if config is None and name == "baichuan2_7b":
         write_baichuan2(folder)
-    elif name == "minicpm3_4b":
+    elif config is None:
         write_minicpm3(folder, json.loads((shared / "assets/tokenizers/minicpm3/config.json").read_text()))
     else:
         AutoModelForCausalLM.from_config(AutoConfig.for_model(**SMALL, **config)).save_pretrained(folder)

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import nn
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 
 from ntil.components import Components
 from ntil.config.schema import RunConfig
@@ -133,7 +133,7 @@ def measured(trainer: NumberTrainer, components: Components) -> dict[str, list[f
     """Seconds of each part, step by step, filled while the trainer runs; forward by hooks, the rest by wrapping."""
     spent: dict[str, list[float]] = defaultdict(list)
     model = trainer.model
-    assert model is not None
+    assert isinstance(model, PreTrainedModel)
 
     def around(module: nn.Module, name: str) -> None:
         started: list[float] = []

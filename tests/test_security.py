@@ -6,6 +6,7 @@ Every command that opens a run folder is tried on tampered ones (docs/security.m
 import json
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,14 +78,14 @@ def witness(tmp_path, monkeypatch):
 
 
 BASE = "runs/finished/clock/llava_nano/ce"
-COMMANDS = {
+COMMANDS: dict[str, Callable[[RunFolder], int | None]] = {
     "eval": lambda f: evaluate.main([f"run={f.path}"]),
     "report": lambda f: report.main([f"runs={f.path}", "examples=1"]),
     "compare": lambda f: compare.main([str(f.path), BASE]),
     "export": lambda f: export.main([f"run={f.path}", "to=out"]),
     "replay": lambda f: replay.main([f"run={f.path}"]),
     "status": lambda f: status.main([str(f.path)]),
-    "train": lambda f: Sweep().run(f.config()) or 0,
+    "train": lambda f: Sweep().run(f.config()),
 }
 
 

@@ -110,7 +110,7 @@ def _separated(delimiter: str) -> Reader:
                             raise InvalidData(where, None, problem, "put fields that hold the separator in quotes")
                         yield number, where, row
             except csv.Error as error:
-                raise InvalidData(f"{path}, line {reader.line_num}", None, str(error), "mend the line") from error
+                raise InvalidData(f"{path}, line {reader.line_num}", None, str(error), "repair the line") from error
 
     return read
 
@@ -119,7 +119,7 @@ def _json(text: str, where: str, kind: type) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidData(where, None, f"not JSON ({error})", "mend the line or fetch the file again") from error
+        raise InvalidData(where, None, f"not JSON ({error})", "repair the line or fetch the file again") from error
     if not isinstance(value, kind):
         raise InvalidData(where, None, f"is no {'object' if kind is dict else 'list of objects'}", "see the layout")
     return value

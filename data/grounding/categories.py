@@ -163,7 +163,7 @@ def _described(config: Path) -> dict[str, Any]:
     try:
         described = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidData(str(config), None, f"is not YAML ({error})", "mend it") from error
+        raise InvalidData(str(config), None, f"is not YAML ({error})", "repair it") from error
     if not isinstance(described, dict) or not isinstance(described.get("names"), list | dict | None):
         raise InvalidData(str(config), None, "does not describe a data set", "write path, train, val and names")
     return described

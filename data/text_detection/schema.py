@@ -45,7 +45,7 @@ def check_instances(instances: Sequence[Instance], size: tuple[int, int], where:
             continue
         field = f"polygon {number}"
         if Polygon(instance.points).area == 0:
-            remedy = "mend it, mark it ### or drop the picture"
+            remedy = "repair it, mark it ### or drop the picture"
             raise InvalidData(where, field, f"{instance.points} has no area", remedy)
         x_out, y_out = width * SLACK, height * SLACK
         if not all(-x_out <= x <= width + x_out and -y_out <= y <= height + y_out for x, y in instance.points):

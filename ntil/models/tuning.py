@@ -115,7 +115,7 @@ def adapted_layers(model: nn.Module, family: Family, tuning: TuningConfig) -> li
     return layers
 
 
-def is_frozen(tuning: TuningConfig, family: Family, part: str) -> bool:
+def is_frozen(tuning: TuningConfig, family: Family | type[Family], part: str) -> bool:
     """Whether the family has the part and every parameter of it stays as it was loaded."""
     moves = tuning.mode == "full" or part in [*_adapted(tuning), *_trained_whole(tuning, family)]
     return part in family.parts and (part in tuning.freeze or not moves)
@@ -137,7 +137,7 @@ def _adapted(tuning: TuningConfig) -> list[str]:
     return [part for part in tuning.adapt if part not in tuning.freeze]
 
 
-def _trained_whole(tuning: TuningConfig, family: Family) -> list[str]:
+def _trained_whole(tuning: TuningConfig, family: Family | type[Family]) -> list[str]:
     names = family.lora_trainable if tuning.train is None else tuning.train
     return [part for part in names if part in family.parts]
 

@@ -132,15 +132,15 @@ def _odd_faces(polygon: shapely.Polygon) -> shapely.Geometry:
     return shapely.union_all(faces[crossed.sum(axis=0) % 2 == 1])
 
 
-def shapes(polygons: Iterable[Points], mend: Callable[[np.ndarray], np.ndarray] = even_odd) -> Shapes:
-    """Polygons as `Shapes`, empty for fewer than 3 points; `mend` gives the regions of self-intersecting ones."""
+def shapes(polygons: Iterable[Points], repair: Callable[[np.ndarray], np.ndarray] = even_odd) -> Shapes:
+    """Polygons as `Shapes`, empty for fewer than 3 points; `repair` gives the regions of self-intersecting ones."""
     drawn = np.array([shapely.Polygon(p) if len(p) >= 3 else shapely.Polygon() for p in polygons], dtype=object)
     if not drawn.size:
         return Shapes(drawn, np.zeros(0))
     region = drawn.copy()
     broken = ~shapely.is_valid(drawn)
     if broken.any():
-        region[broken] = mend(drawn[broken])
+        region[broken] = repair(drawn[broken])
     return Shapes(region, shapely.area(drawn))
 
 

@@ -49,7 +49,12 @@ def test_nothing_is_written_where_one_of_several_is_unfinished(runs, tmp_path, m
 
 def test_what_was_exported_before_is_left(runs, tmp_path, monkeypatch, capsys):
     written = []
-    monkeypatch.setattr("ntil.commands.export.export", lambda run, to, merge: written.append(to.name) or to)
+
+    def export(run, to, merge):
+        written.append(to.name)
+        return to
+
+    monkeypatch.setattr("ntil.commands.export.export", export)
     for run in runs:
         run.metrics.write_text("{}")
     (tmp_path / "to/llava_nano").mkdir(parents=True)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from ntil.cli import main
 from ntil.config.compose import choices, explain
@@ -13,7 +15,7 @@ from ntil.preflight import compose_checked
 
 
 def explained(*words: str) -> str:
-    with pytest.raises(Exception) as error:
+    with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)) as error:
         compose_checked(words)
     return str(error.value) if isinstance(error.value, ConfigError) else explain(error.value, words)
 

@@ -25,14 +25,14 @@ def labelled(folder, row):
     split = {"train": "train2017", "val": "val2017"}[row["split"]]
     names = yaml.safe_load((folder / "config.yaml").read_text())["names"]
     stem = row["id"].split("-")[1]
-    found = {}
+    boxes: dict[str, list[tuple[float, float, float, float]]] = {}
     for line in (folder / "labels" / split / f"{stem}.txt").read_text().splitlines():
         kind, cx, cy, w, h = line.split()
         cx, cy, w, h = (float(v) for v in (cx, cy, w, h))
-        box = ((cx - w / 2) * row["width"], (cy - h / 2) * row["height"])
-        box += ((cx + w / 2) * row["width"], (cy + h / 2) * row["height"])
-        found.setdefault(names[int(kind)], []).append(box)
-    return found
+        x1, y1 = (cx - w / 2) * row["width"], (cy - h / 2) * row["height"]
+        x2, y2 = (cx + w / 2) * row["width"], (cy + h / 2) * row["height"]
+        boxes.setdefault(names[int(kind)], []).append((x1, y1, x2, y2))
+    return boxes
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 402), ("val", 448)])
@@ -105,7 +105,7 @@ def test_broken_labels_are_named_or_cost_their_photograph(tmp_path, line, messag
     with pytest.raises(InvalidData, match=message):
         said(folder)
     skip = RowErrors("skip")
-    # A photograph with an unreadable box might hold a rival, so nothing is said about it.
+    # A photograph with an unreadable box might hold another, so nothing is said about it.
     assert list(said(folder, skip)) == ["the cat"]
     assert len(skip.skipped) == 1
 

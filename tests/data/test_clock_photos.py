@@ -67,7 +67,7 @@ def official(shared, name="coco_final.csv"):
 def test_the_label_file_of_its_about_time_on_the_photographs_that_are_here(shared, tmp_path, monkeypatch):
     """1,911 labels, of which 5 photographs are in the COCO sample: those are read, the others counted and listed."""
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
-    images, here = tmp_path / "images", {}
+    images = tmp_path / "images"
     images.mkdir()
     for folder in (shared / "assets/data/coco128/images").iterdir():
         for photo in folder.iterdir():
@@ -76,9 +76,9 @@ def test_the_label_file_of_its_about_time_on_the_photographs_that_are_here(share
     rows = photos.load(official(shared), images, skip)
     with official(shared).open() as file:
         labels = {row["img_id"]: row for row in csv.DictReader(file)}
-        here = {k for k, row in labels.items() if (images / row["file_name"]).exists()}
-    assert set(rows["id"]) == here
-    assert len(here) == 5
+        with_photo = {k for k, row in labels.items() if (images / row["file_name"]).exists()}
+    assert set(rows["id"]) == with_photo
+    assert len(with_photo) == 5
     assert len(skip.skipped) == len(labels) - 5 == 1906
     assert all("does not exist" in line and "coco_final.csv, line" in line for line in skip.skipped)
     for row in rows:

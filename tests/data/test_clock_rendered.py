@@ -31,12 +31,12 @@ def test_row_i_does_not_depend_on_how_many_are_rendered(difficulty, tmp_path, mo
 
 
 def test_splits_and_seeds_share_no_picture():
-    seen = {}
+    split_of: dict[bytes, tuple[str, int]] = {}
     for split in ("train", "validation", "test"):
         for seed in (0, 1):
             rows = load(split, rows=40, seed=seed)
             for i in range(40):
-                assert seen.setdefault(pixels(rows, i), (split, seed)) == (split, seed)
+                assert split_of.setdefault(pixels(rows, i), (split, seed)) == (split, seed)
 
 
 def test_level_is_how_fine_the_minute_is():
@@ -73,7 +73,7 @@ def test_wrong_arguments_name_the_key():
     with pytest.raises(ValueError, match="splits"):
         load("training", rows=1)
     with pytest.raises(ValueError, match=r"task\.source\.difficulty"):
-        load("train", rows=1, difficulty="hard")
+        load("train", rows=1, difficulty="hard")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rows >= 1"):
         load("train", rows=0)
 

@@ -1,5 +1,7 @@
 """Rendered figures: the same row everywhere, no picture shared, and answers that the pictures bear out."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -25,11 +27,11 @@ def test_row_i_does_not_depend_on_how_many_are_rendered(difficulty, tmp_path, mo
 
 
 def test_splits_and_seeds_share_no_picture():
-    seen = {}
+    split_of: dict[bytes, tuple[str, int]] = {}
     for split in ("train", "validation", "test"):
         for seed in (0, 1):
             for row in load(split, rows=60, seed=seed, kinds=["gauge", "ruler"]):
-                assert seen.setdefault(pixels(row), (split, seed)) == (split, seed)
+                assert split_of.setdefault(pixels(row), (split, seed)) == (split, seed)
 
 
 @pytest.mark.parametrize("difficulty", ["plain", "rich"])
@@ -123,16 +125,18 @@ def test_the_gauge_points_at_its_answer():
 def test_choices_of_one_value_are_on_its_scale():
     for row in load("test", rows=200, kinds=["gauge", "bar", "line"]):
         if row["choices"] and row["level"] < 2:
-            assert len(row["choices"]) == 4 and all(0 <= float(c) <= 10 for c in row["choices"]), row["question"]
+            assert len(row["choices"]) == 4, row["question"]
+            assert all(0 <= float(c) <= 10 for c in row["choices"]), row["question"]
 
 
 def test_wrong_arguments_name_the_key():
-    for arguments, message in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"split": "training"}, "splits"),
         ({"difficulty": "hard"}, r"task\.source\.difficulty"),
         ({"kinds": ["pies"]}, r"task\.source\.kinds: 'pies' is none of bar, line"),
         ({"size": 32}, "size >= 64"),
         ({"rows": 0}, "rows >= 1"),
-    ):
+    ]
+    for options, message in refused:
         with pytest.raises(ValueError, match=message):
-            load(**({"split": "train", "rows": 1} | arguments))
+            load(**{"split": "train", "rows": 1, **options})

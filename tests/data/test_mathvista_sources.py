@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -14,7 +15,7 @@ from data.mathvista.visual_math import LicenceError, load
 from tasks.mathvista import MathVista, query
 
 METADATA = {"task": "t", "context": "c", "grade": "g", "language": "english", "source": "s", "category": "x"}
-PROBLEM = {
+PROBLEM: dict[str, Any] = {
     "pid": "7", "question": "How long?", "image": "images/7.jpg", "choices": None, "unit": "cm", "precision": 1,
     "answer": "2.5", "question_type": "free_form", "answer_type": "float",
     "metadata": {**METADATA, "split": "testmini", "skills": ["a", "b"]},
@@ -142,7 +143,8 @@ def test_training_layouts(tmp_path, form):
     assert task.prompt(rows[3]).endswith("at the end.\nQuestion: Sum?")
     for row in rows:
         record = task.record(task.answer(row), row)
-        assert record["failure"] is None and record["scores"]["accuracy"] == 1, row
+        assert record["failure"] is None, row
+        assert record["scores"]["accuracy"] == 1, row
 
 
 def test_validation_shares_no_picture_with_train(tmp_path):

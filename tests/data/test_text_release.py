@@ -31,7 +31,7 @@ def test_real_photographs_of_every_release(shared, tmp_path):
     total = tmp_path / "gt"
     total.mkdir()
     shutil.copy(base / "totaltext_eval" / "Examples" / "Groundtruth" / "poly_gt_img3.mat", total)
-    sources = {
+    sources: dict[Format, tuple[Path, Path, int, int]] = {
         "mmocr": (base / "icdar2015_train10" / "textdet_test.json", base / "icdar2015_train10", 10, 82),
         "totaltext": (total, base / "totaltext_eval" / "T3_Example" / "img", 1, 4),
     }
@@ -55,11 +55,12 @@ def test_the_validation_split_is_held_out_of_training(tmp_path):
     assert set(train["id"]).isdisjoint(validation["id"])
     assert validation["id"] == task.rows("validation")["id"] == ["10", "20"]
     own = release(tmp_path, 25, truth={s: str(tmp_path / "gt") for s in ("train", "validation")})
+    assert isinstance(own.source, TextRelease)
     own.source.images["validation"] = own.source.images["train"]
     assert len(own.rows("train")) == 25
+    few = tmp_path / "few"
+    few.mkdir()
     with pytest.raises(InvalidData, match="none to hold out"):
-        few = tmp_path / "few"
-        few.mkdir()
         release(few, 3).rows("validation")
     with pytest.raises(ValueError, match=r"task\.source\.truth\.test"):
         task.rows("test")
@@ -88,6 +89,7 @@ def test_a_broken_row_is_named_or_skipped_and_listed(tmp_path, harm, message):
 
 def release_again(task: TextDetection) -> TextDetection:
     source = task.source
+    assert isinstance(source, TextRelease)
     return TextDetection(TextRelease(source.format, source.truth, source.images, on_error="skip"))
 
 

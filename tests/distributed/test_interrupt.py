@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -58,7 +57,8 @@ def _prepare(here: Connection) -> None:
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_only_the_parents_sigterm_ends_a_data_worker(method: str) -> None:
     there, here = multiprocessing.Pipe()
-    worker: Any = multiprocessing.get_context(method).Process(target=_prepare, args=(here,), daemon=True)
+    fork, forkserver = multiprocessing.get_context("fork"), multiprocessing.get_context("forkserver")
+    worker = (fork if method == "fork" else forkserver).Process(target=_prepare, args=(here,), daemon=True)
     worker.start()
     assert worker.pid is not None
     assert there.poll(30)

@@ -45,7 +45,8 @@ def test_a_search_goes_on_after_a_trial_that_fails(tmp_path, table):
     words = ["train", "-m", "experiment=search", *WORDS, *table, "loss=ce", "hydra.sweeper.n_trials=3"]
     words += ["model.attn_implementation=choice(sdpa,nonsense)", "optim.lr=0.001,0.002,0.003"]
     done = ntil(tmp_path, *words)
-    assert done.returncode == 1 and "failed" in done.stderr, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "failed" in done.stderr, done.stderr
     failed = list(tmp_path.glob("runs/**/error.txt"))
     assert failed
     assert len(_metrics(tmp_path)) + len(failed) >= 2

@@ -21,7 +21,7 @@ def batch(seed=0):
     return logits, labels
 
 
-def tally(logits, labels):
+def digit_sums(logits, labels):
     found = DigitTally(VOCAB)
     found.add(logits.reshape(-1, 32), labels.reshape(-1))
     return found.sums()
@@ -29,7 +29,11 @@ def tally(logits, labels):
 
 def test_means_equal_plain_loops():
     logits, labels = batch()
-    nll, mass, right, errors, biases = [], [], [], [], []
+    nll: list[float] = []
+    mass: list[float] = []
+    right: list[float] = []
+    errors: list[float] = []
+    biases: list[float] = []
     for row, text in enumerate(TEXTS):
         for start, sign, number in _numbers(text):
             digits = [(start + k, c) for k, c in enumerate(number) if c.isdigit()]
@@ -37,7 +41,7 @@ def test_means_equal_plain_loops():
                 p = torch.softmax(logits[row, at].double(), -1)
                 nll.append(-p[TOKENS[c]].log().item())
                 mass.append(p[IDS].sum().item())
-                right.append(p[IDS].argmax().item() == int(c))
+                right.append(float(p[IDS].argmax().item() == int(c)))
             ps = [torch.softmax(logits[row, at, IDS].double(), -1) for at, _ in digits]
             unit = 10.0 ** -len(number.partition(".")[2])
             every = [
@@ -49,7 +53,7 @@ def test_means_equal_plain_loops():
             ]
             errors.append(sum(p * abs(x - float(number)) for x, p in every))
             biases.append(sign * sum(p * (x - float(number)) for x, p in every))
-    found = means(tally(logits, labels))
+    found = means(digit_sums(logits, labels))
     for name, values in zip(found, (nll, mass, right, errors, biases), strict=True):
         assert found[name] == pytest.approx(sum(values) / len(values), rel=1e-5), name
 
@@ -66,21 +70,21 @@ def _numbers(text):
 
 def test_tables_hold_every_digit_once_and_add_up_over_batches():
     logits, labels = batch()
-    whole = tally(logits, labels)
+    whole = digit_sums(logits, labels)
     digits = sum(c.isdigit() for text in TEXTS for c in text)
     assert sum(map(sum, whole["confusion"])) == digits
     for name in ("place", "length", "calibration"):
         assert sum(row[0] for row in whole[name]) == digits
     assert [row[0] for row in whole["place"]][:4] == [5, 4, 1, 0]
     assert [row[0] for row in whole["length"]][:4] == [1, 6, 3, 0]
-    halves = add_sums([tally(logits[k : k + 2], labels[k : k + 2]) for k in (0, 2)])
+    halves = add_sums([digit_sums(logits[k : k + 2], labels[k : k + 2]) for k in (0, 2)])
     for name, value in whole.items():
         torch.testing.assert_close(torch.tensor(halves[name]), torch.tensor(value))
 
 
 def test_no_digit_is_no_figure():
     logits, labels = batch()
-    assert means(tally(logits, torch.full_like(labels, 1))) == {}
+    assert means(digit_sums(logits, torch.full_like(labels, 1))) == {}
 
 
 def test_large_alphabets_are_grouped():

@@ -30,8 +30,8 @@ def test_one_seed_interval_is_scipys_paired_bootstrap():
 
 
 def test_permutation_p_is_scipys():
-    base = RNG.normal(size=(1, 40))
-    ours, base = score_means(base + RNG.normal(0.25, 1.0, size=(1, 40))), score_means(base)
+    scores = RNG.normal(size=(1, 40))
+    ours, base = score_means(scores + RNG.normal(0.25, 1.0, size=(1, 40))), score_means(scores)
     found = compare(ours, base, draws=6000)
     gap = (ours.sums - base.sums)[0, :, 0]
     theirs = stats.permutation_test((gap,), np.mean, permutation_type="samples", n_resamples=6000, rng=1)
@@ -79,6 +79,7 @@ def test_holm_is_the_textbook():
 def test_seeds_needed_gives_the_power_it_promises(mean, spread):
     values = mean + spread * np.array([-1.0, 0.0, 1.0])
     count = seeds_needed(values)
+    assert count is not None
     power = TTestPower().power
     assert power(mean / spread, count, 0.05) >= 0.8
     assert count == 2 or power(mean / spread, count - 1, 0.05) < 0.8
@@ -88,13 +89,17 @@ def test_seeds_needed_gives_the_power_it_promises(mean, spread):
 
 def test_what_test_examples_leave_open_no_number_of_seeds_can_tell():
     values = np.array([0.05, -0.01, 0.03, 0.0, 0.03])
-    alone = seeds_needed(values)
-    assert seeds_needed(values, shared=0.0) == alone
-    assert seeds_needed(values, shared=0.003**2) > alone
+    without_shared = seeds_needed(values)
+    assert seeds_needed(values, shared=0.0) == without_shared
+    with_shared = seeds_needed(values, shared=0.003**2)
+    assert without_shared is not None
+    assert with_shared is not None
+    assert with_shared > without_shared
     assert seeds_needed(values, shared=0.02**2) == np.inf
     # At the number it gives, seeds and examples together have the power it promises.
     shared = 0.004**2
     count = seeds_needed(values, shared)
+    assert count is not None
     error = np.sqrt(shared + values.var(ddof=1) / count)
     seen = np.random.default_rng(0).normal(values.mean(), error, 20_000)
     assert np.mean(np.abs(seen) > stats.norm.ppf(0.975) * error) == pytest.approx(0.8, abs=0.05)

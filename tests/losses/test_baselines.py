@@ -1,7 +1,8 @@
-"""Every rival loss against its published package or a slow transcription of its formula; ours against enumeration."""
+"""Every baseline against its published package or a slow transcription of its formula; ours against enumeration."""
 
 import itertools
 import math
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 
 from ntil import NumberVocab
 from ntil.losses import CE, DEL, DIST2, EMO, NTIL, NTL, SMMD, SoftLabel, ValueEMD
+from ntil.losses.base import LossInputs, NumberLoss, Term
 
 IDS = [7, 3, 5, 11, 2, 13, 17, 19, 23, 29]
 VOCAB = NumberVocab(IDS, point_ids=[4], minus_ids=[6])
@@ -178,6 +180,20 @@ def test_compiles_as_one_graph(name):
     torch.testing.assert_close(torch.compile(total, fullgraph=True)(logits), total(logits))
 
 
+def terms_of(loss: NumberLoss, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, Term]:
+    """The terms as the loss computes them on its way to the total."""
+    computed: dict[str, Term] = {}
+    terms = loss.terms
+
+    def keep(inputs: LossInputs) -> dict[str, Term]:
+        computed.update(terms(inputs))
+        return computed
+
+    with patch.object(loss, "terms", keep):
+        loss(logits, labels)
+    return computed
+
+
 def test_a_confidently_wrong_digit_is_pulled_back_by_value_emd_and_not_by_the_released_value_terms():
     """p(wrong) rises: the straight-through softmax at temperature 0.1 saturates, the expectation does not."""
     released = NTIL(VOCAB, noise=0, digit_weight=0.0, exp=False)
@@ -187,19 +203,9 @@ def test_a_confidently_wrong_digit_is_pulled_back_by_value_emd_and_not_by_the_re
         logits[0, 0, IDS[9]] = gap
         for name, loss, part in (("released", released, "aux"), ("value", EVERY["value"], "value")):
             z = logits.clone().requires_grad_()
-            seen = {}
-            terms = loss.terms
-
-            def keep(s, terms=terms, seen=seen):
-                seen.update(terms(s))
-                return seen
-
-            loss.terms = keep
-            try:
-                loss(z, labels)
-            finally:
-                del loss.terms
-            cost = sum(t.weight * t.cost.sum() for t in seen.values()) if part == "aux" else seen["value"].cost.sum()
+            terms = terms_of(loss, z, labels)
+            costs = [t.weight * t.cost.sum() for t in terms.values()] if part == "aux" else [terms[part].cost.sum()]
+            cost = torch.stack(costs).sum()
             strength[name, gap] = torch.autograd.grad(cost, z)[0].abs().max().item()
     assert strength["released", 3.0] < 1e-8
     assert strength["value", 3.0] > 0.3

@@ -1,13 +1,14 @@
 """`NTIL` and `EMD` against inputs and outputs of the released code."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
 
 from ntil import EMD, NTIL, NumberVocab
 
-TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+TOLERANCE: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-5}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from ntil import EMD, NTIL, NumberSpans, NumberVocab
 IDS = [8, 6, 7, 5, 9, 14, 11, 12, 13, 10]
 VOCAB = NumberVocab(IDS, point_ids=15, minus_ids=16, comma_ids=17)
 SIZE = 24
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+CLOSE: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def case(seed):

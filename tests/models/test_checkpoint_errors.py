@@ -125,11 +125,15 @@ def test_the_hub_out_of_reach(monkeypatch):
 )
 def test_what_the_hub_refuses(cause, told):
     response = httpx.Response(401, request=httpx.Request("GET", "https://hub.invalid/x"))
-    with pytest.raises(CheckpointError, match=f"owner/name: .*{told}"), reading("owner/name"):
+
+    def refuse():
         try:
             raise cause("no", response=response)
         except cause as error:
             raise OSError("You are trying to access a repo") from error
+
+    with pytest.raises(CheckpointError, match=f"owner/name: .*{told}"), reading("owner/name"):
+        refuse()
 
 
 @pytest.mark.slow

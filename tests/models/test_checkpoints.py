@@ -54,16 +54,17 @@ def test_numbers_are_seen_with_the_real_tokenizer(built, task):
     rows = list(components.task.rows("train"))
     spans = Collator(components.family, components.task, components.vocab, "decimal")(rows)["spans"]
     answers = [components.task.answer(row) for row in rows]
+    numbers: list[float]
     if components.vocab.base == 1024:
         assert answers[0].count("<loc") == 4
         assert task == "grounding_nano"
         assert int(spans.is_digit.sum()) == 4 * len(rows)
-        wanted = [int(a[i * 9 + 4 : i * 9 + 8]) for a in answers for i in range(4)]
+        numbers = [int(a[i * 9 + 4 : i * 9 + 8]) for a in answers for i in range(4)]
     else:
         assert int(spans.is_digit.sum()) == sum(c.isdigit() for a in answers for c in a)
         cut = "".join(c if c.isdigit() or c == "." else " " for a in answers for c in f"{a} ")
-        wanted = [float(n) for n in cut.split()]
-    assert spans.value[spans.is_number].tolist() == pytest.approx(wanted)
+        numbers = [float(n) for n in cut.split()]
+    assert spans.value[spans.is_number].tolist() == pytest.approx(numbers)
     assert components.coverage(rows) >= 0.5
 
 

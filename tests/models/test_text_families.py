@@ -143,7 +143,7 @@ def test_batched_generation_is_single_generation(parts, model):
     assert generate(model, components.collator, rows) == single
     # A checkpoint's repetition penalty and sampling are off: greedy is the argmax, token by token.
     ids = components.collator.prompts(rows[:1])["input_ids"]
-    written = []
+    written: list[int] = []
     with torch.no_grad():
         for _ in range(components.task.max_new_tokens):
             written.append(

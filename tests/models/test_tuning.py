@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from transformers import PreTrainedModel
 
 from benchmarks.family_checks import moved, supervised_logits_error
 from ntil.components import Components
@@ -48,7 +49,7 @@ def expected(model: nn.Module, kinds: set[str]) -> set[str]:
     return found
 
 
-def tuned(words: list[str]) -> tuple[Components, nn.Module]:
+def tuned(words: list[str]) -> tuple[Components, PreTrainedModel]:
     config = compose_checked([*TASK, "engine=local", *words])
     components = Components.build(config)
     torch.manual_seed(0)
@@ -183,22 +184,28 @@ def test_supervised_logits_under_adapters_are_the_full_ones(tied, where):
     assert (with_adapter - without).abs().max() > 1e-3
 
 
+def gradient_of(parameter: nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.clone()
+
+
 def test_gradients_under_checkpointing_are_the_same():
     components, model = tuned(["tuning=lora", "tuning.train=[]"])
     batch = components.collator([components.task.rows("train")[i] for i in range(3)])
     inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
     positions, targets = inputs.pop("positions"), inputs.pop("targets")
-    head, found = SupervisedHead(model), []
+    head, gradients = SupervisedHead(model), []
     for checkpointing in (False, True):
         if checkpointing:
             model.gradient_checkpointing_enable()
         model.train().zero_grad()
         nn.functional.cross_entropy(head.logits(model, inputs, positions), targets).backward()
-        found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad})
-    assert found[0].keys() == found[1].keys()
-    assert any(g.abs().max() > 0 for g in found[1].values())
-    for name, gradient in found[0].items():
-        torch.testing.assert_close(found[1][name], gradient, msg=name)
+        gradients.append({n: gradient_of(p) for n, p in model.named_parameters() if p.requires_grad})
+    plain, checkpointed = gradients
+    assert plain.keys() == checkpointed.keys()
+    assert any(g.abs().max() > 0 for g in checkpointed.values())
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, msg=name)
 
 
 def test_a_saved_adapter_on_its_base_is_the_model(tmp_path):

@@ -127,7 +127,9 @@ def test_a_set_that_is_not_what_the_tower_computes_is_emptied(tmp_path):
     files = list(store.path.rglob("*.safetensors"))
     assert len(files) == 2
     for file in files:
-        store.put(file.stem, store.get(file.stem) + 1)
+        features = store.get(file.stem)
+        assert features is not None
+        store.put(file.stem, features + 1)
     files[1].write_bytes(b"cut")
     _, components, model, _ = built(["tuning=freeze_vision"], tmp_path)
     with torch.no_grad(), pytest.warns(UserWarning, match="not what the tower computes"):
@@ -136,11 +138,15 @@ def test_a_set_that_is_not_what_the_tower_computes_is_emptied(tmp_path):
     assert len(list(store.path.rglob("*.safetensors"))) == 1
 
 
+def _put_zeros(store: FeatureStore, count: int) -> None:
+    for i in range(count):
+        store.put(f"{i:040d}", torch.zeros(200))
+
+
 def test_a_full_folder_is_not_grown(tmp_path):
     store = FeatureStore(tmp_path, "own", 4000)
     with pytest.warns(UserWarning, match="computed, not kept"):
-        for i in range(10):
-            store.put(f"{i:040d}", torch.zeros(200))
+        _put_zeros(store, 10)
     kept = [i for i in range(10) if store.get(f"{i:040d}") is not None]
     assert kept == [0, 1, 2, 3]
     assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) <= 4000
@@ -178,7 +184,10 @@ def test_processes_may_share_the_folder(tmp_path):
     with ProcessPoolExecutor(3, mp_context=get_context("fork")) as pool:
         assert sum(pool.map(_write_and_read, [tmp_path] * 3, range(3))) == 0
     store = FeatureStore(tmp_path, "shared", 10**9)
-    assert all(torch.equal(store.get(f"{k:040d}"), torch.full((300,), float(k))) for k in range(60))
+    for key in range(60):
+        features = store.get(f"{key:040d}")
+        assert features is not None
+        assert torch.equal(features, torch.full((300,), float(key)))
     assert not list(tmp_path.rglob(".*"))
 
 

@@ -14,7 +14,7 @@ def start(place: Path, *words: str, output: int | None = subprocess.PIPE, **envi
 
 
 def ntil(place: Path, *words: str, timeout: float = 400, **environment: str) -> subprocess.CompletedProcess:
-    with start(place, *words, **environment) as child:
+    with start(place, *words, output=subprocess.PIPE, **environment) as child:
         try:
             out, err = child.communicate(timeout=timeout)
         except BaseException:

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,10 @@ class Python2Pickler(pickle._Pickler):
     """Writes text as Python 2 wrote `str`: SHORT_BINSTRING (protocol 2) or STRING (protocol 0)."""
 
     dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)
+    # What typeshed leaves out of `pickle._Pickler`.
+    proto: int
+    write: Callable[[bytes], object]
+    memoize: Callable[[object], None]
 
     def save_python2_str(self, text: str) -> None:
         data = text.encode("latin1")

@@ -32,7 +32,7 @@ def contents(file: Path) -> dict:
 
     found: dict = {"history": set(), "summary": {}, "files": 0}
     for raw in records(file):
-        record = wandb_internal_pb2.Record()
+        record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # protobuf makes it at run time
         record.ParseFromString(raw)
         kind = record.WhichOneof("record_type")
         if kind == "run":

@@ -99,7 +99,7 @@ def test_strict_and_lenient_readings():
         assert isinstance(read_strict(text), ParseFailure), text
     for text, value in ((" -3\n", -3), ("4.0", 4), ("0", 0), ("-0", 0)):
         assert read_strict(text) == value
-    for text, value in (
+    for text, number in (
         ("12 + 5 = 17.", "17"),
         ("it costs $1,234.50", "1234.50"),
         ("10-5", "5"),
@@ -109,7 +109,7 @@ def test_strict_and_lenient_readings():
         ("3, 4", "4"),
         (".5", "0.5"),
     ):
-        assert read_lenient(text) == Decimal(value), text
+        assert read_lenient(text) == Decimal(number), text
     assert read_lenient("0E0E0") == 0  # an exponent alone is no number
     for text in ("none", "", "1e999", "9" * 41):
         assert isinstance(read_lenient(text), ParseFailure), text

@@ -98,7 +98,9 @@ def test_no_text_crashes_and_what_is_read_strictly_is_what_was_written(text, coo
 def test_each_format_is_written_as_its_models_know_it(name, text):
     coords = coordinate_format(name)
     assert coords.box((0, 150.1, 400, 300), (400, 300)) == text
-    x1, y1, x2, y2 = coords.parse_box(text, (400, 300))
+    box = coords.parse_box(text, (400, 300))
+    assert box is not None
+    x1, y1, x2, y2 = box
     assert (x1, x2, y2) == (0, 400, 300)
     assert math.isclose(y1, 150.1, abs_tol=0.2)
 

@@ -68,8 +68,8 @@ def test_metrics_of_real_proposals(shared):
         best = np.array([overlaps[choose(overlaps)] for overlaps in coco])
         records = []
         for item, overlaps in zip(items, coco, strict=True):
-            true, said = xyxy_from_xywh(item["gt_box"]), xyxy_from_xywh(item["pred_boxes"][choose(overlaps)])
-            scores = task.score(tuple(said), row(true))
+            x1, y1, x2, y2 = xyxy_from_xywh(item["pred_boxes"][choose(overlaps)])
+            scores = task.score((x1, y1, x2, y2), row(xyxy_from_xywh(item["gt_box"])))
             records.append({"scores": scores, "lenient": scores, "failure": None, "groups": ["testA"]})
         metrics = task.summarize(records)
         for threshold in THRESHOLDS:
@@ -119,7 +119,7 @@ def test_sums_of_shards_are_the_sums_of_all():
         box = np.sort(rng.uniform(0, 400, (2, 2)), axis=0).flatten().tolist()
         text = str(rng.choice([task.answer(row(box)), "[1, 2, 3, 4]", "no"]))
         records.append(task.record(text, row(box, split=f"test{'AB'[number % 2]}")))
-    sums = {}
+    sums: dict[str, float] = {}
     for shard in range(3):
         for key, value in task.sum_scores(records[shard::3]).items():
             sums[key] = sums.get(key, 0.0) + value

@@ -20,7 +20,7 @@ from tasks.base import ParseFailure
 from tasks.jsonl import table_task
 from tasks.metrics.boxes import polygon_iou
 
-ANSWERS = {
+ANSWERS: dict[str, list[tuple[object, str]]] = {
     "exact": [("Paris", "Paris"), (7, "7"), (2.5, "2.5")],
     "numeric": [("12.50", "12.50"), (-3, "-3"), (1e-3, "0.001"), ("1e3", "1000")],
     "box": [([10, 10, 90, 40], "[100, 200, 899, 799]"), ("[0, 0, 100, 50]", "[0, 0, 999, 999]")],

@@ -41,7 +41,8 @@ def test_prompts_equal_the_official_queries(shared):
     problems = json.loads((folder / "testmini.json").read_text())
     queries = json.loads((folder / "query.json").read_text())
     different = [pid for pid, item in problems.items() if query(item) != queries[pid]]
-    assert len(problems) == 1000 and not different, different[:5]
+    assert len(problems) == 1000
+    assert not different, different[:5]
 
 
 def test_prompts_without_hint_and_without_an_official_one():
@@ -201,7 +202,8 @@ def test_the_rendered_twin_is_good_data(tmp_path, monkeypatch):
     for difficulty in ("plain", "rich"):
         task = MathVista(RenderedFigures({"train": 150}, difficulty=difficulty), hint=False, max_new_tokens=8)
         (report,) = check(task, ["train"])
-        assert report.good and report.rows == 150, report.lines()
+        assert report.good, report.lines()
+        assert report.rows == 150, report.lines()
         hinted = MathVista(RenderedFigures({"train": 150}, difficulty=difficulty))
         assert all(hinted.prompt(row).startswith("Hint: Please answer") for row in task.rows("train"))
 

@@ -1,4 +1,4 @@
-"""Errors that a setting can mend name the setting and its new value."""
+"""Errors that a setting can repair name the setting and its new value."""
 
 import errno
 

@@ -1,10 +1,10 @@
 """Losses that are not finite stop a run and leave what a replay needs; spikes are reported."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState
 
 from ntil.train.guards import FiniteCheck, LossSpikes
 
@@ -29,14 +29,14 @@ def test_the_batch_and_the_weights_are_kept(tmp_path, value):
 
 
 def test_spikes_are_far_above_the_recent_losses(capsys):
-    spikes, state = LossSpikes(), SimpleNamespace(is_world_process_zero=True, global_step=5)
+    spikes, state, control = LossSpikes(), TrainerState(is_world_process_zero=True, global_step=5), TrainerControl()
     falling = [2.0, 1.6, 1.3, 1.1, 1.0, 0.95, 0.9, 0.92]
     for loss in falling:
         logs = {"loss": loss}
-        spikes.on_log(None, state, None, logs)
+        spikes.on_log(None, state, control, logs)
         assert "spike" not in logs
     logs = {"loss": 5.0}
-    spikes.on_log(None, state, None, logs)
+    spikes.on_log(None, state, control, logs)
     assert logs["spike"] == pytest.approx(5.0 / 1.05, rel=0.02)
     assert "step 5: the loss 5 is" in capsys.readouterr().out
-    spikes.on_log(None, state, None, {"eval_ce": 1.0})
+    spikes.on_log(None, state, control, {"eval_ce": 1.0})

@@ -23,8 +23,9 @@ class Late(FiniteCheck):
 
     def __call__(self, model, total, components, step, ids):
         self.flush()
-        seen = total.detach() * (float("nan") if step == self.bad else 1.0)
-        self._pending = seen, SimpleNamespace(synchronize=lambda: None), step, ids, components
+        copied = total.detach() * (float("nan") if step == self.bad else 1.0)
+        event = SimpleNamespace(synchronize=lambda: None)
+        self._pending = copied, event, step, ids, components  # type: ignore[assignment]  # no CUDA event without a GPU
 
 
 @pytest.mark.parametrize(("bad", "kept"), [(2, []), (3, ["checkpoint-2"]), (4, ["checkpoint-2"])])

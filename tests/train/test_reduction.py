@@ -30,6 +30,7 @@ def train(place, loss, batch, accumulation, *more):
         config, components, components.family.load(), rows, place / f"{loss}-{batch}x{accumulation}"
     )
     trainer.train()
+    assert trainer.model is not None
     return trainer.model.state_dict(), trainer.state.log_history
 
 
