@@ -176,13 +176,15 @@ def seeds_needed(per_seed: np.ndarray, shared: float = 0.0, power: float = 0.8, 
 
 def _sample_size(effect: float, alpha: float, power: float) -> float:
     """Sample size of a paired t-test (the root finder of statsmodels fails for large effects)."""
-    test = TTestPower()
     most = 1e7
-    if test.power(effect, 2, alpha) >= power:
+
+    def surplus(size: float) -> float:
+        # Far beyond what is needed scipy's noncentral t is NaN, where the power is 1.
+        return float(np.nan_to_num(TTestPower().power(effect, size, alpha), nan=1.0)) - power
+
+    if surplus(2) >= 0:
         return 2
-    if test.power(effect, most, alpha) < power:
-        return most
-    return float(brentq(lambda size: test.power(effect, size, alpha) - power, 2, most, xtol=0.5))
+    return float(brentq(surplus, 2, most, xtol=0.5)) if surplus(most) > 0 else most
 
 
 def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -208,7 +210,9 @@ def plain_bootstrap(
 
 
 def normal_interval(per_seed: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Student's interval over seeds alone, for comparison."""
+    """Student's interval over seeds alone, for comparison; NaN for one seed."""
+    if len(per_seed) < 2:
+        return float("nan"), float("nan")
     error = stats.sem(per_seed)
     low, high = stats.t.interval(level, len(per_seed) - 1, loc=per_seed.mean(), scale=error)
     return float(low), float(high)

@@ -70,13 +70,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again to go on where it stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `ntil ... | head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _run(command: str, arguments: list[str]) -> int:
     """Run a command; errors of the user and of Hydra become one line on stderr."""
-    if command != "train" and {"-h", "--help"} & {*arguments}:
+    if {"-h", "--help"} & {*arguments}:
         print(help_of(command))
-        return 0
+        if command != "train":
+            return 0
     act = importlib.import_module(COMMANDS[command]).main
     if command == "train":  # Hydra's own command line: it reports its jobs' errors one by one
         return act(arguments)

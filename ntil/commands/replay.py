@@ -107,7 +107,7 @@ def _table(components: Components, model: Any, rows: list[Row]) -> Table:
         values = {**output.components, "largest logit": logits.abs().max(), "gradient": torch.stack(norms).norm()}
         if table is None:
             table = Table("row", "answer", *values, title="each row alone", title_justify="left")
-        cells = [_cell(float(value)) for value in values.values()]
+        cells = [_cell(float(torch.as_tensor(value).detach())) for value in values.values()]
         table.add_row(escape(str(row["id"])), escape(components.task.answer(row)[:40]), *cells)
     assert table is not None
     return table

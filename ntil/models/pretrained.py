@@ -90,6 +90,10 @@ def read_weights(
         except OSError as error:
             if allow_pickle or "safetensors" not in str(error):
                 raise
+            if Path(source).is_dir() and not any(Path(source).glob("*.bin")):
+                raise CheckpointError(
+                    f"model.checkpoint={source} holds no weights: put model.safetensors or its shards there"
+                ) from error
             raise CheckpointError(
                 f"model.checkpoint={source} has no safetensors; if you trust its pickled .bin files, "
                 "set model.allow_pickle=true (tensors alone are read from them)"

@@ -23,10 +23,10 @@ def place(tmp_path_factory) -> Path:
 
 def test_a_sweep_survives_a_broken_job_and_skips_what_is_done(place):
     words = ["train", "-m", *WORDS, "engine=local", "optim.steps=6", "loss=ce,ntil", "runs=sweep"]
-    first = ntil(place, *words, "model.attn_implementation=sdpa,nonsense")
+    first = ntil(place, *words, "optim.lr=0.001,1e38")  # weights that are not finite after a step
     assert first.returncode == 1, first.stderr
     assert "2 of 4 runs failed" in first.stderr
-    assert first.stderr.count("nonsense") >= 2
+    assert first.stderr.count("not finite") >= 2
     done = sorted(place.glob("sweep/**/metrics.json"))
     assert len(done) == 2
     for file in done:

@@ -7,7 +7,17 @@ from ntil.config.compose import compose
 from ntil.runs.checkpoints import complete_checkpoints
 from tests.support.forked import finish, freeze
 
-CASES = [("full", "emo"), ("freeze_vision", "ntil"), ("lora", "ntil"), ("lora_all", "ntil"), ("projector", "ntil")]
+CASES = [
+    ("full", "emo", "bfloat16"),
+    ("freeze_vision", "ntil", "bfloat16"),
+    ("freeze_vision", "ntil", "float32"),
+    ("lora", "ntil", "bfloat16"),
+    ("lora_all", "ntil", "bfloat16"),
+    ("projector", "ntil", "bfloat16"),
+]
+# The first loss is of equal weights. Steps at a from-scratch learning rate enlarge bfloat16's roundings, which differ with
+# the processor and the number of ranks: 2 % at the third step were seen on one without bfloat16 arithmetic.
+TOLERANCES = {"bfloat16": (2e-3, 5e-2), "float32": (1e-5, 1e-4)}
 
 
 @pytest.fixture(scope="module")
@@ -23,23 +33,20 @@ def losses(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("tuning", "loss"), CASES)
-def test_steps_are_those_of_torch_alone(tmp_path, monkeypatch, checkpoint, tuning, loss):
+@pytest.mark.parametrize(("tuning", "loss", "dtype"), CASES)
+def test_steps_are_those_of_torch_alone(tmp_path, monkeypatch, checkpoint, tuning, loss, dtype):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
-    words = [f"runs={tmp_path}", f"model.checkpoint={checkpoint}", "model.dtype=bfloat16", f"tuning={tuning}"]
-    words += [
-        f"loss={loss}",
-        "optim.steps=3",
-        "save_every=2",
-        "evaluation.every_steps=2",
-        "evaluation.validation_rows=8",
-    ]
-    runs = [freeze([*words, *engine]) for engine in (["engine=local"], ["engine=zero3", "engine.processes=2"])]
+    overrides = [f"runs={tmp_path}", f"model.checkpoint={checkpoint}", f"model.dtype={dtype}", f"tuning={tuning}"]
+    overrides += [f"loss={loss}", "optim.steps=3", "save_every=2", "evaluation.every_steps=2"]
+    overrides += ["evaluation.validation_rows=8"]
+    runs = [freeze([*overrides, *engine]) for engine in (["engine=local"], ["engine=zero3", "engine.processes=2"])]
     for run in runs:
         codes = finish(run)
         assert not any(codes), run.error.read_text()
         assert run.done
         assert complete_checkpoints(run.checkpoints)
-    alone, spread = map(losses, runs)
-    assert len(alone) == 3
-    assert spread == pytest.approx(alone, rel=2e-3)
+    one_process, two_ranks = map(losses, runs)
+    assert len(one_process) == 3
+    first, later = TOLERANCES[dtype]
+    assert two_ranks[0] == pytest.approx(one_process[0], rel=first)
+    assert two_ranks == pytest.approx(one_process, rel=later)

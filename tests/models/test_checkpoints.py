@@ -130,8 +130,7 @@ def test_a_step_of_training_then_saved_and_loaded_again(built, tmp_path):
 def test_paligemma_is_its_own_processor(shared, tmp_path_factory):
     checkpoint = written("paligemma_3b", shared, tmp_path_factory)
     family = components_of(checkpoint).family
-    images = SiglipImageProcessorPil.from_pretrained(checkpoint.folder)
-    images.image_seq_length = 16
+    images = SiglipImageProcessorPil.from_pretrained(checkpoint.folder, image_seq_length=16)
     processor = PaliGemmaProcessor(images, AutoTokenizer.from_pretrained(checkpoint.folder))
     rows = ask([*ANSWERS, "<loc0012><loc0034><loc1023><loc0000>"], (90, 50))
     batch = Collator(family, Ask(), None, "decimal")(rows)

@@ -1,0 +1,55 @@
+"""The command line itself: help of every command, its options in it, and what importing the losses needs."""
+
+import importlib
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+from ntil.cli import COMMANDS, HELP, help_of, main
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_answers_help(command, capsys):
+    assert f"ntil {command}" in HELP
+    try:
+        assert main([command, "--help"]) == 0
+    except SystemExit as ended:  # Hydra's own end of `train --help`
+        assert not ended.code
+    assert f"ntil {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "train"])
+def test_help_names_every_option(command):
+    module = importlib.import_module(COMMANDS[command])
+    options = [kind for name, kind in vars(module).items() if name.endswith("Options") and is_dataclass(kind)]
+    text = help_of(command)
+    missing = [field.name for kind in options for field in fields(kind) if f"{field.name}=" not in text]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["trian"], "ntil: no command 'trian'; did you mean 'train'?"),
+        (["report", "experimnt=demo"], "did you mean 'experiment'?"),
+        (["export", "run=x", "too=y"], "did you mean 'to'?"),
+        (["train", "optim.stepz=3"], "optim.steps"),
+    ],
+)
+def test_a_typo_is_one_sentence_with_the_nearest_name(command, message, capsys):
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_the_losses_import_torch_alone():
+    code = (
+        "import sys; import ntil; assert 'torch' not in sys.modules; ntil.NTIL; ntil.NumberVocab;"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & "
+        "{'torch', 'transformers', 'hydra', 'omegaconf', 'datasets', 'accelerate', 'PIL', 'scipy', 'pydantic'}))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown == "['torch']\n"
