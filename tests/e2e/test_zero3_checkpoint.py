@@ -15,8 +15,8 @@ CASES = [
     ("lora_all", "ntil", "bfloat16"),
     ("projector", "ntil", "bfloat16"),
 ]
-# The first loss is of equal weights. Steps at a from-scratch learning rate enlarge bfloat16's roundings, which differ with
-# the processor and the number of ranks: 2 % at the third step were seen on one without bfloat16 arithmetic.
+# The first loss is of equal weights. Steps at a from-scratch learning rate enlarge bfloat16's roundings, which differ
+# with the processor and the number of ranks: 2 % at the third step were seen on one without bfloat16 arithmetic.
 TOLERANCES = {"bfloat16": (2e-3, 5e-2), "float32": (1e-5, 1e-4)}
 
 
