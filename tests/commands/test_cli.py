@@ -32,7 +32,7 @@ def test_help_names_every_option(command):
     ("command", "message"),
     [
         (["tarin"], "ntil: no command 'tarin'; did you mean 'train'?"),
-        (["report", "experimen=demo"], "did you mean 'experiment'?"),
+        (["report", "exprmnt=demo"], "did you mean 'experiment'?"),
         (["export", "run=x", "too=y"], "did you mean 'to'?"),
         (["train", "optim.stepz=3"], "optim.steps"),
     ],

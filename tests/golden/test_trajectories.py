@@ -24,6 +24,6 @@ def test_a_trajectory_is_the_one_that_is_kept(name, tmp_path):
     run = freeze([*SMALL, *RUNS[name], f"runs={tmp_path}"])
     codes = finish(run)
     assert not any(codes), run.error.read_text() if run.error.exists() else codes
-    found = differences(KEPT[name], read(run.path))
-    assert found.pop("texts", 0) <= TEXTS
-    assert {key: value for key, value in found.items() if value > TOLERANCE} == {}
+    largest = differences(KEPT[name], read(run.path))
+    assert largest.pop("texts", 0) <= TEXTS
+    assert {key: value for key, value in largest.items() if value > TOLERANCE} == {}
