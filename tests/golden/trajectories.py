@@ -101,7 +101,7 @@ def read(run: Path) -> dict[str, Any]:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
-    """Key -> largest difference, relative to the series, where two runs aren't equal; infinite for other keys, counts or texts."""
+    """Key -> largest difference relative to the series, of what isn't equal; infinite for other keys or counts."""
     largest = {}
     for part in ("history", "metrics"):
         for key in one[part].keys() | other[part].keys():
