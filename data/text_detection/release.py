@@ -14,7 +14,7 @@ from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
 from data.common.images import check_picture, stored
 from data.common.rows import RowWriter
 from data.common.source import Source, require_folder
-from data.text_detection.ground_truth import Annotated, Format, key_of, read_truth
+from data.text_detection.ground_truth import Annotated, Format, key_of, truth_readers
 from data.text_detection.schema import FEATURES, check_instances
 
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
@@ -84,14 +84,15 @@ def load(truth: Path, images: Path, form: Format, split: str, row_errors: RowErr
     Raises:
         InvalidData: a path that isn't there, ground truth that can't be read, or (on_error=raise) a row of no use.
     """
-    annotated = read_truth(truth, form)
+    readers = truth_readers(truth, form)
     if not images.is_dir():
         remedy = f"unpack the release's pictures and set task.source.images.{split} to their folder"
         raise InvalidData(str(images), None, "there is no such folder", remedy)
     pictures = None if form == "mmocr" else _pictures(images)
     writer = RowWriter(FEATURES, f"{truth}, split {split}", row_errors)
-    for key, one in annotated.items():
+    for key, read in readers.items():
         with row_errors.row():
+            one = read()
             path = images / str(one.picture) if pictures is None else _picture(pictures, key, images, one)
             size = check_picture(path, one.where)
             check_instances(one.instances, size, one.where)
@@ -108,7 +109,7 @@ def load(truth: Path, images: Path, form: Format, split: str, row_errors: RowErr
             }
             writer.add(one.where, row)
     for key, paths in sorted((pictures or {}).items()):
-        if key in annotated:
+        if key in readers:
             continue
         with row_errors.row():
             raise InvalidData(str(paths[0]), None, "has no ground truth", f"compare its name with {truth}")

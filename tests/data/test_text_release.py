@@ -74,6 +74,7 @@ def test_the_validation_split_is_held_out_of_training(tmp_path):
         (lambda f: (f / "gt" / "gt_img_2.txt").write_text("500,5,590,5,590,9,500,9,x"), "outside the 64 x 48 picture"),
         (lambda f: (f / "img" / "img_2.png").write_bytes(b"\x89PNG"), "img_2.png is (no picture|broken)"),
         (lambda f: Image.new("L", (9, 9)).save(f / "img" / "img_2.jpg"), "both belong to picture 2"),
+        (lambda f: (f / "gt" / "gt_img_2.txt").write_text("1,2,3,4,word"), "gt_img_2.txt, line 1: .*8 coordinates"),
     ],
 )
 def test_a_broken_row_is_named_or_skipped_and_listed(tmp_path, harm, message):
@@ -89,6 +90,30 @@ def test_a_broken_row_is_named_or_skipped_and_listed(tmp_path, harm, message):
 def release_again(task: TextDetection) -> TextDetection:
     source = task.source
     return TextDetection(TextRelease(source.format, source.truth, source.images, on_error="skip"))
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "content"),
+    [
+        ("totaltext", "gt_img_2.txt", "x: [[1 9]], y: [[1 9]], ornt: [u'h'], transcriptions: [u'word']\n"),
+        ("totaltext", "gt_img_2.txt", "1,1,9,9,word\n"),
+        ("ctw1500", "gt_img_2.txt", "1,1,9,9,word\n"),
+        ("ctw1500", "gt_img_2.xml", "<a><box><label>word</label><segs>1,1,9,9</segs></box></a>"),
+        ("icdar2013", "gt_img_2.txt", "word\n"),
+    ],
+)
+def test_an_outline_of_two_points_costs_its_picture_not_the_split(tmp_path, form, name, content):
+    task = release(tmp_path, 20, form)
+    (tmp_path / "gt" / "gt_img_2.txt").unlink()
+    for number in range(1, 21):
+        if form == "icdar2013" and number != 2:
+            (tmp_path / "gt" / f"gt_img_{number}.txt").write_text("10,10,40,20,word\n")
+    (tmp_path / "gt" / name).write_text(content)
+    with pytest.raises(InvalidData, match="gt_img_2"):
+        task.rows("train")
+    skipping = release_again(task)
+    assert "2" not in skipping.rows("train")["id"]
+    assert len(skipping.skipped) == 1
 
 
 def test_don_t_care_regions_may_be_anything(tmp_path):
