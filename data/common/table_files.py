@@ -51,17 +51,17 @@ def columns(path: Path, row_errors: RowErrors) -> list[str]:
 
 
 def matching(pattern: str, key: str) -> list[Path]:
-    """The file of that path, or all that match it as a glob.
+    """The file of that path, else all files that match it as a glob: `br[1].jsonl` is first of all a name.
 
     Raises:
         InvalidData: none; the message names the key that gave the pattern.
     """
     path = Path(pattern).expanduser()
-    if not any(c in path.name for c in "*?["):
-        if not path.is_file():
-            raise InvalidData(str(path), None, "there is no such file", f"correct {key}")
+    if path.is_file():
         return [path]
-    paths = sorted(path.parent.glob(path.name))
+    if not any(c in path.name for c in "*?["):
+        raise InvalidData(str(path), None, "there is no such file", f"correct {key}")
+    paths = sorted(p for p in path.parent.glob(path.name) if p.is_file())
     if not paths:
         raise InvalidData(str(path), None, "no file matches", f"correct {key}")
     return paths
