@@ -127,7 +127,9 @@ def _object(path: Path) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise InvalidData(str(path), None, f"not JSON ({error})", "fetch the file again") from error
-    return fields.record(value, str(path), None, "take the release's own file, an object of pid -> problem")
+    if not isinstance(value, dict):
+        raise InvalidData(str(path), None, "is no object of pid -> problem", "take the release's own file")
+    return value
 
 
 def _without_repeats(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def _without_repeats(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]
 def _row(item: dict[str, Any], images: Path, prompts: dict[str, Any] | None, where: str) -> dict[str, Any]:
     missing = [name for name in NEEDED if name not in item]
     if missing:
-        raise InvalidData(where, missing[0], f"the field is missing; found {short(', '.join(item))}", "see the layout")
+        raise InvalidData(where, missing[0], f"the field is missing; found {', '.join(item)}", "see the layout")
     pid = str(fields.key(item["pid"], where, "pid"))
     metadata = {} if item["metadata"] is None else fields.record(item["metadata"], where, "metadata")
     skills = metadata.get("skills")

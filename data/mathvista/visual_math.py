@@ -202,7 +202,7 @@ def _field(item: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
     for name in names:
         if name in item:
             return item[name]
-    problem = f"none of {', '.join(names)}; found {short(', '.join(item))}"
+    problem = f"none of {', '.join(names)}; found {', '.join(item)}"
     raise InvalidData(where, names[0], problem, "name the columns as one of the layouts does")
 
 

@@ -146,7 +146,7 @@ def test_broken_files(release):
     for name, content, message in (
         ("gone.json", None, "no such file"),
         ("half.json", '{"7": {', "not JSON"),
-        ("list.json", "[]", "is no object; take the release"),
+        ("list.json", "[]", "no object of pid"),
         ("none.json", "{}", "the split is empty"),
         (
             "field.json",
