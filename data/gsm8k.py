@@ -85,9 +85,16 @@ def load(path: Path, calculator: bool, row_errors: RowErrors) -> Dataset:
         InvalidData: no such file, or (on_error=raise) a line that can't be used.
     """
     writer = RowWriter(FEATURES, str(path), row_errors)
+    questions = []
     for number, where, item in read_table(path, row_errors):
         with row_errors.row():
-            writer.add(where, {"id": f"{path.stem}-{number + 1}", **problem(item, calculator, where)})
+            row = problem(item, calculator, where)
+            writer.add(where, {"id": f"{path.stem}-{number + 1}", **row})
+            questions.append(row["question"])
+    if repeated := fields.repeated(questions):
+        row_errors.note(
+            str(path), f"{len(repeated)} questions occur more than once; the first: {short(next(iter(repeated)))}"
+        )
     return writer.dataset()
 
 

@@ -141,13 +141,21 @@ def _row(item: dict[str, Any], number: int, image: str, images: Path, where: str
     crop = _wanted(item, size, where, read.columns)
     hour = (hour - 1) % 12 + 1
     read.check_time((str(path.resolve()), str(crop and crop.box)), f"{hour}:{minute:02}", where)
-    with PILImage.open(path) as opened:
-        picture = rgb(ImageOps.exif_transpose(opened))
+    picture = _decoded(path, where, image)
     if crop is not None:
         picture = _cropped(picture, crop, where)
     name = item.get("img_id")
     name = f"{number}-{path.stem}" if fields.filled(name) is None else str(fields.key(name, where, "img_id"))
     return {"id": name, "image": png(picture), "hour": hour, "minute": minute, "level": level_of(minute)}
+
+
+def _decoded(path: Path, where: str, field: str) -> PILImage.Image:
+    try:
+        with PILImage.open(path) as opened:
+            return rgb(ImageOps.exif_transpose(opened))
+    except Exception as error:  # a broken picture raises nearly anything
+        problem = f"{path} is broken or truncated ({error})"
+        raise InvalidData(where, field, problem, "fetch the file again or drop the row") from error
 
 
 def _wanted(item: dict[str, Any], size: tuple[int, int], where: str, columns: dict[str, BoxColumn]) -> _Crop | None:

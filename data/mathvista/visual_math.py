@@ -66,6 +66,7 @@ def load(
     """
     _refuse_mathvista(str(path), "mathvista" in path.name.lower() or "testmini" in path.name.lower())
     writer = RowWriter(FEATURES, f"{path}, {part}", row_errors)
+    questions, unlisted = [], []
     for number, where, item in read_table(path, row_errors):
         _refuse_mathvista(where, {"pid", "question_type", "metadata"} <= set(item))
         with row_errors.row():
@@ -76,6 +77,14 @@ def load(
                 for index, row in enumerate(_turns(item, where)):
                     key = _id(item, f"{path.stem}-{number}", where) + (f"-{index}" if index else "")
                     writer.add(f"{where}, turn {index}", checked({**row, "id": key, "image": image}, where))
+                    questions.append(f"{name} {row['question']}")
+                    if not row["choices"] and _HEADING.search(row["question"]) and _LETTER.fullmatch(row["target"]):
+                        unlisted.append(where)
+    if repeated := fields.repeated(questions):
+        row_errors.note(str(path), f"{len(repeated)} questions occur more than once on one picture")
+    if unlisted:
+        problem = f"{len(unlisted)} letters answer choices that aren't listed as (A) .., (B) .. and are taught as texts"
+        row_errors.note(str(path), f"{problem}; the first in {unlisted[0]}")
     return writer.dataset()
 
 

@@ -344,7 +344,7 @@ def _outline(xs: list[float], ys: list[float], text: str, orientation: str, wher
     ignore = ignore or orientation == "#"
     if ignore and len(xs) < 3:
         return None
-    if len(xs) != len(ys) or len(xs) < 3 or not all(map(math.isfinite, xs + ys)):
+    if len(xs) != len(ys) or len(xs) < 3 or not all(abs(value) <= LARGEST for value in xs + ys):  # NaN isn't
         raise InvalidData(where, field, f"{len(xs)} x and {len(ys)} y are no polygon", "mend or drop the entry")
     return Instance(list(zip(xs, ys, strict=True)), text, ignore)
 

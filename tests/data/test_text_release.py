@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data.common.column_form import ContradictedColumn
 from data.common.errors import InvalidData, OnError
 from data.text_detection.ground_truth import Format
 from data.text_detection.release import TextRelease
@@ -114,6 +115,36 @@ def test_an_outline_of_two_points_costs_its_picture_not_the_split(tmp_path, form
     skipping = release_again(task)
     assert "2" not in skipping.rows("train")["id"]
     assert len(skipping.skipped) == 1
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize(
+    ("line", "form"),
+    [
+        ("0.1,0.1,0.7,0.1,0.7,0.5,0.1,0.5,word\n", "x, y as parts of 1"),
+        ("2,{0},2,{1},12,{1},12,{0},word\n", "y, x in pixels"),
+    ],
+)
+def test_outlines_of_another_form_are_refused(tmp_path, on_error, line, form):
+    task = release(tmp_path, 20, on_error=on_error)
+    for number in range(1, 21):
+        (tmp_path / "gt" / f"gt_img_{number}.txt").write_text(line.format(number + 20, number + 38))
+    with pytest.raises(ContradictedColumn, match=f"gt, field outlines: read as x, y in pixels.* 20 can be {form}"):
+        task.rows("train")
+
+
+def test_what_costs_no_picture_is_noted(tmp_path):
+    task = release(tmp_path, 20)
+    for number, content in ((2, LINE + LINE), (3, "10,10,40,10,40,20,10,20,\n"), (4, LINE[:-5] + "caf\xe9\n")):
+        (tmp_path / "gt" / f"gt_img_{number}.txt").write_bytes(content.encode("latin-1"))
+    rows = task.rows("train")
+    assert [len(row["polygons"]) for row in rows][:4] == [1, 2, 1, 1]
+    first = [note.partition(": ")[2].partition("; the first in ") for note in task.notes]
+    assert [(what, Path(where).name) for what, _, where in first] == [
+        ("1 pictures have an outline twice, of which at most one can be matched", "gt_img_2.txt"),
+        ("1 outlines have no transcription, though others have", "gt_img_3.txt"),
+        ("1 transcriptions aren't UTF-8, and are read with question marks", "gt_img_4.txt"),
+    ]
 
 
 def test_don_t_care_regions_may_be_anything(tmp_path):
