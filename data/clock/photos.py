@@ -20,6 +20,8 @@ Columns: as of data.clock.rendered, so that a task can take either.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
 from functools import partial
@@ -34,7 +36,7 @@ from data.clock.schema import FEATURES, level_of
 from data.common import fields
 from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
-from data.common.images import check_picture, png
+from data.common.images import given_picture, png
 from data.common.rgb import rgb
 from data.common.rows import RowWriter
 from data.common.source import Source, optional_path, require_file
@@ -136,25 +138,32 @@ def _row(item: dict[str, Any], number: int, image: str, images: Path, where: str
     hour, minute = (fields.whole(item.get(name), where, name) for name in ("hour", "minute"))
     if not (0 <= hour <= 24 and 0 <= minute <= 59):
         raise InvalidData(where, "hour", f"{hour}:{minute} is no time", "correct the row")
-    path = images / fields.text(item.get(image), where, image, "give the picture's path")
-    size = check_picture(path, where, image)
+    stored, size = given_picture(item.get(image), images, where, image)
     crop = _wanted(item, size, where, read.columns)
     hour = (hour - 1) % 12 + 1
-    read.check_time((str(path.resolve()), str(crop and crop.box)), f"{hour}:{minute:02}", where)
-    picture = _decoded(path, where, image)
+    read.check_time((_known_by(stored), str(crop and crop.box)), f"{hour}:{minute:02}", where)
+    picture = _decoded(stored, where, image)
     if crop is not None:
         picture = _cropped(picture, crop, where)
     name = item.get("img_id")
-    name = f"{number}-{path.stem}" if fields.filled(name) is None else str(fields.key(name, where, "img_id"))
+    name = (
+        f"{number}-{Path(stored['path'] or 'picture').stem}"
+        if fields.filled(name) is None
+        else str(fields.key(name, where, "img_id"))
+    )
     return {"id": name, "image": png(picture), "hour": hour, "minute": minute, "level": level_of(minute)}
 
 
-def _decoded(path: Path, where: str, field: str) -> PILImage.Image:
+def _known_by(stored: dict[str, Any]) -> str:
+    return stored["path"] or hashlib.sha256(stored["bytes"]).hexdigest()
+
+
+def _decoded(stored: dict[str, Any], where: str, field: str) -> PILImage.Image:
     try:
-        with PILImage.open(path) as opened:
+        with PILImage.open(stored["path"] or io.BytesIO(stored["bytes"])) as opened:
             return rgb(ImageOps.exif_transpose(opened))
     except Exception as error:  # a broken picture raises nearly anything
-        problem = f"{path} is broken or truncated ({error})"
+        problem = f"{stored['path'] or 'the stored picture'} is broken or truncated ({error})"
         raise InvalidData(where, field, problem, "fetch the file again or drop the row") from error
 
 

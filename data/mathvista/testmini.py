@@ -8,20 +8,18 @@ The answers of the large `test` split aren't public, so it can't be scored here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
 
 from data.common import fields
-from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
-from data.common.images import given_picture
+from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
+from data.common.images import given_picture, is_file
 from data.common.rows import RowWriter
 from data.common.source import Source, optional_path, require_file
-from data.common.table_files import matching, read_table
+from data.common.table_files import matching, read_json, read_table
 from data.mathvista import visual_math
 from data.mathvista.schema import FEATURES, METADATA, checked
 from data.mathvista.visual_math import LicenceError
@@ -117,26 +115,17 @@ def _object(path: Path) -> dict[str, Any]:
     """The problems of a JSON file by their ids.
 
     Raises:
-        InvalidData: no such file, no JSON object, or an id that it has twice: JSON's readers keep the last only.
+        InvalidData: no such file, no JSON object, or an id that it has twice.
     """
     if not path.is_file():
         raise InvalidData(str(path), None, "there is no such file", "correct the path")
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=partial(_without_repeats, path))
-    except InvalidData:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InvalidData(str(path), None, f"not JSON ({error})", "fetch the file again") from error
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidData(str(path), None, f"is not UTF-8 ({error})", "save it as UTF-8") from error
+    value = read_json(text, str(path))
     if not isinstance(value, dict):
         raise InvalidData(str(path), None, "is no object of pid -> problem", "take the release's own file")
-    return value
-
-
-def _without_repeats(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        repeated = next(iter(fields.repeated(name for name, _ in pairs)))
-        raise InvalidData(str(path), short(repeated), "is there twice in one object", "give every problem its own id")
     return value
 
 
@@ -173,15 +162,8 @@ def _image(item: dict[str, Any], images: Path, where: str) -> dict[str, Any]:
     embedded, name = item.get("decoded_image"), item.get("image")
     if isinstance(embedded, dict) and embedded.get("bytes"):
         return given_picture(embedded, images, where, "decoded_image")[0]
-    if isinstance(name, str) and Path(name).name and not _exists(images / name):
+    if isinstance(name, str) and Path(name).name and not is_file(images / name):
         # Pictures are sometimes kept in another format than the one the release names.
         candidates = (Path(name).with_suffix(suffix) for suffix in SUFFIXES)
-        name = str(next((other for other in candidates if _exists(images / other)), name))
+        name = str(next((other for other in candidates if is_file(images / other)), name))
     return given_picture(name, images, where, "image")[0]
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long for the system, or with a NUL
-        return False

@@ -30,7 +30,7 @@ from datasets import Dataset
 from data.common import fields
 from data.common.decimals import plain
 from data.common.errors import InvalidData, RowErrors, UserError, short
-from data.common.images import given_picture
+from data.common.images import embedded_bytes, given_picture
 from data.common.rows import RowWriter
 from data.common.table_files import read_table
 from data.mathvista.schema import FEATURES, checked
@@ -218,15 +218,16 @@ def _field(item: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
 def _image_name(item: dict[str, Any], where: str) -> str:
     """What decides whether a picture is held out: its path, or a digest of its bytes."""
     value = _field(item, IMAGES, where)
-    content = value.get("bytes") if isinstance(value, dict) else None
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    value = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
+    content = value if isinstance(value, bytes) else embedded_bytes(value, where, "image")
     if content:
-        return hashlib.sha256(content if isinstance(content, bytes) else str(content).encode()).hexdigest()
-    name = value.get("path") if isinstance(value, dict) else value
-    if not isinstance(name, str) or not name:
+        return hashlib.sha256(content).hexdigest()
+    if not isinstance(value, str) or not value:
         remedy = "give the picture's path"
-        raise InvalidData(where, "image", f"{short(name)} is neither a path nor stored bytes", remedy)
-    fields.require_unicode(name, where, "image")
-    return PurePosixPath(name).as_posix()  # ./a.png is a.png
+        raise InvalidData(where, "image", f"{short(value)} is neither a path nor stored bytes", remedy)
+    fields.require_unicode(value, where, "image")
+    return PurePosixPath(value.replace("\\", "/")).as_posix()  # ./a.png is a.png
 
 
 def _bucket(name: str) -> int:

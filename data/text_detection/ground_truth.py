@@ -24,7 +24,6 @@ Pictures, annotations and results belong together by number: `gt_img_7.txt`, `po
 from __future__ import annotations
 
 import io
-import json
 import lzma
 import math
 import re
@@ -40,6 +39,7 @@ from xml.etree import ElementTree
 import scipy.io
 
 from data.common.errors import InvalidData
+from data.common.table_files import read_json
 
 Format = Literal["icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr"]
 FORMATS = ("icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr")
@@ -419,10 +419,12 @@ def _mmocr(path: Path) -> dict[str, Callable[[], Annotated]]:
     if not path.is_file():
         raise InvalidData(str(path), None, "there is no such file", "correct the path")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))["data_list"]
+        entries = read_json(path.read_text(encoding="utf-8-sig"), str(path))["data_list"]
         if not isinstance(entries, list):
             raise TypeError("data_list is no list")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except InvalidData:
+        raise
+    except (UnicodeDecodeError, KeyError, TypeError) as error:
         problem = f"not MMOCR's annotation file ({error!r})"
         raise InvalidData(str(path), "data_list", problem, "write {data_list: [{img_path, instances}]}") from error
     readers: dict[str, Callable[[], Annotated]] = {}

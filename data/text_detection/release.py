@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
-from data.common.images import check_picture, stored
+from data.common.images import check_picture, picture_path, stored
 from data.common.rows import RowWriter
 from data.common.source import Source, require_folder
 from data.text_detection.ground_truth import Annotated, Format, key_of, truth_readers
@@ -100,7 +100,11 @@ def _load(truth: Path, images: Path, form: Format, split: str, row_errors: RowEr
     for key, read in readers.items():
         with row_errors.row():
             one = read()
-            path = images / str(one.picture) if pictures is None else _picture(pictures, key, images, one)
+            path = (
+                picture_path(one.picture, images, one.where, "img_path")
+                if pictures is None
+                else _picture(pictures, key, images, one)
+            )
             size = check_picture(path, one.where)
             column.check_instances(one.instances, size, one.where)
             row = {

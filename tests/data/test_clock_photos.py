@@ -43,7 +43,7 @@ def table(folder: Path, *lines: str) -> Path:
         (("image,hour,minute", "a.png,three,4"), "hour"),
         (("image,hour,minute", "a.png,3.5,4"), "hour: '3.5' is no whole number"),
         (("image,hour,minute", "a.png,3,"), "minute: '' is no whole number"),
-        (("image,hour,minute", ",3,4"), "field image: '' is no text"),
+        (("image,hour,minute", ",3,4"), "field image: '' is neither a path"),
         (
             ("image,hour,minute", "a.png,3,4", "a.png,3,5"),
             "line 3, field hour: 3:05 for a clock that .*line 2 gives 3:04",

@@ -93,7 +93,9 @@ def _write_mmocr(folder: Path) -> None:
     (folder / "gt.json").write_text(json.dumps({"metainfo": {"dataset_type": "TextDetDataset"}, "data_list": entries}))
 
 
-def _mmocr_unit(_file: str, tree: Any, steps: Steps) -> str | None:
+def _mmocr_unit(file: str, tree: Any, steps: Steps) -> str | None:
+    if not steps:
+        return Path(file).name
     return str(tree["data_list"][steps[1]]["img_path"]) if len(steps) > 1 and steps[0] == "data_list" else None
 
 
@@ -160,7 +162,7 @@ def _write_testmini_parquet(folder: Path) -> None:
 
 
 def _pid(_file: str, tree: Any, steps: Steps) -> str | None:
-    return str(tree[steps[0]]["pid"])
+    return str(tree[steps[0]]["pid"]) if steps else None
 
 
 def _testmini(suffix: str) -> FuzzedSource:
@@ -212,7 +214,7 @@ def _layout(name: str, suffix: str, embedded: bool = False) -> FuzzedSource:
         MATH_TRUTH,
         split="train",
         # A column that the first row lacks is no column of a parquet file, so that no row has its id.
-        unit_of_place=lambda _file, tree, steps: None if steps[-1] == "id" else str(tree[steps[0]]["id"]),
+        unit_of_place=lambda _file, tree, steps: str(tree[steps[0]]["id"]) if steps and steps[-1] != "id" else None,
         unit_of_row=lambda row: str(row["id"]),
         selecting=("id",),
     )
@@ -246,8 +248,10 @@ def _clock(layout: str, suffix: str) -> FuzzedSource:
             writer.writerow(rows[0])
             writer.writerows([v if isinstance(v, str) else json.dumps(v) for v in row.values()] for row in rows)
 
-    def unit(_file: str, _tree: Any, steps: Steps) -> str | None:
+    def unit(file: str, _tree: Any, steps: Steps) -> str | None:
         """A row's id; a header is everyone's, and a row may lose its id."""
+        if not steps:
+            return str("abc".index(Path(file).stem) + 1)
         if suffix == ".jsonl":
             return None if steps[-1] == "img_id" else str(steps[0] + 1)
         return str(steps[0]) if steps[0] and len(steps) > 1 and steps[1] else None
