@@ -158,7 +158,7 @@ def load(
                 with policy.row():
                     writer.add(where, _row(item, names, answers, layout.beside(path), where, f"{path.stem}-{number}"))
             if names:
-                answers.check(str(path), names["answer"])
+                answers.check(str(path), names["answer"], policy)
         return writer.dataset()
 
     return read_with_evidence(read, row_errors)
@@ -250,14 +250,14 @@ class AnswerColumn:
             self.column.add(where, answer)
         return {"numeric": _number, "time": _time}.get(self.metric, _text)(answer, where, field)
 
-    def check(self, where: str, field: str) -> None:
+    def check(self, where: str, field: str, row_errors: RowErrors) -> None:
         """Check that the answers read so far don't show another form.
 
         Raises:
             ContradictedColumn: they do.
         """
         if self.metric == "box":
-            self.boxes.check(where, field)
+            self.boxes.check(where, field, row_errors)
         elif self.column:
             self.column.check(where, field, f"write {self.column.declared}")
 

@@ -96,12 +96,12 @@ def _parquet_rows(path: Path, column: str | None = None) -> Iterator[Located]:
             schema = file.schema_arrow
             _require_unique_names(schema.names, str(path))
             names = schema.names if column is None else [column] if column in schema.names else []
-            inexact = [name for name in names if _holds_short_floats(schema.field(name).type)]
+            inexact = {name: kind for name in names if _holds_short_floats(kind := schema.field(name).type)}
             number = 0
             for batch in file.iter_batches(batch_size=64, columns=names):
                 for row in batch.to_pylist():
-                    for name in inexact:
-                        row[name] = _shortest(row[name])
+                    for name, kind in inexact.items():
+                        row[name] = _shortest(row[name], kind)
                     yield number, f"{path}, row {number}", row
                     number += 1
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -114,15 +114,20 @@ def _holds_short_floats(kind: pyarrow.DataType) -> bool:
     return pyarrow.types.is_float32(kind) or pyarrow.types.is_float16(kind)
 
 
-def _shortest(value: Any) -> Any:
-    """Values of a column of 32 or 16 bits as they were written: 0.1, not 0.10000000149011612."""
-    if isinstance(value, np.float16):
-        return float(str(value))
-    if isinstance(value, float):
-        return float(str(np.float32(value)))
-    if isinstance(value, dict):
-        return {name: _shortest(one) for name, one in value.items()}
-    return [_shortest(one) for one in value] if isinstance(value, list) else value
+def _shortest(value: Any, kind: pyarrow.DataType) -> Any:
+    """A value with its floats of 32 and 16 bits as they were written: 0.1, not 0.10000000149011612."""
+    if value is None:
+        return None
+    if pyarrow.types.is_float32(kind) or pyarrow.types.is_float16(kind):
+        return float(str(np.dtype(kind.to_pandas_dtype()).type(value)))
+    if pyarrow.types.is_struct(kind):
+        return {name: _shortest(one, kind.field(name).type) for name, one in value.items()}
+    return [_shortest(one, kind.value_type) for one in value] if _is_list(kind) else value
+
+
+def _is_list(kind: pyarrow.DataType) -> bool:
+    types = pyarrow.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
 def _require_unique_names(names: Sequence[str], where: str) -> None:

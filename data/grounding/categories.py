@@ -161,12 +161,15 @@ def _yolo(folder: Path, split: str, row_errors: RowErrors) -> Iterator[Photo]:
                 for label in labels
             ]
             yield Photo(path, size, things, name)
-    boxes.check(str(layout.config), "labels")
+    boxes.check(str(layout.config), "labels", row_errors)
 
 
 def _coco(images: Path, annotations: Path, row_errors: RowErrors) -> Iterator[Photo]:
     coco = read_coco(annotations, row_errors)
     refuse_repeated_pictures(coco)
+    for error in coco.images.broken.values():
+        with row_errors.row():
+            raise error
     if coco.homeless:
         with row_errors.row():
             problem = (
@@ -174,12 +177,12 @@ def _coco(images: Path, annotations: Path, row_errors: RowErrors) -> Iterator[Ph
             )
             raise InvalidData(str(annotations), "image_id", problem, "correct the ids, or drop the annotations")
     boxes = BoxColumn("xywh")
-    keys = sorted(coco.images.entries, key=fields.key_order)
+    keys = [key for key in sorted(coco.images.entries, key=fields.key_order) if key not in coco.images.broken]
     names = short_names([str(coco.images.entries[key].get("file_name")) for key in keys])
     for key, name in zip(keys, names, strict=True):
         with row_errors.row():
             yield _coco_photo(coco, key, name, images, boxes)
-    boxes.check(str(annotations), "bbox")
+    boxes.check(str(annotations), "bbox", row_errors)
 
 
 def _coco_photo(coco: Coco, key: Key, name: str, images: Path, boxes: BoxColumn) -> Photo:

@@ -91,7 +91,7 @@ def load(folder: Path, split_by: str, splits: list[str], images: Path | None, ro
             for where, ref in refs:
                 if ref["split"] == split:
                     _add_sentences(writer, ref, release, where)
-        release.boxes.check(str(release.coco.path), "bbox")
+        release.boxes.check(str(release.coco.path), "bbox", policy)
         return writer.dataset()
 
     return read_with_evidence(read, row_errors)

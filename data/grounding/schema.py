@@ -15,7 +15,7 @@ from typing import Any, Literal
 from datasets import Features, Image, List, Value
 
 from data.common.column_form import ColumnForm, Misfit
-from data.common.errors import InvalidData, short
+from data.common.errors import InvalidData, RowErrors, short
 from data.common.fields import is_number
 
 FEATURES = Features(
@@ -33,6 +33,7 @@ FEATURES = Features(
 
 # Annotated boxes exceed their pictures by rounding; a box that exceeds it by more pixels is another picture's.
 SLACK = 2.0
+THOUSAND, FEW = 1000, 5  # boxes all below a thousand, in pictures that are larger, tell nothing if they are few
 FRACTION = 1.05  # parts of 1 exceed 1 by rounding, too
 
 
@@ -81,21 +82,30 @@ class BoxColumn:
         forms = {_name(f, s): partial(_fits, form=f, scale=s) for s in UNITS for f in LETTERS}
         lax = frozenset(name for name in forms if "0 to 1000" in name or name.startswith(LETTERS["yxyx"]))
         self.column = ColumnForm(_name(form, scale), forms, lax)
+        self._largest, self._in_large_pictures = 0.0, 0
 
     def read(self, box: Any, size: tuple[int, int], where: str, field: str) -> list[float]:
         """`checked_box`, counted."""
         values = _values(box, where, field, self.form, self.scale)
         self.column.add(where, values, size)
+        self._largest = max(self._largest, *values)
+        self._in_large_pictures += min(size) > THOUSAND
         return _checked(values, size, where, field, self.form, self.scale)
 
-    def check(self, where: str, field: str) -> None:
-        """Check that the boxes read so far don't show another form.
+    def check(self, where: str, field: str, row_errors: RowErrors) -> None:
+        """Check that the boxes read so far don't show another form; note where they may be of another scale.
 
         Raises:
             ContradictedColumn: they do.
         """
         declared = _name(self.form, self.scale)
         self.column.check(where, field, f"write {declared}, or set task.source.box_format where there is one")
+        many = self._in_large_pictures == self.column.values >= FEW
+        if self.scale == "pixels" and many and 0.9 * THOUSAND <= self._largest <= THOUSAND:
+            problem = (
+                f"field {field}: no number of {self.column.values} boxes is above 1000, and all pictures are larger"
+            )
+            row_errors.note(where, f"{problem}; check with `ntil data show` that they are pixels, not parts of 1000")
 
 
 def _values(box: Any, where: str, field: str, form: str, scale: str) -> list[float]:

@@ -111,7 +111,7 @@ def load(
                         continue
                     _add(writer, item, names, boxes, images or path.parent, where, f"{path.stem}-{number}", row_split)
             if names:
-                boxes.check(str(path), names["box"])
+                boxes.check(str(path), names["box"], policy)
         return writer.dataset()
 
     return read_with_evidence(read, row_errors)
