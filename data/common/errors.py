@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any, Literal
 OnError = Literal["raise", "skip"]
 QUOTED = 80  # characters of a value that a message quotes
 LONGEST_PROBLEM = 600  # characters
+log = logging.getLogger(__name__)
 _QUOTE = reprlib.Repr()
 _QUOTE.maxstring = _QUOTE.maxother = _QUOTE.maxlong = 60
 _QUOTE.maxlist = _QUOTE.maxtuple = 8
@@ -75,8 +77,11 @@ class RowErrors:
         return list(self._notes)
 
     def note(self, where: str, what: str) -> None:
-        """Record what a reader did on its own that the user should know; `ntil data check` prints it."""
-        self._notes[_printable(f"{where}: {_cut(what, LONGEST_PROBLEM)}")] = None
+        """Record what a reader did on its own that the user should know; `ntil data check` lists it."""
+        line = _printable(f"{where}: {_cut(what, LONGEST_PROBLEM)}")
+        if line not in self._notes:
+            log.warning("%s", line)
+        self._notes[line] = None
 
     @contextmanager
     def row(self) -> Iterator[None]:

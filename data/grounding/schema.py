@@ -15,7 +15,7 @@ from typing import Any, Literal
 from datasets import Features, Image, List, Value
 
 from data.common.column_form import ColumnForm, Misfit
-from data.common.errors import InvalidData, short
+from data.common.errors import InvalidData, RowErrors, short
 from data.common.fields import is_number
 
 FEATURES = Features(
@@ -33,6 +33,7 @@ FEATURES = Features(
 
 # Annotated boxes exceed their pictures by rounding; a box that exceeds it by more pixels is another picture's.
 SLACK = 2.0
+THOUSAND, FEW = 1000, 5  # boxes all below a thousand, in pictures that are larger, tell nothing if they are few
 FRACTION = 1.05  # parts of 1 exceed 1 by rounding, too
 
 
@@ -76,26 +77,35 @@ def checked_box(box: Any, size: tuple[int, int], where: str, field: str = "box",
 class BoxColumn:
     """A column of boxes in one form and scale, read row by row and judged at its end."""
 
-    def __init__(self, form: str = "xyxy", scale: str = "pixels", field: str = "box") -> None:
-        self.form, self.scale, self.field = form, scale, field
+    def __init__(self, form: BoxForm = "xyxy", scale: Scale = "pixels") -> None:
+        self.form, self.scale = form, scale
         forms = {_name(f, s): partial(_fits, form=f, scale=s) for s in UNITS for f in LETTERS}
         lax = frozenset(name for name in forms if "0 to 1000" in name or name.startswith(LETTERS["yxyx"]))
         self.column = ColumnForm(_name(form, scale), forms, lax)
+        self._largest, self._in_large_pictures = 0.0, 0
 
-    def read(self, box: Any, size: tuple[int, int], where: str) -> list[float]:
+    def read(self, box: Any, size: tuple[int, int], where: str, field: str) -> list[float]:
         """`checked_box`, counted."""
-        values = _values(box, where, self.field, self.form, self.scale)
+        values = _values(box, where, field, self.form, self.scale)
         self.column.add(where, values, size)
-        return _checked(values, size, where, self.field, self.form, self.scale)
+        self._largest = max(self._largest, *values)
+        self._in_large_pictures += min(size) > THOUSAND
+        return _checked(values, size, where, field, self.form, self.scale)
 
-    def check(self, where: str) -> None:
-        """Check that the boxes read so far don't show another form.
+    def check(self, where: str, field: str, row_errors: RowErrors) -> None:
+        """Check that the boxes read so far don't show another form; note where they may be of another scale.
 
         Raises:
             ContradictedColumn: they do.
         """
         declared = _name(self.form, self.scale)
-        self.column.check(where, self.field, f"write {declared}, or set task.source.box_format where there is one")
+        self.column.check(where, field, f"write {declared}, or set task.source.box_format where there is one")
+        many = self._in_large_pictures == self.column.values >= FEW
+        if self.scale == "pixels" and many and 0.9 * THOUSAND <= self._largest <= THOUSAND:
+            problem = (
+                f"field {field}: no number of {self.column.values} boxes is above 1000, and all pictures are larger"
+            )
+            row_errors.note(where, f"{problem}; check with `ntil data show` that they are pixels, not parts of 1000")
 
 
 def _values(box: Any, where: str, field: str, form: str, scale: str) -> list[float]:
@@ -115,13 +125,13 @@ def _values(box: Any, where: str, field: str, form: str, scale: str) -> list[flo
 
 def _checked(values: list[float], size: tuple[int, int], where: str, field: str, form: str, scale: str) -> list[float]:
     x1, y1, x2, y2 = pixels = _in_pixels(values, size, form, scale)
-    if scale == "pixels" and _is_of_fractions(values, size):
+    if scale == "pixels" and points_are_fractions([values], size):
         remedy = "write pixels: x times the picture's width, y times its height"
         raise Misfit(where, field, f"{short(values)} reads as parts of 1, not as pixels", remedy)
     if x2 <= x1 or y2 <= y1:
         remedy = f"check that boxes are {LETTERS[form]}, or drop the row"
         raise Misfit(where, field, f"{short(values)} has no area", remedy)
-    if not _inside(pixels, size):
+    if not points_inside([pixels[:2], pixels[2:]], size):
         remedy = f"check that boxes are {_name(form, scale)} of the picture as shown"
         raise Misfit(where, field, f"{short(values)} lies outside the {size[0]} x {size[1]} picture", remedy)
     return pixels
@@ -140,19 +150,20 @@ def _in_pixels(values: Sequence[float], size: tuple[int, int], form: str, scale:
     return [x1 * width, y1 * height, x2 * width, y2 * height]
 
 
-def _inside(box: Sequence[float], size: tuple[int, int]) -> bool:
-    (x1, y1, x2, y2), (width, height) = box, size
-    return x1 >= -SLACK and y1 >= -SLACK and x2 <= width + SLACK and y2 <= height + SLACK
+def points_inside(points: Sequence[Sequence[float]], size: tuple[int, int]) -> bool:
+    """Whether points lie in a picture, `SLACK` pixels aside."""
+    width, height = size
+    return all(-SLACK <= x <= width + SLACK and -SLACK <= y <= height + SLACK for x, y in points)
 
 
-def _is_of_fractions(values: Sequence[float], size: tuple[int, int]) -> bool:
-    """Whether numbers can't be pixels: nobody draws within the first pixel of a picture."""
-    in_unit_square = max(map(abs, values)) <= FRACTION
-    return in_unit_square and not all(v.is_integer() for v in values) and min(size) > 2
+def points_are_fractions(points: Sequence[Sequence[float]], size: tuple[int, int]) -> bool:
+    """Whether points can't be pixels but parts of 1: nobody draws within the first pixel of a picture."""
+    values = [v for point in points for v in point]
+    return min(size) > 2 and max(map(abs, values)) <= FRACTION and not all(v.is_integer() for v in values)
 
 
 def _fits(values: Sequence[float], size: tuple[int, int], form: str, scale: str) -> bool:
-    if scale == "pixels" and _is_of_fractions(values, size):
+    if scale == "pixels" and points_are_fractions([values], size):
         return False
     x1, y1, x2, y2 = pixels = _in_pixels(values, size, form, scale)
-    return x2 > x1 and y2 > y1 and _inside(pixels, size)
+    return x2 > x1 and y2 > y1 and points_inside([pixels[:2], pixels[2:]], size)

@@ -65,7 +65,7 @@ ANSWERS: dict[Metric, list[Any]] = {
 def _own_table(metric: Metric, suffix: str) -> FuzzedSource:
     def write(folder: Path) -> None:
         rows = [
-            {"image": ("a.png", "b.jpg")[i % 2], "prompt": f"{i}?", "answer": answer, "level": i, "group": "g"}
+            {"id": f"r-{i}", "image": ("a.png", "b.jpg")[i % 2], "prompt": f"{i}?", "answer": answer, "level": i}
             for i, answer in enumerate(ANSWERS[metric])
         ]
         _table(folder, f"t{suffix}", rows)
@@ -73,7 +73,7 @@ def _own_table(metric: Metric, suffix: str) -> FuzzedSource:
     columns = {"box": ("box",), "polygon": ("polygon",), "time": ("hour", "minute")}.get(metric, ("answer",))
     header = 1 if suffix in (".csv", ".tsv") else 0
 
-    def unit(file: str, _tree: Any, steps: Steps) -> str | None:
+    def unit(file: str, tree: Any, steps: Steps) -> str | None:
         return _row_of(file, steps, header)
 
     return FuzzedSource(
@@ -82,13 +82,14 @@ def _own_table(metric: Metric, suffix: str) -> FuzzedSource:
         lambda folder: Jsonl(metric, test=str(folder / f"t{suffix}"), on_error="skip"),
         ("prompt", "width", "height", *columns),
         unit_of_place=unit,
-        # The first row determines whether the others need a picture.
-        selecting=("image",),
+        selecting=("id",),
     )
 
 
 def _row_of(file: str, steps: Steps, header: int = 0) -> str | None:
-    """A table's row; another picture, or the header, is everyone's."""
+    """A table's row; another picture, the header, and what parquet takes the columns from, are everyone's."""
+    if not steps or (file.endswith(".parquet") and steps[0] == 0):
+        return None
     return str(steps[0] - header) if Path(file).stem == "t" and steps[0] >= header else None
 
 
@@ -96,8 +97,8 @@ def _expressions(suffix: str, embedded: bool) -> FuzzedSource:
     def write(folder: Path) -> None:
         image: Any = {"bytes": picture(), "path": None} if embedded else "a.png"
         rows = [
-            {"image": image, "sent": f"dog {i}", "bbox": [1.0 + i, 2.0, 20.5, 30.0], "split": "test", "width": 64}
-            | {"height": 48}
+            {"id": f"r-{i}", "image": image, "sent": f"dog {i}", "bbox": [1.0 + i, 2.0, 20.5, 30.0], "split": "test"}
+            | {"width": 64, "height": 48}
             for i in range(3)
         ]
         _table(folder, f"t{suffix}", rows)
@@ -108,7 +109,7 @@ def _expressions(suffix: str, embedded: bool) -> FuzzedSource:
         lambda folder: ExpressionTable({"test": str(folder / f"t{suffix}")}, on_error="skip"),
         BOX_TRUTH,
         unit_of_place=lambda file, _tree, steps: _row_of(file, steps),
-        selecting=("split", "sent"),
+        selecting=("split", "sent", "id"),
     )
 
 
@@ -131,7 +132,9 @@ def _write_coco(folder: Path) -> None:
     (folder / "coco.json").write_text(json.dumps(coco_document()))
 
 
-def _coco_unit(_file: str, tree: Any, steps: Steps) -> str | None:
+def _coco_unit(file: str, tree: Any, steps: Steps) -> str | None:
+    if not steps:
+        return Path(file).stem
     if len(steps) < 2 or steps[0] not in ("images", "annotations"):
         return None
     entry = tree[steps[0]][steps[1]]
@@ -152,7 +155,7 @@ def _write_yolo(folder: Path) -> None:
 
 
 def _refer_unit(_file: str, tree: Any, steps: Steps) -> str | None:
-    return str(tree[steps[0]]["ref_id"]) if _file.endswith(".p") else None
+    return str(tree[steps[0]]["ref_id"]) if steps and _file.endswith(".p") else None
 
 
 def _write_refer(folder: Path) -> None:
@@ -185,9 +188,10 @@ SOURCES = [
         lambda folder: CategoryBoxes(str(folder), on_error="skip"),
         BOX_TRUTH,
         split="train",
-        unit_of_place=lambda file, _tree, _steps: Path(file).stem if file.endswith(".txt") else None,
+        unit_of_place=lambda file, _tree, _steps: Path(file).stem if file.endswith((".txt", ".png")) else None,
         unit_of_row=_picture_of_row,
         codecs={".txt": lines_of(" ")},
+        selecting=tuple(f"field {i}" for i in range(5)),
     ),
     FuzzedSource(
         "refer",

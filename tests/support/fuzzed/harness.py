@@ -1,12 +1,12 @@
 """Seeded mutations of the files of a source, and what must hold for each.
 
-A `FuzzedSource` writes a small valid file set once. `Fuzzer.run(seed)` changes one file in one place - a value, a key, an
-entry, the encoding, some bytes - reads the split with `on_error=skip`, and puts the file back. It must end in
+A `FuzzedSource` writes a small valid file set once. `Fuzzer.run(seed)` changes one file in one place - a value, a key,
+an entry, the encoding, some bytes - reads the split with `on_error=skip`, and puts the file back. It must end in
 
 * one `UserError`: a sentence in one line, not longer than a screen, that names a file of the set; or
-* rows. Those of units that the mutation did not touch are there with the same truth; where one is missing, something was
-  counted as skipped or noted. Those of the touched unit may be gone or say what the file now says, but a mutation that
-  changes the notation only (12 as "12") changes no truth.
+* rows. Those of units that the mutation did not touch are there with the same truth; where one is missing, something
+  was counted as skipped or noted. Those of the touched unit may be gone or say what the file now says, but a mutation
+  that changes the notation only (12 as "12") changes no truth.
 
 A unit is what one mutation may change alone: a row of a table, a picture with all its objects.
 """
@@ -39,9 +39,9 @@ Steps = tuple[Any, ...]
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif")
 LONGEST_MESSAGE = 2500
 JUNK: list[Any] = [
-    None, True, False, "", " ", "0", "-1", "nan", "NaN", "inf", "1e999", "1_0", "１２", "é", "x", "\ud800", "a\0b", "a\nb",
-    math.nan, math.inf, -math.inf, 1e308, 1e-320, -0.0, 0, -1, 0.5, 7, 2**31, 2**63, 10**400, [], {}, [[]], [None],
-    ["a"], {"a": 1}, [1, 2, 3, 4], "[1, 2, 3, 4]", "[", '{"a": 1}', "../..", "/", "~", "~nobody/x", "..\\a.png",
+    None, True, False, "", " ", "0", "-1", "nan", "NaN", "inf", "1e999", "1_0", "１２", "é", "x", "\ud800", "a\0b",
+    "a\nb", math.nan, math.inf, -math.inf, 1e308, 1e-320, -0.0, 0, -1, 0.5, 7, 2**31, 2**63, 10**400, [], {}, [[]],
+    [None], ["a"], {"a": 1}, [1, 2, 3, 4], "[1, 2, 3, 4]", "[", '{"a": 1}', "../..", "/", "~", "~nobody/x", "..\\a.png",
     "data:image/png;base64,AAAA", "A" * 5000, "é" * 300, b"\xff\x00", "https://example.org/a.png", [True] * 4, "1,5",
 ]  # fmt: skip
 
@@ -117,10 +117,11 @@ class FuzzedSource:
         source: the source of them, with `on_error=skip`.
         truth: columns that are compared.
         split: the split that is read.
-        unit_of_place: unit of a place in a file (its name in the folder, its content, the steps to it); None: all.
+        unit_of_place: unit of a place in a file (its name in the folder, its content, the steps to it; of a picture no
+            content and no steps); None: all.
         unit_of_row: unit of a row that was read.
         codecs: of files by suffix, where they aren't `CODECS`.
-        selecting: fields whose change may take a row away without a word: a split, a flag.
+        selecting: fields whose change may take a row away without a word: a split, a flag, "field 0" of a line.
         unread: files that are part of the set but never mutated.
     """
 
@@ -142,8 +143,8 @@ Kind = Literal["notation", "value", "loss", "shape"]
 class Mutation(NamedTuple):
     """One change: the file's new content, what was done, and the unit it touches (None: any).
 
-    `kind` is `notation` where the file means what it meant, `value` where one value is another, `loss` where an entry may
-    go without a word, `shape` for all else.
+    `kind` is `notation` where the file means what it meant, `value` where one value is another, `loss` where an entry
+    may go without a word, `shape` for all else.
     """
 
     file: Path
@@ -162,6 +163,7 @@ class Fuzzer:
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in fuzzed.unread)
         self.contents = {file: file.read_bytes() for file in files}
         self.trees = {f: codec.load(c) for f, c in self.contents.items() if (codec := self._codec(f))}
+        self.pickles = {file: pickle.dumps(tree) for file, tree in self.trees.items()}
         self.places = {file: list(_places(tree)) for file, tree in self.trees.items()}
         self.valid, skipped, notes = self._read()
         assert self.valid, f"{fuzzed.name}: the valid files give no row"
@@ -207,9 +209,10 @@ class Fuzzer:
         source = self.fuzzed.source(self.folder)
         dataset = source.rows(self.fuzzed.split)
         columns = ["id", *self.fuzzed.truth]
-        table = dataset.select_columns(columns).with_format("arrow")[:]
-        rows = {row["id"]: row for row in table.to_pylist()}
-        del dataset, table
+        selected = dataset.data.table.select(columns)  # without the fingerprints of `select_columns`
+        indices = None if dataset._indices is None else dataset._indices.column(0).to_pylist()
+        stored = selected.to_pylist()
+        rows = {row["id"]: row for row in (stored if indices is None else [stored[i] for i in indices])}
         shutil.rmtree(cache_folder() / "tables", ignore_errors=True)
         return rows, source.row_errors.skipped, source.row_errors.notes
 
@@ -225,15 +228,17 @@ class Fuzzer:
                 assert _equal(rows[key], valid), f"{label}: {valid} became {rows[key]}"
 
     def _structured(self, file: Path, random_: random.Random) -> Mutation | None:
-        tree, steps = copy.deepcopy(self.trees[file]), random_.choice(self.places[file])
+        tree, steps = pickle.loads(self.pickles[file]), random_.choice(self.places[file])
         name = str(file.relative_to(self.folder))
         operation = random_.choice(OPERATIONS)
         parent, last = _parent(tree, steps), steps[-1]
         kind, what = operation(parent, last, random_)
         if not what:
             return None
+        if kind == "value" and len(steps) == 1:
+            kind = "shape"  # an entry is something else altogether
         unit = self.fuzzed.unit_of_place(name, self.trees[file], steps)
-        fields = {step for step in steps if isinstance(step, str)}
+        fields = _fields(self.trees[file], steps)
         if kind == "value" and fields & set(self.fuzzed.selecting):
             kind = "loss"
         codec = self._codec(file)
@@ -264,7 +269,7 @@ class Fuzzer:
                 ("blank line at the end", "notation", content + b"\n\n"),
             ]
         what, kind, changed = random_.choice(changes)
-        unit = file.name if file.suffix in PICTURES else None
+        unit = self.fuzzed.unit_of_place(name, None, ()) if file.suffix in PICTURES else None
         return Mutation(file, changed, f"{name}: {what} at {at}", kind, unit)
 
 
@@ -273,6 +278,14 @@ def _places(tree: Any, steps: Steps = ()) -> Any:
     for step, child in children:
         yield (*steps, step)
         yield from _places(child, (*steps, step))
+
+
+def _fields(tree: Any, steps: Steps) -> set[str]:
+    """Names of the keys, or of the column of a table of lists, on the way to a place."""
+    header = tree[0] if isinstance(tree, list) and isinstance(tree[0], list) else []
+    column = header[steps[1]] if len(steps) > 1 and isinstance(steps[1], int) and steps[1] < len(header) else ""
+    number = f"field {steps[1]}" if len(steps) > 1 else ""
+    return {step for step in steps if isinstance(step, str)} | {column, number}
 
 
 def _parent(tree: Any, steps: Steps) -> Any:
