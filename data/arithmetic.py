@@ -104,6 +104,8 @@ class ArithmeticProblems(RenderedSource):
         seed: int = 0,
     ) -> None:
         super().__init__(rows)
+        if wording not in WORDINGS:
+            raise InvalidOption(f"task.source.wording must be one of {', '.join(WORDINGS)}, got {wording!r}")
         numbers = (digits, extrapolation_digits, decimals, negatives)
         self.shape, self.seed = Shape(tuple(operations), *numbers, WORDINGS[wording]), seed
         _check(self.shape)

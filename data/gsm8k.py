@@ -12,16 +12,17 @@ number without thousands commas, in its shortest form), level (how many lines th
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, Value
 
+from data.common import fields
 from data.common.decimals import plain
-from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
+from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
 from data.common.rows import RowWriter
-from data.common.source import Source, matching_files
+from data.common.source import Source, matching_file
 from data.common.table_files import read_table
 
 FEATURES = Features(
@@ -33,7 +34,7 @@ FEATURES = Features(
         "level": Value("int32"),
     }
 )
-_FINAL = re.compile(r"^(.*?)\s*#### *(-?[0-9][0-9.,]*) *$", re.DOTALL)
+_FINAL = re.compile(r"^(.*?)\s*#### *(-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?)[.,]? *$", re.DOTALL)
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
@@ -58,8 +59,7 @@ class GSM8KFiles(Source):
 
     def rows(self, split: str) -> Dataset:
         shared = "validation" not in self.files and split in ("train", "validation")
-        (file,) = matching_files(self.files, "train" if shared else split)
-        rows = load(file, self.calculator, self.row_errors)
+        rows = load(matching_file(self.files, "train" if shared else split), self.calculator, self.row_errors)
         if not shared:
             return rows
         if self.holdout >= len(rows):
@@ -75,7 +75,7 @@ class GSM8KFiles(Source):
 
     def check_files(self) -> None:
         for split in self.files:
-            matching_files(self.files, split)
+            matching_file(self.files, split)
 
 
 def load(path: Path, calculator: bool, row_errors: RowErrors) -> Dataset:
@@ -85,9 +85,16 @@ def load(path: Path, calculator: bool, row_errors: RowErrors) -> Dataset:
         InvalidData: no such file, or (on_error=raise) a line that can't be used.
     """
     writer = RowWriter(FEATURES, str(path), row_errors)
+    questions = []
     for number, where, item in read_table(path, row_errors):
         with row_errors.row():
-            writer.add(where, {"id": f"{path.stem}-{number + 1}", **problem(item, calculator, where)})
+            row = problem(item, calculator, where)
+            writer.add(where, {"id": f"{path.stem}-{number + 1}", **row})
+            questions.append(row["question"])
+    if repeated := fields.repeated(questions):
+        row_errors.note(
+            str(path), f"{len(repeated)} questions occur more than once; the first: {short(next(iter(repeated)))}"
+        )
     return writer.dataset()
 
 
@@ -98,16 +105,15 @@ def problem(item: dict[str, Any], calculator: bool, where: str) -> dict[str, Any
         InvalidData: a field is missing, or the answer has no number after `####`.
     """
     for field in ("question", "answer"):
-        if not isinstance(item.get(field), str) or not item[field].strip():
-            problem_text = f"{item[field]!r} is no text" if field in item else f"is missing; found {', '.join(item)}"
+        if field not in item:
+            problem_text = f"is missing; found {', '.join(item)}"
             raise InvalidData(where, field, problem_text, "give question and answer as texts")
+        fields.text(item[field], where, field, "give question and answer as texts")
     match = _FINAL.match(item["answer"])
-    try:
-        value = Decimal(match[2].replace(",", "")) if match else None
-    except InvalidOperation:
-        value = None
-    if match is None or value is None:
-        raise InvalidData(where, "answer", f"{item['answer'][-60:]!r} doesn't end in '#### <number>'", "write it so")
+    if match is None:
+        problem_text = f"{short(item['answer'][-60:])} doesn't end in '#### <number>'"
+        raise InvalidData(where, "answer", problem_text, "write it so, with commas between thousands only")
+    value = Decimal(match[2].replace(",", ""))
     solution = match[1].strip()
     return {
         "question": item["question"].strip(),

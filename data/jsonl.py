@@ -15,6 +15,7 @@ Which answer a row needs depends on the metric:
 In .csv and .tsv lists are written as JSON. Optional columns: `id` (unique; else the file's name and the row's number),
 `group` (metrics are reported per group too), `level` (0, 1, ... for a curriculum), `width` and `height` (where there is
 no picture, boxes and polygons need them). Other columns are left alone. Image paths start from the table's folder.
+A picture may also be stored in the table: as bytes, in base64, or as a data URI.
 Pixels are those of the picture as viewers show it, turned by its EXIF orientation.
 
 Columns given: id, image, width, height, prompt, answer (as text), group, level, and for the last three metrics box,
@@ -24,24 +25,25 @@ polygon, or hour and minute.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from datetime import datetime, time
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from datasets import Dataset, Features, Image, List, Value
 
 from data.common import fields
+from data.common.column_form import ColumnForm, Misfit, read_with_evidence
 from data.common.decimals import plain
-from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
+from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
 from data.common.images import check_size, given_picture
 from data.common.rows import RowWriter
 from data.common.source import Source, optional_path, without_nulls
 from data.common.table_files import columns as table_columns
-from data.common.table_files import matching, read_table
-from data.grounding.schema import SLACK, checked_box
+from data.common.table_files import matching, mostly_filled, read_table
+from data.grounding.schema import FRACTION, BoxColumn, BoxForm, points_are_fractions, points_inside
 
 Metric = Literal["exact", "numeric", "box", "polygon", "time"]
 Size = tuple[int, int]
@@ -55,6 +57,7 @@ TRUTH: dict[str, dict[str, Any]] = {
 OPTIONAL = ("image", "id", "group", "level", "width", "height")
 ROLES = ("prompt", "answer", *OPTIONAL)
 HELD_OUT = 20
+POLYGON = "write [[x, y], [x, y], [x, y], ...] in pixels of the picture"
 
 
 class Jsonl(Source):
@@ -130,7 +133,7 @@ def load(
     files: list[Path],
     metric: Metric,
     columns: dict[str, str],
-    box_format: str,
+    box_format: BoxForm,
     images: Path | None,
     row_errors: RowErrors,
 ) -> Dataset:
@@ -139,22 +142,36 @@ def load(
     `columns` maps a role (prompt, answer, or one of `OPTIONAL`) to a column's name where it isn't the role's own.
 
     Raises:
-        InvalidData: no file, no such column, or (on_error=raise) a row that can't be used.
+        InvalidData: no file, no such column, a column of answers that isn't of its form, or (on_error=raise) a row that
+            can't be used.
     """
-    writer = RowWriter(features(metric), ", ".join(map(str, files)), row_errors)
-    illustrated: bool | None = None
-    for path in files:
-        names: dict[str, str] | None = None
-        for number, where, item in read_table(path, row_errors):
-            names = names or _names(table_columns(path, row_errors), columns, path)
-            with row_errors.row():
-                row = _row(item, names, metric, box_format, images or path.parent, where, f"{path.stem}-{number}")
-                illustrated = row["image"] is not None if illustrated is None else illustrated
-                if illustrated != (row["image"] is not None):
-                    problem = "has a picture and rows before it have none, or the other way round"
-                    raise InvalidData(where, names.get("image"), problem, "give every row a picture, or none")
-                writer.add(where, row)
-    return writer.dataset()
+
+    def read(policy: RowErrors) -> Dataset:
+        writer = RowWriter(features(metric), ", ".join(map(str, files)), policy)
+        answers = AnswerColumn(metric, box_format)
+        image = columns.get("image", "image")
+        layout = Layout(mostly_filled(files, image), images)
+        for path in files:
+            names: dict[str, str] | None = None
+            for number, where, item in read_table(path, policy):
+                names = names or _names(table_columns(path, policy), columns, path)
+                with policy.row():
+                    writer.add(where, _row(item, names, answers, layout.beside(path), where, f"{path.stem}-{number}"))
+            if names:
+                answers.check(str(path), names["answer"], policy)
+        return writer.dataset()
+
+    return read_with_evidence(read, row_errors)
+
+
+class Layout(NamedTuple):
+    """Whether the rows of a table have pictures, and the folder of those; None: the table's own."""
+
+    illustrated: bool
+    images: Path | None
+
+    def beside(self, table: Path) -> Layout:
+        return self._replace(images=self.images or table.parent)
 
 
 def _names(columns_there: list[str], columns: dict[str, str], path: Path) -> dict[str, str]:
@@ -167,92 +184,149 @@ def _names(columns_there: list[str], columns: dict[str, str], path: Path) -> dic
 
 
 def _row(
-    item: dict[str, Any],
-    names: dict[str, str],
-    metric: Metric,
-    box_format: str,
-    images: Path,
-    where: str,
-    fallback: str,
+    item: dict[str, Any], names: dict[str, str], answers: AnswerColumn, layout: Layout, where: str, fallback: str
 ) -> dict[str, Any]:
     def value(role: str) -> Any:
         return fields.filled(item.get(names.get(role, role)))
 
     prompt, answer = value("prompt"), value("answer")
     if not isinstance(prompt, str):
-        raise InvalidData(where, names["prompt"], f"{prompt!r} is no question", "give a text")
+        raise InvalidData(where, names["prompt"], f"{short(prompt)} is no question", "give a text")
     if answer is None:
         raise InvalidData(where, names["answer"], "is missing or empty", "give an answer or drop the row")
     image, size = None, fields.size(value("width"), value("height"), where)
-    if value("image") is not None:
-        image, true_size = given_picture(value("image"), images, where, names["image"])
+    if value("image") is not None and layout.images:
+        image, true_size = given_picture(value("image"), layout.images, where, names["image"])
         remedy = "use the pictures that the answers were made on"
         check_size(size or true_size, true_size, where, "the table", remedy, names["image"])
         size = true_size
-    truth = READERS[metric](answer, size, box_format, where, names["answer"])
+    truth = answers.read(answer, size, where, names["answer"])
+    if layout.illustrated != (image is not None):
+        problem = "has a picture and most rows have none" if image else "has no picture and most rows have one"
+        raise InvalidData(where, names.get("image"), problem, "give every row a picture, or none")
     return {
-        "id": str(value("id")) if value("id") is not None else fallback,
+        "id": _name(value("id"), fallback, where, names.get("id", "id")),
         "image": image,
         "width": size[0] if size else None,
         "height": size[1] if size else None,
-        "prompt": prompt.strip(),
-        "group": str(value("group")) if value("group") is not None else None,
-        "level": fields.whole(value("level") or 0, where, "level"),
-        **({"answer": json.dumps(answer)} | truth),
+        "prompt": fields.text(prompt, where, names["prompt"]),
+        "group": _name(value("group"), None, where, names.get("group", "group")),
+        "level": fields.whole(value("level") or 0, where, names.get("level", "level")),
+        **({"answer": json.dumps(answer, default=str)} | truth),
     }
 
 
-def _text(answer: Any, _size: Size | None, _box_format: str, where: str, field: str) -> dict[str, Any]:
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        raise InvalidData(where, field, f"{answer!r} is neither text nor number", "write it as a text")
+def _name(value: Any, fallback: str | None, where: str, field: str) -> str | None:
+    if value is None:
+        return fallback
+    if not isinstance(value, str | int | float | Decimal):
+        raise InvalidData(where, field, f"{short(value)} is neither text nor number", "write it as a text")
+    return str(value)
+
+
+class AnswerColumn:
+    """The answers of a table, read row by row by a metric, and judged as a column at the end."""
+
+    def __init__(self, metric: Metric, box_format: BoxForm) -> None:
+        self.metric = metric
+        self.boxes = BoxColumn(box_format)
+        self.column = COLUMNS[metric]() if metric in COLUMNS else None
+
+    def read(self, answer: Any, size: Size | None, where: str, field: str) -> dict[str, Any]:
+        """The row's truth.
+
+        Raises:
+            Misfit: not of the column's form.
+            InvalidData: no answer of the metric at all.
+        """
+        if self.metric == "box":
+            return {"box": self.boxes.read(answer, _needed(size, where), where, field)}
+        if self.metric == "polygon":
+            points, size = _points(answer, where, field), _needed(size, where)
+            if self.column:
+                self.column.add(where, points, size)
+            return {"polygon": _checked_polygon(points, size, where, field)}
+        if self.column:
+            self.column.add(where, answer)
+        return {"numeric": _number, "time": _time}.get(self.metric, _text)(answer, where, field)
+
+    def check(self, where: str, field: str, row_errors: RowErrors) -> None:
+        """Check that the answers read so far don't show another form.
+
+        Raises:
+            ContradictedColumn: they do.
+        """
+        if self.metric == "box":
+            self.boxes.check(where, field, row_errors)
+        elif self.column:
+            self.column.check(where, field, f"write {self.column.declared}")
+
+
+def _text(answer: Any, where: str, field: str) -> dict[str, Any]:
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float | Decimal):
+        raise InvalidData(where, field, f"{short(answer)} is neither text nor number", "write it as a text")
+    if not isinstance(answer, str) and not fields.is_number(answer):
+        raise InvalidData(where, field, f"{short(answer)} is no answer", "write it as a text, or drop the row")
     return {"answer": str(answer).strip()}
 
 
-def _number(answer: Any, _size: Size | None, _box_format: str, where: str, field: str) -> dict[str, Any]:
-    try:
-        value = Decimal(str(answer).strip()) if not isinstance(answer, bool) else Decimal("nan")
-    except InvalidOperation:
-        value = Decimal("nan")
-    if not value.is_finite() or abs(value.adjusted()) > 30 or sum(map(str.isdigit, plain(value))) > 30:
+def _number(answer: Any, where: str, field: str) -> dict[str, Any]:
+    value = _decimal(answer)
+    if value is None:
         remedy = "write a number such as -12.5, without unit or thousands mark"
-        raise InvalidData(where, field, f"{answer!r} is no number of at most 30 digits", remedy)
+        raise Misfit(where, field, f"{short(answer)} is no number of at most 30 digits", remedy)
     # A text keeps its zeros ("12.50" is taught as 12.50); anything else is written the shortest way.
     is_plain = isinstance(answer, str) and re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?", answer.strip(), re.ASCII)
     return {"answer": answer.strip() if is_plain else plain(value)}
 
 
-def _box(answer: Any, size: Size | None, box_format: str, where: str, field: str) -> dict[str, Any]:
-    return {"box": checked_box(answer, _needed(size, where), where, field, xywh=box_format == "xywh")}
+def _decimal(answer: Any) -> Decimal | None:
+    """A finite number of at most 30 digits, exactly; None for anything else."""
+    if not fields.is_number(answer):
+        return None
+    value = Decimal(str(answer).strip())
+    fits = abs(value.adjusted()) <= 30 and sum(map(str.isdigit, plain(value))) <= 30
+    return value if fits else None
 
 
-def _polygon(answer: Any, size: Size | None, _box_format: str, where: str, field: str) -> dict[str, Any]:
-    width, height = _needed(size, where)
-    remedy = "write [[x, y], [x, y], [x, y], ...] in pixels of the picture"
+def _points(answer: Any, where: str, field: str) -> list[list[float]]:
+    """Points of a polygon, from a list of pairs or a flat one."""
     try:
         read = json.loads(answer) if isinstance(answer, str) else answer
-        flat = [float(v) for point in read for v in (point if isinstance(point, list) else [point])]
+        flat = [v for point in read for v in (point if isinstance(point, list) else [point])]
         paired = all(not isinstance(point, list) or len(point) == 2 for point in read)
     except (TypeError, ValueError, RecursionError):
         flat, paired = [], False
-    points = [list(point) for point in zip(flat[::2], flat[1::2], strict=False)]
-    if not paired or len(flat) % 2 or len(points) < 3 or not all(map(math.isfinite, flat)):
-        raise InvalidData(where, field, f"{answer!r} is no polygon", remedy)
-    if any(not (-SLACK <= x <= width + SLACK and -SLACK <= y <= height + SLACK) for x, y in points):
-        raise InvalidData(where, field, f"{answer!r} lies outside the {width} x {height} picture", remedy)
+    if not paired or len(flat) % 2 or len(flat) < 6 or not all(map(fields.is_number, flat)):
+        raise InvalidData(where, field, f"{short(answer)} is no polygon", POLYGON)
+    return [[float(x), float(y)] for x, y in zip(flat[::2], flat[1::2], strict=True)]
+
+
+def _checked_polygon(points: list[list[float]], size: Size, where: str, field: str) -> list[list[float]]:
+    if points_are_fractions(points, size):
+        raise Misfit(where, field, f"{short(points)} reads as parts of 1, not as pixels", POLYGON)
+    if not points_inside(points, size):
+        raise Misfit(where, field, f"{short(points)} lies outside the {size[0]} x {size[1]} picture", POLYGON)
     crossed = sum(x * v - u * y for (x, y), (u, v) in zip(points, points[1:] + points[:1], strict=True))
     if crossed == 0:
-        raise InvalidData(where, field, f"{answer!r} has no area", remedy)
-    return {"polygon": points}
+        raise InvalidData(where, field, f"{short(points)} has no area", POLYGON)
+    return points
 
 
-def _time(answer: Any, _size: Size | None, _box_format: str, where: str, field: str) -> dict[str, Any]:
+def _time(answer: Any, where: str, field: str) -> dict[str, Any]:
+    parts = _time_parts(answer)
+    if parts is None or parts[0] > 24 or parts[1] > 59:
+        raise Misfit(where, field, f"{short(answer)} is no time", 'write "HH:MM"')
+    return {"hour": (parts[0] - 1) % 12 + 1, "minute": parts[1]}
+
+
+def _time_parts(answer: Any) -> tuple[int, int] | None:
+    """Hour and minute, unchecked, of a text, an object or a time of parquet; None for anything else."""
+    if isinstance(answer, time | datetime):
+        return answer.hour, answer.minute
     parts = (answer.get("hour"), answer.get("minute")) if isinstance(answer, dict) else (answer,)
-    text = ":".join(map(str, parts)).strip()
-    match = re.fullmatch(r"(\d{1,2}):(\d{1,2})", text, re.ASCII)
-    hour, minute = map(int, match.groups()) if match else (99, 99)
-    if hour > 24 or minute > 59:
-        raise InvalidData(where, field, f"{answer!r} is no time", 'write "HH:MM"')
-    return {"hour": (hour - 1) % 12 + 1, "minute": minute}
+    match = re.fullmatch(r"(\d{1,2}):(\d{1,2})", ":".join(map(str, parts)).strip(), re.ASCII)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _needed(size: Size | None, where: str) -> Size:
@@ -261,10 +335,42 @@ def _needed(size: Size | None, where: str) -> Size:
     return size
 
 
-READERS: dict[str, Callable[[Any, Size | None, str, str, str], dict[str, Any]]] = {
-    "exact": _text,
-    "numeric": _number,
-    "box": _box,
-    "polygon": _polygon,
-    "time": _time,
-}
+def _polygons() -> ColumnForm:
+    declared = "points in pixels"
+    forms: dict[str, Callable[..., bool]] = {
+        declared: lambda points, size: not points_are_fractions(points, size) and points_inside(points, size),
+        "points as parts of 1": lambda points, _: max(abs(v) for point in points for v in point) <= FRACTION,
+        "points from 0 to 1000": lambda points, _: points_inside(points, (1000, 1000)),
+        "points y, x": lambda points, size: points_inside(points, size[::-1]),
+    }
+    return ColumnForm(declared, forms, frozenset({"points from 0 to 1000", "points y, x"}))
+
+
+def _numbers() -> ColumnForm:
+    def written(pattern: str) -> Callable[[Any], bool]:
+        return lambda answer: bool(re.fullmatch(pattern, str(answer).strip(), re.ASCII))
+
+    declared, mark = "numbers with a decimal point", "numbers with a comma for thousands"
+    forms: dict[str, Callable[..., bool]] = {
+        declared: lambda answer: _decimal(answer) is not None,
+        "numbers with a decimal comma": written(r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?"),
+        mark: written(r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?"),
+        "percentages": written(r"[+-]?\d+([.,]\d+)?\s*%"),
+    }
+    return ColumnForm(declared, forms, frozenset({mark}))
+
+
+def _times() -> ColumnForm:
+    def within(answer: Any, first: int, second: int) -> bool:
+        parts = _time_parts(answer)
+        return parts is not None and parts[0] <= first and parts[1] <= second
+
+    forms: dict[str, Callable[..., bool]] = {
+        "HH:MM": lambda answer: within(answer, 24, 59),
+        "MM:HH": lambda answer: within(answer, 59, 24),
+        "MM:SS": lambda answer: within(answer, 99, 59),
+    }
+    return ColumnForm("HH:MM", forms, frozenset({"MM:SS"}))
+
+
+COLUMNS: dict[str, Callable[[], ColumnForm]] = {"polygon": _polygons, "numeric": _numbers, "time": _times}

@@ -57,6 +57,11 @@ class Task(ABC):
         """One line for every broken row that reading has left out so far (`on_error=skip`)."""
         return self.source.row_errors.skipped if self.source else []
 
+    @property
+    def notes(self) -> list[str]:
+        """One line for everything that the task's reader resolved by itself and that costs no row."""
+        return self.source.row_errors.notes if self.source else []
+
     def rows(self, split: str) -> Dataset:
         """The split's rows: `id`, perhaps `image` (`datasets.Image`) and `level` (for a curriculum), and the truth."""
         if self.source is None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import io
-from pathlib import Path
+import re
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as PILImage
 
-from data.common.errors import InvalidData
+from data.common import fields
+from data.common.errors import InvalidData, short
 from data.common.rgb import RANGELESS, REMEDY
 
 # Bytes near the end of a whole file. They make truncated files cheap to find: 20,000 photographs take seconds instead
@@ -17,6 +20,12 @@ from data.common.rgb import RANGELESS, REMEDY
 _ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 # Chunks of a PNG that may hold its orientation. Where they follow the pixels, only decoding reads them.
 _ORIENTING = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+_DATA_URI = re.compile(r"\s*data:[^,]{0,100};base64,", re.IGNORECASE)
+# JPEG, PNG, GIF, WebP, TIFF (both byte orders) and BMP in base64.
+_BASE64_BEGINNINGS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "Qk")
+SHORTEST_BASE64 = 64  # characters; no picture is smaller
+REEXPORT = "export the row again"
+LONGEST_NAME = 400  # characters of a path in a message
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -26,16 +35,17 @@ def check_picture(path: Path, where: str, field: str = "image") -> tuple[int, in
     Raises:
         InvalidData: missing, no picture, or truncated.
     """
-    if not path.is_file():
-        raise InvalidData(where, field, f"{path} does not exist", "put the picture there or correct the path")
+    if not is_file(path):
+        raise InvalidData(where, field, f"{_named(path)} does not exist", "put the picture there or correct the path")
     try:
         with PILImage.open(path) as picture:
             if not _ends_well(path, picture.format):
                 picture.load()
             mode, size = picture.mode, shown_size(picture)
-    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
+    except Exception as error:  # a broken picture raises nearly anything
         kind = "is no picture" if isinstance(error, UnidentifiedImageError) else "is broken or truncated"
-        raise InvalidData(where, field, f"{path} {kind} ({error})", "fetch the file again or drop the row") from error
+        problem = f"{_named(path)} {kind} ({error})"
+        raise InvalidData(where, field, problem, "fetch the file again or drop the row") from error
     _check_mode(mode, where, field)
     return size
 
@@ -46,8 +56,8 @@ def check_bytes(content: bytes, where: str, field: str = "image") -> tuple[int, 
         with PILImage.open(io.BytesIO(content)) as picture:
             picture.load()
             mode, size = picture.mode, shown_size(picture)
-    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
-        raise InvalidData(where, field, f"the stored picture is broken ({error})", "export the row again") from error
+    except Exception as error:  # as above
+        raise InvalidData(where, field, f"the stored picture is broken ({error})", REEXPORT) from error
     _check_mode(mode, where, field)
     return size
 
@@ -82,18 +92,81 @@ def check_size(
 
 
 def given_picture(value: Any, folder: Path, where: str, field: str) -> tuple[dict[str, Any], tuple[int, int]]:
-    """Read a table's picture, a path (from `folder`) or a struct with bytes: its value as stored, and its size.
+    """Read a table's picture: its value as stored, and its size.
+
+    It is a path (from `folder`), the file's bytes, those as base64 or as a data URI, or a struct with `bytes` or
+    `path`, as `datasets` exports pictures; or a list of one of them.
 
     Raises:
-        InvalidData: neither of them, or a picture that can't be used.
+        InvalidData: none of them, or a picture that can't be used.
     """
-    if isinstance(value, dict) and value.get("bytes"):
-        return {"bytes": value["bytes"], "path": None}, check_bytes(value["bytes"], where, field)
-    name = value.get("path") if isinstance(value, dict) else value
-    if not isinstance(name, str) or not name.strip():
-        raise InvalidData(where, field, f"{name!r} is neither a path nor stored bytes", "give the picture's path")
-    path = folder / Path(name).expanduser()
-    return stored(path), check_picture(path, where, field)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    content = value if isinstance(value, bytes) else embedded_bytes(value, where, field)
+    if content:
+        return {"bytes": content, "path": None}, check_bytes(content, where, field)
+    path = picture_path(value, folder, where, field)
+    size = check_picture(path, where, field)
+    return stored(path), size
+
+
+def embedded_bytes(value: Any, where: str, field: str) -> bytes | None:
+    """The bytes of a picture written as text, by itself in base64 or in a data URI; None for any other value.
+
+    Raises:
+        InvalidData: a data URI that holds no base64.
+    """
+    if not isinstance(value, str):
+        return None
+    uri = _DATA_URI.match(value)
+    if uri is None and not (len(value) >= SHORTEST_BASE64 and value.lstrip().startswith(_BASE64_BEGINNINGS)):
+        return None
+    try:
+        text = "".join(value[uri.end() if uri else 0 :].split())
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError as error:
+        if uri is None:
+            return None  # a path that begins like a picture
+        raise InvalidData(where, field, f"is a data URI without base64 ({error})", REEXPORT) from error
+
+
+def picture_path(value: Any, folder: Path, where: str, field: str) -> Path:
+    """Path of a picture that a file names, from `folder`; also with Windows' separators.
+
+    Raises:
+        InvalidData: no text, a web address, or a text that can't be a path.
+    """
+    remedy = "give the picture's path"
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidData(where, field, f"{short(value)} is neither a path nor stored bytes", remedy)
+    name = fields.text(value, where, field, remedy)
+    if name.startswith(("http://", "https://")):
+        raise InvalidData(where, field, f"{short(name)} is a web address", "fetch the pictures and give their paths")
+    try:
+        path = folder / Path(name).expanduser()
+    except RuntimeError as error:  # a home folder of nobody
+        raise InvalidData(where, field, f"{short(name)} is no path ({error})", remedy) from error
+    if "\\" in name and not is_file(path):
+        if PureWindowsPath(name).drive:
+            remedy = "give paths relative to the table, or to task.source.images"
+            raise InvalidData(where, field, f"{short(name)} is a path of another machine", remedy)
+        return folder / PureWindowsPath(name).as_posix()
+    return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; no path is too long or too odd for the question."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _named(path: Path) -> str:
+    name = str(path)
+    return name if len(name) < LONGEST_NAME else short(name)
 
 
 def stored(path: Path) -> dict[str, Any]:

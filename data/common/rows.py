@@ -13,7 +13,8 @@ from datasets import Dataset, Features, Image, LargeList, List
 from datasets.arrow_writer import ArrowWriter
 
 from data.common.cache import cache_folder
-from data.common.errors import InvalidData, RowErrors
+from data.common.errors import InvalidData, RowErrors, short
+from data.common.fields import require_unicode
 
 Row = dict[str, Any]
 SAMPLE = 64
@@ -41,14 +42,11 @@ class RowWriter:
             InvalidData: another place has used the row's id, or a text can't be stored.
         """
         for name, value in row.items():
-            if isinstance(value, str) and not value.isascii():
-                try:
-                    value.encode()
-                except UnicodeEncodeError as error:
-                    raise InvalidData(where, name, f"is no Unicode text ({error})", "correct the row") from error
-        first = self._where_of_id.setdefault(row["id"], where)
-        if first != where:
-            raise InvalidData(where, "id", f"{row['id']!r} was already used in {first}", "give every row its own id")
+            require_unicode(value, where, name)
+        if first := self._where_of_id.get(row["id"]):
+            problem = f"{short(row['id'])} was already used in {first}"
+            raise InvalidData(where, "id", problem, "give every row its own id")
+        self._where_of_id[row["id"]] = where
         if self._writer is None:
             self._file = _scratch_folder() / "rows.arrow"
             self._writer = ArrowWriter(path=str(self._file), features=self.features, writer_batch_size=100)

@@ -103,6 +103,20 @@ def matching_files(files: Mapping[str, str], split: str, key: str = "files") -> 
     return matching(files[split], f"task.source.{key}.{split}")
 
 
+def matching_file(files: Mapping[str, str], split: str, key: str = "files") -> Path:
+    """The one file of a split, see `matching_files`.
+
+    Raises:
+        InvalidOption: the split has none.
+        InvalidData: no such file, or several.
+    """
+    paths = matching_files(files, split, key)
+    if len(paths) > 1:
+        problem = f"matches {len(paths)} files, {paths[0].name} and {paths[1].name} among them"
+        raise InvalidData(files[split], None, problem, f"set task.source.{key}.{split} to one of them")
+    return paths[0]
+
+
 def require_file(path: Path, remedy: str) -> None:
     """Check that a file exists.
 

@@ -1,21 +1,26 @@
-"""Tables as files: .parquet, .jsonl, .json (a list of objects), .csv and .tsv, row by row with the place of each."""
+"""Tables as files: .parquet, .jsonl, .json (a list of objects, or one a line), .csv, .tsv; each row with its place."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from data.common.errors import InvalidData, RowErrors
+from data.common.errors import InvalidData, RowErrors, short
+from data.common.fields import filled
 
 Located = tuple[int, str, dict[str, Any]]  # the row's number from 0, "file, line 3", and the row
 Reader = Callable[[Path, RowErrors], Iterator[Located]]
+LOOKED_AT = 5  # lines of a JSON file that tell its layout
+LARGEST_FIELD = 1 << 28  # characters of a CSV field: tables hold pictures as base64
 
 
 def read_table(path: Path, row_errors: RowErrors) -> Iterator[Located]:
@@ -50,46 +55,133 @@ def columns(path: Path, row_errors: RowErrors) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
+def mostly_filled(paths: Sequence[Path], column: str) -> bool:
+    """Whether at least half of the rows of some files have something in a column; unreadable rows don't count."""
+    cells = [filled(cell) is not None for path in paths for cell in _cells(path, column)]
+    return 2 * sum(cells) >= len(cells) > 0
+
+
+def _cells(path: Path, column: str) -> Iterator[Any]:
+    if path.suffix.lower() == ".parquet":  # the other columns, of a table of pictures, are not unpacked
+        yield from (row.get(column) for _, _, row in _parquet_rows(path, column))
+    else:
+        yield from (row.get(column) for _, _, row in read_table(path, RowErrors("skip")))
+
+
 def matching(pattern: str, key: str) -> list[Path]:
-    """The file of that path, or all that match it as a glob.
+    """The file of that path, else all files that match it as a glob: `br[1].jsonl` is first of all a name.
 
     Raises:
         InvalidData: none; the message names the key that gave the pattern.
     """
     path = Path(pattern).expanduser()
-    if not any(c in path.name for c in "*?["):
-        if not path.is_file():
-            raise InvalidData(str(path), None, "there is no such file", f"correct {key}")
+    if path.is_file():
         return [path]
-    paths = sorted(path.parent.glob(path.name))
+    if not any(c in path.name for c in "*?["):
+        raise InvalidData(str(path), None, "there is no such file", f"correct {key}")
+    paths = sorted(p for p in path.parent.glob(path.name) if p.is_file())
     if not paths:
         raise InvalidData(str(path), None, "no file matches", f"correct {key}")
     return paths
 
 
 def _parquet(path: Path, _row_errors: RowErrors) -> Iterator[Located]:
+    yield from _parquet_rows(path)
+
+
+def _parquet_rows(path: Path, column: str | None = None) -> Iterator[Located]:
+    """All rows, or those of one column, which need not exist."""
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            _require_unique_names(schema.names, str(path))
+            names = schema.names if column is None else [column] if column in schema.names else []
+            inexact = {name: kind for name in names if _holds_short_floats(kind := schema.field(name).type)}
             number = 0
-            for batch in file.iter_batches(batch_size=64):
+            for batch in file.iter_batches(batch_size=64, columns=names):
                 for row in batch.to_pylist():
+                    for name, kind in inexact.items():
+                        row[name] = _shortest(row[name], kind)
                     yield number, f"{path}, row {number}", row
                     number += 1
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InvalidData(str(path), None, f"no whole parquet file ({error})", "fetch the file again") from error
 
 
-def _jsonl(path: Path, row_errors: RowErrors) -> Iterator[Located]:
+def _holds_short_floats(kind: pyarrow.DataType) -> bool:
+    if pyarrow.types.is_nested(kind):
+        return any(_holds_short_floats(kind.field(i).type) for i in range(kind.num_fields))
+    return pyarrow.types.is_float32(kind) or pyarrow.types.is_float16(kind)
+
+
+def _shortest(value: Any, kind: pyarrow.DataType) -> Any:
+    """A value with its floats of 32 and 16 bits as they were written: 0.1, not 0.10000000149011612."""
+    if value is None:
+        return None
+    if pyarrow.types.is_float32(kind) or pyarrow.types.is_float16(kind):
+        return float(str(np.dtype(kind.to_pandas_dtype()).type(value)))
+    if pyarrow.types.is_struct(kind):
+        return {name: _shortest(one, kind.field(name).type) for name, one in value.items()}
+    return [_shortest(one, kind.value_type) for one in value] if _is_list(kind) else value
+
+
+def _is_list(kind: pyarrow.DataType) -> bool:
+    types = pyarrow.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _require_unique_names(names: Sequence[str], where: str) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        problem = "there are several columns of this name, and only one can be read"
+        raise InvalidData(where, repeated[0], problem, "rename or drop the others")
+
+
+def _json_lines(path: Path, row_errors: RowErrors) -> Iterator[Located]:
     with path.open(encoding="utf-8-sig") as file:
         lines = ((line_where, line) for line_where, line in enumerate(file, start=1) if line.strip())
         for number, (line_where, line) in enumerate(lines):
             where = f"{path}, line {line_where}"
             with row_errors.row():
-                yield number, where, _json(line, where, dict)
+                row = read_json(line, where)
+                if not isinstance(row, dict):
+                    raise InvalidData(where, None, "is no object", "write an object a line")
+                yield number, where, row
+
+
+def _jsonl(path: Path, row_errors: RowErrors) -> Iterator[Located]:
+    is_list = _layout(path) == "list"
+    yield from (_json_list if is_list else _json_lines)(path, row_errors)
+
+
+def _json(path: Path, row_errors: RowErrors) -> Iterator[Located]:
+    is_lines = _layout(path) == "lines"
+    yield from (_json_lines if is_lines else _json_list)(path, row_errors)
+
+
+def _layout(path: Path) -> Literal["list", "lines"] | None:
+    """What a file holds, whatever its name: `Dataset.to_json` writes an object a line into .json; None: neither."""
+    with path.open(encoding="utf-8-sig") as file:
+        first_lines = list(islice((line for line in file if line.strip()), LOOKED_AT))
+    begins = first_lines[0].lstrip()[:1] if first_lines else ""
+    if begins != "[" and any(isinstance(value := _parsed(line), dict) and value for line in first_lines):
+        return "lines"
+    alone = len(first_lines) == 1 or (begins and _parsed(first_lines[0]) is None)
+    return "list" if begins == "[" and alone else None
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _json_list(path: Path, row_errors: RowErrors) -> Iterator[Located]:
-    for number, row in enumerate(_json(path.read_text(encoding="utf-8-sig"), str(path), list)):
+    document = read_json(path.read_text(encoding="utf-8-sig"), str(path))
+    if not isinstance(document, list):
+        raise InvalidData(str(path), None, "is no list of objects", "write one, or an object a line")
+    for number, row in enumerate(document):
         where = f"{path}, row {number}"
         with row_errors.row():
             if not isinstance(row, dict):
@@ -99,36 +191,57 @@ def _json_list(path: Path, row_errors: RowErrors) -> Iterator[Located]:
 
 def _separated(delimiter: str) -> Reader:
     def read(path: Path, row_errors: RowErrors) -> Iterator[Located]:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            try:
-                for number, row in enumerate(reader):
-                    where = f"{path}, line {reader.line_num}"
-                    with row_errors.row():
-                        if None in row or None in row.values():
-                            problem = f"has not the {len(reader.fieldnames or [])} fields of the header"
-                            raise InvalidData(where, None, problem, "put fields that hold the separator in quotes")
-                        yield number, where, row
-            except csv.Error as error:
-                raise InvalidData(f"{path}, line {reader.line_num}", None, str(error), "repair the line") from error
+        limit = csv.field_size_limit(LARGEST_FIELD)
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                yield from _separated_rows(csv.DictReader(file, delimiter=delimiter, strict=True), path, row_errors)
+        finally:
+            csv.field_size_limit(limit)
 
     return read
 
 
-def _json(text: str, where: str, kind: type) -> Any:
+def _separated_rows(reader: csv.DictReader[str], path: Path, row_errors: RowErrors) -> Iterator[Located]:
     try:
-        value = json.loads(text)
+        header = list(reader.fieldnames or [])
+        _require_unique_names(header, f"{path}, line 1")
+        for number, row in enumerate(reader):
+            where = f"{path}, line {reader.line_num}"
+            with row_errors.row():
+                if None in row or None in row.values():
+                    problem = f"has not the {len(header)} fields of the header"
+                    raise InvalidData(where, None, problem, "put fields that hold the separator in quotes")
+                if list(row.values()) == header:
+                    raise InvalidData(where, None, "repeats the header", "drop the line")
+                yield number, where, row
+    except csv.Error as error:
+        raise InvalidData(f"{path}, line {reader.line_num}", None, str(error), "repair the line") from error
+
+
+def read_json(text: str, where: str) -> Any:
+    """JSON in which no object has a key twice.
+
+    Raises:
+        InvalidData: it isn't.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         raise InvalidData(where, None, f"not JSON ({error})", "repair the line or fetch the file again") from error
-    if not isinstance(value, kind):
-        raise InvalidData(where, None, f"is no {'object' if kind is dict else 'list of objects'}", "see the layout")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        repeated = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {short(repeated)} is there twice")
     return value
 
 
 READERS: dict[str, Reader] = {
     ".parquet": _parquet,
     ".jsonl": _jsonl,
-    ".json": _json_list,
+    ".json": _json,
     ".csv": _separated(","),
     ".tsv": _separated("\t"),
 }

@@ -13,23 +13,26 @@ compared with. A category with a crowd annotation (one box around several) has n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-import yaml
 from datasets import Dataset
 
-from data.common.errors import InvalidData, OnError, RowErrors
-from data.common.images import check_picture, check_size, stored
+from data.common import fields
+from data.common.column_form import read_with_evidence
+from data.common.errors import InvalidData, OnError, RowErrors, short
+from data.common.fields import Key
+from data.common.images import check_picture, check_size, picture_path, stored
 from data.common.rows import RowWriter
-from data.common.source import Source, matching_files, optional_path, require_folder, without_nulls
-from data.grounding.refcoco import read_coco
-from data.grounding.schema import FEATURES, checked_box
+from data.common.source import Source, matching_file, matching_files, optional_path, require_folder, without_nulls
+from data.grounding import yolo
+from data.grounding.coco import Coco, Entry, declared_size, read_coco, refuse_repeated_pictures
+from data.grounding.schema import FEATURES, BoxColumn
 
 CROWD = 6
 SMALLEST = 0.01  # of the picture's area
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class CategoryBoxes(Source):
@@ -59,7 +62,7 @@ class CategoryBoxes(Source):
         official = self.official.get(split, split)
         if not self.annotations:
             return load(self.folder, official, None, self.row_errors)
-        (annotations,) = matching_files(self.annotations, split, "annotations")
+        annotations = matching_file(self.annotations, split, "annotations")
         return load(self.images or self.folder, official, annotations, self.row_errors)
 
     def check_split(self, split: str) -> None:
@@ -83,11 +86,12 @@ class Thing(NamedTuple):
 
 
 class Photo(NamedTuple):
-    """Picture file with its width and height and its objects."""
+    """Picture file with its width and height, its objects and its name in ids."""
 
     path: Path
     size: tuple[int, int]
     things: list[Thing]
+    name: str  # in ids
 
 
 def load(folder: Path, split: str, annotations: Path | None, row_errors: RowErrors) -> Dataset:
@@ -96,22 +100,26 @@ def load(folder: Path, split: str, annotations: Path | None, row_errors: RowErro
     Raises:
         InvalidData: a missing file or split, or (on_error=raise) a broken picture or box.
     """
-    writer = RowWriter(FEATURES, f"{folder}, split {split}", row_errors)
-    for photo in _coco(folder, annotations, row_errors) if annotations else _yolo(folder, split, row_errors):
-        for index, (expression, region, level) in enumerate(expressions(photo)):
-            row = {
-                "id": f"{split}-{photo.path.stem}-{index}",
-                "image": stored(photo.path),
-                "width": photo.size[0],
-                "height": photo.size[1],
-                "expression": expression,
-                "box": region.box,
-                "split": split,
-                "level": level,
-            }
-            with row_errors.row():
-                writer.add(str(photo.path), row)
-    return writer.dataset()
+
+    def read(policy: RowErrors) -> Dataset:
+        writer = RowWriter(FEATURES, f"{folder}, split {split}", policy)
+        for photo in _coco(folder, annotations, policy) if annotations else _yolo(folder, split, policy):
+            for index, (expression, region, level) in enumerate(expressions(photo)):
+                row = {
+                    "id": f"{split}-{photo.name}-{index}",
+                    "image": stored(photo.path),
+                    "width": photo.size[0],
+                    "height": photo.size[1],
+                    "expression": expression,
+                    "box": region.box,
+                    "split": split,
+                    "level": level,
+                }
+                with policy.row():
+                    writer.add(str(photo.path), row)
+        return writer.dataset()
+
+    return read_with_evidence(read, row_errors)
 
 
 def expressions(photo: Photo) -> Iterator[tuple[str, Thing, int]]:
@@ -141,102 +149,72 @@ def expressions(photo: Photo) -> Iterator[tuple[str, Thing, int]]:
 
 
 def _yolo(folder: Path, split: str, row_errors: RowErrors) -> Iterator[Photo]:
-    config = next((folder / n for n in ("config.yaml", "data.yaml", "dataset.yaml") if (folder / n).is_file()), None)
-    if config is None:
-        raise InvalidData(
-            str(folder), None, "no config.yaml or data.yaml", "give a YOLO folder or task.source.annotations"
-        )
-    described = _described(config)
-    names, image_folder = described.get("names"), described.get(split)
-    if not names or not isinstance(image_folder, str):
-        splits = [s for s in ("train", "val", "test") if described.get(s)]
-        problem = "no such split with one folder of pictures, or no names"
-        raise InvalidData(str(config), split, problem, f"choose of {', '.join(splits) or 'none'}")
-    words = dict(enumerate(names)) if isinstance(names, list) else names
-    pictures, labels = _folders(folder, str(described.get("path") or "."), image_folder, config)
-    for path in sorted(p for p in pictures.iterdir() if p.suffix.lower() in SUFFIXES):
+    layout = yolo.read_layout(folder, split, row_errors)
+    boxes = BoxColumn("cxcywh", "fractions")
+    for path, name in zip(layout.pictures, short_names(layout.relative_names()), strict=True):
         with row_errors.row():
-            yield _yolo_photo(path, labels / f"{path.stem}.txt", words)
-
-
-def _described(config: Path) -> dict[str, Any]:
-    try:
-        described = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidData(str(config), None, f"is not YAML ({error})", "repair it") from error
-    if not isinstance(described, dict) or not isinstance(described.get("names"), list | dict | None):
-        raise InvalidData(str(config), None, "does not describe a data set", "write path, train, val and names")
-    return described
-
-
-def _folders(folder: Path, root: str, image_folder: str, config: Path) -> tuple[Path, Path]:
-    """The split's pictures - YOLO's path/place, or beside the folder of labels, as in shared exports - and labels."""
-    existing = [
-        p for p in (folder / root / image_folder, folder.parent / image_folder) if p.is_dir() and any(p.iterdir())
-    ]
-    if not existing:
-        raise InvalidData(
-            str(config), "path", f"no pictures at {folder / root / image_folder}", "put the pictures there"
-        )
-    label_folder = "labels".join(image_folder.rsplit("images", 1))
-    labels = next((p for p in (folder / root / label_folder, folder / label_folder) if p.is_dir()), None)
-    if labels is None or label_folder == image_folder:
-        # Without this a wrong path would read as pictures without objects.
-        raise InvalidData(
-            str(config), "path", f"no labels at {folder / root / label_folder}", "put labels/ beside images/"
-        )
-    return existing[0], labels
-
-
-def _yolo_photo(path: Path, labels: Path, words: dict[int, Any]) -> Photo:
-    size = check_picture(path, str(path))
-    width, height = size
-    regions = []
-    # No label file means a picture without objects: that is YOLO's own rule.
-    for number, line in enumerate(labels.read_text().splitlines() if labels.is_file() else [], start=1):
-        where = f"{labels}, line {number}"
-        try:
-            kind, *values = line.split()
-            category, numbers = str(words[int(kind)]), [float(v) for v in values]
-            cx, cy, w, h = numbers if len(numbers) == 4 else _box_of_outline(numbers)
-        except (ValueError, KeyError):
-            raise InvalidData(
-                where, None, f"{line!r} is no YOLO label", "write: class cx cy w h, as parts of 1"
-            ) from None
-        box = [(cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height]
-        box = checked_box(box, size, where)
-        regions.append(Thing(category, box, w * h >= SMALLEST))
-    return Photo(path, size, regions)
-
-
-def _box_of_outline(numbers: list[float]) -> tuple[float, float, float, float]:
-    """The box of a YOLO segmentation label."""
-    xs, ys = numbers[::2], numbers[1::2]
-    if len(xs) != len(ys) or len(xs) < 3:
-        raise ValueError("no outline")
-    return (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, max(xs) - min(xs), max(ys) - min(ys)
+            layout.require_own_labels(path)
+            size = check_picture(path, str(path))
+            labels = yolo.read_labels(layout.labels_of(path), layout.names)
+            things = [
+                Thing(label.category, boxes.read(label.box, size, label.where, "box"), label.area >= SMALLEST)
+                for label in labels
+            ]
+            yield Photo(path, size, things, name)
+    boxes.check(str(layout.config), "labels", row_errors)
 
 
 def _coco(images: Path, annotations: Path, row_errors: RowErrors) -> Iterator[Photo]:
-    coco = read_coco(annotations)
-    for key in sorted(coco.imgs):
-        image = coco.imgs[key]
-        where = f"{annotations}, image {key}"
+    coco = read_coco(annotations, row_errors)
+    refuse_repeated_pictures(coco)
+    for error in coco.images.broken.values():
         with row_errors.row():
-            size = check_picture(images / image["file_name"], where)
-            declared, remedy = (
-                (image.get("width") or size[0], image.get("height") or size[1]),
-                "use COCO's own pictures",
+            raise error
+    if coco.homeless:
+        with row_errors.row():
+            problem = (
+                f"{len(coco.homeless)} annotations are of no image of the file, the first is {coco.homeless[0].where}"
             )
-            check_size(declared, size, where, "the file", remedy)
-            regions = []
-            for annotation in coco.imgToAnns[key]:
-                inside = f"{annotations}, annotation {annotation['id']}"
-                box = checked_box(annotation["bbox"], size, inside, "bbox", xywh=True)
-                area = (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])
-                category, crowd = coco.cats[annotation["category_id"]]["name"], bool(annotation.get("iscrowd"))
-                regions.append(Thing(category, box, area >= SMALLEST, crowd))
-            yield Photo(images / image["file_name"], size, regions)
+            raise InvalidData(str(annotations), "image_id", problem, "correct the ids, or drop the annotations")
+    boxes = BoxColumn("xywh")
+    keys = [key for key in sorted(coco.images.entries, key=fields.key_order) if key not in coco.images.broken]
+    names = short_names([str(coco.images.entries[key].get("file_name")) for key in keys])
+    for key, name in zip(keys, names, strict=True):
+        with row_errors.row():
+            yield _coco_photo(coco, key, name, images, boxes)
+    boxes.check(str(annotations), "bbox", row_errors)
+
+
+def _coco_photo(coco: Coco, key: Key, name: str, images: Path, boxes: BoxColumn) -> Photo:
+    where = f"{coco.path}, image {key}"
+    image = coco.images.get(key)
+    assert image is not None
+    path = picture_path(image.get("file_name"), images, where, "file_name")
+    size = check_picture(path, where)
+    check_size(declared_size(image, size, where), size, where, "the file", "use COCO's own pictures")
+    regions = []
+    for inside, annotation in coco.of_image[key]:
+        box = boxes.read(annotation.get("bbox"), size, inside, "bbox")
+        area = (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])
+        crowd = fields.flag(annotation.get("iscrowd"), inside, "iscrowd")
+        regions.append(Thing(_category(coco, annotation, inside), box, area >= SMALLEST, crowd))
+    return Photo(path, size, regions, name)
+
+
+def _category(coco: Coco, annotation: Entry, where: str) -> str:
+    key = fields.key(annotation.get("category_id"), where, "category_id", "correct the annotation")
+    category = coco.categories.get(key)
+    if category is None:
+        problem = f"the file has no category {short(key)}" if coco.categories.entries else "the file has no categories"
+        raise InvalidData(where, "category_id", problem, "add it to categories: its name is what is asked for")
+    return fields.text(category.get("name"), f"{coco.path}, category {key}", "name", "name the category")
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Names of pictures in ids: a file's stem, and where two pictures share one, the path."""
+    stems = [PurePosixPath(path).stem for path in paths]
+    count = Counter(stems)
+    return [stem if count[stem] == 1 else path for stem, path in zip(stems, paths, strict=True)]
 
 
 def _area(region: Thing) -> float:

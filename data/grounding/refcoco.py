@@ -13,20 +13,20 @@ otherwise run arbitrary code.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset
-from pycocotools.coco import COCO
 
-from data.common.errors import InvalidData, OnError, RowErrors
-from data.common.images import check_picture, check_size, stored
+from data.common import fields
+from data.common.column_form import read_with_evidence
+from data.common.errors import InvalidData, OnError, RowErrors, short
+from data.common.images import check_picture, check_size, picture_path, stored
 from data.common.rows import RowWriter
 from data.common.source import Source, optional_path, require_file
-from data.grounding.schema import FEATURES, checked_box
+from data.grounding.coco import FETCH, Coco, Entry, declared_size, read_coco
+from data.grounding.schema import FEATURES, BoxColumn
 
 NEEDED = ("ref_id", "ann_id", "image_id", "split", "sentences")
 
@@ -76,20 +76,33 @@ def load(folder: Path, split_by: str, splits: list[str], images: Path | None, ro
     Raises:
         InvalidData: a missing file, an unknown split, or (on_error=raise) a row that can't be used.
     """
-    refs = _refs(refs_file(folder, split_by))
-    names = sorted({str(ref["split"]) for ref in refs})
-    for split in splits:
-        if split not in names:
-            remedy = f"choose of {', '.join(names)}"
-            raise InvalidData(str(refs_file(folder, split_by)), "split", f"there is no split {split!r}", remedy)
-    coco = read_coco(folder / "instances.json")
-    images = images or folder.parent / "images" / "mscoco" / "images" / "train2014"
-    writer = RowWriter(FEATURES, f"{folder}, split {'+'.join(splits)}", row_errors)
-    for split in splits:
-        for number, ref in enumerate(refs):
-            if ref["split"] == split:
-                _add_sentences(writer, ref, coco, images, f"{folder / f'refs({split_by}).p'}, entry {number}")
-    return writer.dataset()
+    file, pictures = refs_file(folder, split_by), images or folder.parent / "images" / "mscoco" / "images" / "train2014"
+
+    def read(policy: RowErrors) -> Dataset:
+        refs = _refs(file, policy)
+        names = sorted({ref["split"] for _, ref in refs})
+        for split in splits:
+            if split not in names:
+                remedy = f"choose of {', '.join(names)}"
+                raise InvalidData(str(file), "split", f"there is no split {split!r}", remedy)
+        release = Release(read_coco(folder / "instances.json", policy), pictures, BoxColumn("xywh"))
+        writer = RowWriter(FEATURES, f"{folder}, split {'+'.join(splits)}", policy)
+        for split in splits:
+            for where, ref in refs:
+                if ref["split"] == split:
+                    _add_sentences(writer, ref, release, where)
+        release.boxes.check(str(release.coco.path), "bbox", policy)
+        return writer.dataset()
+
+    return read_with_evidence(read, row_errors)
+
+
+class Release(NamedTuple):
+    """The annotations and pictures that references point into."""
+
+    coco: Coco
+    pictures: Path
+    boxes: BoxColumn
 
 
 def refs_file(folder: Path, split_by: str) -> Path:
@@ -97,22 +110,8 @@ def refs_file(folder: Path, split_by: str) -> Path:
     return folder / f"refs({split_by}).p"
 
 
-def read_coco(path: Path) -> COCO:
-    """COCO annotations through pycocotools, silently.
-
-    Raises:
-        InvalidData: missing, or not COCO's JSON.
-    """
-    if not path.is_file():
-        raise InvalidData(str(path), None, "there is no such file", "put COCO's annotation file there")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return COCO(str(path))
-    except (ValueError, KeyError, TypeError, AssertionError, UnicodeDecodeError) as error:
-        raise InvalidData(str(path), None, f"not COCO's JSON ({error!r})", "fetch the file again") from error
-
-
-def _refs(path: Path) -> list[dict[str, Any]]:
+def _refs(path: Path, row_errors: RowErrors) -> list[tuple[str, dict[str, Any]]]:
+    """The references, each with its place."""
     if not path.is_file():
         others_there = sorted(p.name for p in path.parent.glob("refs(*).p"))
         listed = (
@@ -126,53 +125,62 @@ def _refs(path: Path) -> list[dict[str, Any]]:
             # The release was written by Python 2, whose text is bytes.
             refs = _PlainUnpickler(file, encoding="latin1").load()
     except Exception as error:  # a broken pickle raises nearly anything
-        raise InvalidData(str(path), None, f"can't be unpickled safely ({error})", "fetch the file again") from error
-    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
-        raise InvalidData(str(path), None, "is not a list of references", "fetch the file again")
-    for number, ref in enumerate(refs):
-        missing = [name for name in NEEDED if name not in ref]
-        if missing:
-            raise InvalidData(f"{path}, entry {number}", missing[0], "the field is missing", "fetch the file again")
-    return refs
+        raise InvalidData(str(path), None, f"can't be unpickled safely ({error})", FETCH) from error
+    listed = []
+    for number, value in enumerate(fields.items(refs, str(path), None, FETCH)):
+        where = f"{path}, entry {number}"
+        with row_errors.row():
+            ref = fields.record(value, where, None, FETCH)
+            missing = [name for name in NEEDED if name not in ref]
+            if missing:
+                raise InvalidData(where, missing[0], "the field is missing", FETCH)
+            ref = {**ref, "split": fields.text(ref["split"], where, "split", FETCH)}
+            listed.append((where, ref))
+    return listed
 
 
-def _add_sentences(writer: RowWriter, ref: dict[str, Any], coco: COCO, images: Path, where: str) -> None:
+def _add_sentences(writer: RowWriter, ref: dict[str, Any], release: Release, where: str) -> None:
     with writer.row_errors.row():
-        image, annotation = coco.imgs.get(ref["image_id"]), coco.anns.get(ref["ann_id"])
-        if image is None or annotation is None or annotation.get("image_id") != ref["image_id"]:
-            problem = f"instances.json has no annotation {ref['ann_id']} of an image {ref['image_id']}"
-            raise InvalidData(where, "ann_id", problem, "take both files from the same release")
-        path = images / image["file_name"]
+        image, annotation = _referred(ref, release.coco, where)
+        path = picture_path(image.get("file_name"), release.pictures, where, "file_name")
         size = check_picture(path, where)
-        declared, remedy = (image["width"], image["height"]), "use COCO's own pictures, not resized ones"
-        check_size(declared, size, where, f"of {path} instances.json", remedy)
-        box = checked_box(annotation.get("bbox"), size, where, "bbox", xywh=True)
-        for index, sentence in enumerate(ref["sentences"]):
+        remedy = "use COCO's own pictures, not resized ones"
+        check_size(declared_size(image, size, where), size, where, f"of {path} instances.json", remedy)
+        box = release.boxes.read(annotation.get("bbox"), size, where, "bbox")
+        picture = {"image": stored(path), "width": size[0], "height": size[1], "box": box}
+        for index, sentence in enumerate(fields.items(ref["sentences"], where, "sentences", FETCH)):
             with writer.row_errors.row():
-                _add_sentence(writer, ref, sentence, index, path, size, box, where)
+                row = _sentence(ref, sentence, index, where)
+                writer.add(f"{where}, sentence {index}", {**row, **picture})
 
 
-def _add_sentence(
-    writer: RowWriter,
-    ref: dict[str, Any],
-    sentence: dict[str, Any],
-    index: int,
-    path: Path,
-    size: tuple[int, int],
-    box: list[float],
-    where: str,
-) -> None:
-    text = str(sentence.get("sent") or sentence.get("raw") or "").strip()
-    if not text:
-        raise InvalidData(where, f"sentences[{index}]", "has no text", "drop the sentence")
-    row = {
-        "id": f"{ref['ref_id']}-{sentence.get('sent_id', index)}",
-        "image": stored(path),
-        "width": size[0],
-        "height": size[1],
-        "expression": text,
-        "box": box,
-        "split": str(ref["split"]),
-        "level": 0,
-    }
-    writer.add(f"{where}, sentence {index}", row)
+def _referred(ref: dict[str, Any], coco: Coco, where: str) -> tuple[Entry, Entry]:
+    """The image and the annotation that a reference means.
+
+    Raises:
+        InvalidData: they aren't there, aren't one image's, or are several: gRefCOCO's expressions mean any number.
+    """
+    one = ref["ann_id"]
+    if isinstance(one, list):
+        if len(one) != 1 or one[0] == -1:
+            problem = f"{short(one)} is none or several objects, and an answer here is one box"
+            raise InvalidData(where, "ann_id", problem, "leave out such expressions with task.source.on_error=skip")
+        one = one[0]
+    key, image_key = fields.key(one, where, "ann_id", FETCH), fields.key(ref["image_id"], where, "image_id", FETCH)
+    image, annotation = coco.images.get(image_key), coco.annotations.get(key)
+    # Which annotation is meant is told by its id alone, so its image is looked at in the same way.
+    if image is None or annotation is None or annotation not in [a.entry for a in coco.of_image[image_key]]:
+        problem = f"instances.json has no annotation {key} of an image {image_key}"
+        raise InvalidData(where, "ann_id", problem, "take both files from the same release")
+    return image, annotation
+
+
+def _sentence(ref: dict[str, Any], sentence: Any, index: int, where: str) -> dict[str, Any]:
+    field = f"sentences[{index}]"
+    if isinstance(sentence, str):
+        sentence = {"sent": sentence}
+    sentence = fields.record(sentence, where, field, "give a text, or an object with sent")
+    text = fields.text(sentence.get("sent") or sentence.get("raw"), where, field, "drop the sentence")
+    sentence_id = fields.key(sentence.get("sent_id", index), where, f"{field}.sent_id", FETCH)
+    name = f"{fields.key(ref['ref_id'], where, 'ref_id', FETCH)}-{sentence_id}"
+    return {"id": name, "expression": text, "split": ref["split"], "level": 0}

@@ -8,13 +8,15 @@ with the one meant, from 0, where a source knows it; a curriculum may schedule i
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from datasets import Features, Image, List, Value
 
-from data.common.errors import InvalidData
+from data.common.column_form import ColumnForm, Misfit
+from data.common.errors import InvalidData, RowErrors, short
+from data.common.fields import is_number
 
 FEATURES = Features(
     {
@@ -31,33 +33,137 @@ FEATURES = Features(
 
 # Annotated boxes exceed their pictures by rounding; a box that exceeds it by more pixels is another picture's.
 SLACK = 2.0
+THOUSAND, FEW = 1000, 5  # boxes all below a thousand, in pictures that are larger, tell nothing if they are few
+FRACTION = 1.05  # parts of 1 exceed 1 by rounding, too
+
+
+BoxForm = Literal["xyxy", "xywh", "cxcywh"]
+Scale = Literal["pixels", "fractions"]
+LETTERS = {
+    "xyxy": "[x1, y1, x2, y2]",
+    "xywh": "[x, y, w, h]",
+    "cxcywh": "[cx, cy, w, h]",
+    "yxyx": "[y1, x1, y2, x2]",
+}
+UNITS = {"pixels": "in pixels", "fractions": "as parts of 1", "thousandths": "from 0 to 1000"}
+
+
+def corners(box: Sequence[float], form: str) -> list[float]:
+    """Corners x1, y1, x2, y2 of a box in any of `LETTERS`, in the box's own units."""
+    a, b, c, d = box
+    if form == "xywh":
+        return [a, b, a + c, b + d]
+    if form == "cxcywh":
+        return [a - c / 2, b - d / 2, a + c / 2, b + d / 2]
+    return [b, a, d, c] if form == "yxyx" else [a, b, c, d]
 
 
 def xyxy_from_xywh(box: Sequence[float]) -> list[float]:
     """Corners x1, y1, x2, y2 of a box given by its top left corner and its size."""
-    x, y, w, h = box
-    return [x, y, x + w, y + h]
+    return corners(box, "xywh")
 
 
 def checked_box(box: Any, size: tuple[int, int], where: str, field: str = "box", xywh: bool = False) -> list[float]:
-    """x1, y1, x2, y2 of a box that has an area and lies in the picture (`SLACK` pixels aside, which are kept).
+    """x1, y1, x2, y2 of a box that has an area and lies in the picture (`SLACK` pixels aside, which stay).
+
+    Raises:
+        Misfit: four numbers that can't be such a box.
+        InvalidData: anything else.
+    """
+    form = "xywh" if xywh else "xyxy"
+    return _checked(_values(box, where, field, form, "pixels"), size, where, field, form, "pixels")
+
+
+class BoxColumn:
+    """A column of boxes in one form and scale, read row by row and judged at its end."""
+
+    def __init__(self, form: BoxForm = "xyxy", scale: Scale = "pixels") -> None:
+        self.form, self.scale = form, scale
+        forms = {_name(f, s): partial(_fits, form=f, scale=s) for s in UNITS for f in LETTERS}
+        lax = frozenset(name for name in forms if "0 to 1000" in name or name.startswith(LETTERS["yxyx"]))
+        self.column = ColumnForm(_name(form, scale), forms, lax)
+        self._largest, self._in_large_pictures = 0.0, 0
+
+    def read(self, box: Any, size: tuple[int, int], where: str, field: str) -> list[float]:
+        """`checked_box`, counted."""
+        values = _values(box, where, field, self.form, self.scale)
+        self.column.add(where, values, size)
+        self._largest = max(self._largest, *values)
+        self._in_large_pictures += min(size) > THOUSAND
+        return _checked(values, size, where, field, self.form, self.scale)
+
+    def check(self, where: str, field: str, row_errors: RowErrors) -> None:
+        """Check that the boxes read so far don't show another form; note where they may be of another scale.
+
+        Raises:
+            ContradictedColumn: they do.
+        """
+        declared = _name(self.form, self.scale)
+        self.column.check(where, field, f"write {declared}, or set task.source.box_format where there is one")
+        many = self._in_large_pictures == self.column.values >= FEW
+        if self.scale == "pixels" and many and 0.9 * THOUSAND <= self._largest <= THOUSAND:
+            problem = (
+                f"field {field}: no number of {self.column.values} boxes is above 1000, and all pictures are larger"
+            )
+            row_errors.note(where, f"{problem}; check with `ntil data show` that they are pixels, not parts of 1000")
+
+
+def _values(box: Any, where: str, field: str, form: str, scale: str) -> list[float]:
+    """Four finite numbers; a CSV field holds them as JSON.
 
     Raises:
         InvalidData: anything else.
     """
-    form = "[x, y, w, h]" if xywh else "[x1, y1, x2, y2]"
     try:
-        # A CSV field holds a box as JSON.
-        values = [float(v) for v in (json.loads(box) if isinstance(box, str) else box)]
-    except (TypeError, ValueError, RecursionError):
-        values = []
-    if len(values) != 4 or not all(map(math.isfinite, values)):
-        raise InvalidData(where, field, f"{box!r} is not {form}", f"write a box as {form} in pixels")
-    x1, y1, x2, y2 = xyxy_from_xywh(values) if xywh else values
+        values = json.loads(box) if isinstance(box, str) else box
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, list | tuple) or len(values) != 4 or not all(map(is_number, values)):
+        raise InvalidData(where, field, f"{short(box)} is not {LETTERS[form]}", f"write a box as {_name(form, scale)}")
+    return [float(v) for v in values]
+
+
+def _checked(values: list[float], size: tuple[int, int], where: str, field: str, form: str, scale: str) -> list[float]:
+    x1, y1, x2, y2 = pixels = _in_pixels(values, size, form, scale)
+    if scale == "pixels" and points_are_fractions([values], size):
+        remedy = "write pixels: x times the picture's width, y times its height"
+        raise Misfit(where, field, f"{short(values)} reads as parts of 1, not as pixels", remedy)
     if x2 <= x1 or y2 <= y1:
-        raise InvalidData(where, field, f"{box!r} has no area", f"check that boxes are {form}, or drop the row")
+        remedy = f"check that boxes are {LETTERS[form]}, or drop the row"
+        raise Misfit(where, field, f"{short(values)} has no area", remedy)
+    if not points_inside([pixels[:2], pixels[2:]], size):
+        remedy = f"check that boxes are {_name(form, scale)} of the picture as shown"
+        raise Misfit(where, field, f"{short(values)} lies outside the {size[0]} x {size[1]} picture", remedy)
+    return pixels
+
+
+def _name(form: str, scale: str) -> str:
+    return f"{LETTERS[form]} {UNITS[scale]}"
+
+
+def _in_pixels(values: Sequence[float], size: tuple[int, int], form: str, scale: str) -> list[float]:
+    x1, y1, x2, y2 = corners(values, form)
+    if scale == "pixels":
+        return [x1, y1, x2, y2]
+    parts = 1000 if scale == "thousandths" else 1
+    width, height = size[0] / parts, size[1] / parts
+    return [x1 * width, y1 * height, x2 * width, y2 * height]
+
+
+def points_inside(points: Sequence[Sequence[float]], size: tuple[int, int]) -> bool:
+    """Whether points lie in a picture, `SLACK` pixels aside."""
     width, height = size
-    if x1 < -SLACK or y1 < -SLACK or x2 > width + SLACK or y2 > height + SLACK:
-        remedy = f"check that boxes are {form} in pixels of the picture as shown"
-        raise InvalidData(where, field, f"{box!r} lies outside the {width} x {height} picture", remedy)
-    return [x1, y1, x2, y2]
+    return all(-SLACK <= x <= width + SLACK and -SLACK <= y <= height + SLACK for x, y in points)
+
+
+def points_are_fractions(points: Sequence[Sequence[float]], size: tuple[int, int]) -> bool:
+    """Whether points can't be pixels but parts of 1: nobody draws within the first pixel of a picture."""
+    values = [v for point in points for v in point]
+    return min(size) > 2 and max(map(abs, values)) <= FRACTION and not all(v.is_integer() for v in values)
+
+
+def _fits(values: Sequence[float], size: tuple[int, int], form: str, scale: str) -> bool:
+    if scale == "pixels" and points_are_fractions([values], size):
+        return False
+    x1, y1, x2, y2 = pixels = _in_pixels(values, size, form, scale)
+    return x2 > x1 and y2 > y1 and points_inside([pixels[:2], pixels[2:]], size)

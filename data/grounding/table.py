@@ -22,15 +22,15 @@ from typing import Any, Literal
 from datasets import Dataset
 
 from data.common import fields
-from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
+from data.common.column_form import read_with_evidence
+from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
 from data.common.images import check_size, given_picture
 from data.common.rows import RowWriter
 from data.common.source import Source, matching_files, optional_path, without_nulls
 from data.common.table_files import columns as table_columns
 from data.common.table_files import read_table
-from data.grounding.schema import FEATURES, checked_box
+from data.grounding.schema import FEATURES, BoxColumn
 
-BoxFormat = Literal["xywh", "xyxy"]
 KNOWN = {
     "image": ("image", "image_path", "file_name", "image_file"),
     "expression": ("sent", "sentence", "sentences", "expression", "refexp", "caption", "answer"),
@@ -38,6 +38,7 @@ KNOWN = {
     "id": ("id", "question_id", "sent_id", "ref_id"),
     "split": ("split",),
 }
+BoxFormat = Literal["xywh", "xyxy"]
 OFFICIAL = ("train", "val", "validation", "test", "testA", "testB")
 
 
@@ -91,20 +92,29 @@ def load(
     Raises:
         InvalidData: no file, a wrong column, or (on_error=raise) a row that can't be used.
     """
-    writer = RowWriter(FEATURES, f"{', '.join(map(str, files))}, split {split}", row_errors)
     parts = split.split("+")
-    for path in files:
-        prefix = re.split(r"[-_.]", path.name)[0]
-        default_split = prefix if prefix in OFFICIAL else split
-        names: dict[str, str] = {}
-        for number, where, item in read_table(path, row_errors):
-            names = names or _names(table_columns(path, row_errors), columns, path)
-            with row_errors.row():
-                row_split = _split(item, names["split"], where) if "split" in names else default_split
-                if "split" in names and row_split not in parts:
-                    continue
-                _add(writer, item, names, box_format, images or path.parent, where, f"{path.stem}-{number}", row_split)
-    return writer.dataset()
+
+    def read(policy: RowErrors) -> Dataset:
+        writer = RowWriter(FEATURES, f"{', '.join(map(str, files))}, split {split}", policy)
+        for path in files:
+            prefix = re.split(r"[-_.]", path.name)[0]
+            default_split = prefix if prefix in OFFICIAL else split
+            names: dict[str, str] = {}
+            boxes = BoxColumn()
+            for number, where, item in read_table(path, policy):
+                if not names:
+                    names = _names(table_columns(path, policy), columns, path)
+                    boxes = BoxColumn(box_format or ("xyxy" if names["box"].endswith("xyxy") else "xywh"))
+                with policy.row():
+                    row_split = _split(item, names["split"], where) if "split" in names else default_split
+                    if "split" in names and row_split not in parts:
+                        continue
+                    _add(writer, item, names, boxes, images or path.parent, where, f"{path.stem}-{number}", row_split)
+            if names:
+                boxes.check(str(path), names["box"], policy)
+        return writer.dataset()
+
+    return read_with_evidence(read, row_errors)
 
 
 def _names(columns_there: list[str], columns: dict[str, str], path: Path) -> dict[str, str]:
@@ -123,16 +133,25 @@ def _names(columns_there: list[str], columns: dict[str, str], path: Path) -> dic
 
 
 def _split(item: dict[str, Any], column: str, where: str) -> str:
-    if item.get(column) is None:
-        raise InvalidData(where, column, "is missing", "give every row its split, or leave the column out")
-    return str(item[column])
+    remedy = "give every row its split, or leave the column out"
+    if fields.filled(item.get(column)) is None:
+        raise InvalidData(where, column, "is missing", remedy)
+    return str(fields.key(item[column], where, column, remedy))
+
+
+def _id(value: Any, where: str, field: str) -> str:
+    remedy = "give every row its own id, or leave the column out"
+    if fields.filled(value) is None:
+        raise InvalidData(where, field, "is missing", remedy)
+    fields.key(value, where, field, remedy)
+    return str(value)
 
 
 def _add(
     writer: RowWriter,
     item: dict[str, Any],
     names: dict[str, str],
-    box_format: BoxFormat | None,
+    boxes: BoxColumn,
     images: Path,
     where: str,
     fallback: str,
@@ -141,25 +160,24 @@ def _add(
     image, size = given_picture(item.get(names["image"]), images, where, names["image"])
     declared = fields.size(item.get("width"), item.get("height"), where) or size
     check_size(declared, size, where, "the table", "use the pictures that the boxes were drawn on", names["image"])
-    xywh = box_format == "xywh" if box_format else not names["box"].endswith("xyxy")
-    box = checked_box(item.get(names["box"]), size, where, names["box"], xywh=xywh)
+    box = boxes.read(item.get(names["box"]), size, where, names["box"])
     expression = item.get(names["expression"])
     texts = expression if isinstance(expression, list) else [expression]
-    if "id" in names and item.get(names["id"]) is None:
-        raise InvalidData(where, names["id"], "is missing", "give every row its own id, or leave the column out")
     # Exports number each split from 0, so the split is part of the id.
-    name = f"{split}-{item[names['id']]}" if "id" in names else fallback
+    name = f"{split}-{_id(item.get(names['id']), where, names['id'])}" if "id" in names else fallback
+    if not texts:
+        raise InvalidData(where, names["expression"], "is an empty list", "give a text, or drop the row")
     for index, text in enumerate(texts):
         text = text.get("sent") or text.get("raw") if isinstance(text, dict) else text
         with writer.row_errors.row():
             if not isinstance(text, str) or not text.strip():
-                raise InvalidData(where, names["expression"], f"{text!r} is no expression", "give a text")
+                raise InvalidData(where, names["expression"], f"{short(text)} is no expression", "give a text")
             row = {
                 "id": name if len(texts) == 1 else f"{name}-{index}",
                 "image": image,
                 "width": size[0],
                 "height": size[1],
-                "expression": text.strip(),
+                "expression": fields.text(text, where, names["expression"]),
                 "box": box,
                 "split": split,
                 "level": 0,

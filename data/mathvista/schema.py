@@ -12,7 +12,8 @@ from typing import Any
 
 from datasets import Features, Image, List, Value
 
-from data.common.errors import InvalidData
+from data.common import fields
+from data.common.errors import InvalidData, short
 
 METADATA = ("task", "context", "grade", "language", "source", "category")
 FEATURES = Features(
@@ -43,27 +44,42 @@ def checked(row: dict[str, Any], where: str) -> dict[str, Any]:
         InvalidData: they don't.
     """
     kind, form = row["question_type"], row["answer_type"]
-    if form not in ANSWER_TYPES.get(kind, ()):
-        problem = f"{kind!r} with answer_type {form!r}"
+    if not isinstance(kind, str) or form not in ANSWER_TYPES.get(kind, ()):
+        problem = f"{short(kind)} with answer_type {short(form)}"
         raise InvalidData(where, "question_type", problem, "take multi_choice with text, or free_form with a number")
-    if not isinstance(row["question"], str) or not row["question"].strip():
-        raise InvalidData(where, "question", f"{row['question']!r} is no text", "give the question")
-    if not isinstance(row["answer"], str) or not row["answer"].strip():
-        raise InvalidData(where, "answer", f"{row['answer']!r} is no answer", "take a split whose answers are public")
-    choices = row.get("choices") or []
-    if kind == "multi_choice" and (not 2 <= len(choices) <= 26 or row["answer"] not in choices):
-        raise InvalidData(where, "choices", f"{row['answer']!r} is none of {choices}", "give 2 to 26, the answer too")
-    precision = row.get("precision")
-    if form == "float" and (precision is None or precision != int(precision) or not 0 <= precision <= 12):
-        raise InvalidData(where, "precision", f"{precision!r} for a float answer", "give the number of decimals")
-    if form in ("integer", "float") and not _is_number(row["answer"]):
-        raise InvalidData(where, "answer", f"{row['answer']!r} is no number", f"correct it, or its type {form}")
+    fields.text(row["question"], where, "question", "give the question")
+    answer = row["answer"]
+    fields.text(answer, where, "answer", "give it as text, or take a split whose answers are public")
+    choices = [] if fields.filled(row.get("choices")) is None else fields.items(row["choices"], where, "choices")
+    for number, choice in enumerate(choices):
+        fields.text(choice, where, f"choices, {number}", "give the choices as texts")
+    if kind == "multi_choice" and (not 2 <= len(choices) <= 26 or answer not in choices):
+        problem = f"{short(answer)} is none of {short(choices)}"
+        raise InvalidData(where, "choices", problem, "give 2 to 26, the answer too")
+    if form in ("integer", "float") and not fields.is_number(answer):
+        raise InvalidData(where, "answer", f"{short(answer)} is no number", f"correct it, or its type {form}")
+    if form == "integer" and not float(answer).is_integer():
+        raise InvalidData(where, "answer", f"{short(answer)} is no integer", "correct it, or its type")
     empty = dict.fromkeys(FEATURES) | {"choices": [], "skills": [], "level": 0}
-    return {**empty, **row, "choices": choices, "precision": None if precision is None else int(precision)}
+    texts = {name: _optional_text(row.get(name), where, name) for name in ("prompt", "unit", "target", *METADATA)}
+    return {**empty, **row, **texts, "choices": choices, "precision": _precision(row.get("precision"), form, where)}
 
 
-def _is_number(text: str) -> bool:
-    try:
-        return abs(float(text)) < float("inf")
-    except ValueError:
-        return False
+def _precision(value: Any, form: str, where: str) -> int | None:
+    """Decimals of a float answer; of the others it is left as it is, where there is one."""
+    remedy = "give the number of decimals, 0 to 12"
+    if fields.filled(value) is None:
+        if form == "float":
+            raise InvalidData(where, "precision", f"{short(value)} for a float answer", remedy)
+        return None
+    places = fields.whole(value, where, "precision", remedy)
+    if not 0 <= places <= 12:
+        raise InvalidData(where, "precision", f"{places} decimals", remedy)
+    return places
+
+
+def _optional_text(value: Any, where: str, field: str) -> str | None:
+    if fields.filled(value) is None:
+        return value if isinstance(value, str) else None
+    fields.text(value, where, field)
+    return str(value)

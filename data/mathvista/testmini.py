@@ -8,18 +8,18 @@ The answers of the large `test` split aren't public, so it can't be scored here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
 
+from data.common import fields
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
-from data.common.images import given_picture
+from data.common.images import given_picture, is_file
 from data.common.rows import RowWriter
 from data.common.source import Source, optional_path, require_file
-from data.common.table_files import matching, read_table
+from data.common.table_files import matching, read_json, read_table
 from data.mathvista import visual_math
 from data.mathvista.schema import FEATURES, METADATA, checked
 from data.mathvista.visual_math import LicenceError
@@ -102,22 +102,28 @@ def load(files: list[Path], images: Path | None, queries: Path | None, row_error
 
 
 def _items(path: Path, row_errors: RowErrors) -> Iterator[tuple[str, dict[str, Any]]]:
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         yield from ((where, item) for _, where, item in read_table(path, row_errors))
         return
     for pid, item in _object(path).items():
-        if not isinstance(item, dict):
-            raise InvalidData(f"{path}, problem {pid}", None, "is not an object", "see the layout of testmini.json")
-        yield f"{path}, problem {pid}", item
+        where = f"{path}, problem {pid}"
+        with row_errors.row():
+            yield where, fields.record(item, where, None, "see the layout of testmini.json")
 
 
 def _object(path: Path) -> dict[str, Any]:
+    """The problems of a JSON file by their ids.
+
+    Raises:
+        InvalidData: no such file, no JSON object, or an id that it has twice.
+    """
     if not path.is_file():
         raise InvalidData(str(path), None, "there is no such file", "correct the path")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InvalidData(str(path), None, f"not JSON ({error})", "fetch the file again") from error
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidData(str(path), None, f"is not UTF-8 ({error})", "save it as UTF-8") from error
+    value = read_json(text, str(path))
     if not isinstance(value, dict):
         raise InvalidData(str(path), None, "is no object of pid -> problem", "take the release's own file")
     return value
@@ -127,7 +133,9 @@ def _row(item: dict[str, Any], images: Path, prompts: dict[str, Any] | None, whe
     missing = [name for name in NEEDED if name not in item]
     if missing:
         raise InvalidData(where, missing[0], f"the field is missing; found {', '.join(item)}", "see the layout")
-    pid, metadata = str(item["pid"]), item["metadata"] or {}
+    pid = str(fields.key(item["pid"], where, "pid"))
+    metadata = {} if item["metadata"] is None else fields.record(item["metadata"], where, "metadata")
+    skills = metadata.get("skills")
     prompt = None if prompts is None else prompts.get(pid)
     if prompts is not None and not isinstance(prompt, str):
         raise InvalidData(where, "pid", f"query.json has no prompt for {pid}", "take both from the same release")
@@ -139,18 +147,23 @@ def _row(item: dict[str, Any], images: Path, prompts: dict[str, Any] | None, whe
             "image": _image(item, images, where),
             "prompt": prompt,
             **{name: metadata.get(name) for name in METADATA},
-            "skills": list(metadata.get("skills") or []),
+            "skills": [] if skills is None else _skills(skills, where),
         },
         where,
     )
+
+
+def _skills(value: Any, where: str) -> list[str]:
+    remedy = "write a list of texts"
+    return [fields.text(one, where, "metadata, skills", remedy) for one in fields.items(value, where, "skills", remedy)]
 
 
 def _image(item: dict[str, Any], images: Path, where: str) -> dict[str, Any]:
     embedded, name = item.get("decoded_image"), item.get("image")
     if isinstance(embedded, dict) and embedded.get("bytes"):
         return given_picture(embedded, images, where, "decoded_image")[0]
-    if isinstance(name, str) and name and not (images / name).is_file():
+    if isinstance(name, str) and Path(name).name and not is_file(images / name):
         # Pictures are sometimes kept in another format than the one the release names.
         candidates = (Path(name).with_suffix(suffix) for suffix in SUFFIXES)
-        name = str(next((other for other in candidates if (images / other).is_file()), name))
+        name = str(next((other for other in candidates if is_file(images / other)), name))
     return given_picture(name, images, where, "image")[0]

@@ -1,12 +1,16 @@
 r"""Visual mathematics to train on, in the JSON of MathV360K, Geo170K, ChartQA and similar (.json, .jsonl, .parquet).
 
-    {"image": "a.png", "conversations": [{"from": "human", "value": "<image>\nQuestion: ..\nChoices:\n(A) .."},
-                                         {"from": "gpt", "value": "The answer is B"}]}
-    {"image": "a.png", "question": "..", "answer": "..", "choices": [..]}      ChartQA: imgname, query, label
+    MathV360K   {"image": "a.png", "conversations": [
+                    {"from": "human", "value": "<image>\nQuestion: ..\nChoices:\n(A) red\n(B) blue"},
+                    {"from": "gpt", "value": "The answer is B"}]}
+    Geo170K     the same, with choices as lines "A:40" and a solution that ends in "So the answer is B.\nAnswer:B"
+    ChartQA     {"imgname": "a.png", "query": "..", "label": ".."}, the label perhaps a list of one
+    others      {"image": "a.png", "question": "..", "answer": "..", "choices": [..]}
 
 MathVista itself is refused by name: its licence prohibits using it as a training set. Of an answer only what follows
-`The answer is` is kept, without the phrase around it. Where the question lists choices, a letter or a choice is a
-multiple-choice answer; a plain number is an integer or float answer; anything else is text.
+its last `The answer is` or `Answer:` is kept, without the phrase around it (or what `<answer>` encloses). Where the
+question lists choices, a letter or a choice is a multiple-choice answer, and a letter of none is refused; a plain
+number is an integer or float answer; anything else is text.
 
 Validation rows are those whose picture's name falls into `validation` of 100 hash values, so that no picture is shared
 with train. Columns: as of data.mathvista.schema.
@@ -17,22 +21,34 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from datasets import Dataset
 
-from data.common.errors import InvalidData, RowErrors, UserError
-from data.common.images import given_picture
+from data.common import fields
+from data.common.decimals import plain
+from data.common.errors import InvalidData, RowErrors, UserError, short
+from data.common.images import embedded_bytes, given_picture
 from data.common.rows import RowWriter
 from data.common.table_files import read_table
 from data.mathvista.schema import FEATURES, checked
 
 QUESTIONS, ANSWERS, IMAGES = ("question", "query", "problem"), ("answer", "label", "solution"), ("image", "imgname")
-_CHOICE = re.compile(r"^ *\(([A-Z])\) *(.+?) *$", re.MULTILINE)
-_FINAL = re.compile(r"\bthe answer is:?\s*(.+?)\s*$", re.IGNORECASE | re.DOTALL)
+LARGEST = 10**300  # a longer integer is damaged data
+# Headings of a list of choices, and the ways to list them: "(A) red" anywhere, "A: red" and the like below a heading.
+_HEADING = re.compile(r"^[ \t]*(?:choices|options)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_BRACKETED = re.compile(r"^[ \t]*\(([A-Z])\)", re.MULTILINE)
+_BARE = re.compile(r"^[ \t]*([A-Z])[ \t]*[:.)]", re.MULTILINE)
+_INLINE = re.compile(r"\(([A-Z])\)")
+_FINAL = re.compile(
+    r"(?:\bthe (?:correct |final |right )?answer is|^[ \t]*(?:final )?answer[ \t]*(?=:)):?", re.I | re.M
+)
+_OPTION = re.compile(r"\s*(?:option|choice)[ \t]+(?=\(?[A-Z]\b)", re.IGNORECASE)
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]{1,6})?")
-_LETTER = re.compile(r"\(([A-Z])\)(?:[.:]? .*)?|([A-Z])(?:[.:)](?: .*)?)?", re.DOTALL)
+_LETTER = re.compile(r"(?:\(([A-Z])\)|([A-Z])(?=[.)](?:\s|$)|:|\s*\n|\s*$))[.:)]?\s*(.*)", re.DOTALL)
 
 
 class LicenceError(UserError):
@@ -50,6 +66,7 @@ def load(
     """
     _refuse_mathvista(str(path), "mathvista" in path.name.lower() or "testmini" in path.name.lower())
     writer = RowWriter(FEATURES, f"{path}, {part}", row_errors)
+    questions, unlisted = [], []
     for number, where, item in read_table(path, row_errors):
         _refuse_mathvista(where, {"pid", "question_type", "metadata"} <= set(item))
         with row_errors.row():
@@ -58,8 +75,16 @@ def load(
                 # Looked at only for the rows asked for: reading every picture twice would take minutes.
                 image = given_picture(_field(item, IMAGES, where), images or path.parent, where, "image")[0]
                 for index, row in enumerate(_turns(item, where)):
-                    key = f"{item.get('id', f'{path.stem}-{number}')}" + (f"-{index}" if index else "")
+                    key = _id(item, f"{path.stem}-{number}", where) + (f"-{index}" if index else "")
                     writer.add(f"{where}, turn {index}", checked({**row, "id": key, "image": image}, where))
+                    questions.append(f"{name} {row['question']}")
+                    if not row["choices"] and _HEADING.search(row["question"]) and _LETTER.fullmatch(row["target"]):
+                        unlisted.append(where)
+    if repeated := fields.repeated(questions):
+        row_errors.note(str(path), f"{len(repeated)} questions occur more than once on one picture")
+    if unlisted:
+        problem = f"{len(unlisted)} letters answer choices that aren't listed as (A) .., (B) .. and are taught as texts"
+        row_errors.note(str(path), f"{problem}; the first in {unlisted[0]}")
     return writer.dataset()
 
 
@@ -78,35 +103,50 @@ def _turns(item: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
         question, answer = _field(item, QUESTIONS, where), _field(item, ANSWERS, where)
         yield _row(question, answer, item.get("choices"), None, where)
         return
-    texts = (
-        [(str(t.get("from")), t.get("value")) for t in talk if isinstance(t, dict)] if isinstance(talk, list) else []
-    )
-    pairs = list(zip(texts[::2], texts[1::2], strict=False))
-    if not pairs or len(texts) % 2 or any((q[0], a[0]) != ("human", "gpt") for q, a in pairs):
+    turns = [_turn(turn, where) for turn in fields.items(talk, where, "conversations", "see the layout")]
+    pairs = list(zip(turns[::2], turns[1::2], strict=False))
+    if not pairs or len(turns) % 2 or any((q[0], a[0]) != ("human", "gpt") for q, a in pairs):
         raise InvalidData(where, "conversations", "is no list of human and gpt in turns", "see the layout")
     for (_, question), (_, answer) in pairs:
-        if not isinstance(question, str) or not isinstance(answer, str):
-            raise InvalidData(where, "conversations", "a value is no text", "give texts")
         question = question.replace("<image>", "").strip()
-        yield _row(question, answer, [choice for _, choice in _CHOICE.findall(question)], question, where)
+        yield _row(question, answer, listed_choices(question), question, where)
+
+
+def _turn(turn: Any, where: str) -> tuple[str, str]:
+    turn = fields.record(turn, where, "conversations", "see the layout")
+    if not isinstance(turn.get("value"), str):
+        raise InvalidData(where, "conversations", "a value is no text", "give texts")
+    return str(turn.get("from")), turn["value"]
+
+
+def listed_choices(question: str) -> list[str]:
+    """The choices that a question lists from A on, two or more; [] where it lists none."""
+    headings = list(_HEADING.finditer(question))
+    body = question[headings[-1].end() :] if headings else question
+    for style in (_BRACKETED, _BARE, _INLINE) if headings else (_BRACKETED,):
+        marks = list(style.finditer(body))
+        if len(marks) > 1 and [mark[1] for mark in marks] == [chr(ord("A") + i) for i in range(len(marks))]:
+            ends = [mark.start() for mark in marks[1:]] + [len(body)]
+            choices = [body[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+            # What follows the last one, on lines of its own, is a hint.
+            return [*choices[:-1], choices[-1].partition("\n")[0].strip()]
+    return []
 
 
 def _row(question: Any, answer: Any, choices: Any, prompt: str | None, where: str) -> dict[str, Any]:
     if not isinstance(choices, list | None) or not all(isinstance(choice, str) for choice in choices or []):
-        raise InvalidData(where, "choices", f"{choices!r} is no list of texts", "give texts, or leave it out")
-    answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
-    text = str(answer).strip() if isinstance(answer, str | int | float) else ""
-    final = _FINAL.search(text)
-    text = final[1].removesuffix(".") if final else text
+        raise InvalidData(where, "choices", f"{short(choices)} is no list of texts", "give texts, or leave it out")
+    text = _final(_written(answer, where))
     row = {"question": question, "prompt": prompt, "choices": choices or [], "target": text, "answer": text}
-    index = _chosen(text, choices) if choices else None
+    # A letter comes first where the question lists the choices by letters, a choice where they are a column.
+    index = _chosen(text, choices, prompt is not None, where) if choices else None
     if choices and index is not None:
         row |= {"question_type": "multi_choice", "answer_type": "text"}
         return row | {"answer": choices[index], "target": chr(ord("A") + index)}
     if _NUMBER.fullmatch(text):
         places = len(text.partition(".")[2])
         # As the official scoring writes a rounded number, so that 1.50 can be right.
-        value = str(round(float(text), places)) if places else str(int(text))
+        value = str(round(float(text), places)) if places else plain(Decimal(text))
         return row | {
             "question_type": "free_form",
             "answer_type": "float" if places else "integer",
@@ -116,12 +156,55 @@ def _row(question: Any, answer: Any, choices: Any, prompt: str | None, where: st
     return row | {"question_type": "free_form", "answer_type": "text"}
 
 
-def _chosen(text: str, choices: list[str]) -> int | None:
-    if text in choices:
+def _written(answer: Any, where: str) -> str:
+    """An answer as text; a number without an exponent."""
+    answer = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
+    if isinstance(answer, float):
+        answer = plain(Decimal(repr(fields.number(answer, where, "answer"))))
+    if not isinstance(answer, str | int) or (isinstance(answer, int) and abs(answer) >= LARGEST):
+        raise InvalidData(where, "answer", f"{short(answer)} is no answer", "give one text or number")
+    return str(answer).strip()
+
+
+def _final(text: str) -> str:
+    """What an answer comes to: the part after its last phrase for that, else all of it."""
+    tagged = _TAGGED.findall(text)
+    if tagged:
+        return str(tagged[-1]).strip()
+    phrases = list(_FINAL.finditer(text))
+    end = text[phrases[-1].end() :].strip() if phrases else ""
+    if not end:
+        return text
+    option = _OPTION.match(end)
+    return (end[option.end() :] if option else end).removesuffix(".").strip()
+
+
+def _chosen(text: str, choices: list[str], letters_first: bool, where: str) -> int | None:
+    """Index of the choice that an answer names by its letter or word for word; None where it does neither.
+
+    Raises:
+        InvalidData: the letter of no choice, or a letter beside the words of another choice.
+    """
+    if text in choices and not (letters_first and re.fullmatch(r"[A-Z]", text)):
         return choices.index(text)
     letter = _LETTER.fullmatch(text)
-    index = ord(letter[1] or letter[2]) - ord("A") if letter else len(choices)
-    return index if index < len(choices) else None
+    if letter is None:
+        return None
+    index, words = ord(letter[1] or letter[2]) - ord("A"), letter[3].strip()
+    if words in choices and (index >= len(choices) or words != choices[index]):
+        problem = f"{short(text)} has the letter of one choice and the words of another"
+    elif index < len(choices):
+        return index
+    elif words and letter[2]:  # a sentence that begins like a letter
+        return None
+    else:
+        problem = f"{short(text)} is the letter of none of {len(choices)} choices"
+    raise InvalidData(where, "answer", problem, "correct the answer or the choices")
+
+
+def _id(item: dict[str, Any], default: str, where: str) -> str:
+    value = item.get("id")
+    return default if fields.filled(value) is None else str(fields.key(value, where, "id"))
 
 
 def _field(item: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
@@ -133,13 +216,18 @@ def _field(item: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
 
 
 def _image_name(item: dict[str, Any], where: str) -> str:
+    """What decides whether a picture is held out: its path, or a digest of its bytes."""
     value = _field(item, IMAGES, where)
-    if isinstance(value, dict) and value.get("bytes"):
-        return hashlib.sha256(value["bytes"]).hexdigest()
-    name = value.get("path") if isinstance(value, dict) else value
-    if not isinstance(name, str) or not name:
-        raise InvalidData(where, "image", f"{name!r} is neither a path nor stored bytes", "give the picture's path")
-    return name
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    value = (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
+    content = value if isinstance(value, bytes) else embedded_bytes(value, where, "image")
+    if content:
+        return hashlib.sha256(content).hexdigest()
+    if not isinstance(value, str) or not value:
+        remedy = "give the picture's path"
+        raise InvalidData(where, "image", f"{short(value)} is neither a path nor stored bytes", remedy)
+    fields.require_unicode(value, where, "image")
+    return PurePosixPath(value.replace("\\", "/")).as_posix()  # ./a.png is a.png
 
 
 def _bucket(name: str) -> int:

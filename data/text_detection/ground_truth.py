@@ -8,10 +8,14 @@
   offsets from its corner; .xml: `<box>` with `<segs>` (points) and `<label>`.
 * `mmocr`, .json: MMOCR's `data_list` with `polygon`, `ignore` and perhaps `text`.
 
+In every format a transcription may follow `####`, as the text-spotting repositories write it: `####WORD` is `WORD`, and
+`#######` is `###`. Don't-care regions are transcribed `###` (in Total-Text also `#`, orientation `#`).
+
 A path names a folder, a .zip as downloaded (read without unpacking; `truth.zip/Polygon/Test` is a folder inside), or
-one file. Text is UTF-8 with or without a byte order mark, with any line ends. Don't-care regions are transcribed `###`
-(in Total-Text's own files `#`, orientation `#`). Where digits end a line of variable length, as in `..,419,1996`, they
-are the transcription: coordinates come in pairs, and the last field of ground truth is always text.
+one file. Text is UTF-8 with or without a byte order mark, with any line ends. Where digits end a line of variable
+length, as in `..,419,1996`, they are the transcription: coordinates come in pairs. A line of numbers in pairs is
+an outline without a transcription where no line of the data set has one, or where its last pair is a point beside the
+others; else that pair is text, such as `1,000`.
 
 Pictures, annotations and results belong together by number: `gt_img_7.txt`, `poly_gt_img7.mat`, `res_img_7.txt`,
 `img_7.jpg` and `0007.txt` all have the key `7`; a name without that form is its own key.
@@ -20,13 +24,14 @@ Pictures, annotations and results belong together by number: `gt_img_7.txt`, `po
 from __future__ import annotations
 
 import io
-import json
+import lzma
 import math
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree
@@ -34,14 +39,28 @@ from xml.etree import ElementTree
 import scipy.io
 
 from data.common.errors import InvalidData
+from data.common.table_files import read_json
 
 Format = Literal["icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr"]
 FORMATS = ("icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr")
 SUFFIXES = (".txt", ".mat", ".xml")
 DONT_CARE = "###"
+MARK = "####"  # before a transcription, in the text-spotting repositories
+VARIABLE = ("totaltext", "ctw1500")  # outlines of any number of points
 LARGEST = 1e9  # no coordinate is larger
 LARGEST_MAT = 1 << 26  # bytes unpacked
 COMPRESSED = 15  # MATLAB's miCOMPRESSED
+# What `zipfile` raises for damaged or unsupported files, besides OSError.
+DAMAGED_ZIP = (
+    zipfile.BadZipFile,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+)
 # Coordinates before the transcription, where a format fixes them.
 WIDTH = {"icdar2013": 4, "icdar2015": 8, "ctw1500": 28}
 
@@ -71,17 +90,34 @@ def read_truth(path: Path, form: Format) -> dict[str, Annotated]:
     Raises:
         InvalidData: no such path or folder in a zip, or a line that isn't of the format.
     """
+    return {key: read() for key, read in truth_readers(path, form).items()}
+
+
+def truth_readers(path: Path, form: Format) -> dict[str, Callable[[], Annotated]]:
+    """Key -> a function that reads the annotations of one picture, in the order of the keys.
+
+    So a picture whose annotations are broken can be left out, and is still known to have some.
+
+    Raises:
+        InvalidData: no such path or folder in a zip, or two annotations of one picture. The functions raise it for a
+            line or entry that isn't of the format.
+    """
     if form not in FORMATS:
         raise ValueError(f"the format must be one of {', '.join(FORMATS)}, got {form!r}")
     if form == "mmocr":
         return _mmocr(path)
-    read = {".mat": _mat, ".xml": _xml}
-    annotations = {}
-    for key, (where, content) in _files(path).items():
-        suffix = Path(where).suffix.lower()
-        instances = read[suffix](content, where) if suffix in read else _text(content, where, form)
-        annotations[key] = Annotated(where, instances)
-    return annotations
+    files = _files(path)
+    bare = form in VARIABLE and not any(_has_text(content) for _, content in files.values())
+    return {key: partial(_annotated, content, where, form, bare) for key, (where, content) in files.items()}
+
+
+def _annotated(content: bytes, where: str, form: Format, bare: bool) -> Annotated:
+    suffix = Path(where).suffix.lower()
+    if suffix == ".mat":
+        return Annotated(where, _mat(content, where))
+    if suffix == ".xml":
+        return Annotated(where, _xml(content, where))
+    return Annotated(where, _text(content, where, form, bare))
 
 
 def read_found(path: Path, form: Format, y_first: bool = False) -> dict[str, Annotated]:
@@ -108,11 +144,12 @@ def key_of(stem: str) -> str:
     """Key that the file names of a picture, its annotations and its results share."""
     name = re.sub(r"^(?:poly_)?(?:gt|res)_", "", stem)
     number = re.fullmatch(r"(?:img|image)?_?([0-9]+)", name)
-    return str(int(number[1])) if number else name
+    return (number[1].lstrip("0") or "0") if number else name
 
 
 def _order(key: str) -> tuple[int, int, str]:
-    return (0, int(key), "") if key.isdecimal() else (1, 0, key)
+    """Numbers by their value (they have no leading zeros), then names."""
+    return (0, len(key), key) if key.isascii() and key.isdecimal() else (1, 0, key)
 
 
 def _files(path: Path) -> dict[str, tuple[str, bytes]]:
@@ -148,7 +185,7 @@ def _contents(path: Path) -> Iterator[tuple[str, str, bytes]]:
                 hidden = any(part[0] in "._" for part in file.parts)
                 if f"/{name}".find(f"/{inside}") >= 0 and file.suffix.lower() in SUFFIXES and not hidden:
                     yield file.name, f"{archive}/{name}", pack.read(name)
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+    except (*DAMAGED_ZIP, OSError) as error:
         raise InvalidData(str(archive), None, f"can't be read as a zip ({error})", "fetch the file again") from error
 
 
@@ -160,30 +197,78 @@ def _lines(content: bytes, where: str) -> Iterator[tuple[str, str]]:
             yield line, f"{where}, line {number}"
 
 
-def _text(content: bytes, where: str, form: Format) -> list[Instance]:
-    if form == "totaltext" and re.match(r"\s*x:\s*\[", content[:64].decode("utf-8-sig", "replace")):
+def _text(content: bytes, where: str, form: Format, bare: bool = False) -> list[Instance]:
+    """The texts of a .txt file; `bare`: no line of its data set has a transcription."""
+    if form == "totaltext" and _is_totaltext(content):
         return _totaltext(content.decode("utf-8-sig", "replace"), where)
-    split = re.compile(r"[,\s]\s*" if form == "icdar2013" else r",")
-    return [_annotation(line, at, form, split) for line, at in _lines(content, where)]
+    instances = (_annotation(line, at, form, bare) for line, at in _lines(content, where))
+    return [instance for instance in instances if instance]
 
 
-def _annotation(line: str, where: str, form: Format, split: re.Pattern[str]) -> Instance:
-    """Coordinates and transcription of a line."""
-    if form == "ctw1500":
-        values = _numbers(line.split(","))
-        if len(values) == 32 and line.count(",") == 31 and _offsets_from_box(values):
-            return Instance([(values[0] + x, values[1] + y) for x, y in _points(values[4:])])
-    numbers = len(_numbers(split.split(line.strip())))
-    pairs = (numbers - 1 if numbers == line.count(",") + 1 else numbers) // 2 * 2
-    count = min(pairs, WIDTH[form]) if form == "ctw1500" else WIDTH.get(form, pairs)
-    if numbers < count or count < (4 if form == "icdar2013" else 6):
+def _is_totaltext(content: bytes) -> bool:
+    return re.match(r"\s*x:\s*\[", content[:64].decode("utf-8-sig", "replace")) is not None
+
+
+def _has_text(content: bytes) -> bool:
+    """Whether any line is more than numbers in pairs."""
+    lines = [line.strip().split(",") for line, _ in _lines(content, "")]
+    return any(len(_numbers(fields)) < len(fields) or len(fields) % 2 for fields in lines)
+
+
+def _annotation(line: str, where: str, form: Format, bare: bool) -> Instance | None:
+    """Coordinates and transcription of a line; None for a don't-care region without extent."""
+    separator = re.compile(r"[,\s]\s*" if form == "icdar2013" else r",")
+    fields = separator.split(line.strip())
+    values = _numbers(fields)
+    if form == "ctw1500" and len(values) == len(fields) == 32 and _offsets_from_box(values):
+        return Instance([(values[0] + x, values[1] + y) for x, y in _points(values[4:])])
+    count = _coordinates(values, fields, form, bare)
+    text = separator.split(line.strip(), maxsplit=count)[count] if len(fields) > count else ""
+    text, ignore = _label(_unquoted(text), form)
+    if ignore and form in VARIABLE and count < 6 and len(values) == count:
+        return None
+    if len(values) < count or not (4 if form == "icdar2013" else 6) <= count <= WIDTH.get(form, count):
         raise _no_line(line, where, form)
-    fields = split.split(line.strip(), maxsplit=count)
-    text = _unquoted(fields[count]) if len(fields) > count else ""
-    if form == "ctw1500" and text.startswith("####"):
-        text = text[4:]
-    values = _numbers(fields[:count])
-    return Instance(_corners(values) if form == "icdar2013" else _points(values), text, text == DONT_CARE)
+    if len(values) - count > 3:  # a transcription may begin with numbers, but hardly with four in a row
+        problem = f"{line[:80]!r} goes on with {len(values) - count} numbers after {count} coordinates"
+        raise InvalidData(where, None, problem, f"is this the {form} format?")
+    points = _corners(values[:4]) if form == "icdar2013" else _points(values[:count])
+    return Instance(points, text, ignore)
+
+
+def _coordinates(values: list[float], fields: list[str], form: Format, bare: bool) -> int:
+    """How many of the numbers that a line begins with are coordinates."""
+    if form not in VARIABLE:
+        return WIDTH[form]
+    most = WIDTH.get(form)
+    if len(values) < len(fields) or len(values) % 2:
+        pairs = len(values) // 2 * 2
+        return min(pairs, most) if most else pairs
+    if bare or len(values) == most or _ends_in_point(values, fields[-1]):
+        return len(values)
+    return len(values) - 2
+
+
+def _ends_in_point(values: list[float], last: str) -> bool:
+    """Whether the last pair of numbers is a point of an outline rather than a text such as 1,000.
+
+    A point is beside the others, at most as far from their box as that is large.
+    """
+    if len(values) < 8:
+        return True
+    if re.match(r"\s*0[0-9]", last):
+        return False
+    *others, (x, y) = _points(values)
+    xs, ys = zip(*others, strict=True)
+    reach = max(max(xs) - min(xs), max(ys) - min(ys))
+    return min(xs) - reach <= x <= max(xs) + reach and min(ys) - reach <= y <= max(ys) + reach
+
+
+def _label(text: str, form: str) -> tuple[str, bool]:
+    """A transcription without the mark before it, and whether it says don't-care."""
+    text = text.strip()
+    text = text.removeprefix(MARK).strip()
+    return text, text == DONT_CARE or (form == "totaltext" and text == "#")
 
 
 def _detection(line: str, where: str, form: Format, y_first: bool) -> Instance:
@@ -255,10 +340,11 @@ def _totaltext(text: str, where: str) -> list[Instance]:
 
 def _outline(xs: list[float], ys: list[float], text: str, orientation: str, where: str, field: str) -> Instance | None:
     """An entry of Total-Text's own files; None for a don't-care region without extent, which the script ignores too."""
-    ignore = orientation == "#" or text in ("#", DONT_CARE)
+    text, ignore = _label(text, "totaltext")
+    ignore = ignore or orientation == "#"
     if ignore and len(xs) < 3:
         return None
-    if len(xs) != len(ys) or len(xs) < 3 or not all(map(math.isfinite, xs + ys)):
+    if len(xs) != len(ys) or len(xs) < 3 or not all(abs(value) <= LARGEST for value in xs + ys):  # NaN isn't
         raise InvalidData(where, field, f"{len(xs)} x and {len(ys)} y are no polygon", "repair or drop the entry")
     return Instance(list(zip(xs, ys, strict=True)), text, ignore)
 
@@ -314,50 +400,75 @@ def _cell(cell: Any) -> str:
 def _xml(content: bytes, where: str) -> list[Instance]:
     try:
         boxes = list(ElementTree.fromstring(content).iter("box"))
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter for unknown encodings
         raise InvalidData(where, None, f"not XML ({error})", "fetch the file again") from error
     texts = []
     for number, box in enumerate(boxes):
-        values = _numbers((box.findtext("segs") or "").split(","))
-        text = (box.findtext("label") or "").strip()
-        if len(values) < 6 or len(values) % 2:
-            problem = f"{len(values)} numbers are no polygon"
+        fields = (box.findtext("segs") or "").split(",")
+        values = _numbers(fields)
+        text, ignore = _label(box.findtext("label") or "", "ctw1500")
+        if len(values) % 2 or len(values) < len(fields) or (len(values) < 6 and not ignore):
+            problem = f"{len(values)} numbers in {len(fields)} fields are no polygon"
             raise InvalidData(where, f"box {number}, segs", problem, "write x1,y1,...,x14,y14")
-        texts.append(Instance(_points(values), text, text == DONT_CARE))
+        if len(values) >= 6:
+            texts.append(Instance(_points(values), text, ignore))
     return texts
 
 
-def _mmocr(path: Path) -> dict[str, Annotated]:
+def _mmocr(path: Path) -> dict[str, Callable[[], Annotated]]:
     if not path.is_file():
         raise InvalidData(str(path), None, "there is no such file", "correct the path")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))["data_list"]
+        entries = read_json(path.read_text(encoding="utf-8-sig"), str(path))["data_list"]
         if not isinstance(entries, list):
             raise TypeError("data_list is no list")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except InvalidData:
+        raise
+    except (UnicodeDecodeError, KeyError, TypeError) as error:
         problem = f"not MMOCR's annotation file ({error!r})"
         raise InvalidData(str(path), "data_list", problem, "write {data_list: [{img_path, instances}]}") from error
-    annotations: dict[str, Annotated] = {}
+    readers: dict[str, Callable[[], Annotated]] = {}
+    first: dict[str, str] = {}
     for number, entry in enumerate(entries):
         where = f"{path}, entry {number}"
-        try:
-            picture = str(entry["img_path"])
-            instances = [_entry(one) for one in entry["instances"]]
-        except (KeyError, TypeError, ValueError) as error:
-            remedy = "write img_path and instances, each with a polygon of 3 points or more"
-            raise InvalidData(where, "instances", f"can't be read ({error!r})", remedy) from error
-        if picture in annotations:
-            raise InvalidData(
-                where, "img_path", f"{picture} was already in {annotations[picture].where}", "join the entries"
-            )
-        annotations[picture] = Annotated(where, instances, picture)
-    if not annotations:
+        picture = entry.get("img_path") if isinstance(entry, dict) else None
+        # An entry without a picture is a row of its own, which its reader refuses.
+        key = picture if isinstance(picture, str) and picture.strip() else where
+        if key in first:
+            raise InvalidData(where, "img_path", f"{key} was already in {first[key]}", "join the entries")
+        first[key] = where
+        readers[key] = partial(_entry, entry, where)
+    if not readers:
         raise InvalidData(str(path), "data_list", "is empty", "correct the path")
-    return annotations
+    return readers
 
 
-def _entry(one: dict[str, Any]) -> Instance:
-    values = [float(v) for v in one["polygon"]]
-    if len(values) < 6 or len(values) % 2 or not all(map(math.isfinite, values)):
-        raise ValueError(f"{values} is no polygon")
-    return Instance(_points(values), str(one.get("text", "")), bool(one.get("ignore", False)))
+def _entry(entry: Any, where: str) -> Annotated:
+    picture, instances = (entry.get(name) if isinstance(entry, dict) else None for name in ("img_path", "instances"))
+    if not isinstance(picture, str) or not picture.strip():
+        raise InvalidData(where, "img_path", f"{picture!r} is no path", "write img_path and instances")
+    if not isinstance(instances, list):
+        raise InvalidData(where, "instances", f"{str(instances)[:80]!r} is no list", "write img_path and instances")
+    texts = [_mmocr_instance(one, where, f"instances, {number}") for number, one in enumerate(instances)]
+    return Annotated(where, [instance for instance in texts if instance], picture)
+
+
+def _mmocr_instance(one: Any, where: str, field: str) -> Instance | None:
+    """One text of MMOCR's; None for a don't-care region without extent."""
+    polygon = one.get("polygon") if isinstance(one, dict) else None
+    # 1 and 0 are flags in some exports; any other value would be a guess (bool("false") is true).
+    flag, text = (one.get("ignore") or False, one.get("text") or "") if isinstance(one, dict) else (False, "")
+    if flag not in (True, False) or not isinstance(text, str):
+        problem = f"ignore {flag!r} or text {text!r} is none"
+        raise InvalidData(where, field, problem, "write ignore as true or false, and text as text")
+    text, dont_care = _label(text, "mmocr")
+    ignore = bool(flag) or dont_care
+    try:
+        values = [float(value) for value in polygon]  # type: ignore[union-attr]
+    except (TypeError, ValueError, OverflowError):
+        values = []
+    finite = all(math.isfinite(value) and abs(value) <= LARGEST for value in values)
+    if not values or len(values) % 2 or not finite or (len(values) < 6 and not ignore):
+        remedy = "write a polygon of 3 points or more as [x1, y1, x2, y2, x3, y3, ..]"
+        raise InvalidData(where, field, f"{str(polygon)[:80]} is no polygon", remedy)
+    return Instance(_points(values), text, ignore) if len(values) >= 6 else None

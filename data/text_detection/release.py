@@ -6,18 +6,20 @@ empty file in the releases); so is ground truth without its picture.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
 
+from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
-from data.common.images import check_picture, stored
+from data.common.images import check_picture, picture_path, stored
 from data.common.rows import RowWriter
 from data.common.source import Source, require_folder
-from data.text_detection.ground_truth import Annotated, Format, key_of, read_truth
-from data.text_detection.schema import FEATURES, check_instances
+from data.text_detection.ground_truth import Annotated, Format, key_of, truth_readers
+from data.text_detection.schema import FEATURES, OutlineColumn
 
-PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class TextRelease(Source):
@@ -84,17 +86,27 @@ def load(truth: Path, images: Path, form: Format, split: str, row_errors: RowErr
     Raises:
         InvalidData: a path that isn't there, ground truth that can't be read, or (on_error=raise) a row of no use.
     """
-    annotated = read_truth(truth, form)
+    return read_with_evidence(partial(_load, truth, images, form, split), row_errors)
+
+
+def _load(truth: Path, images: Path, form: Format, split: str, row_errors: RowErrors) -> Dataset:
+    readers = truth_readers(truth, form)
     if not images.is_dir():
         remedy = f"unpack the release's pictures and set task.source.images.{split} to their folder"
         raise InvalidData(str(images), None, "there is no such folder", remedy)
     pictures = None if form == "mmocr" else _pictures(images)
     writer = RowWriter(FEATURES, f"{truth}, split {split}", row_errors)
-    for key, one in annotated.items():
+    column, read_so_far = OutlineColumn(), list[Annotated]()
+    for key, read in readers.items():
         with row_errors.row():
-            path = images / str(one.picture) if pictures is None else _picture(pictures, key, images, one)
+            one = read()
+            path = (
+                picture_path(one.picture, images, one.where, "img_path")
+                if pictures is None
+                else _picture(pictures, key, images, one)
+            )
             size = check_picture(path, one.where)
-            check_instances(one.instances, size, one.where)
+            column.check_instances(one.instances, size, one.where)
             row = {
                 "id": key,
                 "image": stored(path),
@@ -107,12 +119,30 @@ def load(truth: Path, images: Path, form: Format, split: str, row_errors: RowErr
                 "level": 0,
             }
             writer.add(one.where, row)
+            read_so_far.append(one)
     for key, paths in sorted((pictures or {}).items()):
-        if key in annotated:
+        if key in readers:
             continue
         with row_errors.row():
             raise InvalidData(str(paths[0]), None, "has no ground truth", f"compare its name with {truth}")
+    column.check(str(truth))
+    _note_oddities(read_so_far, truth, row_errors)
     return writer.dataset()
+
+
+def _note_oddities(annotated: list[Annotated], truth: Path, row_errors: RowErrors) -> None:
+    """Note what costs no picture: outlines given twice, without a transcription among others, or not in UTF-8."""
+    repeated = [one.where for one in annotated if len(one.instances) > len({tuple(i.points) for i in one.instances})]
+    texts = [(one.where, i.text) for one in annotated for i in one.instances if not i.ignore]
+    bare = [where for where, text in texts if not text]
+    damaged = [where for where, text in texts if "\ufffd" in text]
+    for places, what in (
+        (repeated, "pictures have an outline twice, of which at most one can be matched"),
+        (bare if len(bare) < len(texts) else [], "outlines have no transcription, though others have"),
+        (damaged, "transcriptions aren't UTF-8, and are read with question marks"),
+    ):
+        if places:
+            row_errors.note(str(truth), f"{len(places)} {what}; the first in {places[0]}")
 
 
 def _pictures(folder: Path) -> dict[str, list[Path]]:

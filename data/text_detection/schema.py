@@ -1,4 +1,4 @@
-"""The columns that every source of text detection gives, and the check of a polygon.
+"""The columns that every source of text detection gives, and the check of its polygons.
 
 Columns: id, image, width, height, polygons (each [[x, y], ...] in pixels, 3 points or more), ignore (one flag per
 polygon: a don't-care region), texts (transcriptions, empty where a source has none), split (as asked for), level (for
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from datasets import Features, Image, List, Value
 from shapely import Polygon
 
-from data.common.errors import InvalidData
-from data.text_detection.ground_truth import Instance
+from data.common.column_form import ColumnForm, Misfit
+from data.common.errors import InvalidData, short
+from data.text_detection.ground_truth import Instance, Points
 
 FEATURES = Features(
     {
@@ -33,22 +34,61 @@ FEATURES = Features(
 SLACK = 0.1
 
 
-def check_instances(instances: Sequence[Instance], size: tuple[int, int], where: str) -> None:
-    """Check that polygons have an area and lie in the picture.
+FRACTION = 1.05  # parts of 1 exceed 1 by rounding
+PIXELS = "x, y in pixels"
 
-    Raises:
-        InvalidData: text without an area, or outside the picture; don't-care regions may be anything.
-    """
-    width, height = size
-    for number, instance in enumerate(instances):
-        if instance.ignore:
-            continue
-        field = f"polygon {number}"
-        if Polygon(instance.points).area == 0:
-            remedy = "repair it, mark it ### or drop the picture"
-            raise InvalidData(where, field, f"{instance.points} has no area", remedy)
-        x_out, y_out = width * SLACK, height * SLACK
-        if not all(-x_out <= x <= width + x_out and -y_out <= y <= height + y_out for x, y in instance.points):
-            problem = f"{instance.points} lies outside the {width} x {height} picture"
-            remedy = "check that coordinates are x, y in pixels of the picture as shown"
-            raise InvalidData(where, field, problem, remedy)
+
+class OutlineColumn:
+    """The outlines of a split: each is checked, and all together tell their form, see `ColumnForm`."""
+
+    def __init__(self) -> None:
+        forms = {
+            PIXELS: lambda points, size: _inside(points, size) and not _is_of_fractions(points, size),
+            "y, x in pixels": lambda points, size: _inside([(y, x) for x, y in points], size),
+            "x, y as parts of 1": lambda points, size: _is_of_fractions(points, size),
+            "x, y from 0 to 1000": lambda points, _size: _inside(points, (1000, 1000)),
+        }
+        self.column = ColumnForm(PIXELS, forms, frozenset(("y, x in pixels", "x, y from 0 to 1000")))
+
+    def check_instances(self, instances: Sequence[Instance], size: tuple[int, int], where: str) -> None:
+        """Check that polygons have an area and lie in the picture.
+
+        Raises:
+            Misfit: text outside the picture, or in another unit; don't-care regions may be anything.
+            InvalidData: text without an area.
+        """
+        legible = [(f"polygon {n}", one.points) for n, one in enumerate(instances) if not one.ignore]
+        for _, points in legible:
+            self.column.add(where, points, size)
+        for field, points in legible:
+            _check_outline(points, size, where, field)
+
+    def check(self, where: str) -> None:
+        """Check that the outlines read so far don't show another form.
+
+        Raises:
+            ContradictedColumn: they do.
+        """
+        self.column.check(where, "outlines", "write x, y in pixels of the picture as shown, not {form}")
+
+
+def _check_outline(points: Points, size: tuple[int, int], where: str, field: str) -> None:
+    if Polygon(points).area == 0:
+        raise InvalidData(where, field, f"{short(points)} has no area", "repair it, mark it ### or drop the picture")
+    if _is_of_fractions(points, size):
+        remedy = "write pixels: x times the picture's width, y times its height"
+        raise Misfit(where, field, f"{short(points)} reads as parts of 1, not as pixels", remedy)
+    if not _inside(points, size):
+        problem = f"{short(points)} lies outside the {size[0]} x {size[1]} picture"
+        raise Misfit(where, field, problem, "check that coordinates are x, y in pixels of the picture as shown")
+
+
+def _inside(points: Points, size: tuple[int, int]) -> bool:
+    (width, height), (x_out, y_out) = size, (side * SLACK for side in size)
+    return all(-x_out <= x <= width + x_out and -y_out <= y <= height + y_out for x, y in points)
+
+
+def _is_of_fractions(points: Points, size: tuple[int, int]) -> bool:
+    """Whether points can't be pixels: no text is as small as the picture's first pixel."""
+    values = [value for point in points for value in point]
+    return max(map(abs, values)) <= FRACTION and not all(float(v).is_integer() for v in values) and min(size) > 2

@@ -5,6 +5,7 @@
 
 `check` reads every row of a source as training and evaluation would. It exits with 0 when every row that is left can be
 used, and with 1 otherwise; rows that `task.source.on_error=skip` left out are counted and listed, and are no fault.
+Notes say what a reader resolved by itself: files that are no pictures, repeated entries, ids of two kinds.
 `show` draws some rows with their answers on one sheet.
 
 splits: of check, separated by commas; by default all. split, n: of show, and how many rows. out: the file to write. All
@@ -70,11 +71,15 @@ def main(arguments: list[str]) -> int:
 
 @dataclass
 class SplitReport:
-    """Result of checking one split: `skipped` rows were left out by the reader, `problems` can't be used."""
+    """Result of checking one split.
+
+    `skipped` rows were left out by the reader, `problems` can't be used, `notes` are what it resolved by itself.
+    """
 
     split: str
     rows: int = 0
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     longest_answer: int = 0
 
@@ -86,7 +91,7 @@ class SplitReport:
         """The counts, then every finding, at most `most` of each kind."""
         counts = f"{self.rows} rows, {len(self.skipped)} skipped, {len(self.problems)} problems"
         lines = [f"{self.split}: {counts}, longest answer {self.longest_answer} characters"]
-        for kind, entries in (("skipped", self.skipped), ("problem", self.problems)):
+        for kind, entries in (("note", self.notes), ("skipped", self.skipped), ("problem", self.problems)):
             lines += [f"  {kind}: {line}" for line in entries[:most]]
             if len(entries) > len(entries[:most]):
                 lines.append(f"  ... {len(entries) - len(entries[:most])} more; out=<file> lists all")
@@ -104,7 +109,7 @@ def check(task: Task, splits: Iterable[str], progress: Progress | None = None) -
     """
     reports = []
     for name in splits:
-        split, before = SplitReport(name), set(task.skipped)
+        split, before = SplitReport(name), {*task.skipped, *task.notes}
         reports.append(split)
         try:
             rows = task.rows(name)
@@ -116,6 +121,7 @@ def check(task: Task, splits: Iterable[str], progress: Progress | None = None) -
             for number in progress(numbers, len(rows), f"checking {name}") if progress else numbers:
                 _check_row(task, rows, number, split)
         split.skipped = [line for line in task.skipped if line not in before]
+        split.notes = [line for line in task.notes if line not in before]
     return reports
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from data.clock import photos
 from data.clock.photos import ClockPhotos
+from data.common.column_form import ContradictedColumn
 from data.common.errors import InvalidData, RowErrors
 
 REAL = Path(os.environ.get("NTIL_SHARED", "../shared")) / "assets/data/clocks/labels.csv"
@@ -40,6 +41,13 @@ def table(folder: Path, *lines: str) -> Path:
         (("image,hour,minute", "a.png,25,4"), "25:4 is no time"),
         (("image,hour,minute", "a.png,3,60"), "3:60 is no time"),
         (("image,hour,minute", "a.png,three,4"), "hour"),
+        (("image,hour,minute", "a.png,3.5,4"), "hour: '3.5' is no whole number"),
+        (("image,hour,minute", "a.png,3,"), "minute: '' is no whole number"),
+        (("image,hour,minute", ",3,4"), "field image: '' is neither a path"),
+        (
+            ("image,hour,minute", "a.png,3,4", "a.png,3,5"),
+            "line 3, field hour: 3:05 for a clock that .*line 2 gives 3:04",
+        ),
         (("image,hour,minute",), "the split is empty"),
     ],
 )
@@ -108,6 +116,14 @@ def test_every_official_label_is_readable_but_for_its_photograph(shared, name, c
         ("[1, 2, 0, 9]", "no box with an area"),
         ("[1, 2, 9]", "no box with an area"),
         ("one", "is no box"),
+        ("{}", "is no box"),
+        ("[NaN, 2, 9, 9]", "is no box"),
+        ("[1, 2, 9, 1e999]", "is no box"),
+        ("[]", "is no box"),
+        ("[[]]", "is no box"),
+        ("[5, 5, 1, 1]", "leaves 1 x 1 pixels, which show no clock"),
+        ("[0.1, 0.2, 0.5, 0.6]", "reads as parts of 1"),
+        ("[5, 5, 60, 70]", "lies outside the 40 x 30 picture"),
         ("[[1, 2, 9, 9], [2, 2, 9, 9]]", "give the one box"),
     ],
 )
@@ -120,3 +136,32 @@ def test_broken_boxes_are_named_or_skipped(tmp_path, box, message):
     (row,) = photos.load(file, row_errors=skip)
     assert row["image"].size == (14, 14)
     assert len(skip.skipped) == 1
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_labels_as_json_hold_lists_and_numbers(tmp_path, suffix):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    rows = [
+        {"image": "a.png", "hour": 15, "minute": 4.0, "bbox_xywh": [5, 5, 10, 10], "img_id": 7},
+        {"image": "a.png", "hour": "10", "minute": "8", "bbox_xywh": [[5, 5, 20, 20]]},
+        {"image": "a.png", "hour": 1, "minute": 2, "bbox_xywh": None},
+        {"image": "a.png", "hour": 1, "bbox_xywh": "5"},
+    ]
+    lines = [json.dumps(row) for row in rows]
+    file = tmp_path / f"labels.{suffix}"
+    file.write_text("\n".join(lines) if suffix == "jsonl" else f"[{', '.join(lines)}]")
+    with pytest.raises(InvalidData, match="field minute: None is no whole number"):
+        photos.load(file)
+    skip = RowErrors("skip")
+    read = photos.load(file, row_errors=skip)
+    assert [(r["id"], r["hour"], r["minute"]) for r in read] == [("7", 3, 4), ("1-a", 10, 8), ("2-a", 1, 2)]
+    assert [r["image"].size for r in read] == [(12, 12), (24, 24), (40, 30)]
+    assert len(skip.skipped) == 1
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_column_of_corners_is_refused(tmp_path, on_error):
+    lines = [f'a.png,{h},4,"[{h}, {h}, {h + 28}, {h + 17}]"' for h in range(1, 13)]
+    file = table(tmp_path, "image,hour,minute,bbox_xywh", *lines)
+    with pytest.raises(ContradictedColumn, match=r"bbox_xywh: read as \[x, y, w, h\] in pixels"):
+        photos.load(file, row_errors=RowErrors(on_error))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.common.errors import InvalidData
-from data.text_detection.ground_truth import Format, _mat, _text, _xml, key_of, read_found, read_truth
+from data.text_detection.ground_truth import Format, _mat, _text, _xml, key_of, read_found, read_truth, truth_readers
 
 SQUARE = [(0, 0), (10, 0), (10, 10), (0, 10)]
 
@@ -126,6 +126,78 @@ def test_ctw1500_layouts(tmp_path):
     assert [(i.text, i.ignore, i.points) for i in read] == [("OLATHE", False, points), ("###", True, points)]
 
 
+QUAD = "0,0,10,0,10,10,0,10"
+FOURTEEN = ",".join(f"{10 * i},0" for i in range(7)) + "," + ",".join(f"{60 - 10 * i},9" for i in range(7))
+OUTLINES = {"icdar2013": "0,0,10,10", "icdar2015": QUAD, "totaltext": QUAD, "ctw1500": FOURTEEN}
+
+
+@pytest.mark.parametrize("form", OUTLINES)
+@pytest.mark.parametrize(
+    ("text", "word", "ignore"),
+    [
+        ("####WORD", "WORD", False),
+        ("#######", "###", True),
+        ("###", "###", True),
+        ("####", "", False),
+        ("####a, b", "a, b", False),
+        ("#22", "#22", False),
+        ("####1996", "1996", False),
+    ],
+)
+def test_the_mark_of_text_spotting_repositories_reads_alike_in_every_format(tmp_path, form, text, word, ignore):
+    (read,) = one(tmp_path, "gt_1.txt", f"{OUTLINES[form]},{text}\n", form)
+    assert (read.text, read.ignore) == (word, ignore)
+
+
+def test_the_mark_in_xml_and_mmocr(tmp_path):
+    boxes = "".join(f"<box><label>{t}</label><segs>{FOURTEEN}</segs></box>" for t in ("####A", "#######"))
+    read = one(tmp_path, "1.xml", f"<Annotations>{boxes}</Annotations>", "ctw1500")
+    assert [(i.text, i.ignore) for i in read] == [("A", False), ("###", True)]
+    texts = [{"polygon": [0, 0, 9, 0, 9, 9], "text": t, "ignore": g} for t, g in (("####A", 0), ("#######", False))]
+    read = one(tmp_path, "x.json", json.dumps({"data_list": [{"img_path": "a.jpg", "instances": texts}]}), "mmocr")
+    assert [(i.text, i.ignore) for i in read] == [("A", False), ("###", True)]
+
+
+@pytest.mark.parametrize(
+    ("form", "lines", "read"),
+    [
+        ("totaltext", [QUAD, QUAD], [(4, ""), (4, "")]),
+        ("ctw1500", [FOURTEEN, FOURTEEN], [(14, ""), (14, "")]),
+        ("ctw1500", [QUAD, QUAD], [(4, ""), (4, "")]),
+        ("totaltext", [f"{QUAD},900,900"], [(5, "")]),  # nothing has a text: then this is an outline too
+        # Beside lines with a transcription.
+        ("totaltext", [f"{QUAD},word", QUAD], [(4, "word"), (4, "")]),
+        ("totaltext", [f"{QUAD},word", f"{QUAD},1,000"], [(4, "word"), (4, "1,000")]),
+        ("totaltext", [f"{QUAD},word", f"{QUAD},7,900"], [(4, "word"), (4, "7,900")]),
+        ("ctw1500", [f"{FOURTEEN},word", FOURTEEN, f"{FOURTEEN},1,000"], [(14, "word"), (14, ""), (14, "1,000")]),
+        ("totaltext", [f"{QUAD},1996"], [(4, "1996")]),
+    ],
+)
+def test_coordinates_are_no_text(tmp_path, form, lines, read):
+    texts = one(tmp_path, "gt_1.txt", "\n".join(lines), form)
+    assert [(len(i.points), i.text) for i in texts] == read
+
+
+def test_a_file_without_text_beside_one_with_text(tmp_path):
+    for number, text in ((1, f"{QUAD},word"), (2, QUAD)):
+        (tmp_path / f"gt_{number}.txt").write_text(text)
+    assert [len(a.instances[0].points) for a in read_truth(tmp_path, "totaltext").values()] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [
+        ("icdar2015", FOURTEEN),
+        ("icdar2013", f"{QUAD},word"),
+        ("ctw1500", f"{FOURTEEN},1,2,3,4"),  # 32 values that are no box with offsets
+        ("ctw1500", f"{FOURTEEN},5,5"),
+    ],
+)
+def test_coordinates_of_another_format_are_refused(tmp_path, form, line):
+    with pytest.raises(InvalidData, match=f"gt_1.txt, line 1: .*is this the {form} format"):
+        one(tmp_path, "gt_1.txt", line, form)
+
+
 def test_mmocr_json(scene_text):
     truth = read_truth(scene_text / "icdar2015_train10" / "textdet_test.json", "mmocr")
     assert sum(len(a.instances) for a in truth.values()) == 82
@@ -189,6 +261,34 @@ def test_a_broken_line_is_named(tmp_path):
     )
     with pytest.raises(InvalidData, match="entry 0, field instances"):
         read_truth(tmp_path / "x.json", "mmocr")
+
+
+TRIANGLE = [0, 0, 9, 0, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"instances": []}, "field img_path: None is no path"),
+        ({"img_path": 3, "instances": []}, "field img_path: 3 is no path"),
+        ({"img_path": "a.jpg"}, "field instances: 'None' is no list"),
+        ({"img_path": "a.jpg", "instances": [3]}, "instances, 0"),
+        ({"img_path": "a.jpg", "instances": [{"polygon": [[0, 0], [9, 0], [9, 9]]}]}, "is no polygon"),
+        ({"img_path": "a.jpg", "instances": [{"polygon": [*TRIANGLE, float("nan"), 0]}]}, "is no polygon"),
+        ({"img_path": "a.jpg", "instances": [{"polygon": [*TRIANGLE, 1e300, 0]}]}, "is no polygon"),
+        ({"img_path": "a.jpg", "instances": [{"polygon": [0, 0, 9, 9]}]}, "is no polygon"),
+        ({"img_path": "a.jpg", "instances": [{"polygon": TRIANGLE, "ignore": "false"}]}, "write ignore as true"),
+        ({"img_path": "a.jpg", "instances": [{"polygon": TRIANGLE, "text": 3}]}, "and text as text"),
+        (None, "field img_path"),
+    ],
+)
+def test_broken_entries_of_mmocr_are_rows(tmp_path, entry, message):
+    good = {"img_path": "b.jpg", "instances": [{"polygon": TRIANGLE, "text": None, "ignore": None}]}
+    (tmp_path / "x.json").write_text(json.dumps({"data_list": [entry, good]}))
+    first, second = truth_readers(tmp_path / "x.json", "mmocr").values()
+    assert [(i.text, i.ignore) for i in second().instances] == [("", False)]
+    with pytest.raises(InvalidData, match=f"entry 0.*{message}"):
+        first()
 
 
 BYTES = st.binary(max_size=200) | st.text(max_size=200).map(str.encode)

@@ -24,6 +24,7 @@ CHOICE = PROBLEM | {
     "pid": "8", "choices": ["Yes", "No"], "unit": None, "precision": None, "answer": "No",
     "question_type": "multi_choice", "answer_type": "text",
 }  # fmt: skip
+FLOAT = {"question_type": "free_form", "answer_type": "float", "answer": "1.5", "choices": None}
 
 
 def picture(path=None):
@@ -77,6 +78,28 @@ def test_prompts_from_the_release(release):
         ({"question_type": "essay"}, "field question_type: 'essay'"),
         ({"question": " "}, "field question"),
         ({"pid": "7"}, "problem 8, field id: '7' was already used"),
+        ({"pid": None}, "problem 8, field pid"),
+        ({"pid": ["8"]}, "problem 8, field pid"),
+        ({"choices": ["Yes", None]}, "field choices, 1: None is no text"),
+        ({"choices": "Yes, No"}, "field choices: 'Yes, No' is no list"),
+        ({"choices": ["No", "\ud800"]}, "field choices, 1: is no Unicode text"),
+        ({"precision": "two"}, "field precision: 'two' is no whole number"),
+        ({"precision": 1.5}, "field precision: 1.5"),
+        ({"precision": -1}, "field precision: -1 decimals"),
+        (FLOAT | {"precision": float("nan")}, "field precision: nan for a float answer"),
+        (FLOAT | {"precision": float("inf")}, "field precision: inf"),
+        (FLOAT | {"precision": 1e300}, "field precision"),
+        ({"question_type": ["multi_choice"]}, "field question_type"),
+        ({"answer_type": {}}, "field question_type"),
+        ({"question": 5}, "field question: 5 is no text"),
+        ({"answer": float("nan")}, "field answer: nan is no text"),
+        ({"unit": 3}, "field unit: 3 is no text"),
+        ({"metadata": "context: table"}, "field metadata: 'context: table' is no object"),
+        ({"metadata": {**METADATA, "skills": "algebra"}}, "field skills: 'algebra' is no list"),
+        ({"metadata": {**METADATA, "skills": [None]}}, "field metadata, skills"),
+        ({"metadata": {**METADATA, "grade": 5}}, "field grade: 5 is no text"),
+        ({"metadata": {**METADATA, "task": "\udfff"}}, "field task: is no Unicode text"),
+        ({"question_type": "free_form", "answer_type": "integer", "answer": "2.5"}, "'2.5' is no integer"),
     ],
 )
 def test_broken_problems_are_named_or_skipped(release, change, message):
@@ -85,6 +108,37 @@ def test_broken_problems_are_named_or_skipped(release, change, message):
     with pytest.raises(InvalidData, match=message):
         MathVista(MathVistaRelease(test=str(file))).rows("test")
     task = MathVista(MathVistaRelease(test=str(file), on_error="skip"))
+    assert task.rows("test")["id"] == ["7"]
+    assert len(task.skipped) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"precision": "1"}, {"precision": "1.0"}, {"precision": 1.0}, {"metadata": None}, {"unit": float("nan")}],
+)
+def test_numbers_as_text_and_nothing_are_read(release, change):
+    (release / "testmini.json").write_text(json.dumps({"7": PROBLEM | change}), encoding="utf-8-sig")
+    (row,) = MathVista(MathVistaRelease(test=str(release / "testmini.json"))).rows("test")
+    assert row["precision"] == 1
+
+
+def test_a_precision_that_is_not_needed_may_be_nan(release):
+    (release / "testmini.json").write_text(json.dumps({"8": CHOICE | {"precision": float("nan"), "image": "7.jpg"}}))
+    picture(release / "7.jpg")
+    (row,) = MathVista(MathVistaRelease(test=str(release / "testmini.json"))).rows("test")
+    assert row["precision"] is None
+
+
+def test_a_problem_that_the_file_has_twice_is_refused(release):
+    text = json.dumps({"7": PROBLEM, "8": CHOICE}).replace('"8": {', '"7": {')
+    (release / "testmini.json").write_text(text)
+    with pytest.raises(InvalidData, match=r"testmini\.json: .*'7' is there twice"):
+        MathVista(MathVistaRelease(test=str(release / "testmini.json"), on_error="skip")).rows("test")
+
+
+def test_a_problem_that_is_no_object_is_a_row(release):
+    (release / "testmini.json").write_text(json.dumps({"6": "no", "7": PROBLEM}))
+    task = MathVista(MathVistaRelease(test=str(release / "testmini.json"), on_error="skip"))
     assert task.rows("test")["id"] == ["7"]
     assert len(task.skipped) == 1
 
@@ -147,6 +201,77 @@ def test_training_layouts(tmp_path, form):
         assert record["scores"]["accuracy"] == 1, row
 
 
+HINT = "<image>\nFirst perform reasoning, then finally select the question from the choices in the following format: "
+GEO = f"{HINT}Answer: xxx.\nQuestion:Angle BAD is 40 degrees; how large is angle BCD?\nChoices:\n"
+ANGLES = ["40°", "60°", "90°", "140°"]
+COLON = GEO + "A:40°\nB:60°\nC:90°\nD:140°"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "target", "choices"),
+    [
+        # Geo170K (G-LLaVA): the solution, then the letter twice.
+        (COLON, "The angles add up to 180°. So the answer is D.\nAnswer:D", "D", ANGLES),
+        (COLON, "Angle BAD is 40°. Therefore, the answer is option D.\nAnswer: D", "D", ANGLES),
+        (COLON, "Answer:D", "D", ANGLES),
+        (COLON, "Is the answer is A? No, the answer is D", "D", ANGLES),
+        (COLON, "The answer is D: 140°", "D", ANGLES),
+        (COLON, "The answer is 140°.", "D", ANGLES),
+        # LLaVA-OneVision's copy of it; a choice may occur twice.
+        (GEO + "A: 4.0\nB: 12.0\nC: 8.0\nD: 4.0", "Answer:D", "D", ["4.0", "12.0", "8.0", "4.0"]),
+        (GEO + "A. 40°\nB. 60°\nC. 90°\nD. 140°", "Answer:D", "D", ANGLES),
+        (GEO + "(A) 40° (B) 60° (C) 90° (D) 140°", "Answer:D", "D", ANGLES),
+        # MathV360K, with the letters of the choices in an order of their own; a hint after them.
+        ("<image>\nWhich?\nChoices:\n(A) B\n(B) A", "The answer is B", "B", ["B", "A"]),
+        (
+            "<image>\nWhich?\nChoices:\n(A) a\n  longer\n(B) b\nAnswer now.",
+            "The answer is A",
+            "A",
+            ["a\n  longer", "b"],
+        ),
+        ("<image>\nAngles:\nA: 40\nB: 60\nHow large is C?", "The answer is 80", "80", []),
+        ("<image>\nWhich point?", "The answer is D.", "D", []),
+    ],
+)
+def test_choices_that_a_question_lists(tmp_path, question, answer, target, choices):
+    picture(tmp_path / "a.png")
+    (tmp_path / "train.json").write_text(json.dumps([talk(question, answer)]))
+    (row,) = load(tmp_path / "train.json", "train", 0, None, RowErrors())
+    assert (row["target"], row["choices"]) == (target, choices)
+    assert row["question_type"] == ("multi_choice" if choices else "free_form")
+    assert not choices or row["answer"] == choices[ord(target) - ord("A")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "kind"),
+    [
+        ("<answer> 145° </answer>", "145°", "text"),
+        (["7"], "7", "integer"),
+        (0.1, "0.1", "float"),
+        (12, "12", "integer"),
+        (1e-7, "0.0000001", "text"),
+        ("9" * 250, "9" * 250, "integer"),
+        ("[2014, 2016]", "[2014, 2016]", "text"),
+        ("Answer: Yes", "Yes", "text"),
+    ],
+)
+def test_answers_as_other_data_sets_write_them(tmp_path, answer, target, kind):
+    picture(tmp_path / "a.png")
+    (tmp_path / "train.json").write_text(json.dumps([{"image": "a.png", "question": "Q", "answer": answer}]))
+    (row,) = load(tmp_path / "train.json", "train", 0, None, RowErrors())
+    assert (row["target"], row["answer_type"]) == (target, kind)
+
+
+def test_one_picture_under_two_paths_is_in_one_split(tmp_path):
+    names = [f"{number}.png" for number in range(30)]
+    for name in names:
+        picture(tmp_path / name)
+    items = [{"image": prefix + name, "question": "Q", "answer": "1"} for name in names for prefix in ("", "./", ".//")]
+    (tmp_path / "train.json").write_text(json.dumps(items))
+    held_out = load(tmp_path / "train.json", "validation", 25, None, RowErrors())
+    assert len(held_out) % 3 == 0
+
+
 def test_validation_shares_no_picture_with_train(tmp_path):
     for number in range(40):
         picture(tmp_path / f"{number}.png")
@@ -172,6 +297,17 @@ def test_validation_shares_no_picture_with_train(tmp_path):
         ({"image": "a.png", "conversations": "no"}, "row 0, field conversations"),
         (talk("Q", None), "row 0, field conversations: a value is no text"),
         ({"image": "a.png", "question": "Q", "answer": "1", "choices": [1]}, "row 0, field choices"),
+        ({"image": "a.png", "question": "Q", "answer": float("nan")}, "row 0, field answer: nan is no number"),
+        ({"image": "a.png", "question": "Q", "answer": None}, "row 0, field answer: None is no answer"),
+        ({"image": "a.png", "question": "Q", "answer": ["1", "2"]}, "row 0, field answer"),
+        ({"image": "a.png", "question": "Q", "answer": "9" * 400}, "row 0, field answer: .* is no number"),
+        ({"image": "a.png", "question": None, "answer": "1"}, "row 0, field question"),
+        ({"image": "\ud800", "question": "Q", "answer": "1"}, "row 0, field image: is no Unicode text"),
+        ({"image": "a.png", "question": "Q", "answer": "1", "id": [1]}, "row 0, field id"),
+        ({"image": "a.png", "question": "Q", "answer": "C", "choices": ["red", "blue"]}, "letter of none of 2 choices"),
+        ({"image": "a.png", "question": "Q", "answer": "(A) blue", "choices": ["red", "blue"]}, "words of another"),
+        ({"image": "a.png", "conversations": [*talk("Q", "1")["conversations"], "x"]}, "row 0, field conversations"),
+        (talk(COLON, "Answer:E"), "row 0, field answer: 'E' is the letter of none of 4 choices"),
     ],
 )
 def test_broken_training_rows_are_named(tmp_path, item, message):

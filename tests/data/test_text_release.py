@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data.common.column_form import ContradictedColumn
 from data.common.errors import InvalidData, OnError
 from data.text_detection.ground_truth import Format
 from data.text_detection.release import TextRelease
@@ -75,6 +76,7 @@ def test_the_validation_split_is_held_out_of_training(tmp_path):
         (lambda f: (f / "gt" / "gt_img_2.txt").write_text("500,5,590,5,590,9,500,9,x"), "outside the 64 x 48 picture"),
         (lambda f: (f / "img" / "img_2.png").write_bytes(b"\x89PNG"), "img_2.png is (no picture|broken)"),
         (lambda f: Image.new("L", (9, 9)).save(f / "img" / "img_2.jpg"), "both belong to picture 2"),
+        (lambda f: (f / "gt" / "gt_img_2.txt").write_text("1,2,3,4,word"), "gt_img_2.txt, line 1: .*8 coordinates"),
     ],
 )
 def test_a_broken_row_is_named_or_skipped_and_listed(tmp_path, harm, message):
@@ -91,6 +93,60 @@ def release_again(task: TextDetection) -> TextDetection:
     source = task.source
     assert isinstance(source, TextRelease)
     return TextDetection(TextRelease(source.format, source.truth, source.images, on_error="skip"))
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "content"),
+    [
+        ("totaltext", "gt_img_2.txt", "x: [[1 9]], y: [[1 9]], ornt: [u'h'], transcriptions: [u'word']\n"),
+        ("totaltext", "gt_img_2.txt", "1,1,9,9,word\n"),
+        ("ctw1500", "gt_img_2.txt", "1,1,9,9,word\n"),
+        ("ctw1500", "gt_img_2.xml", "<a><box><label>word</label><segs>1,1,9,9</segs></box></a>"),
+        ("icdar2013", "gt_img_2.txt", "word\n"),
+    ],
+)
+def test_an_outline_of_two_points_costs_its_picture_not_the_split(tmp_path, form, name, content):
+    task = release(tmp_path, 20, form)
+    (tmp_path / "gt" / "gt_img_2.txt").unlink()
+    for number in range(1, 21):
+        if form == "icdar2013" and number != 2:
+            (tmp_path / "gt" / f"gt_img_{number}.txt").write_text("10,10,40,20,word\n")
+    (tmp_path / "gt" / name).write_text(content)
+    with pytest.raises(InvalidData, match="gt_img_2"):
+        task.rows("train")
+    skipping = release_again(task)
+    assert "2" not in skipping.rows("train")["id"]
+    assert len(skipping.skipped) == 1
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize(
+    ("line", "form"),
+    [
+        ("0.1,0.1,0.7,0.1,0.7,0.5,0.1,0.5,word\n", "x, y as parts of 1"),
+        ("2,{0},2,{1},12,{1},12,{0},word\n", "y, x in pixels"),
+    ],
+)
+def test_outlines_of_another_form_are_refused(tmp_path, on_error, line, form):
+    task = release(tmp_path, 20, on_error=on_error)
+    for number in range(1, 21):
+        (tmp_path / "gt" / f"gt_img_{number}.txt").write_text(line.format(number + 20, number + 38))
+    with pytest.raises(ContradictedColumn, match=f"gt, field outlines: read as x, y in pixels.* 20 can be {form}"):
+        task.rows("train")
+
+
+def test_what_costs_no_picture_is_noted(tmp_path):
+    task = release(tmp_path, 20)
+    for number, content in ((2, LINE + LINE), (3, "10,10,40,10,40,20,10,20,\n"), (4, LINE[:-5] + "caf\xe9\n")):
+        (tmp_path / "gt" / f"gt_img_{number}.txt").write_bytes(content.encode("latin-1"))
+    rows = task.rows("train")
+    assert [len(row["polygons"]) for row in rows][:4] == [1, 2, 1, 1]
+    first = [note.partition(": ")[2].partition("; the first in ") for note in task.notes]
+    assert [(what, Path(where).name) for what, _, where in first] == [
+        ("1 pictures have an outline twice, of which at most one can be matched", "gt_img_2.txt"),
+        ("1 outlines have no transcription, though others have", "gt_img_3.txt"),
+        ("1 transcriptions aren't UTF-8, and are read with question marks", "gt_img_4.txt"),
+    ]
 
 
 def test_don_t_care_regions_may_be_anything(tmp_path):

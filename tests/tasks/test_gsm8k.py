@@ -92,6 +92,9 @@ def test_no_text_crashes_or_scores_above_what_it_says(text):
     [
         ('{"question": "q", "answer": "no number\\n#### many"}', r"line 2, field answer: .*#### <number>"),
         ('{"question": "q", "answer": "1.2.3\\n#### 1.2.3"}', r"line 2, field answer"),
+        ('{"question": "q", "answer": "a comma for a point\\n#### 3,5"}', r"line 2, field answer: .*thousands only"),
+        ('{"question": "q", "answer": NaN}', r"line 2, field answer: nan is no text"),
+        ('{"question": "q", "answer": "\\ud800\\n#### 1"}', r"line 2, field answer: is no Unicode text"),
         ('{"question": "q"}', r"line 2, field answer: is missing; found question"),
         ('{"question": 3, "answer": "#### 1"}', r"line 2, field question: 3 is no text"),
         ('{"question": "q", "answer": ', r"line 2: not JSON"),

@@ -149,7 +149,7 @@ GOOD = {"image": "a.png", "prompt": "?", "answer": 1}
         ("exact", {"image": "b.png"}, r"line 2, field image: .*b.png does not exist"),
         ("exact", {"image": "broken.png"}, r"line 2, field image: .*broken.png is broken or truncated"),
         ("exact", {"image": "my.jsonl"}, r"line 2, field image: .*my.jsonl is no picture"),
-        ("exact", {"image": None}, r"line 2, field image: has a picture and rows before it have none"),
+        ("exact", {"image": None}, r"line 2, field image: has no picture and most rows have one"),
         ("exact", {"prompt": " "}, r"line 2, field prompt"),
         ("exact", {"answer": ""}, r"line 2, field answer: is missing or empty"),
         ("exact", {"answer": [1]}, r"line 2, field answer: \[1\] is neither text nor number"),

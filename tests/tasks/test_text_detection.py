@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from data.text_detection.rendered import RenderedWords
 from data.text_detection.schema import FEATURES
+from ntil.components import Components
 from ntil.config.build import build
 from ntil.config.schema import Component
+from ntil.preflight import compose_checked
 from tasks.answers.coordinates import FORMATS, around, corners
 from tasks.answers.reading_order import outline, reading_order
 from tasks.base import ParseFailure
@@ -237,3 +239,12 @@ def test_wrong_options_name_the_key(options, message):
 def test_a_split_without_a_count_names_the_key():
     with pytest.raises(ValueError, match=r"task\.source\.rows\.train"):
         TextDetection(SOURCE).rows("train")
+
+
+@pytest.mark.parametrize("model", ["qwen2_vl_nano", "yi_vl_nano"])
+def test_the_defaults_can_write_what_rich_words_teach(model):
+    words = ["task=text_detection_nano", "task.source.difficulty=rich", "task.source.rows.train=24", f"model={model}"]
+    components = Components.build(compose_checked(words, on_this_machine=False))
+    rows = list(components.task.rows("train"))
+    assert max(len(row["polygons"]) for row in rows) >= 4
+    components.check_lengths("train", rows)

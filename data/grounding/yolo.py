@@ -1,0 +1,200 @@
+"""YOLO data sets: a YAML file that names folders of pictures, and a text file of labels beside each picture.
+
+    <folder>/config.yaml (data.yaml, dataset.yaml)   path, train/val/test (a folder of pictures each), names
+    .../images/train/a.jpg, .../labels/train/a.txt   class cx cy w h, or class x1 y1 x2 y2 x3 y3 ..., as parts of 1
+
+Roboflow's exports write `train: ../train/images` into a file that lies beside `train`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from data.common import fields
+from data.common.errors import InvalidData, RowErrors, short
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".mpo", ".gif")
+CONFIGS = ("config.yaml", "data.yaml", "dataset.yaml")
+LABEL = "write: class cx cy w h, as parts of 1"
+
+
+class Label(NamedTuple):
+    """One object; `box` is cx, cy, w, h, `area` their part of the picture."""
+
+    where: str
+    category: str
+    box: list[float]
+    area: float
+
+
+class Layout(NamedTuple):
+    """A split's pictures, in a fixed order, the folders of them and of labels, and the names of categories."""
+
+    config: Path
+    folder: Path
+    labels: Path
+    pictures: list[Path]
+    names: dict[int, str]
+
+    def relative_names(self) -> list[str]:
+        """Paths of the pictures from their folder."""
+        return [path.relative_to(self.folder).as_posix() for path in self.pictures]
+
+    def labels_of(self, picture: Path) -> Path:
+        """The picture's file of labels, which need not exist."""
+        return self.labels / picture.relative_to(self.folder).with_suffix(".txt")
+
+    def require_own_labels(self, picture: Path) -> None:
+        """Check that a picture shares its labels with no other.
+
+        Raises:
+            InvalidData: it does, so that they are one's at most.
+        """
+        labels = self.labels_of(picture)
+        others = [one.name for one in self.pictures if one != picture and self.labels_of(one) == labels]
+        if others:
+            problem = f"shares its labels, {labels.name}, with {others[0]}"
+            raise InvalidData(str(picture), None, problem, "give every picture a name of its own")
+
+
+def read_layout(folder: Path, split: str, row_errors: RowErrors) -> Layout:
+    """Pictures and labels of a split; what else lies there is noted.
+
+    Raises:
+        InvalidData: no description of the data set, no such split, or no folder of pictures or labels.
+    """
+    config = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
+    if config is None:
+        problem = "no config.yaml or data.yaml"
+        raise InvalidData(str(folder), None, problem, "give a YOLO folder or task.source.annotations")
+    described = _described(config)
+    image_folder = described.get(split)
+    if not described.get("names") or not isinstance(image_folder, str):
+        splits = [s for s in ("train", "val", "test") if described.get(s)]
+        problem = "no such split with one folder of pictures, or no names"
+        raise InvalidData(str(config), split, problem, f"choose of {', '.join(splits) or 'none'}")
+    names = _names(described["names"], config)
+    root = described.get("path") or "."
+    root = fields.text(root, str(config), "path", "write the folder's path")
+    pictures, labels = _folders(folder, root, image_folder, config)
+    files = sorted(path for path in pictures.rglob("*") if path.is_file())
+    layout = Layout(config, pictures, labels, [p for p in files if _is_picture(p)], names)
+    _note_leftovers(layout, files, row_errors)
+    return layout
+
+
+def read_labels(file: Path, names: dict[int, str]) -> list[Label]:
+    """Labels of one picture; no file means a picture without objects: that is YOLO's own rule.
+
+    Raises:
+        InvalidData: a line that is no label, or a file that is no text.
+    """
+    if not file.is_file():
+        return []
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidData(str(file), None, f"is not UTF-8 ({error})", "save it as UTF-8") from error
+    numbered = enumerate(lines, start=1)
+    return [_label(line, f"{file}, line {number}", names) for number, line in numbered if line.strip()]
+
+
+def _label(line: str, where: str, names: dict[int, str]) -> Label:
+    cells = line.split()
+    kind = cells[0] if cells[0].isdecimal() and cells[0].isascii() and len(cells[0]) < 10 else "-1"
+    values = [float(cell) for cell in cells[1:]] if all(map(_is_written_number, cells[1:])) else []
+    box = values if len(values) == 4 else _box_of_outline(values)
+    if int(kind) not in names or box is None:
+        raise InvalidData(where, None, f"{short(line)} is no YOLO label", LABEL)
+    return Label(where, names[int(kind)], box, box[2] * box[3])
+
+
+def _is_written_number(cell: str) -> bool:
+    return fields.is_number(cell) or cell.lower() in ("nan", "inf", "-inf")  # refused with the box
+
+
+def _box_of_outline(numbers: list[float]) -> list[float] | None:
+    """The box of a YOLO segmentation label; None where it is no outline."""
+    xs, ys = numbers[::2], numbers[1::2]
+    if len(xs) != len(ys) or len(xs) < 3:
+        return None
+    return [(min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, max(xs) - min(xs), max(ys) - min(ys)]
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML without its silent rule that the later of two equal keys counts."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in getattr(node, "value", [])]
+        repeated = [key for key, count in Counter(map(repr, keys)).items() if count > 1]
+        if repeated:
+            raise yaml.YAMLError(f"the key {short(repeated[0])} is there twice")
+        return super().construct_mapping(node, deep)
+
+
+def _described(config: Path) -> dict[str, Any]:
+    try:
+        # The loader makes plain values only, as yaml.safe_load does.
+        described = yaml.load(config.read_text(encoding="utf-8-sig"), Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidData(str(config), None, f"is not YAML ({error})", "repair it") from error
+    if not isinstance(described, dict) or not isinstance(described.get("names"), list | dict | None):
+        raise InvalidData(str(config), None, "does not describe a data set", "write path, train, val and names")
+    return described
+
+
+def _names(names: list[Any] | dict[Any, Any], config: Path) -> dict[int, str]:
+    """Names by class number. YAML reads an unquoted `no` or `on` as false or true."""
+    words = {}
+    for key, value in enumerate(names) if isinstance(names, list) else names.items():
+        number = fields.whole(key, str(config), "names", "number the names from 0")
+        word = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        words[number] = fields.text(word, str(config), f"names[{number}]", "write the name in quotes")
+    return words
+
+
+def _folders(folder: Path, root: str, image_folder: str, config: Path) -> tuple[Path, Path]:
+    """The split's pictures - YOLO's path/place, or beside the folder of labels, as in shared exports - and labels."""
+    image_folder = image_folder.replace("\\", "/")
+    root = root.replace("\\", "/")
+    beside = image_folder
+    while beside.startswith("../"):
+        beside = beside.removeprefix("../")
+    places = [(folder / root, image_folder), (folder.parent, image_folder), (folder / root, beside), (folder, beside)]
+    existing = [base / name for base, name in places if _has_files(base / name)]
+    if not existing:
+        problem = f"no pictures at {folder / root / image_folder}"
+        raise InvalidData(str(config), "path", problem, "put the pictures there")
+    label_places = [(base, "labels".join(name.rsplit("images", 1))) for base, name in [*places, (folder, image_folder)]]
+    labels = next((base / name for base, name in label_places if (base / name).is_dir()), None)
+    if labels is None or "images" not in image_folder:
+        # Without this a wrong path would read as pictures without objects.
+        problem = f"no labels at {label_places[0][0] / label_places[0][1]}"
+        raise InvalidData(str(config), "path", problem, "put labels/ beside images/")
+    return existing[0], labels
+
+
+def _has_files(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and any(folder.iterdir())
+    except (OSError, ValueError):
+        return False
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _note_leftovers(layout: Layout, files: list[Path], row_errors: RowErrors) -> None:
+    """Note files that are no pictures, and labels without one: they may be rows that nobody misses."""
+    others = [path.name for path in files if not _is_picture(path) and not path.name.startswith(".")]
+    if others and layout.folder != layout.labels:
+        row_errors.note(str(layout.folder), f"{len(others)} files are no pictures and left out, {others[0]} among them")
+    expected = {layout.labels_of(picture) for picture in layout.pictures}
+    alone = [p.name for p in sorted(layout.labels.rglob("*.txt")) if p not in expected and p.name != "classes.txt"]
+    if alone:
+        row_errors.note(str(layout.labels), f"{len(alone)} files of labels have no picture, {alone[0]} among them")

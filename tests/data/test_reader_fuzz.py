@@ -1,0 +1,34 @@
+"""Damaged files of every source: rows, a counted skip or one sentence; never a traceback, never another truth."""
+
+import pytest
+
+from tests.support.fuzzed import grounding, truths
+from tests.support.fuzzed.harness import Fuzzer
+
+SOURCES = {source.name: source for source in (*grounding.SOURCES, *truths.SOURCES)}
+FAST, SLOW = 300, 20_000  # mutations of all sources together
+
+# (source, seed) that once ended in something else.
+REGRESSIONS: list[tuple[str, int]] = []
+
+
+@pytest.fixture
+def fuzzer(tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
+    return lambda name: Fuzzer(SOURCES[name], tmp_path / "files")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_some_mutations(fuzzer, name):
+    mutations = fuzzer(name)
+    regressions = [seed for source, seed in REGRESSIONS if source == name]
+    for seed in [*regressions, *range(FAST // len(SOURCES) + 1)]:
+        mutations.run(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOURCES)
+def test_many_mutations(fuzzer, name):
+    mutations = fuzzer(name)
+    for seed in range(SLOW // len(SOURCES) + 1):
+        mutations.run(seed)
