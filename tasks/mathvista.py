@@ -74,7 +74,7 @@ class MathVista(Task):
     def parse(self, text: str, row: Row) -> str | ParseFailure:
         return strict(text.strip(), row)
 
-    def parse_lenient(self, text: str, row: Row) -> str | ParseFailure:
+    def search(self, text: str, row: Row) -> str | ParseFailure:
         extracted = self.extractor(text, row)
         return ParseFailure("no answer found") if extracted is None else extracted
 
