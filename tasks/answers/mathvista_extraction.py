@@ -48,6 +48,13 @@ _REFUSAL = re.compile(
     r"not (?:possible|provided?|enough|listed|in the (?:given )?(?:choices|options)|determinable|specified))\b",
     re.IGNORECASE,
 )
+_UNINFORMED = re.compile(
+    r"\b(?:(?:does|do|did) not|doesn't|don't) (?:\w+ )?(?:provide|contain|give|specify|include|mention|state|indicate|offer|"
+    r"have (?:enough|access|any|sufficient)|make sense)\b|\bno (?:\w+ )?(?:information|data|details|image|context)\b|\bunclear\b|"
+    r"\bincomplete\b|\b(?:more|additional|further) (?:information|context|details|data)\b|\bplease provide\b|"
+    r"\binsufficient\b|\bnot (?:provided|enough|sufficient|clear|given|specified|available)\b",
+    re.IGNORECASE,
+)
 _NO_CHOICE = re.compile(
     r"\bnone of the (?:given |provided |available |answer )*(?:options?|choices)|"
     r"\bnot (?:one of|among|in|available in|an option in|listed in) the (?:given |provided |available )*(?:options?|choices)|"
@@ -65,6 +72,8 @@ _LINK = re.compile(
     r"=|≈|:|\b(?:is|are|was|were|be|equals?|has|have|had|left|total|approximately|about)\b", re.IGNORECASE
 )
 _CONDITION = re.compile(r"\b(?:than|at least|at most|exactly|over|under|above|below|equal to|up to)\s*$", re.IGNORECASE)
+_HYPOTHESIS = re.compile(r"(?:^|[.!?\n]\s*)(?:if|whether)\b[^.!?\n]*$", re.IGNORECASE)
+_CONCLUSION = re.compile(r"\b(?:therefore|thus|so|total)\b", re.IGNORECASE)
 _NEXT_QUESTION = re.compile(r"\n\s*Question\s*:", re.IGNORECASE)
 _FREE_ANSWER = re.compile(r"\banswer(?: to [^.\n]{1,60}?)? is:?\s+([^.\n]{1,60})", re.IGNORECASE)
 _TRUTHS = ({"yes", "no"}, {"true", "false"})
@@ -113,6 +122,12 @@ def extract(response: str, row: Row) -> str | None:
     return response[-LONGEST:].replace("</s>", "").strip() or None
 
 
+def last_sentence(response: str) -> str:
+    """The last sentence of a response, empty for an empty one."""
+    sentences = [s for s in _SENTENCE.split(response[-LONGEST:].strip()) if s]
+    return sentences[-1] if sentences else ""
+
+
 def _free_answer(text: str) -> str | None:
     """The answer to a question that the model asked itself: any letter, else the words or the number of its answer."""
     letter = _after(text, _STRONG, string.ascii_uppercase)
@@ -121,8 +136,10 @@ def _free_answer(text: str) -> str | None:
     answers = _FREE_ANSWER.findall(text)
     if answers:
         return str(answers[-1])
-    _, solution, after = text.rpartition("Solution:")
-    return _number(after, "") if solution else None
+    _, marker, solution = text.rpartition("Solution:")
+    if not marker:
+        solution = text.partition("\n")[2]
+    return _number(solution, "") if marker or _CONCLUSION.search(solution) else None
 
 
 def _letter(text: str, choices: Sequence[str], question: str) -> str | None:
@@ -141,14 +158,18 @@ def _letter(text: str, choices: Sequence[str], question: str) -> str | None:
         matching = _named(sentence, choices)
         if matching:
             return letters[matching[-1]]
-    return _inflected(sentences[0], choices, letters) or _polarity(sentences[0], choices, question) or _by_value(
-        text, choices, letters
+    return (
+        _inflected(sentences[0], choices, letters)
+        or _polarity(sentences[0], choices, question)
+        or _by_value(text, choices, letters)
     )
 
 
 def _exact(text: str, choices: Sequence[str], letters: Sequence[str]) -> str | None:
     plain_text = text.lower().rstrip(".")
-    matching = [i for i, choice in enumerate(choices) if ascii_variants(choice).strip().lower() in (plain_text, text.lower())]
+    matching = [
+        i for i, choice in enumerate(choices) if ascii_variants(choice).strip().lower() in (plain_text, text.lower())
+    ]
     return letters[matching[0]] if matching else None
 
 
@@ -168,14 +189,15 @@ def _in_box(text: str, choices: Sequence[str], letters: Sequence[str]) -> str | 
 
 def _refuses(text: str) -> bool:
     sentences = [s for s in _SENTENCE.split(text) if s]
-    if not sentences:
-        return False
-    return bool(_REFUSAL.search(sentences[-1]) or any(_NO_CHOICE.search(sentence) for sentence in sentences[-2:]))
+    unknown = any(pattern.search(s) for s in sentences[-1:] for pattern in (_REFUSAL, _UNINFORMED))
+    return unknown or any(_NO_CHOICE.search(s) for s in sentences[-2:])
 
 
 def _after(text: str, cues: re.Pattern[str], letters: Sequence[str]) -> str | None:
     """First letter after the last cue that has one in the same sentence, within 60 characters."""
     for cue in reversed(list(cues.finditer(text))):
+        if _HYPOTHESIS.search(text, max(0, cue.start() - 200), cue.start()):
+            continue
         near = _SENTENCE.split(text[cue.end() : cue.end() + 60].lstrip(" :\n*"))[0]
         matches = [m for m in _LETTER.finditer(near) if not _is_article(near, m)]
         read = [letter for m in matches if (letter := (m[1] or m[2]).upper()) in letters]
@@ -219,7 +241,14 @@ def _inflected(sentence: str, choices: Sequence[str], letters: Sequence[str]) ->
     words = {_stem(word) for word in re.findall(r"[a-z]+", sentence.lower())}
     matching = []
     for letter, choice in zip(letters, choices, strict=True):
-        stems = {_stem(word) for word in re.findall(r"[a-z]+", choice.lower())} - {"it", "would", "will", "the", "of", "a"}
+        stems = {_stem(word) for word in re.findall(r"[a-z]+", choice.lower())} - {
+            "it",
+            "would",
+            "will",
+            "the",
+            "of",
+            "a",
+        }
         if stems and not re.search(r"[0-9]", choice) and max(map(len, stems)) > 3 and stems <= words:
             matching.append(letter)
     return matching[0] if len(matching) == 1 else None
@@ -235,7 +264,8 @@ def _stem(word: str) -> str:
 def _polarity(sentence: str, choices: Sequence[str], question: str) -> str | None:
     """Yes or no as a letter, by whether a sentence says what the question asks, or its opposite, or denies it."""
     plain_choices = [choice.strip().lower() for choice in choices]
-    if set(plain_choices) not in _TRUTHS or not re.search(r"[a-z]{2}", sentence, re.IGNORECASE):
+    statement = re.search(r"[a-z]{2}", sentence, re.IGNORECASE) and not _UNINFORMED.search(sentence)
+    if set(plain_choices) not in _TRUTHS or not statement or _REFUSAL.search(sentence):
         return None
     said, asked = (set(re.findall(r"[a-z]+", part.lower())) for part in (sentence, question))
     turned = any(
@@ -275,6 +305,8 @@ def _number(text: str, question: str) -> str | None:
     for part in reversed(_BOLD.findall(text)):
         if values := numerals(part):
             return values[-1]
+    if _refuses(text):
+        return None
     for sentence in reversed(_SENTENCE.split(text)):
         if numerals(sentence):
             return _of_sentence(sentence, question)

@@ -62,7 +62,9 @@ _SIGN = re.compile(
     rf"(?:(?<![\w.)\]}}%°])-|(?<=[=(:])\s*-\s|\b(?P<word>minus|negative)\s+)(?:{_CURRENCY} ?)?$|{_CURRENCY}-$",
     re.IGNORECASE,
 )
-_SUBTRACTION = re.compile(r"(?:[\w)\]%°]*[0-9)\]%°π]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|teen|ty))\s*$")
+_SUBTRACTION = re.compile(
+    r"(?:[\w)\]%°]*[0-9)\]%°π]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|teen|ty))\s*$"
+)
 _INSIDE = re.compile(r"(?:[A-Za-z_]|[A-Za-z)\]}]/|[\^_]\{?-?|[0-9]\s?/\s?)$")
 _MOST_BOXES = 5
 _LOOK_BACK = 24  # characters before a number in which its sign and currency are looked for

@@ -68,7 +68,9 @@ def _hour_and_minute(match: re.Match[str]) -> tuple[int, int]:
     if match["way"]:
         return _relative(match)
     hour = next(match[f"h{n}"] for n in (1, 3, 4, 5, 7, 8, 9) if match[f"h{n}"])
-    minute = next((match[f"m{n}"] for n in (1, 2, 3, 4, 5, 9) if match[f"m{n}"]), "30" if match["chinese_half"] else "0")
+    minute = next(
+        (match[f"m{n}"] for n in (1, 2, 3, 4, 5, 9) if match[f"m{n}"]), "30" if match["chinese_half"] else "0"
+    )
     return _value(hour), _value(minute)
 
 
