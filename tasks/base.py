@@ -106,13 +106,13 @@ class Task(ABC):
     def parse_lenient(self, text: str, row: Row) -> Any | ParseFailure:
         """Lenient reading, reported besides the strict one, so that a loss doesn't gain by formatting alone.
 
-        What the strict reading takes, the lenient one takes with the same value: no lenient score is below the strict one.
+        What the strict reading takes, the lenient one takes with the same value, so no lenient score is below it.
         """
         strict = self.parse(text, row)
         return self.search(text, row) if isinstance(strict, ParseFailure) else strict
 
     def search(self, text: str, row: Row) -> Any | ParseFailure:
-        """The answer somewhere in a text that the strict reading refuses; never raises. Without it nothing is lenient."""
+        """Find the answer in a text that the strict reading refuses. Never raises; here nothing is found."""
         return self.parse(text, row)
 
     @abstractmethod

@@ -9,8 +9,8 @@ Metrics (means over all examples; an answer that can't be read has the largest d
   (arXiv 2505.13077, table of the clock task) doesn't say which of the two it reports.
 * `hour`, `minute`: each right alone; `minute_within_1`: the minute at most 1 off on its circle of 60, as the official
   evaluation of "It's About Time" reports minutes.
-* `parse_failure_rate`; and every metric once more as `lenient_*`, for the first possible time anywhere in the text, in any
-  of the forms of `tasks.answers.times`.
+* `parse_failure_rate`; and every metric once more as `lenient_*`, for the first possible time anywhere in the text, in
+  any of the forms of `tasks.answers.times`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ Metrics, over all problems and per official key (`task/...`, `context/...`, `ski
 `answer_type/...`, `language/...`, `source/...`, `category/...`, `grade/...`; a problem counts for each of its skills):
 
 * `official_accuracy`, the headline: right by the protocol above (the same figure as `lenient_accuracy`).
-* `official_accuracy_nearest`: the same, but a multiple-choice response without an answer means the choice nearest to its
-  last sentence, as the official scoring has it: the figure to hold against leaderboards, luck included.
+* `official_accuracy_nearest`: the same, but a multiple-choice response without an answer means the choice nearest to
+  its last sentence, as the official scoring has it: the figure to hold against leaderboards, luck included.
 * `accuracy`: right by the strict reading, in which the whole response is the answer: an option letter, in brackets or
   not, or a choice word for word; a whole number; a plain decimal number; a list in square brackets.
 * `relative_error`: of integer and float answers |x - y| / |y|, at most 1; of others 0 where right and 1 where not.

@@ -1,25 +1,26 @@
 r"""Extraction of the answer from a free response by rules, where MathVista uses a language model.
 
 `extract` gives an option letter, a number or a list as text, or None where no rule finds any; the official
-normalisation (`tasks.metrics.mathvista`) takes it from there. Typographic variants (full-width brackets, dashes) are read
-as ASCII. A response that goes on with another `Question:` is read from the last on, as the official extraction does. The
-rules, the first that fires:
+normalisation (`tasks.metrics.mathvista`) takes it from there. Typographic variants (full-width brackets, dashes) are
+read as ASCII. A response that goes on with another `Question:` is read from the last on, as the official extraction
+does. The rules, the first that fires:
 
-* multiple choice: the response is a choice; the last `\boxed{}` that holds a letter or a choice; the letter after the last
-  `answer is` or the like; a letter alone on the last line; nothing, where the end says that the question can't be answered
-  or that no choice fits; the letter after the last word like `option`; the last letter in brackets; a letter that opens
-  the response (`B. 40`); the last choice named in the last sentence that names any, inflected (`frogs`) in a first sentence;
-  where the choices are yes and no, or true and false, whether the first sentence says what the question asks; where all
-  choices hold numbers, the choice that equals the response's number, or that number, which the official normalisation
-  takes for the nearest choice.
+* multiple choice: the response is a choice; the last `\boxed{}` that holds a letter or a choice; the letter after the
+  last `answer is` or the like; a letter alone on the last line; nothing, where the end says that the question can't be
+  answered or that no choice fits; the letter after the last word like `option`; the last letter in brackets; a letter
+  that opens the response (`B. 40`); the last choice named in the last sentence that names any; the one choice whose
+  words the first sentence has, inflected (`frogs`); where the choices are yes and no, or true and false, whether the
+  first sentence says what the question asks; where all choices hold numbers, the choice that equals the response's
+  number, or that number, which the official normalisation takes for the nearest choice.
 * integer and float: the response is a number; the last `\boxed{}`; the number that follows the last `answer is`; the
-  last number in bold; in the last sentence that holds a number the one after its last `=`, `is`, `are` and the like,
-  else its last, the question's own conditions aside (`lower than 0.50`); without digits, a number in words.
+  last number in bold; nothing, where the end says that the question can't be answered; in the last sentence that holds
+  a number the one after its last `=`, `is`, `are` and the like, else its last, the question's own conditions aside
+  (`lower than 0.50`); without digits, a number in words.
 * list: the last `[...]` of numbers.
 
-Numbers are read by `tasks.answers.numbers`: a fraction, a power or a number with its thousands is one number. A program in
-place of an answer (it ends in `print(...)`) has an answer only when it is run, which is not done: None. How often these
-rules agree with the official extraction by GPT-4 is in docs/tasks.md.
+Numbers are read by `tasks.answers.numbers`: a fraction, a power or a number with its thousands is one number. A program
+in place of an answer (it ends in `print(...)`) has an answer only when it is run, which is not done: None. How often
+these rules agree with the official extraction by GPT-4 is in docs/tasks.md.
 """
 
 from __future__ import annotations
@@ -49,15 +50,16 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _UNINFORMED = re.compile(
-    r"\b(?:(?:does|do|did) not|doesn't|don't) (?:\w+ )?(?:provide|contain|give|specify|include|mention|state|indicate|offer|"
-    r"have (?:enough|access|any|sufficient)|make sense)\b|\bno (?:\w+ )?(?:information|data|details|image|context)\b|\bunclear\b|"
-    r"\bincomplete\b|\b(?:more|additional|further) (?:information|context|details|data)\b|\bplease provide\b|"
+    r"\b(?:(?:does|do|did) not|doesn't|don't) (?:\w+ )?(?:provide|contain|give|specify|include|mention|state|indicate|"
+    r"offer|have (?:enough|access|any|sufficient)|make sense)\b|\bno (?:\w+ )?(?:information|data|details|context)\b|"
+    r"\b(?:more|additional|further) (?:information|context|details|data)\b|\bunclear\b|\bincomplete\b|\bplease provide\b|"
     r"\binsufficient\b|\bnot (?:provided|enough|sufficient|clear|given|specified|available)\b",
     re.IGNORECASE,
 )
 _NO_CHOICE = re.compile(
     r"\bnone of the (?:given |provided |available |answer )*(?:options?|choices)|"
-    r"\bnot (?:one of|among|in|available in|an option in|listed in) the (?:given |provided |available )*(?:options?|choices)|"
+    r"\bnot (?:one of|among|(?:available |an option |listed )?in) the (?:(?:given|provided|available) )*"
+    r"(?:options?|choices)|"
     r"\b(?:mistake|error) in the (?:question|problem|options?|choices)|\bno correct (?:answer|option|choice)|"
     r"\b(?:this )?(?:option|answer|value) is not (?:available|an option)|选项都不|不在选项中|选项有误",
     re.IGNORECASE,
@@ -80,8 +82,8 @@ _TRUTHS = ({"yes", "no"}, {"true", "false"})
 _NEGATION = re.compile(r"\b(?:not|no|never|none|neither|isn't|aren't|doesn't|don't|wasn't)\b", re.IGNORECASE)
 _OPPOSITES = [
     ("more", "fewer"), ("more", "less"), ("greater", "less"), ("greater", "fewer"), ("larger", "smaller"),
-    ("bigger", "smaller"), ("higher", "lower"), ("maximum", "minimum"), ("highest", "lowest"), ("increasing", "decreasing"),
-    ("odd", "even"), ("left", "right"), ("taller", "shorter"), ("longer", "shorter"), ("older", "younger"),
+    ("bigger", "smaller"), ("higher", "lower"), ("maximum", "minimum"), ("highest", "lowest"), ("odd", "even"),
+    ("increasing", "decreasing"), ("left", "right"), ("taller", "shorter"), ("longer", "shorter"), ("older", "younger"),
 ]  # fmt: skip
 
 
@@ -268,6 +270,8 @@ def _polarity(sentence: str, choices: Sequence[str], question: str) -> str | Non
     if set(plain_choices) not in _TRUTHS or not statement or _REFUSAL.search(sentence):
         return None
     said, asked = (set(re.findall(r"[a-z]+", part.lower())) for part in (sentence, question))
+    if not any(len(word) > 3 for word in said & asked):  # the sentence is about something else
+        return None
     turned = any(
         (a in asked and b in said and a not in said) or (b in asked and a in said and b not in said)
         for a, b in _OPPOSITES

@@ -6,22 +6,18 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 
-_SMALL = dict(
-    zip(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split(),
-        range(20),
-        strict=True,
-    )
-)
-_TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
+_UNITS = "zero one two three four five six seven eight nine"
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_ROUND = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SMALL = {word: value for value, word in enumerate(f"{_UNITS} {_TEENS}".split())}
+_TENS = {word: 10 * value for value, word in enumerate(_ROUND.split(), 2)}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_ORDINALS = "half third fourth fifth sixth seventh eighth ninth tenth".split()
+_ORDINALS = ["half", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
 _PARTS = {word: value for value, word in enumerate(_ORDINALS, 2)} | {"quarter": 4, "halve": 2}
 _WORD = "|".join([*_SMALL, *_TENS, *_SCALES, "hundred", "dozen"])
 # A word before a hyphen is part of an adjective or an ordinal: `two-digit`, `twenty-first`.
 _RUN = re.compile(rf"\b(?:{_WORD})s?(?:[\s-]+(?:and\s+)?(?:{_WORD})s?\b)*(?!-[a-z])\b", re.IGNORECASE)
-_POINT = re.compile(rf"\s+point((?:[\s-]+(?:{'|'.join(list(_SMALL)[:10])})\b)+)", re.IGNORECASE)
+_POINT = re.compile(rf"\s+point((?:[\s-]+(?:{'|'.join(_UNITS.split())})\b)+)", re.IGNORECASE)
 _ORDINAL = re.compile(rf"[\s-]+(?:first|second|{'|'.join(_ORDINALS[1:])})\b", re.IGNORECASE)  # `twenty third`
 _PART = re.compile(rf"[\s-]+({'|'.join(_PARTS)})(s?)\b", re.IGNORECASE)
 _AND_PART = re.compile(rf"\s+and\s+(?:a|one)[\s-]+({'|'.join(_PARTS)})\b", re.IGNORECASE)

@@ -1,7 +1,7 @@
 r"""Reading of numbers: strictly one plain number, or all quantities anywhere in a text.
 
-One grammar for every task whose answers are numbers. A quantity is read with all that belongs to it, or not at all: half
-of a fraction or the exponent of a unit is no number.
+One grammar for every task whose answers are numbers. A quantity is read with all that belongs to it, or not at all:
+half of a fraction or the exponent of a unit is no number.
 
 | form | examples |
 |---|---|
@@ -37,7 +37,8 @@ _NUMERAL = re.compile(
     r"(?:(?P<groups>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9])"
     r"|(?<![0-9][ '])[0-9]{1,3}(?>(?: [0-9]{3})+|(?:'[0-9]{3})+)(?![0-9]|[ ,'][0-9]))"
     r"|[0-9]{1,3}(?:_[0-9]{3})+(?![0-9_])"
-    r"|(?P<points>[0-9]{1,3}(?:(?:\.[0-9]{3}){2,}(?:,[0-9]+)?|(?:\.[0-9]{3}|(?: [0-9]{3})+),[0-9]{1,2})(?![0-9.,]| [0-9]))"
+    r"|(?P<points>(?:[0-9]{1,3}(?:(?:\.[0-9]{3}){2,}(?:,[0-9]+)?|\.[0-9]{3},[0-9]{1,2})"
+    r"|(?<![0-9] )[0-9]{1,3}(?>(?: [0-9]{3})+),[0-9]{1,2})(?![0-9.,]| [0-9]))"
     r"|[0-9]+)(?(points)|(?:\.[0-9]+)?)(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?"
     r"|\.[0-9]+(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?"
 )

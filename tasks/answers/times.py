@@ -1,8 +1,8 @@
 """Times of day in free text, for the lenient reading of clocks.
 
-The first that is possible of: `10:08`, `10.08`, `10h08`, `10:08:30`; `{"hour": 10, "minute": 8}`, `10 hours and 8 minutes`;
-`10 o'clock`, `10 am`; `half past ten`, `quarter to 3`, `8 minutes past ten`; `10点08分`. Only where there is none: hour and
-minute in words (`ten thirty`, `three oh five`), `noon` and `midnight`. `3.5` and `25:10` are no times.
+The possible ones of: `10:08`, `10.08`, `10h08`, `10:08:30`; `{"hour": 10, "minute": 8}`, `10 hours and 8 minutes`;
+`10 o'clock`, `10 am`; `half past ten`, `quarter to 3`, `8 minutes past ten`; `10点08分`. Only where there is none: hour
+and minute in words (`ten thirty`, `three oh five`), `noon` and `midnight`. `3.5` and `25:10` are no times.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def test_another_extractor_is_used_only_when_named_and_declared(monkeypatch):
     monkeypatch.setenv("NTIL_PACKAGES", __name__.partition(".")[0])
     own = made(**named)
     assert own.record("?", INTEGER)["lenient"]["accuracy"] == 1
-    assert own.record("3", INTEGER)["lenient"]["accuracy"] == 0
+    assert own.record("It is 3", INTEGER)["lenient"]["accuracy"] == 0
     assert TASK.record("?", INTEGER)["lenient"]["accuracy"] == 0
 
 
