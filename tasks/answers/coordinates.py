@@ -148,7 +148,7 @@ class Coords:
         """Numbers in steps, moved into the picture; None unless all are of the format's scale."""
         values = [Decimal(n) for n in numbers]
         largest = max(map(abs, values))
-        fractions = self.unit == 1 and largest <= FRACTIONS and any(not n.isdigit() for n in numbers)
+        fractions = self.unit == 1 and largest <= FRACTIONS and any(not n.lstrip("+-").isdigit() for n in numbers)
         if largest > self.reach or fractions:
             return None
         return [min(max(float(v * self.unit), 0.0), self.steps) for v in values]

@@ -52,8 +52,8 @@ _REFUSAL = re.compile(
 _UNINFORMED = re.compile(
     r"\b(?:(?:does|do|did) not|doesn't|don't) (?:\w+ )?(?:provide|contain|give|specify|include|mention|state|indicate|"
     r"offer|have (?:enough|access|any|sufficient)|make sense)\b|\bno (?:\w+ )?(?:information|data|details|context)\b|"
-    r"\b(?:more|additional|further) (?:information|context|details|data)\b|\bunclear\b|\bincomplete\b|\bplease provide\b|"
-    r"\binsufficient\b|\bnot (?:provided|enough|sufficient|clear|given|specified|available)\b",
+    r"\b(?:more|additional|further) (?:information|context|details|data)\b|\bunclear\b|\bincomplete\b|"
+    r"\bplease provide\b|\binsufficient\b|\bnot (?:provided|enough|sufficient|clear|given|specified|available)\b",
     re.IGNORECASE,
 )
 _NO_CHOICE = re.compile(

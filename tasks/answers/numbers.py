@@ -44,7 +44,7 @@ _NUMERAL = re.compile(
 )
 _VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 _START = re.compile(rf"[0-9]|(?<![\w.)\]}}])\.[0-9]|\\[dtc]?frac(?![a-z])|\\?sqrt(?![a-z])|√|π|[{_VULGAR}]")
-_FACTOR = re.compile(r"\s*(?=\\sqrt|√|π)")
+_FACTOR = re.compile(r"\s*(?=\\?sqrt(?![a-z])|√|π)")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _POWER = re.compile(r"(?:\^|\*\*(?=[0-9-])) ?(?:\{ ?([+-]?[0-9]+) ?\}|([+-]?[0-9]+))|([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
 _UNREADABLE_POWER = re.compile(r"\^ ?(?:\{[^{}]*\}|\([^()]*\)|[A-Za-z])")
