@@ -29,6 +29,7 @@ from typing import Any, Literal
 from datasets import Dataset
 from PIL import Image, ImageDraw
 
+from data.common.counts import counted
 from data.common.errors import InvalidOption
 from data.common.source import Source
 from tasks.answers.coordinates import FORMATS, NONE, Coords, Polygon, around, corners
@@ -58,6 +59,7 @@ class TextDetection(Task):
     """
 
     metric = "acc_0.5"
+    protocol = 2  # 2: the lenient reading takes numbers that stand together, in any nesting
     coordinates = True
     columns = ("polygons", "ignore", "width", "height")
 
@@ -89,7 +91,8 @@ class TextDetection(Task):
         if untaught:
             warnings.warn(
                 f"{split}: task.max_instances={self.max_instances} cuts the answers of {len(untaught)} of "
-                f"{len(legible)} pictures; {sum(untaught)} of {sum(legible)} texts are not taught (all are scored)",
+                f"{counted(len(legible), 'picture')}; {sum(untaught)} of {counted(sum(legible), 'text')} "
+                f"{'is' if sum(untaught) == 1 else 'are'} not taught (all are scored)",
                 stacklevel=3,
             )
 
@@ -113,7 +116,7 @@ class TextDetection(Task):
         polygons = self.coords.parse_polygons(text, size)
         return ParseFailure("no list of polygons in the format") if polygons is None else polygons
 
-    def parse_lenient(self, text: str, row: Row) -> Prediction | ParseFailure:
+    def search(self, text: str, row: Row) -> Prediction | ParseFailure:
         """Every shape found anywhere, a box too where polygons are asked for; no shape is a failure unless `none`."""
         if text.strip().lower().rstrip(".") == NONE:
             return []

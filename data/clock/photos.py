@@ -35,6 +35,7 @@ from PIL import ImageOps
 from data.clock.schema import FEATURES, level_of
 from data.common import fields
 from data.common.column_form import read_with_evidence
+from data.common.counts import counted
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
 from data.common.images import given_picture, png
 from data.common.rgb import rgb
@@ -171,7 +172,9 @@ def _wanted(item: dict[str, Any], size: tuple[int, int], where: str, columns: di
     if fields.filled(item.get("bbox_det")) is not None:
         boxes = _boxes(item["bbox_det"], size, where, columns["bbox_det"])
         if len(boxes) != 1:
-            raise InvalidData(where, "bbox_det", f"{len(boxes)} boxes", "give the one box that the time belongs to")
+            raise InvalidData(
+                where, "bbox_det", counted(len(boxes), "box", "boxes"), "give the one box that the time belongs to"
+            )
         return _Crop("bbox_det", boxes[0], 0.2, square=True)
     if fields.filled(item.get("bbox_xywh")) is None:
         return None
@@ -181,7 +184,7 @@ def _wanted(item: dict[str, Any], size: tuple[int, int], where: str, columns: di
     detected = re.search(r"bbox_det=(\[[^\]]*\])", str(item.get("note") or ""))
     if detected is None:
         remedy = "write bbox_det=[x, y, w, h] of the clock that the time belongs to into 'note'"
-        raise InvalidData(where, "bbox_xywh", f"{len(boxes)} boxes and nothing to choose by", remedy)
+        raise InvalidData(where, "bbox_xywh", f"{counted(len(boxes), 'box', 'boxes')} and nothing to choose by", remedy)
     chosen = checked_box(detected[1], size, where, "note", xywh=True)
     return _Crop("bbox_xywh", max(boxes, key=lambda box: _iou(box, chosen)), 0.1, square=False)
 

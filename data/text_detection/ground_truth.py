@@ -38,6 +38,7 @@ from xml.etree import ElementTree
 
 import scipy.io
 
+from data.common.counts import counted
 from data.common.errors import InvalidData
 from data.common.table_files import read_json
 
@@ -334,7 +335,12 @@ def _totaltext(text: str, where: str) -> list[Instance]:
         xs, ys = (_numbers(match[i].split()) for i in (1, 2))
         texts.append(_outline(xs, ys, match[5] or "", match[3] or "", where, f"entry {len(texts)}"))
     if len(texts) != starts:
-        raise InvalidData(where, None, f"{starts - len(texts)} of {starts} entries can't be read", "fetch it again")
+        raise InvalidData(
+            where,
+            None,
+            f"{starts - len(texts)} of {counted(starts, 'entry', 'entries')} can't be read",
+            "fetch it again",
+        )
     return [instance for instance in texts if instance]
 
 
@@ -408,7 +414,7 @@ def _xml(content: bytes, where: str) -> list[Instance]:
         values = _numbers(fields)
         text, ignore = _label(box.findtext("label") or "", "ctw1500")
         if len(values) % 2 or len(values) < len(fields) or (len(values) < 6 and not ignore):
-            problem = f"{len(values)} numbers in {len(fields)} fields are no polygon"
+            problem = f"{counted(len(values), 'number')} in {counted(len(fields), 'field')} can be no polygon"
             raise InvalidData(where, f"box {number}, segs", problem, "write x1,y1,...,x14,y14")
         if len(values) >= 6:
             texts.append(Instance(_points(values), text, ignore))

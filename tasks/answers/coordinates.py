@@ -14,17 +14,22 @@ points from 3 up; `qwen` uses its quad tokens. Several shapes follow one another
 `qwen`). No shape at all is the word `none`.
 
 Reading is strict: exactly what writing could have written, with whitespace allowed around it. The lenient reading takes
-numbers in the format's own scale anywhere in the text, and never guesses another scale from their size.
+numbers that stand together anywhere in the text (`tasks.answers.number_groups`), in the format's own scale; it never
+guesses another scale from their size. What lies a little beyond the picture (`reach`) is moved to its edge. Where this
+differs from the readers of lmms-eval and VLMEvalKit is in docs/tasks.md.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from itertools import pairwise
 
 from data.common.errors import InvalidOption
+from tasks.answers.characters import ascii_variants
+from tasks.answers.number_groups import LOCATION, NUMBER, Group, groups
 
 Size = tuple[int, int]  # width, height
 Frame = tuple[float, float, float, float]  # width and height of what a model sees; left and top of the picture in it
@@ -33,6 +38,7 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 Polygon = tuple[Point, ...]
 
 NONE = "none"
+FRACTIONS = 1.5  # numbers up to here, not all of them whole, are parts of the picture's sides, as VLMEvalKit has it
 LONGEST = 20_000  # characters: limit of a text that is read, so that no reading takes long
 
 
@@ -43,7 +49,14 @@ def unframed(size: Size) -> Frame:
 
 @dataclass(frozen=True)
 class Coords:
-    """Format of coordinates. The patterns match a number within a shape: `number` strictly, `loose` anywhere."""
+    """Format of coordinates.
+
+    Attributes:
+        number: pattern of a number within a shape, as writing writes it.
+        loose: pattern of a number anywhere in a text, in its group `number`.
+        unit: steps that a written 1 stands for.
+        reach: the largest number, in either direction, that the lenient reading takes for one of this scale.
+    """
 
     name: str
     steps: int
@@ -55,6 +68,8 @@ class Coords:
     polygon_form: Callable[[list[str]], str]
     separator: str = "; "
     y_first: bool = False
+    unit: int = 1
+    reach: float = 1000
     frame: Callable[[Size], Frame] = unframed
 
     def within(self, frame: Callable[[Size], Frame]) -> Coords:
@@ -96,27 +111,47 @@ class Coords:
         return None if None in read else read  # type: ignore[return-value]
 
     def find_box(self, text: str, size: Size) -> Box | None:
-        """The first four numbers of the format's scale, corners put in order."""
-        points = self._points(self._loose(text, 4), size)
-        if len(points) != 2:
-            return None
-        (x1, y1), (x2, y2) = points
-        return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+        """Four numbers of the format's scale, corners put in order.
+
+        The first there is of: four numbers together, in brackets or after a token; four together without; two points
+        one after another; the first four of more than four together; four single numbers, if there are no others.
+        """
+        together = groups(self._plain(text), self.loose)
+        for candidate in _box_candidates(together):
+            steps = self._steps(candidate)
+            if steps is not None:
+                (x1, y1), (x2, y2) = self._points(steps, size)
+                return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+        return None
 
     def find_shapes(self, text: str, size: Size) -> list[Polygon]:
-        """One shape of the numbers in each part of the text, cut to whole points.
+        """Every group of four numbers or more in the format's scale as a shape, cut to whole points.
 
-        Parts are separated by `;`, `]`, line ends and the end tokens of shapes; any other text may lie between. Four
-        numbers are a box, which is returned as its four corners.
+        Four numbers are a box, which is returned as its four corners. Without such a group it is the box of `find_box`.
         """
         shapes = []
-        for part in re.split(r"[;\]\n]|<\|(?:box|quad)_end\|>", text[:LONGEST]):
-            points = self._points(self._loose(part, None), size)
+        for group in groups(self._plain(text), self.loose):
+            steps = self._steps(group.corners() if len(group) == 4 else group.numbers)
+            points = self._points(steps, size) if steps is not None else []
             if len(points) == 2:
                 points = list(corners((*points[0], *points[1])))
             if len(points) >= 3:
                 shapes.append(tuple(points))
-        return shapes
+        box = None if shapes else self.find_box(text, size)
+        return shapes if box is None else [corners(box)]
+
+    def _plain(self, text: str) -> str:
+        # A number that the limit cuts would be read as another one.
+        return ascii_variants(text if len(text) <= LONGEST else text[:LONGEST].rstrip("0123456789.<loc"))
+
+    def _steps(self, numbers: Sequence[str]) -> list[float] | None:
+        """Numbers in steps, moved into the picture; None unless all are of the format's scale."""
+        values = [Decimal(n) for n in numbers]
+        largest = max(map(abs, values))
+        fractions = self.unit == 1 and largest <= FRACTIONS and any(not n.lstrip("+-").isdigit() for n in numbers)
+        if largest > self.reach or fractions:
+            return None
+        return [min(max(float(v * self.unit), 0.0), self.steps) for v in values]
 
     def _write(self, points: Sequence[Sequence[float]], size: Size) -> list[str]:
         values = []
@@ -149,11 +184,7 @@ class Coords:
             return text.split(self.separator)
         return re.split(r"(?<=_end\|>)(?!$)", text)
 
-    def _loose(self, text: str, most: int | None) -> list[int]:
-        values = [self.read(m.group()) for m in self.loose.finditer(text[:LONGEST])][:most]
-        return [] if any(v > self.steps for v in values) else values
-
-    def _points(self, values: list[int], size: Size) -> list[Point]:
+    def _points(self, values: Sequence[float], size: Size) -> list[Point]:
         pairs = list(zip(values[::2], values[1::2], strict=False))
         if self.y_first:
             pairs = [(x, y) for y, x in pairs]
@@ -190,31 +221,38 @@ def _qwen(kind: str) -> Callable[[list[str]], str]:
     return form
 
 
-def _decimal(text: str) -> int:
-    # `0.5` read leniently is 500 of 1000; a longer fraction is rounded, and a huge one is out of range, not infinite.
-    value = float(text)
-    return round(value * 1000) if math.isfinite(value) and value < 1e6 else 10**9
+def _box_candidates(together: list[Group]) -> Iterator[tuple[str, ...]]:
+    fours = [group for group in together if len(group) == 4]
+    yield from (group.corners() for group in sorted(fours, key=lambda group: (not group.bracketed, group.joined)))
+    yield from (a.numbers + b.numbers for a, b in pairwise(together) if len(a) == len(b) == 2)
+    yield from (group.numbers[:4] for group in together if len(group) > 4)
+    if [len(group) for group in together] == [1] * 4:
+        numbers, names = zip(*((group.numbers[0], group.names[0]) for group in together), strict=True)
+        yield Group(numbers, names, bracketed=False).corners()
+
+
+def _thousandths(text: str) -> int:
+    return round(float(text) * 1000)
 
 
 _INTEGER = re.compile(r"[0-9]{1,9}")
-# No sign, point or other digit may touch a whole number: `-5` and `0.5` are not the number 5.
-_LOOSE_INTEGER = re.compile(r"(?<![0-9.\-])(?<!loc)[0-9]{1,9}(?![0-9]|\.[0-9])")
 _FRACTION = re.compile(r"[0-9]\.[0-9]{3}")
-_LOOSE_FRACTION = re.compile(r"(?<![0-9.\-])[0-9]{1,9}(?:\.[0-9]{1,9})?(?![0-9.])")
 _LOC = re.compile(r"(?<=<loc)[0-9]{4}(?=>)")
 
 FORMATS = {
-    "int1000": Coords("int1000", 999, str, int, _INTEGER, _LOOSE_INTEGER, _in_brackets, _in_brackets),
-    "qwen": Coords("qwen", 1000, str, int, _INTEGER, _LOOSE_INTEGER, _qwen("box"), _qwen("quad"), separator=""),
+    "int1000": Coords("int1000", 999, str, int, _INTEGER, NUMBER, _in_brackets, _in_brackets),
+    "qwen": Coords("qwen", 1000, str, int, _INTEGER, NUMBER, _qwen("box"), _qwen("quad"), separator=""),
     "unit": Coords(
         "unit",
         1000,
         lambda v: f"{v // 1000}.{v % 1000:03d}",
-        _decimal,
+        _thousandths,
         _FRACTION,
-        _LOOSE_FRACTION,
+        NUMBER,
         _in_brackets,
         _in_brackets,
+        unit=1000,
+        reach=FRACTIONS,
     ),
     "loc": Coords(
         "loc",
@@ -222,10 +260,11 @@ FORMATS = {
         lambda v: f"{v:04d}",
         int,
         _LOC,
-        _LOC,
+        LOCATION,
         lambda n: "".join(f"<loc{v}>" for v in n),
         lambda n: "".join(f"<loc{v}>" for v in n),
         y_first=True,
+        reach=1023,
     ),
 }
 

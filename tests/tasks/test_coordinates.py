@@ -1,6 +1,7 @@
 """Coordinate formats: writing and reading are inverse up to half a step, and strict reading takes nothing else."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -131,19 +132,159 @@ def test_strict_reading_refuses(name, text):
     assert coordinate_format(name).parse_box(text, (100, 100)) is None
 
 
-def test_lenient_reading_stays_in_the_formats_own_scale():
-    size = (999, 999)
-    int1000 = coordinate_format("int1000")
-    assert int1000.find_box("x 30,40, 10 and 20!", size) == (10, 20, 30, 40)
-    assert int1000.find_box("[0.1, 0.2, 0.3, 0.4]", size) is None
-    assert int1000.find_box("[10, 20, 30, 1000]", size) is None
-    assert int1000.find_box("[10, -20, 30, 40]", size) is None
-    assert int1000.find_box("<loc0010><loc0020><loc0030><loc0040>", size) is None
-    assert coordinate_format("unit").find_box("10 20 30 40", size) is None
-    assert int1000.find_shapes("[0, 0, 10, 10]; [0, 0, 5, 0, 5, 5]", size) == [
-        corners((0, 0, 10, 10)),
-        ((0, 0), (5, 0), (5, 5)),
-    ]
+BOX = (156, 250, 469, 750)
+BOXES = {
+    "int1000": [
+        '{"bbox_2d": [156, 250, 469, 750]}',
+        '```json\n[\n {"bbox_2d": [\n  156,\n  250,\n  469, 750], "label": "player 23"}\n]\n```',
+        "player 23 at [156, 250, 469, 750]",
+        "<ref>player 23</ref><box>(156,250),(469,750)</box>",
+        "<box>156 250 469 750</box>",
+        "players 22 and 23, at 12:30, F-16, 640x480: [156 250 469 750]",
+        "1. dog: [156, 250, 469, 750]",
+        "1) 156, 250, 469, 750",
+        "x1=156, y1=250, x2=469, y2=750",
+        "x 156,250, 469 and 750!",
+        '{"ymin": 250, "xmin": 156, "ymax": 750, "xmax": 469}',
+        "left: 156, top: 250, right: 469, bottom: 750",
+        "x=156, y=250, w=313, h=500",
+        "[cx: 312.5, cy: 500, width: 313, height: 500]",
+        "[[156, 250], [469, 750]]",
+        "[[156, 250, 469, 750]]",
+        "top-left (156, 250), bottom-right (469, 750)",
+        "(156,250)\n(469,750)",
+        '["156", "250", "469", "750"]',
+        "[156.0, 250.0, 469.0, 750.0]",
+        "[469, 750, 156, 250]",
+        "[156, 250, 469, 750, 0.98]",
+        "in pixels [312, 250, 1238, 750], so [156, 250, 469, 750]",
+        "\uff3b156\uff0c250\uff0c469\uff0c750\uff3d",
+        "\u5750\u6807\u4e3a156\u3001250\u3001469\u3001750",
+        "The left edge is at 156, the top at 250, the right edge at 469 and the bottom at 750.",
+    ],
+    "qwen": ["<|object_ref_start|>player 23<|object_ref_end|><|box_start|>(156,250),(469,750)<|box_end|>"],
+    "unit": [
+        "0.156, 0.25, 0.469, 0.75.",
+        "[.156, .25, .469, .75]",
+        "player 1: 0.156 0.25 0.469 0.75",
+        "[1.56e-1, 0.25, 0.469, 0.75]",
+        "[15.6%, 25%]; [0.156, 0.25, 0.469, 0.75]",
+    ],
+    "loc": ["23 <loc0250><loc0156> <loc0750> <loc0469> dog ; <loc0001><loc0001><loc0002><loc0002> cat"],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BOXES.items() for text in texts])
+def test_four_numbers_that_stand_together_are_the_box(name, text):
+    coords = coordinate_format(name)
+    size = (coords.steps, coords.steps)
+    assert coords.find_box(text, size) == pytest.approx(BOX)
+    assert around(coords.find_shapes(text, size)[0]) == pytest.approx(BOX)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("int1000", "[0.1, 0.2, 0.3, 0.4]"),
+        ("int1000", "[10, 20, 30, 1001]"),
+        ("int1000", "[156, 250, 469"),
+        ("int1000", "player 23: [156, 250, 469"),
+        ("int1000", "x1y2x3y4, 1/2/3/4, 10:20, 30:40, 1.2.3.4"),
+        ("int1000", "[156px, 250px, 469px, 750px]"),
+        ("int1000", "<loc0010><loc0020><loc0030><loc0040>"),
+        ("unit", "10 20 30 40"),
+        ("unit", "[10%, 20%, 30%, 40%]"),
+        ("unit", "[0.1, 0.2, 0.3, 1.6]"),
+        ("loc", "[10, 20, 30, 40]"),
+    ],
+)
+def test_lenient_reading_stays_in_the_formats_own_scale(name, text):
+    assert coordinate_format(name).find_box(text, (999, 999)) is None
+    assert coordinate_format(name).find_shapes(text, (999, 999)) == []
+
+
+def test_what_lies_a_little_beyond_the_picture_is_moved_to_its_edge():
+    assert coordinate_format("int1000").find_box("[10, -20, 30, 1000]", (999, 999)) == (10, 0, 30, 999)
+    assert coordinate_format("unit").find_box("[-0.01, 0.2, 0.5, 1.02]", (100, 100)) == (0, 20, 50, 100)
+
+
+TRIANGLE = ((0, 0), (50, 0), (50, 60))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[0, 0, 50, 0, 50, 60]",
+        "[[0, 0], [50, 0], [50, 60]]",
+        "[\n [0, 0],\n [50, 0],\n [50, 60]\n]",
+        "[(0,0),(50,0),(50,60)]",
+        "[0, 0; 50, 0; 50, 60]",
+        '[{"x": 0, "y": 0}, {"x": 50, "y": 0}, {"x": 50, "y": 60}]',
+    ],
+)
+@pytest.mark.parametrize(
+    "list_of", ["1. {0}\n2. {0}", "{0}; {0}", "[{0},{0}]", '[{{"polygon_2d": {0}, "label": "a 3"}}, {0}]']
+)
+def test_shapes_are_read_one_by_one_in_any_nesting(text, list_of):
+    coords = coordinate_format("int1000")
+    assert coords.find_shapes(text, (999, 999)) == [TRIANGLE]
+    assert coords.find_shapes(list_of.format(text), (999, 999)) == [TRIANGLE] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[0, 0, 10, 10]; [0, 0, 5, 5]",
+        "[[0, 0, 10, 10], [0, 0, 5, 5]]",
+        "0 0 10 10\n0 0 5 5",
+        "(0,0),(10,10)\n(0,0),(5,5)",
+        "<box>(0,0),(10,10)</box><box>(0,0),(5,5)</box>",
+        '[{"bbox_2d": [0, 0, 10, 10]}, {"bbox_2d": [0, 0, 5, 5]}]',
+    ],
+)
+def test_lists_of_boxes_are_read_one_by_one(text):
+    expected = [corners((0, 0, 10, 10)), corners((0, 0, 5, 5))]
+    assert coordinate_format("int1000").find_shapes(text, (999, 999)) == expected
+
+
+COMMON = re.compile(r"\[\s*" + r"\s*,\s*".join([r"(-?\d+(?:\.\d+)?)"] * 4) + r"\s*\]", re.ASCII)
+AROUND = [
+    "player 23 ",
+    "bbox_2d: ",
+    "1. dog ",
+    "x1 ",
+    "```json\n",
+    '{"label": "7-eleven"} ',
+    "[3] ",
+    "(4, 5) ",
+    "1/2 of ",
+]
+
+
+@given(
+    st.lists(st.sampled_from(AROUND), max_size=4).map("".join),
+    st.lists(st.integers(-50, 1000), min_size=4, max_size=4),
+    st.sampled_from([",", ", ", " ,\n "]),
+    st.lists(st.sampled_from(AROUND), max_size=4).map("".join),
+)
+def test_four_numbers_in_square_brackets_are_read_as_in_lmms_eval_and_vlmevalkit(before, values, separator, after):
+    """Their common reading: the first `[a, b, c, d]`; cut at the picture's edge and put in order as VLMEvalKit does."""
+    text = f"{before}[{separator.join(map(str, values))}] {after}"
+    x1, y1, x2, y2 = (min(max(float(v), 0), 1000) for v in COMMON.search(text).groups())
+    expected = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+    assert coordinate_format("qwen").find_box(text, (1000, 1000)) == pytest.approx(expected)
+
+
+@given(st.data(), FORMAT, SIZES, st.booleans())
+def test_what_is_read_strictly_is_read_leniently_with_the_same_values(data, coords, size, boxes_only):
+    xs, ys = st.floats(0, size[0]), st.floats(0, size[1])
+    many = data.draw(st.lists(st.lists(st.tuples(xs, ys), min_size=3, max_size=6), min_size=1, max_size=5))
+    if boxes_only:
+        text = coords.boxes([around(points) for points in many], size)
+        assert coords.find_shapes(text, size) == [corners(box) for box in coords.parse_boxes(text, size)]
+    else:
+        text = coords.polygons(many, size)
+        assert coords.find_shapes(text, size) == coords.parse_polygons(text, size)
 
 
 def test_long_texts_are_not_read():
