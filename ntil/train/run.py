@@ -34,6 +34,7 @@ from ntil.runs.checkpoints import complete_checkpoints, remove_incomplete
 from ntil.runs.data_fingerprint import check_data
 from ntil.runs.environment import environment
 from ntil.runs.folder import RunFolder, read_jsonl
+from ntil.runs.variables import removed_variables
 from ntil.train.arguments import (
     compile_blocks,
     float32_masters,
@@ -60,6 +61,9 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
         torch.set_num_threads(config.engine.threads)
     if ranks.first:
         write_text(folder.environment, json.dumps(environment(), indent=1))
+        if removed := removed_variables():
+            names = ", ".join(f"{name}={value}" for name, value in removed.items())
+            print(f"left out of the environment, since the configuration decides: {names}")
     components = Components.build(config)
     set_seed(config.seed)
     trackers = Trackers(config, folder.path, ranks)
@@ -84,11 +88,13 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
             finite=watch.finite,
         )
         fit(folder, config, trainer, watch, ranks)
+        interrupt.defer()
         save_model(folder, components, trainer, ranks)
         seconds = watch.checkpoints.seconds
         _print_hits(vision_cache)
         release_deepspeed(trainer)
         del trainer, model, vision_cache
+        interrupt.raise_at_once()
         metrics = test(folder, config, components, data.test, arguments.device, interrupt, ranks)
         if metrics is not None:
             trackers.predictions(components.task, data.test, list(islice(read_jsonl(folder.predictions), SHOWN)))
