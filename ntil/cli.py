@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
-import importlib.util
 import os
 import sys
 from pathlib import Path
+
+from ntil.distributed.interrupt import Interrupt
 
 HELP = """\
 ntil: teach vision-language models numbers, and compare the losses that do it
@@ -49,9 +49,33 @@ COMMANDS = {
 }
 
 
+_DEADLINE = 30.0  # seconds that a command gets to end after a signal, before it is ended by force
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run `ntil <arguments>`; the command's exit code, 2 for an unknown command, 130 after Ctrl-C."""
-    words = sys.argv[1:] if arguments is None else arguments
+    """Run `ntil <arguments>`; the exit code, 2 for an unknown command, 130 after Ctrl-C or SIGTERM.
+
+    Without `arguments` this process is the command: it ends with a deadline after a signal, and follows none after its end.
+    """
+    process = arguments is None
+    interrupt = Interrupt()
+    code = 0
+    try:
+        interrupt.install(at_once=True, deadline=_DEADLINE if process else None)
+        code = _command(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        code = Interrupt.EXIT_CODE
+    finally:
+        interrupt.defer()
+        if not process:
+            interrupt.uninstall()
+    if code == Interrupt.EXIT_CODE or interrupt.requested:  # what a command calls may swallow the exception
+        print("\ninterrupted; run the same command again to go on where it stopped", file=sys.stderr)
+        return Interrupt.EXIT_CODE
+    return code
+
+
+def _command(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -67,9 +91,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         return _run(words[0], words[1:])
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on where it stopped", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # `ntil ... | head`: who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -91,12 +112,27 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def help_of(command: str) -> str:
     """Docstring of the command's module, parsed from its source without importing it."""
+    import ast
+    import importlib.util
+
     spec = importlib.util.find_spec(COMMANDS[command])
     assert spec is not None
     assert spec.origin is not None
     return ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
 
 
+def _look_here_last() -> None:
+    """Move the working folder, which `python -m` puts first, to the end of the search path.
+
+    A data.py or tasks.py in it would else shadow a package of this project. In a checkout that isn't installed the
+    working folder is where the packages are.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not sys.flags.safe_path and Path(sys.path[0] or ".").resolve() == Path.cwd() != root:
+        sys.path.append(sys.path.pop(0))
+
+
 if __name__ == "__main__":
+    _look_here_last()
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
     sys.exit(main())

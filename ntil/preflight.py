@@ -10,8 +10,11 @@ from ntil.config.build import check_component, locate
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
-from ntil.models.pretrained import is_path
+from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.tuning import check_tuning
+
+
+LONGEST_NAME, LONGEST_PROJECT = 64, 128  # characters of a tag, and of a project, of W&B
 
 
 def compose_checked(overrides: Iterable[str], on_this_machine: bool = True) -> RunConfig:
@@ -34,6 +37,7 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
         check_component(group, getattr(config, group))
     check_tuning(config.tuning, locate(config.model.target, "model"))
     if on_this_machine:
+        _check_names(config)
         _check_weights(config)
         _check_devices(config.engine)
         _check_batch(config)
@@ -43,6 +47,23 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
         validated = ["validation"] if config.evaluation.every_steps else []
         for split in dict.fromkeys(["train", *validated, config.evaluation.split]):
             task.check_split(split)
+
+
+def _check_names(config: RunConfig) -> None:
+    """Check names against what file systems and trackers take; only of new runs, since finished ones can be read."""
+    names = {"name": config.name.split("/"), **{g: [getattr(config, g).name] for g in ("model", "task", "loss")}}
+    for group, parts in names.items():
+        key = group if group == "name" else f"{group}.name"
+        for part in parts:
+            if len(part) > LONGEST_NAME:
+                raise ConfigError(
+                    f"{key}={part!r} has {len(part)} characters; folders and trackers take {LONGEST_NAME} at most"
+                )
+    project = config.tracker.project
+    if not 0 < len(project) <= LONGEST_PROJECT or any(c in project for c in "/\\#?%:"):
+        raise ConfigError(
+            f"tracker.project={project!r} is no name that W&B takes: {LONGEST_PROJECT} characters at most, none of /\\#?%:"
+        )
 
 
 def _check_weights(config: RunConfig) -> None:
@@ -86,6 +107,19 @@ def _check_checkpoint(config: RunConfig) -> None:
     checkpoint = config.model.options.get("checkpoint")
     if checkpoint and is_path(checkpoint) and not Path(checkpoint).expanduser().exists():
         raise ConfigError(f"model.checkpoint={checkpoint}: no such folder; give an existing one or a hub name")
+    if checkpoint:
+        refuse_adapter(checkpoint)
+
+
+def remarks(config: RunConfig) -> list[str]:
+    """What a run can do but is hardly meant to."""
+    optim = config.optim
+    if optim.warmup < optim.steps:
+        return []
+    return [
+        f"optim.warmup={optim.warmup} is not over after optim.steps={optim.steps}: the learning rate only rises, to "
+        f"{optim.steps / optim.warmup:.0%} of optim.lr; set optim.warmup={optim.steps // 10}"
+    ]
 
 
 def rank_count(engine: EngineConfig) -> int:

@@ -31,7 +31,6 @@ from ntil.config.compose import task_dict
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.identity import config_hash
 from ntil.config.schema import RunConfig, to_plain_dict
-from ntil.distributed.interrupt import Interrupt
 from ntil.evaluation.generate import evaluate_to, predict
 from ntil.models.saving import load_saved
 from ntil.runs.folder import RunFolder, find_runs
@@ -110,9 +109,8 @@ def evaluate_run(folder: RunFolder, config: RunConfig) -> tuple[Path, dict[str, 
     results.freeze(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_saved(components.family, folder.model).to(device)
-    interrupt = Interrupt().install()
     title = f"{config.loss.name} on {config.evaluation.split}"
-    records = predict(model, components.collator, rows, config.evaluation.batch_size, title, interrupt.check)
+    records = predict(model, components.collator, rows, config.evaluation.batch_size, title)
     metrics = evaluate_to(results.predictions, records, components.task.summarize)
     results.write_metrics(metrics, components.task.protocol)
     return results.path, metrics

@@ -43,8 +43,9 @@ def main(arguments: list[str]) -> int:
             configs.append(RunConfig.from_dict(to_plain_dict(composed)))
             sweep.run(configs[0])
 
-        sweep.refused += report_errors(run) != 0
-        return objective(configs[0]) if configs else None
+        refused = report_errors(run) != 0
+        sweep.refused += refused
+        return objective(configs[0]) if configs and not refused else None
 
     sys.argv = ["ntil train", *arguments]
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)

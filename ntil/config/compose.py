@@ -12,12 +12,12 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
 from data.common.errors import UserError
-from ntil.config.errors import ConfigError, nearest
+from ntil.config.errors import ConfigError, nearest, quoted
 from ntil.config.schema import RunConfig, RunSchema, to_plain_dict
 
 CONF = Path(next(iter(conf.__path__)))
@@ -60,6 +60,9 @@ def report_errors(act: Callable[[], Any], overrides: Iterable[str] = ()) -> int:
     except ValueError as error:
         if not str(error).startswith("Config group override"):  # Hydra raises a plain ValueError here
             raise
+        if nameless := [override for override in overrides if override.startswith("=")]:
+            print(f"ntil: {_unread(nameless[0])}", file=sys.stderr)
+            return 2
         null = [override.partition("=")[0] for override in overrides if override.endswith("=null")]
         print(f"ntil: a group of configs can't be null: leave {' or '.join(null)} out", file=sys.stderr)
     return 2
@@ -70,6 +73,9 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str:
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
+    unread = next((e.override for e in chain if isinstance(e, OverrideParseException)), None)
+    if unread is not None:
+        return _unread(unread)
     text = "\n".join(str(e) for e in chain)
     full = re.search(r"full_key: (\S+)", text)
     choice = re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
@@ -86,6 +92,13 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str:
         return f"{full[1]}={value[1]}: must be of type {value[2].lower()}"
     kind = "cannot compose" if isinstance(error, ConfigCompositionException) else "bad config"
     return f"{kind}: {' '.join(str(chain[-1]).split())}"
+
+
+def _unread(word: str) -> str:
+    key, equals, _ = word.partition("=")
+    if not equals or not key:
+        return f"{word!r} is no key=value; see `ntil train --help`"
+    return f"{word}: signs other than letters, digits and /-.:%+@?|* need quotes, within those of the shell: {quoted(word)}"
 
 
 def _siblings(key: str, overrides: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 from data.common.errors import UserError
@@ -10,6 +11,13 @@ from data.common.errors import UserError
 
 class ConfigError(UserError):
     """The configuration can't be run as it stands."""
+
+
+def quoted(word: str) -> str:
+    """A `key=value` word as it must be typed into a shell for Hydra's grammar to read any value as a text."""
+    key, _, value = word.partition("=")
+    text = value.strip("'\"").replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{text}"')
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

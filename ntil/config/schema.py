@@ -270,6 +270,8 @@ def _check_folder_name(key: str, name: str) -> None:
 def _check(run: RunSettings) -> None:
     for part in run.name.split("/"):
         _check_folder_name("name", part)
+    if not 0 <= run.seed < 2**32:
+        raise ConfigError(f"seed must lie in 0..{2**32 - 1}, got {run.seed}")
     _check_optim(run.optim)
     _check_engine(run.engine)
     _check_tuning(run.tuning)

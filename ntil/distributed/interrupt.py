@@ -1,17 +1,23 @@
-"""Ctrl-C and SIGTERM as a flag that long computations poll, so that they stop where nothing is lost."""
+"""Ctrl-C and SIGTERM: raised at once while nothing can be lost, else a flag that long computations poll.
+
+Imports the standard library alone, so that a process listens from its first instruction.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 from threading import Thread
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ntil.distributed.ranks import Ranks
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LAUNCHER = "NTIL_LAUNCHER"  # set to the launcher's process id in the environment of the workers it starts
 
 
 class Interrupt:
@@ -27,11 +33,45 @@ class Interrupt:
 
     def __init__(self, file: Path | None = None) -> None:
         self._signalled, self._file = False, file
+        self._at_once = False
+        self._before: dict[int, Any] = {}
 
-    def install(self) -> Interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+    def install(self, at_once: bool = False, deadline: float | None = None) -> Interrupt:
+        """Listen, also where the process that started this one has blocked the signals.
+
+        Args:
+            at_once: the first signal raises, too, until `defer`.
+            deadline: seconds after which the process ends by force if it must end at once and is still there: blocked
+                in a library that never comes back to Python, or in one that swallows the exception.
+
+        Raises:
+            KeyboardInterrupt: a signal was waiting, and `at_once` is set.
+        """
+        self._at_once = at_once
+        if deadline is not None:
+            self._watch(deadline)
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self
+
+    def uninstall(self) -> None:
+        """Restore the handlers that `install` has replaced."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def defer(self) -> None:
+        """From here on the first signal sets the flag alone, since work can be lost."""
+        self._at_once = False
+
+    def raise_at_once(self) -> None:
+        """From here on the first signal raises, since nothing can be lost.
+
+        Raises:
+            KeyboardInterrupt: an interrupt was requested before.
+        """
+        self._at_once = True
+        self.check()
 
     @property
     def requested(self) -> bool:
@@ -51,9 +91,27 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled and number == signal.SIGINT:
+        again, self._signalled = self._signalled, True
+        if number == signal.SIGINT if again else self._at_once:
             raise KeyboardInterrupt
-        self._signalled = True
+
+    def _watch(self, deadline: float) -> None:
+        """Start a thread that sees signals also while the main thread, where Python handles them, is in a C call."""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+        def wait() -> None:
+            while os.read(reader, 1)[0] not in SIGNALS:
+                pass
+            ends = time.monotonic() + deadline
+            while time.monotonic() < ends:
+                time.sleep(0.1)
+            # Another handler of the signal, as that of a launcher that waits for its workers, has a deadline of its own.
+            if self._at_once and signal.getsignal(signal.SIGTERM) == self._on_signal:
+                os._exit(self.EXIT_CODE)
+
+        Thread(target=wait, daemon=True, name="interrupts").start()
 
 
 def ignore_signals_in_data_worker() -> None:
@@ -62,6 +120,8 @@ def ignore_signals_in_data_worker() -> None:
     Slurm and container runtimes signal every process of a job. The trainer saves first, and fails if a worker ends
     before that.
     """
+    import multiprocessing
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Not getppid(): under a fork server that is the server, whose death is all that torch watches.
     trainer = multiprocessing.parent_process()

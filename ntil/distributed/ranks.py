@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-LAUNCHER = "NTIL_LAUNCHER"  # set to the launcher's process id in the environment of the workers it starts
+from ntil.distributed.interrupt import LAUNCHER as LAUNCHER
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def plan(arguments: Sequence[str], on_this_machine: bool = True) -> list[Planned
     Raises:
         UserError, HydraException: a job that can't be composed or run.
     """
-    overrides = [word for word in arguments if "=" in word and not word.startswith("--")]
+    overrides = [word for word in arguments if not word.startswith("-")]
     fixed = _fixed(overrides)
     swept = [override for override in overrides if override not in fixed]
     names = {override.partition("=")[0].lstrip("+") for override in overrides}

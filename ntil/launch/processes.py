@@ -7,24 +7,27 @@ torchrun does, on the config frozen in the folder.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ntil.config.schema import EngineConfig, RunConfig
-from ntil.distributed.interrupt import Interrupt
-from ntil.distributed.ranks import LAUNCHER
+from ntil.distributed.interrupt import LAUNCHER, Interrupt
 from ntil.preflight import hosts
 from ntil.runs.folder import RunFolder
 
 _GRACE = 30.0  # seconds that ranks get to end after the first of them has ended on request
+_SAVING = 900.0  # seconds that ranks get to save and end after a signal
+# Exit codes of a process that a signal has ended: one that listened, and one that did not yet.
+_INTERRUPTED = (Interrupt.EXIT_CODE, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 
 
 def spawn(run: RunFolder, config: RunConfig, lock: int | None = None) -> int:
@@ -38,22 +41,31 @@ def spawn(run: RunFolder, config: RunConfig, lock: int | None = None) -> int:
     engine = config.engine
     if engine.hostfile:
         return _spawn_on_hosts(run, Path(engine.hostfile))
-    children = [
-        # In sessions of their own, so that an interrupt reaches each exactly once, from here.
-        subprocess.Popen(_worker(run.path), env=environment, start_new_session=True, pass_fds=[lock] if lock else [])
-        for environment in _environments(engine)
-    ]
+    children: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int) -> None:
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
 
-    with _signals(forward) as signals_sent:
-        codes = _wait(children)
-    if Interrupt.EXIT_CODE in codes and (signals_sent or set(codes) <= {0, Interrupt.EXIT_CODE}):
+    with _signals(forward) as received:
+        children += _start(run.path, engine, lock)
+        if received:  # before there was anybody to forward it to
+            forward(signal.SIGTERM)
+        codes = _wait(children, received)
+    if received or set(codes) & {*_INTERRUPTED}:
+        # A rank whose peer has ended on request may have written an error of its own, which is none of the run's.
+        run.error.unlink(missing_ok=True)
         return Interrupt.EXIT_CODE
     return _explained(run, codes)
+
+
+def _start(folder: Path, engine: EngineConfig, lock: int | None) -> list[subprocess.Popen[bytes]]:
+    """Start all ranks, in sessions of their own, so that an interrupt reaches each exactly once, from here."""
+    return [
+        subprocess.Popen(_worker(folder), env=environment, start_new_session=True, pass_fds=[lock] if lock else [])
+        for environment in _environments(engine)
+    ]
 
 
 def _worker(folder: Path) -> list[str]:
@@ -69,6 +81,7 @@ def _environments(engine: EngineConfig) -> Iterator[dict[str, str]]:
         LAUNCHER: str(os.getpid()),
     }
     # Tools of this interpreter's environment must be found also where it is not activated.
+    common |= _imports()
     common["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     if engine.processes > 1:
         # Ranks that each use all cores are slower than a single rank.
@@ -79,27 +92,43 @@ def _environments(engine: EngineConfig) -> Iterator[dict[str, str]]:
         yield {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
 
 
+def _imports() -> dict[str, str]:
+    """Variables with which a child imports this very package, and nothing that lies in the working folder by chance."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    # A checkout that is not installed was found through the working folder, which children don't look into.
+    if root not in paths and Path.cwd() == Path(root):
+        paths.append(root)
+    return {"PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _wait(children: list[subprocess.Popen[bytes]]) -> list[int]:
+def _wait(children: list[subprocess.Popen[bytes]], received: Sequence[int] = ()) -> list[int]:
     """Wait until all ranks have ended; their exit codes. When one fails, the others are killed.
+
+    They are, too, `_SAVING` seconds after the first signal in `received`, or `_GRACE` after the first end on request.
 
     A rank that fails closes its connections, and ranks that wait for it may fail in turn; so the codes are those at the
     moment when the first failure was seen, and 0 for ranks that were still running then.
     """
-    ended: float | None = None
+    deadline = math.inf
     while True:
         codes = [child.poll() for child in children]
-        failed = any(code not in (None, 0, Interrupt.EXIT_CODE) for code in codes)
+        failed = any(code not in (None, 0, *_INTERRUPTED) for code in codes)
         if None not in codes and not failed:
             return [code or 0 for code in codes]
-        if ended is None and Interrupt.EXIT_CODE in codes:
-            ended = time.monotonic()
-        if failed or (ended and time.monotonic() - ended > _GRACE):
+        if received:
+            deadline = min(deadline, time.monotonic() + _SAVING)
+        if {*_INTERRUPTED} & {*codes}:
+            deadline = min(deadline, time.monotonic() + _GRACE)
+        if time.monotonic() > deadline:
+            print(f"a process did not end within {_SAVING if received else _GRACE:g} s and is killed", file=sys.stderr)
+        if failed or time.monotonic() > deadline:
             for child in children:
                 if child.poll() is None:
                     os.killpg(child.pid, signal.SIGKILL)
@@ -115,40 +144,44 @@ def _signals(act: Callable[[int], None]) -> Iterator[list[int]]:
     Slurm's warning before the end of a job (SIGUSR2 through submitit) becomes a SIGTERM for the workers; once they have
     saved, the previous handler of the signal, which queues the job again, is called.
     """
-    signals_sent: list[int] = []
+    received: list[int] = []
     before: dict[int, Any] = {}
 
     def handle(number: int, _frame: Any) -> None:
-        signals_sent.append(number)
+        received.append(number)
         act(signal.SIGTERM if number == signal.SIGUSR2 else number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         if number != signal.SIGUSR2 or callable(signal.getsignal(number)):
             before[number] = signal.signal(number, handle)
     try:
-        yield signals_sent
+        yield received
     finally:
         for caught, handler in before.items():
             signal.signal(caught, handler)
-        if signal.SIGUSR2 in signals_sent:
+        if signal.SIGUSR2 in received:
             before[signal.SIGUSR2](signal.SIGUSR2, None)
 
 
 def _spawn_on_hosts(run: RunFolder, hostfile: Path) -> int:
     """Start DeepSpeed's launcher. It would kill ranks at a signal, so the file `stop` asks them to end."""
-    child = subprocess.Popen(hosts_command(run.path, hostfile), start_new_session=True)
+    children: list[subprocess.Popen[bytes]] = []
 
     def ask(number: int) -> None:
         if run.stop.exists():
-            child.send_signal(number)
+            for child in children:
+                child.send_signal(number)
         run.stop.touch()
 
-    with _signals(ask) as signals_sent:
-        code = child.wait()
+    with _signals(ask) as received:
+        command, environment = hosts_command(run.path, hostfile), {**os.environ, **_imports()}
+        children.append(subprocess.Popen(command, env=environment, start_new_session=True))
+        (code,) = _wait(children, received)
+    if received or code in _INTERRUPTED:
+        run.error.unlink(missing_ok=True)
+        return Interrupt.EXIT_CODE
     if run.done:
         return 0
-    if signals_sent and not run.error.exists():
-        return Interrupt.EXIT_CODE
     return _explained(run, [code])
 
 

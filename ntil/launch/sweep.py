@@ -13,11 +13,13 @@ from typing import Any
 
 from data.common.files import write_text
 from ntil import preflight
+from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.launch.processes import spawn
 from ntil.runs.checkpoints import check_resumable
-from ntil.runs.folder import RunFolder, folder_of
+from ntil.runs.folder import RunFolder, folder_of, read_json
+from ntil.runs.inputs import changed_inputs
 from ntil.runs.lock import Busy, locked
 from ntil.train.worker import USER_ERROR
 
@@ -55,9 +57,7 @@ class Sweep:
 
     def _run(self, config: RunConfig, folder: RunFolder, lock: int) -> None:
         if folder.done:
-            changed = ", ".join(map(str, edited(config.task.to_dict(), folder.metrics.stat().st_mtime)))
-            hint = f"; {changed} changed since: remove the folder to run it again" if changed else ""
-            print(f"{folder.path}: done before, skipped{hint}", flush=True)
+            print(f"{folder.path}: done before, skipped{_changes_since(folder, config)}", flush=True)
             self._note(folder.path)
             return
         if folder.error.exists() and not config.retry:
@@ -68,6 +68,8 @@ class Sweep:
             return
         check_resumable(folder.checkpoints, config.engine, preflight.rank_count(config.engine))
         folder.freeze(config)
+        for remark in preflight.remarks(config):
+            print(f"{folder.path}: {remark}", file=sys.stderr, flush=True)
         code = spawn(folder, config, lock)
         if code == Interrupt.EXIT_CODE:
             raise KeyboardInterrupt
@@ -97,6 +99,22 @@ class Sweep:
             self.done.append(folder)
         else:
             self.failed.append((folder, error))
+
+
+def _changes_since(folder: RunFolder, config: RunConfig) -> str:
+    """Remark on a finished run of a version that recorded no contents, whose files were written since.
+
+    Raises:
+        ConfigError: the run was made from other contents, so its results are not this command's.
+    """
+    recorded = read_json(folder.inputs)
+    if recorded and not config.accept_changes and (changed := changed_inputs(recorded, config)):
+        raise ConfigError(
+            f"{folder.path}: done before, with other content: {', '.join(changed)} changed since: remove the folder to "
+            "run it again, set another name= or runs= to keep both, or accept_changes=true to take its results"
+        )
+    changed = [] if recorded else [*map(str, edited(config.task.to_dict(), folder.metrics.stat().st_mtime))]
+    return f"; {', '.join(changed)} changed since: remove the folder to run it again" if changed else ""
 
 
 def edited(part: Any, since: float) -> list[Path]:

@@ -37,6 +37,20 @@ def is_path(checkpoint: str | Path) -> bool:
     return Path(name).expanduser().is_absolute() or name.startswith(("./", "../", "~")) or name.count("/") > 1
 
 
+def refuse_adapter(checkpoint: str | Path) -> None:
+    """Refuse a folder that holds an adapter without its base model.
+
+    Raises:
+        CheckpointError: names the command that merges the two.
+    """
+    folder = Path(checkpoint).expanduser()
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise CheckpointError(
+            f"model.checkpoint={checkpoint} holds a LoRA adapter, no whole model; merge it into its base with "
+            "`ntil export run=<the adapter's run> to=<folder>` and give that folder"
+        )
+
+
 @contextmanager
 def reading(checkpoint: str | Path) -> Iterator[None]:
     """Turn the errors of reading a hub name or folder into a `CheckpointError`.
@@ -46,6 +60,7 @@ def reading(checkpoint: str | Path) -> Iterator[None]:
             are damaged, or weights of other sizes than the config's.
     """
     folder = Path(checkpoint).expanduser()
+    refuse_adapter(checkpoint)
     if folder.is_dir() and not (folder / "config.json").exists():
         raise CheckpointError(f"model.checkpoint={checkpoint} holds no config.json; give the folder that has one")
     if is_path(checkpoint) and not folder.exists():

@@ -11,15 +11,20 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from ntil.runs.variables import removed_variables
+
+_GIT = 30  # seconds that git gets on a slow file system
+
 
 def environment() -> dict[str, Any]:
-    """Commit, Python, platform, CPUs and the versions of all packages."""
+    """Commit, Python, platform, CPUs, the versions of all packages, and the variables that were left out."""
     versions = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
     return {
         "commit": commit(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "removed_variables": removed_variables(),
         "packages": dict(sorted(versions.items(), key=lambda item: item[0].lower())),
     }
 
@@ -30,4 +35,7 @@ def commit() -> str | None:
     if not (checkout / ".git").exists() or shutil.which("git") is None:
         return None
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--match", "", "--abbrev=10"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_GIT).stdout.strip() or None
+    except subprocess.TimeoutExpired:
+        return None

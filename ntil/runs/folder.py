@@ -26,7 +26,7 @@ PROTOCOL = "task_protocol"  # the key of metrics.json beside the metrics
 class RunFolder:
     """A run's files; the presence of metrics.json, written last, means done.
 
-    Others: config.yaml, environment.json, data.json, skipped.txt, history.jsonl, checkpoints/, model/,
+    Others: config.yaml, environment.json, data.json, inputs.json, tracking.json, skipped.txt, history.jsonl, checkpoints/, model/,
     predictions.jsonl, digits.json; error.txt and replay/ of a failure, stop to interrupt, evaluations/ of `ntil eval`.
     """
 
@@ -35,6 +35,8 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.environment = self.path / "environment.json"
         self.data = self.path / "data.json"
+        self.inputs = self.path / "inputs.json"
+        self.tracking = self.path / "tracking.json"
         self.history = self.path / "history.jsonl"
         self.predictions = self.path / "predictions.jsonl"
         self.digits = self.path / "digits.json"

@@ -129,6 +129,9 @@ class StopOnInterrupt(TrainerCallback):
         self.interrupt, self.ranks = interrupt, ranks
         self.interrupted = False
 
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.interrupt.defer()  # from the first step on there is something to lose
+
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         if self.interrupt.agreed(self.ranks) and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True

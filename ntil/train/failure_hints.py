@@ -1,14 +1,21 @@
-"""Remedies for errors that a setting can fix: memory and disk."""
+"""Remedies for errors that a setting can fix: memory, disk, data workers, ranks that wait for each other."""
 
 from __future__ import annotations
 
 import errno
+import shutil
 
 from ntil.config.schema import RunConfig
 
 MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 # The last two are in torch.save's messages when a write fails.
 DISK_SIGNS = ("no space left on device", "disk quota exceeded", "inline_container.cc", "iostream error")
+
+# Of torch's DataLoader, and of the data worker that could not send its batch.
+WORKER_SIGNS = ("dataloader worker", "dataloader timed out", "unable to allocate shared memory", "unable to mmap")
+# Of gloo and NCCL.
+RANK_SIGNS = ("timed out waiting", "watchdog caught collective", "wait timeout after", "socket timeout")
+SHARED_MEMORY = "/dev/shm"
 
 
 def failure_hint(error: BaseException, config: RunConfig, evaluating: bool = False) -> str | None:
@@ -17,6 +24,11 @@ def failure_hint(error: BaseException, config: RunConfig, evaluating: bool = Fal
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
         chain.append(inner)
     text = " ".join(str(e).lower() for e in chain)
+    # Before the sign of memory, since a data worker's memory is another.
+    if config.engine.workers and any(sign in text for sign in WORKER_SIGNS):
+        return _without_workers()
+    if any(sign in text for sign in RANK_SIGNS):
+        return "a rank waited in vain for another one: logs/rank<k>.log of the run folder say where each of them was"
     if any(isinstance(e, MemoryError) for e in chain) or any(sign in text for sign in MEMORY_SIGNS):
         return f"out of memory: {_smaller(config, evaluating)}"
     full = any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in chain)
@@ -26,6 +38,18 @@ def failure_hint(error: BaseException, config: RunConfig, evaluating: bool = Fal
             "then run the same command with retry=true to go on from it"
         )
     return None
+
+
+def _without_workers() -> str:
+    try:
+        free = f" ({shutil.disk_usage(SHARED_MEMORY).free / 2**20:,.0f} MiB are free in {SHARED_MEMORY} now)"
+    except OSError:
+        free = ""
+    return (
+        "a data worker was lost or stuck; they send batches through shared memory, which containers have little of"
+        f"{free}: set engine.workers=0, or start the container with more (docker run --shm-size=8g), then run the same "
+        "command with retry=true"
+    )
 
 
 def _smaller(config: RunConfig, evaluating: bool) -> str:

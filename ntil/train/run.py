@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from data.common.counts import counted
 from data.common.files import write_text
 from data.common.rows import sample_rows
+from ntil.compat import limit_waits_for_builds
 from ntil.components import Components
 from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import Interrupt
@@ -34,7 +35,9 @@ from ntil.models.vision_cache import VisionCache, attach
 from ntil.runs.checkpoints import complete_checkpoints, remove_incomplete
 from ntil.runs.data_fingerprint import check_data
 from ntil.runs.environment import environment
-from ntil.runs.folder import RunFolder, read_jsonl
+from ntil.runs.folder import RunFolder, read_json, read_jsonl
+from ntil.runs.inputs import inputs
+from ntil.runs.variables import removed_variables
 from ntil.train.arguments import (
     compile_blocks,
     float32_masters,
@@ -56,11 +59,15 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
         UserError: an error that shows only in the data or the checkpoint.
     """
     _quiet_libraries()
+    limit_waits_for_builds()
     config = folder.config()
     if config.engine.threads:
         torch.set_num_threads(config.engine.threads)
     if ranks.first:
         write_text(folder.environment, json.dumps(environment(), indent=1))
+        if removed := removed_variables():
+            names = ", ".join(f"{name}={value}" for name, value in removed.items())
+            print(f"left out of the environment, since the configuration decides: {names}")
     components = Components.build(config)
     set_seed(config.seed)
     trackers = Trackers(config, folder.path, ranks)
@@ -85,18 +92,23 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
             finite=watch.finite,
         )
         fit(folder, config, trainer, watch, ranks)
+        interrupt.defer()
         save_model(folder, components, trainer, ranks)
         seconds = watch.checkpoints.seconds
         _print_hits(vision_cache)
         release_deepspeed(trainer)
         del trainer, model, vision_cache
+        interrupt.raise_at_once()
         metrics = test(folder, config, components, data.test, arguments.device, interrupt, ranks)
         if metrics is not None:
             trackers.predictions(components.task, data.test, list(islice(read_jsonl(folder.predictions), SHOWN)))
             metrics |= {"train_seconds": seconds}
             folder.write_metrics(metrics, components.task.protocol)
+    except KeyboardInterrupt:
+        trackers.interrupted()
+        raise
     finally:
-        trackers.finish(metrics)
+        trackers.finish(metrics)  # nothing, where an interrupt has closed them
     ranks.barrier()
 
 
@@ -140,6 +152,10 @@ def check_before_training(
     if ranks.first:
         resuming = bool(complete_checkpoints(folder.checkpoints))
         check_data(folder.data, splits, resuming, config.accept_changes)
+        before = read_json(folder.inputs) if resuming else {}
+        # What the run started from stays what it was, also where a resumed run has no more need of it.
+        started = {key: files for key, files in before.items() if key.startswith("model.")}
+        write_text(folder.inputs, json.dumps({**inputs(config), **started}))
     # A task without the option fixes the length in its class, so the remedy names the class.
     where = "set task" if "max_new_tokens" in config.task.options else config.task.target
     samples = {split: sample_rows(rows) for split, rows in splits.items()}

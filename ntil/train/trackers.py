@@ -1,19 +1,23 @@
 """Trackers: Weights & Biases and TensorBoard, fed by the same calls. A tracker that fails never stops a run.
 
-W&B gets one run per run folder, continued when the run is resumed: its id is made of experiment, loss, seed and the
-config's hash, its group is experiment/task/model, its job type the loss. An offline run is uploaded later with
+W&B gets one run per run folder, continued when the run is resumed: its id is made of experiment, loss, seed and a
+random part that the folder keeps, its group is experiment/task/model, its job type the loss. An offline run is uploaded later with
 `wandb sync --append <run folder>/wandb/offline-run-*`.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import netrc
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
+from threading import Thread
 from typing import Any
 from urllib.parse import urlparse
 
@@ -21,14 +25,18 @@ from datasets import Dataset
 from PIL import Image
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from data.common.files import write_text
 from data.common.rows import Row
 from ntil.config.identity import config_hash
 from ntil.config.schema import RunConfig
 from ntil.distributed.ranks import Ranks
+from ntil.runs.folder import RunFolder, read_json
 from tasks.base import Task
 
 log = logging.getLogger(__name__)
 
+WANDB_LONGEST_ID, WANDB_LONGEST_GROUP = 64, 128  # characters that W&B takes
+LIMIT = 300.0  # seconds that a tracker gets for one call, as to send what is left at the end
 SHOWN = 16  # rows in the table of predictions
 
 
@@ -45,6 +53,10 @@ class Backend(ABC):
     @abstractmethod
     def finish(self, summary: dict[str, float], failed: bool) -> None: ...
 
+    def interrupted(self) -> None:
+        """Close a run that the same command goes on with."""
+        self.finish({}, failed=False)
+
 
 class Wandb(Backend):
     """Weights & Biases; a resumed run continues the one of the same id."""
@@ -59,9 +71,9 @@ class Wandb(Backend):
             project=config.tracker.project,
             mode=wandb_mode(config.tracker.mode),
             dir=str(folder),
-            id=f"{config.name}-{loss}-seed{config.seed}-{config_hash(config)}",
+            id=wandb_id(config, folder),
             name=f"{loss}-seed{config.seed}",
-            group=f"{config.name}/{task}/{model}",
+            group=f"{config.name}/{task}/{model}"[-WANDB_LONGEST_GROUP:],
             job_type=loss,
             tags=[task, model, loss],
             config=config.to_dict(),
@@ -82,6 +94,9 @@ class Wandb(Backend):
     def finish(self, summary: dict[str, float], failed: bool) -> None:
         self.run.summary.update(summary)
         self.run.finish(exit_code=int(failed))
+
+    def interrupted(self) -> None:
+        self.run.finish(exit_code=255)  # W&B shows it as killed, not as failed
 
 
 class TensorBoard(Backend):
@@ -155,13 +170,28 @@ class Trackers(TrainerCallback):
             if not self._safely(type(backend).__name__, partial(act, backend)):
                 self.backends.remove(backend)
 
+    def interrupted(self) -> None:
+        """Close, for the same command to go on."""
+        self._each(lambda backend: backend.interrupted())
+        self.backends = []
+
     def _safely(self, name: str, act: Callable[[], Any]) -> bool:
-        try:
-            act()
-        except Exception as error:
-            log.warning("%s failed (%s: %s); training goes on without it", name, type(error).__name__, error)
-            return False
-        return True
+        errors: list[Exception] = []
+
+        def guarded() -> None:
+            try:
+                act()
+            except Exception as error:
+                errors.append(error)
+
+        call = Thread(target=guarded, daemon=True)
+        call.start()
+        call.join(LIMIT)
+        if call.is_alive():
+            log.warning("%s did not answer for %g s; training goes on without it", name, LIMIT)
+        elif errors:
+            log.warning("%s failed (%s: %s); training goes on without it", name, type(errors[0]).__name__, errors[0])
+        return not (call.is_alive() or errors)
 
 
 def table_row(task: Task, row: Row, record: Row) -> Row:
@@ -169,6 +199,22 @@ def table_row(task: Task, row: Row, record: Row) -> Row:
     picture = task.draw(row, task.parse(record["text"], row))
     texts = {"id": str(record["id"]), "answer": record["answer"], "text": record["text"]}
     return {"picture": picture, **texts, **record["scores"]}
+
+
+def wandb_id(config: RunConfig, folder: Path) -> str:
+    """Id of the folder's W&B run: the one that it keeps, else a new one, since a folder made anew is another run.
+
+    A folder of an earlier version has none; its id was the config's hash.
+    """
+    file = RunFolder(folder).tracking
+    if (known := read_json(file).get("wandb_id")) is not None:
+        return str(known)
+    unique = config_hash(config) if (folder / "wandb").exists() else token_hex(6)
+    end = f"-{config.loss.name}-seed{config.seed}-{unique}"
+    name = re.sub(r"[^\w.-]", "-", config.name, flags=re.ASCII) + end
+    new = name if len(name) <= WANDB_LONGEST_ID else f"{name[: WANDB_LONGEST_ID - len(unique) - 1]}-{unique}"
+    write_text(file, json.dumps({"wandb_id": new}))
+    return new
 
 
 def wandb_mode(mode: str) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from ntil.compat import end_where_batches_cannot_be_sent
 from ntil.components import Components
 from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import ignore_signals_in_data_worker
@@ -30,6 +31,7 @@ from ntil.train.throughput import Throughput
 
 # Keys of a batch that are no inputs of the model: the collator's, and those that the trainer adds.
 NOT_INPUTS = ("positions", "targets", "spans", "samples", "tokens", "digits", "numbers", "ids", "info", "first")
+DATA_LIMIT = 600  # seconds that a batch may take: a data worker may be stuck, as on a file system that is gone
 Validate = Callable[["NumberTrainer"], dict[str, float]]
 
 
@@ -113,6 +115,7 @@ class NumberTrainer(Trainer):
         loader = super().get_train_dataloader()
         base = getattr(loader, "base_dataloader", loader)  # accelerate's wraps the one with the workers
         base.worker_init_fn = partial(_start_worker, base.worker_init_fn)
+        base.timeout = DATA_LIMIT if base.num_workers else 0
         return loader
 
     def get_batch_samples(
@@ -280,3 +283,4 @@ class NumberTrainer(Trainer):
 def _start_worker(seed: Any, index: int) -> None:
     seed(index)
     ignore_signals_in_data_worker()
+    end_where_batches_cannot_be_sent()

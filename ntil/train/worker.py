@@ -9,44 +9,66 @@ failed, and 2 failed by an error that the user can fix, both with the traceback 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data.common.errors import UserError
-from ntil.distributed.interrupt import Interrupt
-from ntil.distributed.ranks import LAUNCHER, Ranks
-from ntil.runs.folder import RunFolder
+from ntil.distributed.interrupt import LAUNCHER, Interrupt
+from ntil.runs.variables import remove_foreign_variables
+
+if TYPE_CHECKING:
+    from ntil.distributed.ranks import Ranks
+    from ntil.runs.folder import RunFolder
 
 USER_ERROR = 2
+_DEADLINE = 30.0  # seconds that a process gets to end where nothing can be lost
 
 
 def main(path: Path) -> int:
     """Run the frozen folder `path` on this rank; the exit code, see the module's docstring."""
+    interrupt = Interrupt(path / "stop")
+    try:
+        interrupt.install(at_once=True, deadline=_DEADLINE)
+        _end_with_launcher()
+        _look_here_last()
+        remove_foreign_variables()
+        return _work(path, interrupt)
+    except KeyboardInterrupt:
+        return Interrupt.EXIT_CODE
+    finally:
+        interrupt.defer()  # the exit code stands
+
+
+def _work(path: Path, interrupt: Interrupt) -> int:
+    # Imported once this process listens, since it takes seconds.
+    from ntil.distributed.ranks import Ranks
+    from ntil.runs.folder import RunFolder
+
     folder, ranks = RunFolder(path), Ranks.here()
-    interrupt = Interrupt(folder.stop).install()
-    _end_with_launcher()
     if not ranks.first:
         _print_to(folder.path / "logs" / f"rank{ranks.index}.log")
     elif ranks.count == 1:
         folder.error.unlink(missing_ok=True)
     try:
-        # Imported after the signal handlers are set, since this takes seconds.
         from ntil.train.run import run
 
+        interrupt.check()  # a library that is imported may swallow the exception
         run(folder, interrupt, ranks)
-    except KeyboardInterrupt:
-        return Interrupt.EXIT_CODE
     except Exception as error:
+        if interrupt.requested:  # as where another rank has ended before this one
+            print(f"ended by an interrupt, then: {type(error).__name__}: {error}", file=sys.stderr)
+            raise KeyboardInterrupt from error
         return _fail(error, folder, ranks)
     return 0
 
 
 def _fail(error: Exception, folder: RunFolder, ranks: Ranks) -> int:
     """Write error.txt, with a hint where there is one; the exit code."""
+    import traceback
+
+    from data.common.errors import UserError
     from ntil.runs.checkpoints import remove_incomplete
     from ntil.train.failure_hints import failure_hint
 
@@ -62,8 +84,16 @@ def _fail(error: Exception, folder: RunFolder, ranks: Ranks) -> int:
     return USER_ERROR if isinstance(error, UserError) else 1
 
 
+def _look_here_last() -> None:
+    """Have packages that the user declares found in the working folder too, after all others."""
+    if os.environ.get("NTIL_PACKAGES") and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+
+
 def _end_with_launcher() -> None:
     """Have the kernel ask this process to save and end when its launcher dies (Linux)."""
+    import ctypes
+
     launcher = os.environ.get(LAUNCHER)
     if launcher is None or not sys.platform.startswith("linux"):
         return

@@ -87,7 +87,7 @@ def of_a(file, row_errors=None):
         ({"images__1__width": "wide"}, r"image 2, field width: 'wide' is no whole number", {"a"}),
         ({"images__1__file_name": "b\0.png"}, r"image 2, field file_name: 'b\\x00.png' holds a NUL", {"a"}),
         ({"images__1__id": [2]}, r"image number 1, field id: \[2\] is no id", {"a"}),
-        # Whose object it is can't be known: counted, since it may be a rival.
+        # Whose object it is can't be known: counted, since it may be a other.
         ({"annotations__3__image_id": 7}, r"field image_id: 1 annotations are of no image .* annotation 4", {"a"}),
         ({"annotations__3__image_id": None}, r"field image_id: 1 annotations are of no image", {"a"}),
     ],

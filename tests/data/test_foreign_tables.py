@@ -403,4 +403,4 @@ def test_the_checks_of_values(check, good, bad):
 @pytest.mark.parametrize("value", ["x" * 10**6, b"\xff" * 10**6, [0] * 10**5, 10**5000, {"a": "b" * 10**5}], ids=type)
 def test_a_message_quotes_no_megabyte(value):
     assert len(short(value)) < 100
-    assert len(str(InvalidData("f", "x", f"{'y' * 10**6} is wrong", "mend it"))) < 800
+    assert len(str(InvalidData("f", "x", f"{'y' * 10**6} is wrong", "repair it"))) < 800

@@ -1,0 +1,113 @@
+"""Files that a run was made from, by content: whether a finished run is the one that the same command would make now.
+
+Names and times don't tell: a table may be replaced by an older file, and two projects with tables of the same name may
+share a folder of runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ntil.config.schema import RunConfig
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_NAMES = ("name", "target")  # options of a component that are no path, even where such a folder exists
+_SETTLED = 2.0  # seconds after which a file's times tell a later change from the one that was read
+Inputs = dict[str, dict[str, dict[str, Any]]]  # key of the configuration -> file as named below it -> its content
+
+
+def inputs(config: RunConfig) -> Inputs:
+    """The files that the task and `model.checkpoint` name by path, glob or folder, each with its size and SHA-256.
+
+    Of pictures below a folder the size alone counts, since reading them all takes as long as an epoch.
+    """
+    return {
+        key: {name: _content(file, whole) for name, file, whole in _files(value, key)}
+        for key, value in _paths(config)
+        if any(True for _ in _files(value, key))
+    }
+
+
+def changed_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """Paths whose content isn't the recorded one; of a path that isn't here any more nothing can be told.
+
+    A file whose identity on the disk (inode, size, time of the last change of content or inode) is the recorded one
+    isn't read again.
+    """
+    changed = []
+    for key, value in _paths(config):
+        before, now = recorded.get(key), {name: (file, whole) for name, file, whole in _files(value, key)}
+        if not isinstance(before, dict) or not now:
+            continue
+        differing = sorted({*before} ^ {*now})
+        differing += [name for name in sorted({*before} & {*now}) if not _same(before[name], *now[name])]
+        changed += [str(now[name][0]) if name in now else f"{value} ({name} is gone)" for name in differing[:3]]
+    return changed
+
+
+def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Options that may be paths, with their dotted keys."""
+    yield from _texts(config.task.to_dict(), "task")
+    if checkpoint := config.model.options.get("checkpoint"):
+        yield "model.checkpoint", str(checkpoint)
+
+
+def _texts(part: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(part, str) and key.rpartition(".")[2] not in _NAMES:
+        yield key, part
+    for name, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+        yield from _texts(value, f"{key}.{name}")
+
+
+def _files(value: str, key: str) -> Iterator[tuple[str, Path, bool]]:
+    """Name, file, and whether its content counts, of what a value names; nothing if it is no path."""
+    try:
+        path = Path(value).expanduser()
+        if path.is_file():
+            yield path.name, path, True
+        elif path.is_dir() and key.startswith(("task.source.", "model.checkpoint")):
+            for file in sorted(path.rglob("*")):
+                if file.is_file():
+                    yield str(file.relative_to(path)), file, file.suffix.lower() not in PICTURES
+        elif path.suffix:  # the "*" among the operations of arithmetic is no glob
+            for file in sorted(path.parent.glob(path.name)):
+                if file.is_file():
+                    yield file.name, file, True
+    except (OSError, ValueError, RuntimeError, NotImplementedError):
+        return  # a text that can't be a path
+
+
+def _content(file: Path, whole: bool) -> dict[str, Any]:
+    identity = _identity(file)
+    if not whole:
+        return {"size": identity[1]}
+    settled = time.time() - identity[3] / 1e9 > _SETTLED
+    digest = _digest(str(file.absolute()), identity)
+    return {"size": identity[1], "sha256": digest, **({"identity": list(identity)} if settled else {})}
+
+
+def _same(before: Any, file: Path, whole: bool) -> bool:
+    identity = _identity(file)
+    if not isinstance(before, dict) or before.get("size") != identity[1]:
+        return False
+    if not whole or before.get("identity") == list(identity):
+        return True
+    return before.get("sha256") == _digest(str(file.absolute()), identity)
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    """Inode, size, and times of content and inode; the last can't be set by hand."""
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@lru_cache(maxsize=4096)
+def _digest(file: str, identity: tuple[int, ...]) -> str:
+    """SHA-256 of a file; once per process for jobs of a sweep that share it."""
+    with Path(file).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
