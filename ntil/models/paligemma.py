@@ -140,6 +140,9 @@ class PaliGemma(Family):
         inputs = self.image_processor(images=image.convert("RGB"), return_tensors="pt")
         return {"pixel_values": inputs["pixel_values"].to(self.dtype)}, str(self.image_token) * self.image_tokens
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        return self.image_tokens
+
     def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
         # Padding may count as either: the attention mask hides it from every other token.
         return {"token_type_ids": (torch.arange(input_ids.shape[1]) >= prompt_lengths[:, None]).long()}
