@@ -43,6 +43,10 @@ class RowErrors:
         """One line for every row skipped so far."""
         return list(self._skipped)
 
+    def skip(self, line: str) -> None:
+        """List a row that is left out."""
+        self._skipped[line] = None
+
     @contextmanager
     def row(self) -> Iterator[None]:
         """Read one row within the block: its `InvalidData` is raised or recorded."""
@@ -51,4 +55,4 @@ class RowErrors:
         except InvalidData as error:
             if self.on_error == "raise":
                 raise
-            self._skipped[str(error)] = None
+            self.skip(str(error))

@@ -57,11 +57,13 @@ class Family(ABC):
         config: Hugging Face's config of the model.
         dtype: of the weights as they are loaded.
         allow_pickle: read .bin files of a checkpoint that has no safetensors.
+        any_size: every picture becomes the same number of tokens, whatever its size.
     """
 
     parts: ClassVar[dict[str, str]] = {"language": ""}
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {"language": LLAMA_LINEAR}
     lora_trainable: ClassVar[tuple[str, ...]] = ("projector",)
+    any_size: ClassVar[bool] = False
     coords: str = "int1000"
     tokenizer: PreTrainedTokenizerBase
     image_token: str | None = None

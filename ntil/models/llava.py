@@ -4,8 +4,8 @@ With `checkpoint` (a hub name or folder such as llava-hf/llava-1.5-7b-hf) everyt
 and `language` describe a nano model from scratch with the tokenizer of nano_tokenizer.py. Pictures are padded to a
 square with the mean colour, as in LLaVA-1.5's own training (the Hugging Face processor crops the centre instead).
 
-The square of a picture of 30000 x 300 has a hundred times its pixels. Where it is that much larger, the long side is scaled
-before the short one is padded: a tower sees the same picture, and the memory is the picture's.
+The square of a picture of 30000 x 300 has a hundred times its pixels. Where it is that much larger, the long side is
+scaled before the short one is padded: the tower sees the same picture, and the memory is the picture's.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Llava(Family):
         "language": LLAMA_LINEAR,
         "vision": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
     }
+    any_size: ClassVar[bool] = True
     model_class: ClassVar[Any] = LlavaForConditionalGeneration
     nano_tokens: ClassVar[Sequence[str]] = ()
 

@@ -59,6 +59,8 @@ class PaliGemma(Family):
         "vision": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
     }
 
+    any_size: ClassVar[bool] = True
+
     def __init__(
         self,
         checkpoint: str | None = None,

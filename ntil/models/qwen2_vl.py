@@ -21,7 +21,6 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
 )
-
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from ntil.models import nano_tokenizer
