@@ -34,6 +34,7 @@ from ntil.components import Components, build_task
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.schema import RunConfig
 from ntil.evaluation.row_check import (
+    EXAMPLES,
     Places,
     Progress,
     SplitCheck,
@@ -48,6 +49,7 @@ from ntil.preflight import compose_checked
 from tasks.base import Task
 
 LISTED = 20  # lines of a kind shown per split; `out=` gets all
+FEW = 5  # answers shown per split that don't score best
 NO_SCORES = ("examples", "parse_failure_rate")
 
 
@@ -90,13 +92,18 @@ def main(arguments: list[str]) -> int:
 
 @dataclass
 class SplitReport:
-    """Result of checking one split: `skipped` rows were left out, `problems` can't be used."""
+    """Result of checking one split: `skipped` rows were left out, `problems` can't be used.
+
+    `below`: some of the `below_count` rows whose own answer doesn't score best.
+    """
 
     split: str
     rows: int = 0
     skipped: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    below: list[str] = field(default_factory=list)
+    below_count: int = 0
     longest_answer: int = 0
     longest_tokens: tuple[int, int] = (0, 0)
     ceiling: dict[str, float] = field(default_factory=dict)
@@ -114,6 +121,9 @@ class SplitReport:
         if self.ceiling:
             scores = ", ".join(f"{name} {value:.4g}" for name, value in self.ceiling.items())
             lines.append(f"  the taught answers reach {scores}")
+        if self.below:
+            lines.append(f"  {self.below_count} of {self.rows} taught answers don't score best themselves:")
+            lines += [f"    {line}" for line in self.below[: EXAMPLES if most is None else FEW]]
         for kind, entries in (("skipped", self.skipped), ("problem", self.problems), ("warning", self.warnings)):
             lines += [f"  {kind}: {line}" for line in entries[:most]]
             if len(entries) > len(entries[:most]):
@@ -161,7 +171,8 @@ def _fill(report: SplitReport, task: Task, rows: Dataset, result: SplitCheck, mo
     report.ceiling = {n: v for n, v in result.ceiling.items() if n not in NO_SCORES and not n.startswith("lenient_")}
     report.ceiling = {name: value for name, value in report.ceiling.items() if "/" not in name}
     report.warnings += ceiling_warnings(task, result, places)
-    report.warnings += [places.line(finding) for finding in result.below]
+    report.below = [places.line(finding) for finding in result.below]
+    report.below_count = result.below_count
     if model is not None:
         report.problems += too_long(result, places, task.max_new_tokens, model.max_length, model.option)
         report.warnings += filter(None, [context_warning(result, places, model.family)])

@@ -331,14 +331,14 @@ def too_long(check: SplitCheck, places: Places, max_new_tokens: int, max_length:
     if over:
         lines.append(
             f"{places.of(check.longest_answer)}: the answer has {longest} tokens with its end and generation stops "
-            f"after {max_new_tokens}, so no model could give it; {option}={longest} or more (this is the longest of "
-            f"{check.rows} rows, and {over} are too long)"
+            f"after {max_new_tokens}, so no model could give it ({_are(over)} too long); {option}={longest} or more "
+            f"(this is the longest of {check.rows} rows looked at)"
         )
     longest, over = _exceeding(check.tokens, max_length)
     if over:
         lines.append(
-            f"{places.of(check.longest_row)}: {longest} tokens, more than max_length={max_length}; "
-            f"set max_length={longest} or more (this is the longest of {check.rows} rows, and {over} are too long)"
+            f"{places.of(check.longest_row)}: {longest} tokens, more than max_length={max_length} ({_are(over)} too "
+            f"long); set max_length={longest} or more (this is the longest of {check.rows} rows looked at)"
         )
     return lines
 
@@ -360,6 +360,10 @@ def context_warning(check: SplitCheck, places: Places, family: Family) -> str | 
     if not over:
         return None
     return f"{places.of(check.longest_row)}: {longest} tokens, and the model was made for {context} ({over} rows)"
+
+
+def _are(count: int) -> str:
+    return "1 row is" if count == 1 else f"{count} rows are"
 
 
 def _exceeding(lengths: dict[int, int], limit: int) -> tuple[int, int]:
