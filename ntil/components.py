@@ -7,11 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
 
-from data.common.counts import counted
-from data.common.rows import image_columns
 from ntil.collator import Collator
 from ntil.config.build import build, locate
 from ntil.config.errors import ConfigError
@@ -23,8 +20,6 @@ from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab
 from tasks.answers.coordinates import Frame, Size, coordinate_format
 from tasks.base import Row, Task
-
-LONGEST = 4  # rows of a split that are encoded to check `max_length`
 
 
 @dataclass(frozen=True)
@@ -67,31 +62,6 @@ class Components:
                 f"{self.family.tokenizer.convert_ids_to_tokens(answers[0][:12].tolist())})"
             )
         return share
-
-    def check_longest(self, rows: Dataset) -> None:
-        """Check the `LONGEST` rows with the longest texts against `max_length`, before all others are encoded.
-
-        Raises:
-            ConfigError: one is longer.
-        """
-        texts = rows.remove_columns(image_columns(rows))
-        lengths = [len(self.task.prompt(row)) + len(self.task.answer(row)) for row in texts]
-        for index in sorted(range(len(rows)), key=lengths.__getitem__)[-LONGEST:]:
-            self.collator.encode(rows[index], self.task.answer(rows[index]))
-
-    def check_lengths(self, split: str, rows: list[Row], remedy: str = "set task.max_new_tokens") -> None:
-        """Check that generation can write the answers that are taught and scored.
-
-        Raises:
-            ConfigError: an answer is longer than `max_new_tokens`, so no model could give it; names the longest one.
-        """
-        longest, row = max(((len(self._answer_ids(row)), row) for row in rows), key=lambda pair: pair[0])
-        if longest > self.task.max_new_tokens:
-            raise ConfigError(
-                f"{split}, row {row['id']}: the answer has {counted(longest, 'token')} with its end and "
-                f"generation stops after {self.task.max_new_tokens}, so no model could give it; "
-                f"{remedy}={longest} or more (this is the longest of {counted(len(rows), 'row')} looked at)"
-            )
 
     def _answer_ids(self, row: Row) -> list[int]:
         prompt, answer = self.task.prompt(row), self.task.answer(row)

@@ -13,7 +13,6 @@ from ntil.config.schema import EngineConfig, RunConfig
 from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.tuning import check_tuning
 
-
 LONGEST_NAME, LONGEST_PROJECT = 64, 128  # characters of a tag, and of a project, of W&B
 
 

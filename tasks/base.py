@@ -8,9 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 from datasets import Dataset
+from datasets import Image as Picture
 from PIL import Image
 
 from data.common.errors import InvalidOption
+from data.common.images import stored_size
 from data.common.rgb import rgb
 from data.common.rows import Row
 from data.common.source import Source
@@ -103,6 +105,15 @@ class Task(ABC):
     def picture(self, row: Row) -> Image.Image | None:
         """The model's picture, in RGB; None for a row without a picture."""
         return rgb(row["image"]) if row.get("image") is not None else None
+
+    def picture_size(self, row: Row) -> tuple[int, int] | None:
+        """Width and height of `picture`, for a row whose picture is as stored (see `undecoded`); None without one."""
+        if row.get("image") is None:
+            return None
+        if type(self).picture is Task.picture:
+            return stored_size(row["image"])
+        picture = self.picture({**row, "image": Picture().decode_example(row["image"])})
+        return picture.size if picture else None
 
     @abstractmethod
     def parse(self, text: str, row: Row) -> Any | ParseFailure:

@@ -1,8 +1,5 @@
 """Batches: labels are the answer, supervised logits are the full logits, batched generation is single generation."""
 
-import json
-from contextlib import nullcontext
-
 import pytest
 import torch
 
@@ -99,22 +96,3 @@ def test_max_length_is_a_key_of_the_run_and_none_of_its_identity(parts):
     assert config_hash(old) == config_hash(compose(WORDS)) == config_hash(compose([*WORDS, "max_length=10"]))
     with pytest.raises(ConfigError, match="max_length must be at least 1"):
         compose([*WORDS, "max_length=0"])
-
-
-def test_the_longest_rows_of_a_split_are_found_by_their_text(tmp_path, monkeypatch):
-    monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
-    lines = [{"id": f"row{i}", "prompt": "a " * (300 if i == 7 else 5), "answer": "1"} for i in range(20)]
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    words = [
-        "model=qwen25_nano",
-        "task=jsonl",
-        f"task.source.train={file}",
-        f"task.source.test={file}",
-        "task.metric=numeric",
-    ]
-    for limit in (100, 400):
-        components = Components.build(compose([*words, f"max_length={limit}"]))
-        rows = components.task.rows("test")
-        with pytest.raises(ValueError, match="row row7: ") if limit == 100 else nullcontext():
-            components.check_longest(rows)

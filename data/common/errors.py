@@ -83,6 +83,10 @@ class RowErrors:
             log.warning("%s", line)
         self._notes[line] = None
 
+    def skip(self, line: str) -> None:
+        """List a row that is left out."""
+        self._skipped[line] = None
+
     @contextmanager
     def row(self) -> Iterator[None]:
         """Read one row within the block: its `InvalidData` is raised or recorded."""
@@ -91,4 +95,4 @@ class RowErrors:
         except InvalidData as error:
             if self.on_error == "raise":
                 raise
-            self._skipped[str(error)] = None
+            self.skip(str(error))

@@ -74,6 +74,17 @@ def shown_size(picture: PILImage.Image) -> tuple[int, int]:
     return (picture.height, picture.width) if turned else picture.size
 
 
+def stored_size(picture: dict[str, Any]) -> tuple[int, int]:
+    """Width and height, as shown, of a picture as stored (a struct of bytes and path); its pixels aren't read.
+
+    Raises:
+        OSError: there is no such file, or it is no picture.
+    """
+    source = io.BytesIO(picture["bytes"]) if picture.get("bytes") else picture["path"]
+    with PILImage.open(source) as opened:
+        return shown_size(opened)
+
+
 def check_size(
     declared: tuple[int, int], size: tuple[int, int], where: str, source: str, remedy: str, field: str = "image"
 ) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from datasets import Dataset, Features, Image, LargeList, List
 from datasets.arrow_writer import ArrowWriter
@@ -19,6 +20,7 @@ from data.common.fields import require_unicode
 
 Row = dict[str, Any]
 SAMPLE = 64
+LOCATIONS = "locations.jsonl"  # beside the rows of a table: the id and the place (file and line) of each
 log = logging.getLogger(__name__)
 
 
@@ -33,6 +35,7 @@ class RowWriter:
         self.features, self.where, self.row_errors = features, where, row_errors
         self._writer: ArrowWriter | None = None
         self._file = Path()
+        self._locations: IO[str] | None = None
         self._where_of_id: dict[str, str] = {}
         self._skipped_before = len(row_errors.skipped)
 
@@ -51,7 +54,10 @@ class RowWriter:
         if self._writer is None:
             self._file = _scratch_folder() / "rows.arrow"
             self._writer = ArrowWriter(path=str(self._file), features=self.features, writer_batch_size=100)
+            self._locations = self._file.with_name(LOCATIONS).open("w")
         self._writer.write(row)
+        assert self._locations is not None
+        self._locations.write(f"{json.dumps([row['id'], where])}\n")
 
     def dataset(self) -> Dataset:
         """The rows as a typed dataset.
@@ -60,7 +66,7 @@ class RowWriter:
             InvalidData: not one row is left.
         """
         skipped = len(self.row_errors.skipped) - self._skipped_before
-        if self._writer is None:
+        if self._writer is None or self._locations is None:
             remedy = "see why in the list of skipped rows" if skipped else "choose another split or check the folder"
             raise InvalidData(self.where, None, f"the split is empty ({counted(skipped, 'row')} skipped)", remedy)
         if skipped:
@@ -71,7 +77,14 @@ class RowWriter:
             log.warning("%s: %s kept, %d skipped, the first: %s", self.where, kept, skipped, first)
         self._writer.finalize()
         self._writer.close()
+        self._locations.close()
         return Dataset.from_file(str(self._file))
+
+
+def locations(rows: Dataset) -> dict[str, str]:
+    """Map the ids of rows that came from files to their place there, such as `my.jsonl, line 7`."""
+    files = {Path(part["filename"]).with_name(LOCATIONS) for part in rows.cache_files}
+    return {name: where for file in files if file.is_file() for name, where in map(json.loads, file.open())}
 
 
 def _scratch_folder() -> Path:

@@ -1,15 +1,19 @@
 """Check every row of a task's data, or draw some rows on one sheet.
 
-    ntil data check task=refcoco task.source.folder=<release> [splits=train,test] [out=report.txt]
+    ntil data check task=refcoco task.source.folder=<release> [model=<name>] [splits=train,test] [out=report.txt]
     ntil data show task=grounding_nano [split=train] [n=16] [out=<task>-<split>.png]
 
 `check` reads every row of a source as training and evaluation would. It exits with 0 when every row that is left can be
 used, and with 1 otherwise; rows that `task.source.on_error=skip` left out are counted and listed, and are no fault.
-Notes say what a reader resolved by itself: files that are no pictures, repeated entries, ids of two kinds.
+Notes say what a reader resolved by itself: files that are no pictures, repeated entries, ids of two kinds. The ceiling
+is the scores that the taught answers themselves reach, with a warning below 0.99.
+With `model=` every row is encoded as that model is trained: pictures of a shape that it doesn't take, answers that its
+tokenizer doesn't give back, lengths. Its tokenizer is read, no weights; a training of the same reads the result.
 `show` draws some rows with their answers on one sheet.
 
-splits: of check, separated by commas; by default all. split, n: of show, and how many rows. out: the file to write. All
-else overrides the configuration of a run; answers are written in the coordinate format of `model`.
+splits: of check, separated by commas; by default all. workers: processes of check; by default one a processor, up to 8.
+split, n: of show, and how many rows. out: the file to write. All else overrides the configuration of a run; answers are
+written in the coordinate format of `model`.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -27,20 +32,36 @@ from tqdm.auto import tqdm
 from data.common.counts import counted
 from data.common.errors import UserError
 from ntil.commands.options import parse_options, split_options
-from ntil.components import build_task
+from ntil.components import Components, build_task
 from ntil.config.errors import ConfigError, nearest
+from ntil.config.schema import RunConfig
+from ntil.evaluation.row_check import (
+    EXAMPLES,
+    Places,
+    Progress,
+    SplitCheck,
+    SplitChecker,
+    context_warning,
+    too_long,
+    without_refused,
+)
+from ntil.evaluation.usable_rows import cached_check, ceiling_warnings, length_option, workers_for
+from ntil.models.base import Family
 from ntil.preflight import compose_checked
 from tasks.base import Task
 
 LISTED = 20  # lines of a kind shown per split; `out=` gets all
+FEW = 5  # answers shown per split that don't score best
+NO_SCORES = ("examples", "parse_failure_rate")
 
 
 @dataclass
 class CheckOptions:
-    """Options of `ntil data check`; `splits` are separated by commas, empty: all."""
+    """Options of `ntil data check`; `splits` are separated by commas, empty: all; `workers` null: by processors."""
 
     splits: str = ""
     out: str = ""
+    workers: int | None = None
 
 
 @dataclass
@@ -66,7 +87,8 @@ def main(arguments: list[str]) -> int:
     task = build_task(config)
     task.check_files()
     if action == "check":
-        return _check(task, parse_options("data check", CheckOptions, words))
+        with_model = any(word.partition("=")[0].partition(".")[0].lstrip("+") == "model" for word in overrides)
+        return _check(config, task, with_model, parse_options("data check", CheckOptions, words))
     return _show(task, config.task.name, parse_options("data show", ShowOptions, words))
 
 
@@ -75,6 +97,7 @@ class SplitReport:
     """Result of checking one split.
 
     `skipped` rows were left out by the reader, `problems` can't be used, `notes` are what it resolved by itself.
+    `below`: some of the `below_count` rows whose own answer doesn't score best.
     """
 
     split: str
@@ -82,66 +105,97 @@ class SplitReport:
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    below: list[str] = field(default_factory=list)
+    below_count: int = 0
     longest_answer: int = 0
+    longest_tokens: tuple[int, int] = (0, 0)
+    ceiling: dict[str, float] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
         return not self.problems and self.rows > 0
 
     def lines(self, most: int | None = None) -> list[str]:
-        """The counts, then every finding, at most `most` of each kind."""
+        """The counts, the ceiling, then every finding, at most `most` of each kind."""
         counts = f"{counted(self.rows, 'row')}, {len(self.skipped)} skipped, {counted(len(self.problems), 'problem')}"
         lines = [f"{self.split}: {counts}, longest answer {counted(self.longest_answer, 'character')}"]
-        for kind, entries in (("note", self.notes), ("skipped", self.skipped), ("problem", self.problems)):
+        if any(self.longest_tokens):
+            lines.append("  longest answer {} tokens, longest row {} tokens".format(*self.longest_tokens))
+        if self.ceiling:
+            scores = ", ".join(f"{name} {value:.4g}" for name, value in self.ceiling.items())
+            lines.append(f"  the taught answers reach {scores}")
+        if self.below:
+            lines.append(f"  {self.below_count} of {self.rows} taught answers don't score best themselves:")
+            lines += [f"    {line}" for line in self.below[: EXAMPLES if most is None else FEW]]
+        findings = (
+            ("note", self.notes),
+            ("skipped", self.skipped),
+            ("problem", self.problems),
+            ("warning", self.warnings),
+        )
+        for kind, entries in findings:
             lines += [f"  {kind}: {line}" for line in entries[:most]]
             if len(entries) > len(entries[:most]):
                 lines.append(f"  ... {len(entries) - len(entries[:most])} more; out=<file> lists all")
         return lines
 
 
-Progress = Callable[[Iterable[int], int, str], Iterable[int]]
+Check = Callable[[str, Dataset], SplitCheck]
 
 
-def check(task: Task, splits: Iterable[str], progress: Progress | None = None) -> list[SplitReport]:
-    """Read every row of the splits as training and evaluation would.
+def check(
+    task: Task, splits: Iterable[str], check_rows: Check | None = None, model: ModelLimits | None = None
+) -> list[SplitReport]:
+    """Report on every row of the splits.
 
-    A row is good when its picture decodes, its prompt isn't empty, and its own answer can be parsed strictly and
-    scored. `progress(numbers, total, title)` may wrap the loop with a bar.
+    Args:
+        check_rows: checks the rows of a split with that name; by default what holds for every model.
+        model: the model that the rows were encoded for, and its limits.
     """
     reports = []
     for name in splits:
-        split, before = SplitReport(name), {*task.skipped, *task.notes}
-        reports.append(split)
+        report, before = SplitReport(name), {*task.skipped, *task.notes}
+        reports.append(report)
         try:
             rows = task.rows(name)
         except UserError as error:
-            split.problems.append(str(error))
+            report.problems.append(str(error))
         else:
-            split.rows = len(rows)
-            numbers: Iterable[int] = range(len(rows))
-            for number in progress(numbers, len(rows), f"checking {name}") if progress else numbers:
-                _check_row(task, rows, number, split)
-        split.skipped = [line for line in task.skipped if line not in before]
-        split.notes = [line for line in task.notes if line not in before]
+            result = check_rows(name, rows) if check_rows else SplitChecker(task, None, True)(rows)
+            _fill(report, task, rows, result, model)
+        report.skipped = [line for line in task.skipped if line not in before]
+        report.notes = [line for line in task.notes if line not in before]
     return reports
 
 
-def _check_row(task: Task, rows: Dataset, number: int, split: SplitReport) -> None:
-    name, problem = f"row {number}", None
+def _fill(report: SplitReport, task: Task, rows: Dataset, result: SplitCheck, model: ModelLimits | None) -> None:
+    places = Places(report.split, rows)
     try:
-        row = rows[number]
-        name = f"row {number} ({row['id']})"
-        answer = task.answer(row)
-        split.longest_answer = max(split.longest_answer, len(answer))
-        record = task.record(answer, row)
-        if record["failure"] is not None:
-            problem = f"its own answer {answer[:80]!r} can't be parsed: {record['failure']}"
-        elif not task.prompt(row).strip():
-            problem = "the prompt is empty"
-    except Exception as error:  # a row may be broken in any way; the check must name it and continue
-        problem = f"{type(error).__name__}: {error}"
-    if problem:
-        split.problems.append(f"{split.split}, {name}: {problem}")
+        report.rows = len(without_refused(task, report.split, rows, result))
+    except UserError:
+        report.rows = result.rows
+        report.problems += [places.line(finding) for finding in result.refused]
+    report.problems += [places.line(finding) for finding in result.unscored]
+    report.longest_answer = result.characters
+    report.longest_tokens = max(result.answer_tokens, default=0), max(result.tokens, default=0)
+    report.ceiling = {n: v for n, v in result.ceiling.items() if n not in NO_SCORES and not n.startswith("lenient_")}
+    report.ceiling = {name: value for name, value in report.ceiling.items() if "/" not in name}
+    report.warnings += ceiling_warnings(task, result, places)
+    report.below = [places.line(finding) for finding in result.below]
+    report.below_count = result.below_count
+    if model is not None:
+        report.problems += too_long(result, places, task.max_new_tokens, model.max_length, model.option)
+        report.warnings += filter(None, [context_warning(result, places, model.family)])
+
+
+@dataclass(frozen=True)
+class ModelLimits:
+    """A model family, the longest row of its training, and how to set `max_new_tokens`."""
+
+    family: Family
+    max_length: int
+    option: str
 
 
 def contact_sheet(task: Task, split: str, n: int, path: Path, columns: int | None = None) -> Path:
@@ -162,16 +216,33 @@ def contact_sheet(task: Task, split: str, n: int, path: Path, columns: int | Non
     return path
 
 
-def _check(task: Task, options: CheckOptions) -> int:
+def _check(config: RunConfig, task: Task, with_model: bool, options: CheckOptions) -> int:
     splits = [name for name in options.splits.split(",") if name] or list(task.splits)
-    reports = check(task, splits, _bar)
+    model, check_rows = None, partial(_check_without_model, task, options.workers)
+    if with_model:
+        components = Components.build(config)
+        task, model = components.task, ModelLimits(components.family, config.max_length, length_option(config))
+        check_rows = partial(_check_with_model, config, components, options.workers)
+    reports = check(task, splits, check_rows, model)
     print("\n".join(line for report in reports for line in report.lines(LISTED)))
+    if not with_model:
+        print("add model=<name> to encode every row for that model")
     if options.out:
         lines = [line for report in reports for line in report.lines()]
         Path(options.out).write_text("\n".join(lines) + "\n")
     good = all(report.good for report in reports)
     print("all rows can be used" if good else "not usable as it stands", file=sys.stdout if good else sys.stderr)
     return 0 if good else 1
+
+
+def _check_without_model(task: Task, workers: int | None, split: str, rows: Dataset) -> SplitCheck:
+    return SplitChecker(task, None, True, workers_for(rows, workers), _bar(split))(rows)
+
+
+def _check_with_model(
+    config: RunConfig, components: Components, workers: int | None, split: str, rows: Dataset
+) -> SplitCheck:
+    return cached_check(config, components, rows, True, workers_for(rows, workers), _bar(split))
 
 
 def _show(task: Task, name: str, options: ShowOptions) -> int:
@@ -188,5 +259,5 @@ def _show(task: Task, name: str, options: ShowOptions) -> int:
     return 0
 
 
-def _bar(numbers: Iterable[int], total: int, title: str) -> Iterable[int]:
-    return tqdm(numbers, total=total, desc=title, unit="row")
+def _bar(split: str) -> Progress:
+    return lambda results, total: tqdm(results, total=total, desc=f"checking {split}", unit="row")

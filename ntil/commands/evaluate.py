@@ -32,6 +32,7 @@ from ntil.config.errors import ConfigError, nearest
 from ntil.config.identity import config_hash
 from ntil.config.schema import RunConfig, to_plain_dict
 from ntil.evaluation.generate import evaluate_to, predict
+from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.saving import load_saved
 from ntil.runs.folder import RunFolder, find_runs
 
@@ -104,12 +105,13 @@ def evaluate_run(folder: RunFolder, config: RunConfig) -> tuple[Path, dict[str, 
     """Score a finished run's model on the data of another config; the folder of the results, and the metrics."""
     components = Components.build(config)
     components.task.check_files()
-    rows = components.task.rows(config.evaluation.split)
+    split = config.evaluation.split
+    rows = usable_rows(config, components, split, components.task.rows(split))
     results = RunFolder(folder.evaluations / config_hash(config))
     results.freeze(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_saved(components.family, folder.model).to(device)
-    title = f"{config.loss.name} on {config.evaluation.split}"
+    title = f"{config.loss.name} on {split}"
     records = predict(model, components.collator, rows, config.evaluation.batch_size, title)
     metrics = evaluate_to(results.predictions, records, components.task.summarize)
     results.write_metrics(metrics, components.task.protocol)

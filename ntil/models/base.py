@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,11 +57,13 @@ class Family(ABC):
         config: Hugging Face's config of the model.
         dtype: of the weights as they are loaded.
         allow_pickle: read .bin files of a checkpoint that has no safetensors.
+        any_size: every picture becomes the same number of tokens, whatever its size.
     """
 
     parts: ClassVar[dict[str, str]] = {"language": ""}
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {"language": LLAMA_LINEAR}
     lora_trainable: ClassVar[tuple[str, ...]] = ("projector",)
+    any_size: ClassVar[bool] = False
     coords: str = "int1000"
     tokenizer: PreTrainedTokenizerBase
     image_token: str | None = None
@@ -80,6 +83,15 @@ class Family(ABC):
     def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
         """Image inputs, and the text that `<image>` expands to."""
         raise ValueError(f"{type(self).__name__} reads text only; take a task without pictures")
+
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """How many image tokens a picture of (width, height) becomes; a family that can tell by the size overrides it.
+
+        Raises:
+            ValueError: the family takes no picture of that size.
+        """
+        _, expansion = self.picture(Image.new("RGB", size))
+        return expansion.count(self.image_token) if self.image_token else len(self._tokenize(expansion))
 
     @staticmethod
     def frame(size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -125,14 +137,49 @@ class Family(ABC):
         """One example.
 
         Raises:
-            ValueError: the tokenizer merges prompt and answer, so that the answer's tokens can't be told apart; or the
-                prompt itself holds the image token.
+            ValueError: the family refuses the picture, or its text, see `encode_text`.
         """
         features, expansion = ({}, "") if image is None else self.picture(image)
+        return self._encoded(prompt, answer, image is not None, expansion, features)
+
+    def encode_text(self, prompt: str, answer: str | None, has_image: bool) -> Encoded:
+        """Ids as in `encode`, but one image token for the picture, which isn't needed; for checks of many rows.
+
+        Raises:
+            ValueError: the tokenizer merges prompt and answer, so that the answer's tokens can't be told apart; the
+                prompt itself holds the image token; or the answer's ids are read as another text.
+        """
+        return self._encoded(prompt, answer, has_image, (self.image_token or "") if has_image else "", {})
+
+    def _encoded(
+        self, prompt: str, answer: str | None, has_image: bool, expansion: str, features: dict[str, Tensor]
+    ) -> Encoded:
         if self.image_token is not None and self.image_token in f"{prompt}{answer}":
             raise ValueError(f"the task's text holds {self.image_token!r}, which stands for the picture")
-        prompt_ids, answer_ids = self._ids(self.template(prompt, image is not None), expansion, answer)
+        prompt_ids, answer_ids = self._ids(self.template(prompt, has_image), expansion, answer)
+        if answer is not None:
+            self._check_answer(answer, answer_ids)
         return Encoded(list(prompt_ids), list(answer_ids), features)
+
+    def _check_answer(self, answer: str, ids: tuple[int, ...]) -> None:
+        """Check that the ids that are taught are read as the answer; a model could never give another one.
+
+        Raises:
+            ValueError: they aren't.
+        """
+        read = _decoded(self, ids).strip()
+        if read == answer.strip():
+            return
+        if self.end_id in ids[:-1]:
+            end = self.tokenizer.convert_ids_to_tokens(self.end_id)
+            reason = f"{end!r} ends an answer of this model; write it without"
+        elif read == unicodedata.normalize("NFC", answer.strip()):
+            reason = "its tokenizer composes characters; store the answer in Unicode's form NFC"
+        elif read == unicodedata.normalize("NFKC", answer.strip()):
+            reason = "its tokenizer replaces compatibility characters; store the answer in Unicode's form NFKC"
+        else:
+            reason = "its tokenizer doesn't keep this text; write it otherwise, or take another model"
+        raise ValueError(f"the answer {_shown(answer)} would be read as {_shown(read)}, since {reason}")
 
     def answer_ids(self, prompt: str, answer: str, has_image: bool) -> list[int]:
         """Ids of the answer and its end as in `encode`, without processing the picture."""
@@ -177,6 +224,16 @@ class Family(ABC):
 def _tokenized(tokenizer: Any, text: str) -> tuple[int, ...]:
     # Rows recur every epoch, and prompts are often all the same.
     return tuple(tokenizer(text).input_ids)
+
+
+@lru_cache(maxsize=1 << 16)
+def _decoded(family: Family, ids: tuple[int, ...]) -> str:
+    return family.decode(ids)
+
+
+def _shown(text: str, most: int = 40) -> str:
+    """The text in quotes, at most `most` characters, with escapes where two texts would look the same."""
+    return ascii(text if len(text) <= most else f"{text[:most]}...")
 
 
 def load_model(

@@ -111,6 +111,10 @@ class CausalLM(Family):
     def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
         raise ValueError("the model reads text only, and the row has a picture; take a model with a vision part")
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        self.picture(Image.new("RGB", (1, 1)))
+        return 0
+
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         source = checkpoint or self.checkpoint
         if source is None:

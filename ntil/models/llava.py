@@ -3,6 +3,9 @@
 With `checkpoint` (a hub name or folder such as llava-hf/llava-1.5-7b-hf) everything comes from there; without, `vision`
 and `language` describe a nano model from scratch with the tokenizer of nano_tokenizer.py. Pictures are padded to a
 square with the mean colour, as in LLaVA-1.5's own training (the Hugging Face processor crops the centre instead).
+
+The square of a picture of 30000 x 300 has a hundred times its pixels. Where it is that much larger, the long side is
+scaled before the short one is padded: the tower sees the same picture, and the memory is the picture's.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
+# A picture is narrow where its square has more pixels than this, and its sides this ratio or more.
+LARGE_SQUARE, NARROW = 1 << 24, 3
+
 
 class Llava(Family):
     """Family of LLaVA-1.5 models.
@@ -49,6 +55,7 @@ class Llava(Family):
         "language": LLAMA_LINEAR,
         "vision": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
     }
+    any_size: ClassVar[bool] = True
     model_class: ClassVar[Any] = LlavaForConditionalGeneration
     nano_tokens: ClassVar[Sequence[str]] = ()
 
@@ -128,14 +135,46 @@ class Llava(Family):
         inputs = self.image_processor(images=self._square(image), return_tensors="pt")
         return {"pixel_values": inputs["pixel_values"].to(self.dtype)}, str(self.image_token) * self.image_tokens
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        return self.image_tokens
+
     def _square(self, image: Image.Image) -> Image.Image:
         image = image.convert("RGB")
         if image.width == image.height:
             return image
-        wide, high, left, top = map(int, self.frame(image.size))
-        canvas = Image.new("RGB", (wide, high), self._fill)
+        side, _, left, top = map(int, self.frame(image.size))
+        scaled = self._scaled_side()
+        if scaled and side * side > LARGE_SQUARE and side >= NARROW * min(image.size):
+            return self._scaled_square(image, side, scaled)
+        return self._padded(image, (side, side), left, top)
+
+    def _padded(self, image: Image.Image, size: tuple[int, int], left: int, top: int) -> Image.Image:
+        canvas = Image.new("RGB", size, self._fill)
         canvas.paste(image, (left, top))
         return canvas
+
+    def _scaled_square(self, image: Image.Image, side: int, scaled: int) -> Image.Image:
+        """The padded square of `side` pixels, scaled to `scaled`; the large square is never made.
+
+        Pillow scales the rows of a picture first, then its columns. Of a wide picture this is the same computation, bit
+        for bit; of a high one the order is the other, which may round a value to its neighbour.
+        """
+        _, _, left, top = map(int, self.frame(image.size))
+        resample = self.image_processor.resample
+        if image.width == side:
+            rows = image.resize((scaled, image.height), resample)
+            strip = self._padded(rows, (scaled, side), 0, top)
+        else:
+            columns = image.resize((image.width, scaled), resample)
+            strip = self._padded(columns, (side, scaled), left, 0)
+        return strip.resize((scaled, scaled), resample)
+
+    def _scaled_side(self) -> int | None:
+        """Side in pixels to which the processor scales a square; None where it doesn't scale it to a square."""
+        processor, names = self.image_processor, ("shortest_edge", "longest_edge", "height", "width")
+        sides = {name: processor.size.get(name) for name in names if processor.size.get(name) is not None}
+        square = set(sides) in ({"shortest_edge"}, {"height", "width"}) and len(set(sides.values())) == 1
+        return int(max(sides.values())) if processor.do_resize and square else None
 
     @staticmethod
     def frame(size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -59,6 +59,8 @@ class PaliGemma(Family):
         "vision": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
     }
 
+    any_size: ClassVar[bool] = True
+
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -139,6 +141,9 @@ class PaliGemma(Family):
     def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
         inputs = self.image_processor(images=image.convert("RGB"), return_tensors="pt")
         return {"pixel_values": inputs["pixel_values"].to(self.dtype)}, str(self.image_token) * self.image_tokens
+
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        return self.image_tokens
 
     def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
         # Padding may count as either: the attention mask hides it from every other token.

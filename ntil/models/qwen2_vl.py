@@ -21,12 +21,14 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
 )
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
 IMAGE = "<|image_pad|>"
+LARGEST_RATIO = 200  # of a picture's sides, a bound of the family's own preprocessing
 # Special tokens of the family's tokenizer, in the order of their ids.
 TOKENS = ("im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end", "quad_start", "quad_end")
 VISION_TOKENS = ("vision_start", "vision_end", "image_pad", "video_pad")
@@ -127,7 +129,19 @@ class Qwen2VL(Family):
     def answer_text(self, answer: str) -> str:
         return f"{answer}{self.tokenizer.eos_token}"
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        if max(size) > LARGEST_RATIO * min(size):
+            raise ValueError(
+                f"Qwen2-VL takes pictures whose sides differ up to {LARGEST_RATIO} times, and this one is "
+                f"{size[0]} x {size[1]}; crop it, or leave the row out"
+            )
+        processor = self.image_processor
+        cell, bounds = processor.patch_size * processor.merge_size, processor.size
+        high, wide = smart_resize(size[1], size[0], cell, bounds["shortest_edge"], bounds["longest_edge"])
+        return high // cell * (wide // cell)
+
     def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
+        self.picture_tokens(image.size)
         inputs = self.image_processor(images=image.convert("RGB"), return_tensors="pt")
         grid = inputs["image_grid_thw"]
         tokens = int(grid.prod()) // self.image_processor.merge_size**2

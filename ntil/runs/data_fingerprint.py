@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from datasets import Dataset
 
@@ -16,12 +17,20 @@ from data.common.rows import image_columns, sample_rows
 from ntil.config.errors import ConfigError
 from ntil.runs.folder import read_json
 
+_COMPUTED: WeakKeyDictionary[Dataset, str] = WeakKeyDictionary()
+
 
 def fingerprint(rows: Dataset) -> str:
     """Hash, 12 hex digits, of the columns, the count, every value, and the pictures of 64 rows spread over the split.
 
     Of a picture in a file its path is hashed, not the content.
     """
+    if rows not in _COMPUTED:
+        _COMPUTED[rows] = _fingerprint(rows)
+    return _COMPUTED[rows]
+
+
+def _fingerprint(rows: Dataset) -> str:
     digest = hashlib.sha256(f"{len(rows)} {sorted(rows.features.items(), key=lambda item: item[0])}".encode())
     pictures = image_columns(rows)
     values = rows.remove_columns(pictures)

@@ -28,6 +28,7 @@ from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
 from ntil.evaluation.generate import evaluate_sharded, predict_shard, teacher_forced
+from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.head import SupervisedHead
 from ntil.models.saving import load_saved, save, save_base, whole_model
 from ntil.models.tuning import is_frozen, parameter_table, tune
@@ -74,7 +75,7 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
     metrics = None
     try:
         arguments = training_arguments(config, folder.checkpoints, components.family.dtype)
-        data = read_data(config, components, arguments)
+        data = read_data(config, components, arguments).usable(config, components, ranks, interrupt)
         coverage = check_before_training(folder, config, components, data, ranks)
         trackers.note({"coverage": coverage})
         model, vision_cache = load_model(folder, config, components, arguments, ranks)
@@ -120,6 +121,19 @@ class Data:
     validation: Dataset | None
     test: Dataset
 
+    def usable(self, config: RunConfig, components: Components, ranks: Ranks, interrupt: Interrupt) -> Data:
+        """The rows that the model can use, the same on all ranks.
+
+        Raises:
+            UserError: see `usable_rows`.
+        """
+
+        def of(split: str, rows: Dataset) -> Dataset:
+            return usable_rows(config, components, split, rows, ranks, interrupt)
+
+        held_out = None if self.validation is None else of("validation", self.validation)
+        return Data(of("train", self.train), held_out, of(config.evaluation.split, self.test))
+
 
 def read_data(config: RunConfig, components: Components, arguments: TrainingArguments) -> Data:
     """Read every split that the run needs, so that a missing one is reported before training."""
@@ -142,12 +156,12 @@ def check_before_training(
         Share of the answer tokens that the loss sees as digits.
 
     Raises:
-        ConfigError: data that changed since the checkpoint, no digits, or answers or rows that are too long.
+        ConfigError: data that changed since the checkpoint, or no digits.
     """
     task = components.task
     if ranks.first and task.skipped:
         write_text(folder.skipped, "".join(f"{line}\n" for line in task.skipped))
-        print(f"{counted(len(task.skipped), 'broken row')} left out, see {folder.skipped}")
+        print(f"{counted(len(task.skipped), 'row')} left out, see {folder.skipped}")
     splits = {"train": data.train, config.evaluation.split: data.test}
     if ranks.first:
         resuming = bool(complete_checkpoints(folder.checkpoints))
@@ -156,13 +170,7 @@ def check_before_training(
         # What the run started from stays what it was, also where a resumed run has no more need of it.
         started = {key: files for key, files in before.items() if key.startswith("model.")}
         write_text(folder.inputs, json.dumps({**inputs(config), **started}))
-    # A task without the option fixes the length in its class, so the remedy names the class.
-    where = "set task" if "max_new_tokens" in config.task.options else config.task.target
-    samples = {split: sample_rows(rows) for split, rows in splits.items()}
-    for split, rows in samples.items():
-        components.check_lengths(split, rows, f"{where}.max_new_tokens")
-    components.check_longest(data.test)
-    coverage = components.coverage(samples["train"])
+    coverage = components.coverage(sample_rows(data.train))
     if ranks.first:
         print(f"{counted(len(data.train), 'row', form=',')}, {coverage:.0%} of the answer tokens are digits")
     return coverage
