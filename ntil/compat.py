@@ -25,8 +25,8 @@ def skip_deepspeed_shm_build() -> None:
 def end_where_batches_cannot_be_sent() -> None:
     """Have this data worker end where a batch can't be sent, as where /dev/shm is full.
 
-    The thread that sends batches would print the error and go on, and the trainer would wait for the lost batch (CPython
-    3.11: `multiprocessing.queues.Queue._on_queue_feeder_error`).
+    The thread that sends batches would print the error and go on, and the trainer would wait for the lost batch
+    (CPython 3.11: `multiprocessing.queues.Queue._on_queue_feeder_error`).
     """
     from multiprocessing.queues import Queue
 
@@ -49,7 +49,9 @@ def limit_waits_for_builds() -> None:
         while os.path.exists(lock):  # noqa: PTH110  a text, or whatever torch has there
             waited = time.monotonic() - began
             if waited < baton.wait_seconds:
-                print(f"waiting for another process to build an extension, at most {BUILD_LIMIT:g} s: {lock}", flush=True)
+                print(
+                    f"waiting for another process to build an extension, at most {BUILD_LIMIT:g} s: {lock}", flush=True
+                )
             if waited > BUILD_LIMIT:
                 raise TimeoutError(
                     f"{lock} was there for {BUILD_LIMIT:g} s: the build that made it is stuck or was killed; if no "

@@ -13,7 +13,6 @@ from ntil.config.schema import EngineConfig, RunConfig
 from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.tuning import check_tuning
 
-
 LONGEST_NAME, LONGEST_PROJECT = 64, 128  # characters of a tag, and of a project, of W&B
 
 
@@ -62,7 +61,8 @@ def _check_names(config: RunConfig) -> None:
     project = config.tracker.project
     if not 0 < len(project) <= LONGEST_PROJECT or any(c in project for c in "/\\#?%:"):
         raise ConfigError(
-            f"tracker.project={project!r} is no name that W&B takes: {LONGEST_PROJECT} characters at most, none of /\\#?%:"
+            f"tracker.project={project!r} is no name that W&B takes: {LONGEST_PROJECT} characters at most, "
+            "none of /\\#?%:"
         )
 
 
