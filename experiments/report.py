@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     name = options.experiment
     if not name and not options.runs:
         raise ConfigError("ntil report needs experiment=<name> or runs=<folder of runs>; see --help")
-    folder = Path(options.runs or "runs", name)
+    folder = Path(options.runs or "runs", name).expanduser()
     if name and not folder.exists():
         siblings = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.exists() else []
         raise ConfigError(f"{folder}: no runs of that experiment{nearest(name, siblings)}")
@@ -71,7 +71,14 @@ def main(arguments: list[str]) -> int:
     if not runs:
         raise ConfigError(f"{folder}: no run lies there")
     expected = _expected(name, runs, folder) if name else ()
-    report(folder, runs, name or folder.name, options.examples, expected, Path(options.to) if options.to else None)
+    report(
+        folder,
+        runs,
+        name or folder.name,
+        options.examples,
+        expected,
+        Path(options.to).expanduser() if options.to else None,
+    )
     return 0
 
 

@@ -25,8 +25,8 @@ def skip_deepspeed_shm_build() -> None:
 def end_where_batches_cannot_be_sent() -> None:
     """Have this data worker end where a batch can't be sent, as where /dev/shm is full.
 
-    The thread that sends batches would print the error and go on, and the trainer would wait for the lost batch (CPython
-    3.11: `multiprocessing.queues.Queue._on_queue_feeder_error`).
+    The thread that sends batches would print the error and go on, and the trainer would wait for the lost batch
+    (CPython 3.11: `multiprocessing.queues.Queue._on_queue_feeder_error`).
     """
     from multiprocessing.queues import Queue
 

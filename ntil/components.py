@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from data.common.counts import counted
 from ntil.collator import Collator
 from ntil.config.build import build, locate
 from ntil.config.errors import ConfigError

@@ -61,7 +61,8 @@ def _check_names(config: RunConfig) -> None:
     project = config.tracker.project
     if not 0 < len(project) <= LONGEST_PROJECT or any(c in project for c in "/\\#?%:"):
         raise ConfigError(
-            f"tracker.project={project!r} is no name that W&B takes: {LONGEST_PROJECT} characters at most, none of /\\#?%:"
+            f"tracker.project={project!r} is no name that W&B takes: {LONGEST_PROJECT} characters at most, "
+            "none of /\\#?%:"
         )
 
 

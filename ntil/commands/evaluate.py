@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils import logging as transformers_logging
 
+from data.common.errors import UserError
 from ntil import preflight
 from ntil.commands.options import parse_options, split_options
 from ntil.components import Components
@@ -34,7 +36,9 @@ from ntil.config.schema import RunConfig, to_plain_dict
 from ntil.evaluation.generate import evaluate_to, predict
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.saving import load_saved
-from ntil.runs.folder import RunFolder, find_runs
+from ntil.runs.folder import RunFolder, find_runs, read_json
+from ntil.runs.inputs import missing_inputs
+from ntil.runs.run import build_from_saved
 
 CHANGEABLE = ("task", "evaluation", "max_length")
 
@@ -101,12 +105,29 @@ def _merged(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"no key {key!r} in the run's configuration{nearest(key, names)}") from error
 
 
+def _rows(folder: RunFolder, config: RunConfig, components: Components) -> Dataset:
+    """The rows to evaluate on.
+
+    Raises:
+        UserError: they can't be read; of files that the run had and that aren't here, with what to do.
+    """
+    try:
+        return components.task.rows(config.evaluation.split)
+    except UserError as error:
+        missing = missing_inputs(read_json(folder.inputs), config)
+        if not missing:
+            raise
+        raise ConfigError(
+            f"{folder.path}: {error}; its data are not here: paths start from the working folder, so evaluate where it "
+            f"was trained, or set {' and '.join(f'{key}=<path>' for key in missing)}"
+        ) from error
+
+
 def evaluate_run(folder: RunFolder, config: RunConfig) -> tuple[Path, dict[str, float]]:
     """Score a finished run's model on the data of another config; the folder of the results, and the metrics."""
-    components = Components.build(config)
-    components.task.check_files()
+    components = build_from_saved(folder, config, Components.build)
     split = config.evaluation.split
-    rows = usable_rows(config, components, split, components.task.rows(split))
+    rows = usable_rows(config, components, split, _rows(folder, config, components))
     results = RunFolder(folder.evaluations / config_hash(config))
     results.freeze(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

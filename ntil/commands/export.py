@@ -21,6 +21,7 @@ import yaml
 from jinja2 import Template
 from omegaconf import MISSING
 
+from data.common.errors import UserError
 from data.common.files import replacing
 from ntil import __version__
 from ntil.commands.options import parse_options
@@ -29,6 +30,7 @@ from ntil.config.errors import ConfigError
 from ntil.models.saving import check_saved, load_saved
 from ntil.runs.data_fingerprint import described
 from ntil.runs.folder import RunFolder, find_runs
+from ntil.runs.run import build_from_saved
 
 CARD = Template(
     """\
@@ -56,7 +58,8 @@ On the split `{{ split }}` ({{ examples }} examples), greedy generation:
 {% endfor %}
 ## Data
 
-Train split as of the run: {{ data }}. The prompt is `{{ prompt }}`, an answer `{{ answer }}`.
+Train split as of the run: {{ data }}.{% if prompt %} The prompt is `{{ prompt }}`.{% endif %}
+An answer is `{{ answer }}`.
 
 ## Configuration
 
@@ -108,7 +111,7 @@ def targets(folders: Sequence[RunFolder], pattern: str) -> dict[RunFolder, Path]
     target_of: dict[RunFolder, Path] = {}
     for folder in folders:
         try:
-            target = Path(pattern.format(**_names(folder)))
+            target = Path(pattern.format(**_names(folder))).expanduser()
         except (KeyError, IndexError, ValueError) as error:
             raise ConfigError(f"to={pattern}: takes {{task}}, {{model}}, {{loss}} and {{seed}}, not {error}") from error
         if target in target_of.values():
@@ -138,7 +141,7 @@ def export(folder: RunFolder, target: Path, merge: bool = True) -> Path:
     if target.exists():
         raise ConfigError(f"{target} exists; name a new folder")
     check_saved(folder.model)
-    components = Components.build(folder.config())
+    components = build_from_saved(folder, folder.config(), Components.build)
     adapter = (folder.model / "adapter_config.json").exists()
     with replacing(target) as partial:
         if adapter and merge:
@@ -162,10 +165,20 @@ def _not_finished(folder: RunFolder) -> str:
     return f"{folder.path}: the run is not finished; `ntil status {folder.path}` says where it is"
 
 
+def _example(folder: RunFolder, components: Components) -> tuple[str | None, str]:
+    """Prompt and answer of a row; where the data aren't here the first answer that was tested, without its prompt."""
+    task = components.task
+    try:
+        row = task.rows("train")[0]
+        return task.prompt(row), task.answer(row)
+    except (UserError, OSError):
+        return None, next((record["answer"] for record in folder.read_predictions()), "")
+
+
 def card(folder: RunFolder, components: Components, adapter: bool) -> str:
     """Model card in Markdown: training, metrics, data and the whole config."""
     config, metrics = folder.config(), folder.read_metrics()
-    row = components.task.rows("train")[0]
+    prompt, answer = _example(folder, components)
     scores = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not k.startswith("lenient_")}
     return CARD.render(
         adapter=adapter,
@@ -178,8 +191,8 @@ def card(folder: RunFolder, components: Components, adapter: bool) -> str:
         examples=int(scores.pop("examples", 0)),
         metrics=scores,
         data=described(folder.data),
-        prompt=components.task.prompt(row),
-        answer=components.task.answer(row),
+        prompt=prompt,
+        answer=answer,
         config=yaml.safe_dump(config.to_dict(), sort_keys=False),
         model=config.model.name,
         task=config.task.name,

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     """
     if len(arguments) != 1:
         raise ConfigError("ntil status needs one folder of runs, as in `ntil status runs/demo`")
-    root = Path(arguments[0].removeprefix("runs=") or ".")
+    root = Path(arguments[0].removeprefix("runs=") or ".").expanduser()
     runs = read_runs(str(root)) if root.exists() else []
     if not runs:
         raise ConfigError(f"{root}: no run lies there")

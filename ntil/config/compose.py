@@ -98,7 +98,8 @@ def _unread(word: str) -> str:
     key, equals, _ = word.partition("=")
     if not equals or not key:
         return f"{word!r} is no key=value; see `ntil train --help`"
-    return f"{word}: signs other than letters, digits and /-.:%+@?|* need quotes, within those of the shell: {quoted(word)}"
+    signs = "signs other than letters, digits and /-.:%+@?|* need quotes, within those of the shell"
+    return f"{word}: {signs}: {quoted(word)}"
 
 
 def _siblings(key: str, overrides: Iterable[str]) -> list[str]:

@@ -50,7 +50,7 @@ def config_hash(config: RunConfig) -> str:
 def run_path(config: RunConfig) -> Path:
     """Path <runs>/<name>/<task>/<model>/<loss>/seed<k>-<hash>."""
     groups = (config.task.name, config.model.name, config.loss.name)
-    return Path(config.runs, config.name, *groups, f"seed{config.seed}-{config_hash(config)}")
+    return Path(config.runs).expanduser().joinpath(config.name, *groups, f"seed{config.seed}-{config_hash(config)}")
 
 
 def _without_paths_and_nulls(part: Any) -> Any:

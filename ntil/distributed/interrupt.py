@@ -107,7 +107,7 @@ class Interrupt:
             ends = time.monotonic() + deadline
             while time.monotonic() < ends:
                 time.sleep(0.1)
-            # Another handler of the signal, as that of a launcher that waits for its workers, has a deadline of its own.
+            # Another handler, as that of a launcher that waits for its workers, has a deadline of its own.
             if self._at_once and signal.getsignal(signal.SIGTERM) == self._on_signal:
                 os._exit(self.EXIT_CODE)
 

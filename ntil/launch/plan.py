@@ -25,7 +25,8 @@ from ntil.config.schema import RunConfig
 from ntil.console import Table, duration, gigabytes
 from ntil.models.inventory import needed_memory
 from ntil.preflight import compose_checked
-from ntil.runs.folder import folder_of
+from ntil.runs.folder import folder_of, read_json
+from ntil.runs.inputs import changed_inputs
 from ntil.runs.run import Run, read_runs
 from ntil.runs.status import pace, status
 
@@ -88,6 +89,8 @@ def dry_run(arguments: Sequence[str]) -> Table:
     rows, left, unknown = [], 0.0, 0
     for job in jobs:
         state = status(job).state if job.folder.config_file.exists() else "to do"
+        if state == "done" and changed_inputs(read_json(job.folder.inputs), job.config):
+            state = "done on other data"
         steps = job.config.optim.steps
         seconds = pace_of.get(job.key[:2])
         if state != "done":

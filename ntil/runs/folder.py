@@ -26,8 +26,8 @@ PROTOCOL = "task_protocol"  # the key of metrics.json beside the metrics
 class RunFolder:
     """A run's files; the presence of metrics.json, written last, means done.
 
-    Others: config.yaml, environment.json, data.json, inputs.json, tracking.json, skipped.txt, history.jsonl, checkpoints/, model/,
-    predictions.jsonl, digits.json; error.txt and replay/ of a failure, stop to interrupt, evaluations/ of `ntil eval`.
+    Others: config.yaml, environment.json, data.json, inputs.json, tracking.json, skipped.txt, history.jsonl,
+    checkpoints/, model/, predictions.jsonl, digits.json; error.txt and replay/ of a failure, stop to interrupt, evaluations/ of `ntil eval`.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -125,7 +125,7 @@ class RunFolder:
 def find_runs(root: Path | str) -> list[RunFolder]:
     """The run at `root`, or all runs below it, in the order of their paths."""
     runs = []
-    for folder, below, files in os.walk(root, followlinks=True):
+    for folder, below, files in os.walk(Path(root).expanduser(), followlinks=True):
         if "config.yaml" in files:
             runs.append(RunFolder(folder))
             below.clear()  # other folders with a config.yaml in a run's folder (evaluations, wandb's files) are no runs

@@ -50,6 +50,11 @@ def changed_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
     return changed
 
 
+def missing_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """Keys of recorded paths of the task that name no file here."""
+    return [key for key, value in _paths(config) if key in recorded and not any(True for _ in _files(value, key))]
+
+
 def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
     """Options that may be paths, with their dotted keys."""
     yield from _texts(config.task.to_dict(), "task")
@@ -107,7 +112,7 @@ def _identity(file: Path) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _digest(file: str, identity: tuple[int, ...]) -> str:
+def _digest(file: str, _identity: tuple[int, ...]) -> str:
     """SHA-256 of a file; once per process for jobs of a sweep that share it."""
     with Path(file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 from ntil.components import build_task
 from ntil.config.errors import ConfigError
@@ -12,6 +14,7 @@ from ntil.runs.data_fingerprint import recorded
 from ntil.runs.folder import RunFolder, find_runs
 from tasks.base import Task
 
+Built = TypeVar("Built")
 Key = tuple[str, str, str, int]
 
 
@@ -63,19 +66,29 @@ class Run:
     @cached_property
     def built_task(self) -> Task:
         """Task of the run, with its model's coordinate format."""
-        try:
-            return build_task(self.config)
-        except ConfigError:
-            model = self.config.model
-            if not model.options.get("checkpoint") or not (self.folder.model / "config.json").exists():
-                raise
-            # The checkpoint that the run started from may be elsewhere; the model that it saved has the same format.
-            saved = replace(model, options={**model.options, "checkpoint": str(self.folder.model)})
-            return build_task(replace(self.config, model=saved))
+        return build_from_saved(self.folder, self.config, build_task)
 
     def with_loss(self, name: str) -> Run:
         """The same run under another name of its loss."""
         return Run(self.folder, replace(self.config, loss=replace(self.config.loss, name=name)))
+
+
+def build_from_saved(folder: RunFolder, config: RunConfig, build: Callable[[RunConfig], Built]) -> Built:
+    """Call `build` on a finished run's configuration, also where the checkpoint that it started from isn't here.
+
+    The model that the run saved has the same tokenizer and format.
+
+    Raises:
+        ConfigError: what the config describes can't be built; of an adapter, which needs its base, too.
+    """
+    try:
+        return build(config)
+    except ConfigError:
+        model = config.model
+        if not model.options.get("checkpoint") or not (folder.model / "config.json").exists():
+            raise
+        saved = replace(model, options={**model.options, "checkpoint": str(folder.model)})
+        return build(replace(config, model=saved))
 
 
 def read_runs(root: str) -> list[Run]:

@@ -1,8 +1,8 @@
 """Trackers: Weights & Biases and TensorBoard, fed by the same calls. A tracker that fails never stops a run.
 
 W&B gets one run per run folder, continued when the run is resumed: its id is made of experiment, loss, seed and a
-random part that the folder keeps, its group is experiment/task/model, its job type the loss. An offline run is uploaded later with
-`wandb sync --append <run folder>/wandb/offline-run-*`.
+random part that the folder keeps, its group is experiment/task/model, its job type the loss. An offline run is uploaded
+later with `wandb sync --append <run folder>/wandb/offline-run-*`.
 """
 
 from __future__ import annotations
