@@ -16,7 +16,7 @@ from datasets import Features, Image, List, Value
 
 from data.common.column_form import ColumnForm, Misfit
 from data.common.errors import InvalidData, RowErrors, short
-from data.common.fields import is_number
+from data.common.fields import is_number, number
 
 FEATURES = Features(
     {
@@ -120,7 +120,7 @@ def _values(box: Any, where: str, field: str, form: str, scale: str) -> list[flo
         values = None
     if not isinstance(values, list | tuple) or len(values) != 4 or not all(map(is_number, values)):
         raise InvalidData(where, field, f"{short(box)} is not {LETTERS[form]}", f"write a box as {_name(form, scale)}")
-    return [float(v) for v in values]
+    return [number(v, where, field) for v in values]
 
 
 def _checked(box: Any, size: tuple[int, int], where: str, field: str, form: str, scale: str) -> list[float]:
