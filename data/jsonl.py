@@ -299,7 +299,8 @@ def _points(answer: Any, where: str, field: str) -> list[list[float]]:
         flat, paired = [], False
     if not paired or len(flat) % 2 or len(flat) < 6 or not all(map(fields.is_number, flat)):
         raise InvalidData(where, field, f"{short(answer)} is no polygon", POLYGON)
-    return [[float(x), float(y)] for x, y in zip(flat[::2], flat[1::2], strict=True)]
+    values = [fields.number(v, where, field) for v in flat]
+    return [list(point) for point in zip(values[::2], values[1::2], strict=True)]
 
 
 def _checked_polygon(points: list[list[float]], size: Size, where: str, field: str) -> list[list[float]]:

@@ -156,11 +156,11 @@ def _yolo(folder: Path, split: str, row_errors: RowErrors) -> Iterator[Photo]:
             layout.require_own_labels(path)
             size = check_picture(path, str(path))
             labels = yolo.read_labels(layout.labels_of(path), layout.names)
-            things = [
+            regions = [
                 Thing(label.category, boxes.read(label.box, size, label.where, "box"), label.area >= SMALLEST)
                 for label in labels
             ]
-            yield Photo(path, size, things, name)
+            yield Photo(path, size, regions, name)
     boxes.check(str(layout.config), "labels", row_errors)
 
 

@@ -114,12 +114,12 @@ def _refs(path: Path, row_errors: RowErrors) -> list[tuple[str, dict[str, Any]]]
     """The references, each with its place."""
     if not path.is_file():
         others_there = sorted(p.name for p in path.parent.glob("refs(*).p"))
-        listed = (
+        remedy = (
             f"found {', '.join(others_there)}; set task.source.split_by"
             if others_there
             else "set task.source.folder to the REFER release"
         )
-        raise InvalidData(str(path), None, "there is no such file", listed)
+        raise InvalidData(str(path), None, "there is no such file", remedy)
     try:
         with path.open("rb") as file:
             # The release was written by Python 2, whose text is bytes.
