@@ -55,7 +55,7 @@ _DEADLINE = 30.0  # seconds that a command gets to end after a signal, before it
 def main(arguments: list[str] | None = None) -> int:
     """Run `ntil <arguments>`; the exit code, 2 for an unknown command, 130 after Ctrl-C or SIGTERM.
 
-    Without `arguments` this process is the command: after a signal it has a deadline, and after its end it follows none.
+    Without `arguments` this process is the command: after a signal it has a deadline, and after its end none.
     """
     process = arguments is None
     interrupt = Interrupt()

@@ -11,13 +11,21 @@ import time
 from pathlib import Path
 from threading import Thread
 from types import FrameType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ntil.distributed.ranks import Ranks
+from typing import Any, Protocol
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LAUNCHER = "NTIL_LAUNCHER"  # set to the launcher's process id in the environment of the workers it starts
+
+
+class Ranks(Protocol):
+    """What an interrupt needs of `ntil.distributed.ranks.Ranks`, which imports torch."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that a launcher's or a user's wish reaches."""
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on any rank; all must call it."""
 
 
 class Interrupt:
