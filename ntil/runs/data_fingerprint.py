@@ -50,7 +50,9 @@ def check_data(file: Path, splits: Mapping[str, Dataset], resuming: bool, accept
     Raises:
         ConfigError: a run with a checkpoint would go on with other data, and `accept_changes` is not set.
     """
-    now = {name: {"rows": len(rows), "fingerprint": fingerprint(rows)} for name, rows in splits.items()}
+    now: dict[str, dict[str, Any]] = {
+        name: {"rows": len(rows), "fingerprint": fingerprint(rows)} for name, rows in splits.items()
+    }
     before = recorded(file) if resuming and not accept else {}
     for name in now.keys() & before.keys():
         was, split = before[name], now[name]

@@ -62,7 +62,8 @@ class Group:
         for x, y in _SIZED:
             for wide, high in (("w", "h"), ("width", "height")):
                 if {x, y, wide, high} == set(values):
-                    return _sized(*(Decimal(values[name]) for name in (x, y, wide, high)), centred=x == "cx")
+                    left, top, width, height = (Decimal(values[name]) for name in (x, y, wide, high))
+                    return _sized(left, top, width, height, centred=x == "cx")
         return self.numbers
 
 

@@ -166,7 +166,7 @@ def _mixed(text: str, at: int, depth: int) -> tuple[Decimal | None, int]:
     value, end = _product(text, at, depth)
     whole = value is not None and text[at:end].isdigit()
     part = re.compile(rf" ?(?=\\[dtc]?frac|[{_VULGAR}])| (?=[0-9]+ ?/ ?[0-9])").match(text, end) if whole else None
-    if part:
+    if part and value is not None:
         fraction, stop = _ratio(text, part.end(), depth)
         if fraction is None or 0 < fraction < 1:
             return (None if fraction is None else value + fraction), stop
