@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from ntil.cli import main
 from ntil.components import Components
 from ntil.config.compose import compose
+from ntil.config.schema import RunConfig
 from ntil.evaluation import usable_rows as module
 from ntil.evaluation.row_check import EXAMPLES, SplitCheck, SplitChecker
 from ntil.evaluation.usable_rows import cached_check, usable_rows
@@ -33,7 +35,7 @@ def table(answers, pictures=None):
     return ["task=jsonl", "task.source.train=my.jsonl", "task.source.test=my.jsonl", "tracker=none"]
 
 
-def run(*words):
+def run(*words: str) -> tuple[RunConfig, Components, Dataset]:
     config = compose(words)
     components = Components.build(config)
     return config, components, components.task.rows("test")
@@ -120,18 +122,23 @@ def test_a_check_is_read_again_for_the_same_rows_and_model_alone(monkeypatch):
     words = ["model=llava_nano", *table(["1", "2"], {})]
     config, components, rows = run(*words)
     first = cached_check(config, components, rows, True)
-    made = []
-    monkeypatch.setattr(module, "SplitChecker", lambda *a: made.append(1) or SplitChecker(*a))
-    assert cached_check(*run(*words), False) == first
+    made: list[SplitChecker] = []
+
+    def checker(*arguments):
+        made.append(SplitChecker(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(module, "SplitChecker", checker)
+    assert cached_check(*run(*words), pictures=False) == first
     assert not made
     Image.new("RGB", (61, 40)).save("60.png")  # the same path, another picture
-    cached_check(*run(*words), False)
-    cached_check(*run("model=yi_vl_nano", *words[1:]), False)
-    cached_check(*run(*words[:1], *table(["1", "3"], {})), False)
+    cached_check(*run(*words), pictures=False)
+    cached_check(*run("model=yi_vl_nano", *words[1:]), pictures=False)
+    cached_check(*run(*words[:1], *table(["1", "3"], {})), pictures=False)
     assert len(made) == 3
     for file in module.cache_folder().glob("checks/*.json"):
         file.write_text("{damaged")
-    assert cached_check(*run(*words[:1], *table(["1", "3"], {})), False).rows == 2
+    assert cached_check(*run(*words[:1], *table(["1", "3"], {})), pictures=False).rows == 2
 
 
 def test_processes_find_what_one_finds():

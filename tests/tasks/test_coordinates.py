@@ -270,7 +270,9 @@ AROUND = [
 def test_four_numbers_in_square_brackets_are_read_as_in_lmms_eval_and_vlmevalkit(before, values, separator, after):
     """Their common reading: the first `[a, b, c, d]`; cut at the picture's edge and put in order as VLMEvalKit does."""
     text = f"{before}[{separator.join(map(str, values))}] {after}"
-    x1, y1, x2, y2 = (min(max(float(v), 0), 1000) for v in COMMON.search(text).groups())
+    match = COMMON.search(text)
+    assert match is not None
+    x1, y1, x2, y2 = (min(max(float(v), 0), 1000) for v in match.groups())
     expected = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
     assert coordinate_format("qwen").find_box(text, (1000, 1000)) == pytest.approx(expected)
 

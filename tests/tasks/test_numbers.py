@@ -91,8 +91,10 @@ QUANTITIES = {
 
 @pytest.mark.parametrize(("value", "text"), [(value, text) for value, texts in QUANTITIES.items() for text in texts])
 def test_a_quantity_is_read_whole(value, text):
-    for said in (text, f"So it is {text}" if "=" not in text else text):
-        assert float(read_lenient(said)) == pytest.approx(float(value), rel=1e-4), said
+    for answer in (text, f"So it is {text}" if "=" not in text else text):
+        number = read_lenient(answer)
+        assert isinstance(number, Decimal), answer
+        assert float(number) == pytest.approx(float(value), rel=1e-4), answer
 
 
 @pytest.mark.parametrize(
@@ -152,8 +154,8 @@ def test_what_is_read_strictly_is_read_leniently_with_the_same_value(value):
 
 @given(st.integers(0, 99), st.integers(0, 9), st.integers(0, 99))
 def test_words_say_the_number_that_they_are_made_of(thousands, hundreds, rest):
-    ones = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-    ones = [*ones.split(), "seventeen", "eighteen", "nineteen"]
+    names = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+    ones = [*names.split(), "seventeen", "eighteen", "nineteen"]
     tens = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
     def below_hundred(n):
