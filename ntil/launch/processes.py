@@ -7,18 +7,20 @@ torchrun does, on the config frozen in the folder.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
 from ntil.distributed.interrupt import LAUNCHER, Interrupt
 from ntil.preflight import hosts
@@ -103,9 +105,15 @@ def _imports() -> dict[str, str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, below those that systems hand out by themselves (Linux: from 32768).
+
+    Seconds pass until rank 0 listens on it, and one of those would be taken by then where many processes are busy.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_768), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ConfigError("of 100 ports between 20000 and 32767 on 127.0.0.1 none is free; end what holds them")
 
 
 def _wait(children: list[subprocess.Popen[bytes]], received: Sequence[int] = ()) -> list[int]:
@@ -137,7 +145,7 @@ def _wait(children: list[subprocess.Popen[bytes]], received: Sequence[int] = ())
         time.sleep(0.05)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _signals(act: Callable[[int], None]) -> Iterator[list[int]]:
     """Call `act` with the signals that ask to end, within the block; yields the list of those received.
 
