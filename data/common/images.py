@@ -58,7 +58,8 @@ def check_bytes(content: bytes, where: str, field: str = "image") -> tuple[int, 
             picture.load()
             problem, size = unfit(picture), shown_size(picture)
     except Exception as error:  # as above
-        raise InvalidData(where, field, f"the stored picture is broken ({error})", REEXPORT) from error
+        why = "in no known format" if isinstance(error, UnidentifiedImageError) else error
+        raise InvalidData(where, field, f"the stored picture is broken ({why})", REEXPORT) from error
     if problem:
         raise InvalidData(where, field, f"the picture {problem}", REMEDY)
     return size

@@ -279,6 +279,15 @@ def test_rows_that_are_none(tmp_path, name, content, message):
     assert len(source.row_errors.skipped) == 1
 
 
+@pytest.mark.parametrize(
+    "content", ['{"prompt": {"0": "a"}, "answer": {"0": 1}}', '{"prompt": ["a"], "answer": [1]}', "{}"]
+)
+def test_an_object_of_columns_is_no_table(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(InvalidData, match=r"t.json: is no list of objects; write one, or an object a line"):
+        Jsonl(test=str(tmp_path / "t.json"), on_error="skip").rows("test")
+
+
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_two_columns_of_one_name(tmp_path, name):
     if name == "t.csv":
@@ -416,6 +425,12 @@ def test_the_checks_of_values(check, good, bad):
     for value in bad:
         with pytest.raises(InvalidData, match="file, line 1, field field: "):
             check(value, "file, line 1", "field")
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["a", "\ud800"], {"a": ["\ud800"]}, {"\ud800": 1}, [[("\udfff",)]]])
+def test_a_lone_surrogate_is_found_wherever_it_is(value):
+    with pytest.raises(InvalidData, match="file, line 1, field skills: is no Unicode text"):
+        fields.require_unicode(value, "file, line 1", "skills")
 
 
 @pytest.mark.parametrize("value", ["x" * 10**6, b"\xff" * 10**6, [0] * 10**5, 10**5000, {"a": "b" * 10**5}], ids=type)
