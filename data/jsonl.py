@@ -325,8 +325,12 @@ def _time_parts(answer: Any) -> tuple[int, int] | None:
     """Hour and minute, unchecked, of a text, an object or a time of parquet; None for anything else."""
     if isinstance(answer, time | datetime):
         return answer.hour, answer.minute
-    parts = (answer.get("hour"), answer.get("minute")) if isinstance(answer, dict) else (answer,)
-    match = re.fullmatch(r"(\d{1,2}):(\d{1,2})", ":".join(map(str, parts)).strip(), re.ASCII)
+    if isinstance(answer, dict):  # parquet may hold whole numbers as 10.0
+        parts = [answer.get("hour"), answer.get("minute")]
+        numbers = [float(str(part).strip()) for part in parts if fields.is_number(part)]
+        is_time = len(numbers) == 2 and all(0 <= v < 100 and v.is_integer() for v in numbers)
+        return (int(numbers[0]), int(numbers[1])) if is_time else None
+    match = re.fullmatch(r"(\d{1,2}):(\d{1,2})", str(answer).strip(), re.ASCII)
     return (int(match[1]), int(match[2])) if match else None
 
 

@@ -88,7 +88,7 @@ def read_layout(folder: Path, split: str, row_errors: RowErrors) -> Layout:
 
 
 def read_labels(file: Path, names: dict[int, str]) -> list[Label]:
-    """Labels of one picture; no file means a picture without objects: that is YOLO's own rule.
+    """Labels of one picture, lines that are there twice too; no file means no objects: that is YOLO's own rule.
 
     Raises:
         InvalidData: a line that is no label, or a file that is no text.
@@ -105,12 +105,13 @@ def read_labels(file: Path, names: dict[int, str]) -> list[Label]:
 
 def _label(line: str, where: str, names: dict[int, str]) -> Label:
     cells = line.split()
-    kind = cells[0] if cells[0].isdecimal() and cells[0].isascii() and len(cells[0]) < 10 else "-1"
+    is_class = fields.is_number(cells[0]) and float(cells[0]).is_integer()  # some write 0.0
+    kind = int(float(cells[0])) if is_class else -1
     values = [float(cell) for cell in cells[1:]] if all(map(_is_written_number, cells[1:])) else []
     box = values if len(values) == 4 else _box_of_outline(values)
-    if int(kind) not in names or box is None:
+    if kind not in names or box is None:
         raise InvalidData(where, None, f"{short(line)} is no YOLO label", LABEL)
-    return Label(where, names[int(kind)], box, box[2] * box[3])
+    return Label(where, names[kind], box, box[2] * box[3])
 
 
 def _is_written_number(cell: str) -> bool:
@@ -165,12 +166,12 @@ def _folders(folder: Path, root: str, image_folder: str, config: Path) -> tuple[
     while beside.startswith("../"):
         beside = beside.removeprefix("../")
     places = [(folder / root, image_folder), (folder.parent, image_folder), (folder / root, beside), (folder, beside)]
-    existing = [base / name for base, name in places if _has_files(base / name)]
+    existing = [base / name for base, name in places if _is_folder(base / name) and any((base / name).iterdir())]
     if not existing:
         problem = f"no pictures at {folder / root / image_folder}"
         raise InvalidData(str(config), "path", problem, "put the pictures there")
     label_places = [(base, "labels".join(name.rsplit("images", 1))) for base, name in [*places, (folder, image_folder)]]
-    labels = next((base / name for base, name in label_places if (base / name).is_dir()), None)
+    labels = next((base / name for base, name in label_places if _is_folder(base / name)), None)
     if labels is None or "images" not in image_folder:
         # Without this a wrong path would read as pictures without objects.
         problem = f"no labels at {label_places[0][0] / label_places[0][1]}"
@@ -178,10 +179,10 @@ def _folders(folder: Path, root: str, image_folder: str, config: Path) -> tuple[
     return existing[0], labels
 
 
-def _has_files(folder: Path) -> bool:
+def _is_folder(path: Path) -> bool:
     try:
-        return folder.is_dir() and any(folder.iterdir())
-    except (OSError, ValueError):
+        return path.is_dir()
+    except (OSError, ValueError):  # too long, or with a NUL
         return False
 
 

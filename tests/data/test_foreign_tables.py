@@ -155,6 +155,15 @@ def test_a_picture_as_others_store_it(folder, image):
     assert row["image"].size == (row["width"], row["height"]) == SIZE
 
 
+def test_a_picture_beyond_16_bits_is_refused_when_it_is_read(folder):
+    Image.fromarray(np.array([[0, 70000]], dtype=np.int32)).save(folder / "a.tif")
+    file = write(folder / "t.jsonl", [{"image": "a.tif", "prompt": "?", "answer": 1}])
+    with pytest.raises(
+        InvalidData, match="line 1, field image: the picture holds values from 0 to 70000, beyond 16 bits"
+    ):
+        Jsonl(test=str(file)).rows("test")
+
+
 def test_a_csv_of_base64_and_raw_bytes_in_parquet(folder):
     """F6: fields of a CSV are longer than Python's limit of 131,072 characters."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
@@ -213,6 +222,7 @@ def test_short_floats_of_parquet_are_the_numbers_that_were_written(folder, kind)
         ("exact", [Decimal("12.50")], ["12.50"]),
         ("box", [[Decimal(1), Decimal(2), Decimal("30.5"), Decimal(40)]], [[1, 2, 30.5, 40]]),
         ("time", [datetime.time(10, 8)], [10]),
+        ("time", [{"hour": 13.0, "minute": 8.0}], [1]),
     ],
 )
 def test_types_of_parquet(folder, metric, values, taught):
@@ -267,6 +277,15 @@ def test_rows_that_are_none(tmp_path, name, content, message):
     source = Jsonl(test=str(tmp_path / name), on_error="skip")
     assert len(source.rows("test")) == (2 if name == "t.csv" else 3)
     assert len(source.row_errors.skipped) == 1
+
+
+@pytest.mark.parametrize(
+    "content", ['{"prompt": {"0": "a"}, "answer": {"0": 1}}', '{"prompt": ["a"], "answer": [1]}', "{}"]
+)
+def test_an_object_of_columns_is_no_table(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(InvalidData, match=r"t.json: is no list of objects; write one, or an object a line"):
+        Jsonl(test=str(tmp_path / "t.json"), on_error="skip").rows("test")
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
@@ -358,6 +377,14 @@ def test_yolo_names_that_yaml_reads_otherwise(tmp_path, names, message):
         said(yolo(tmp_path, names=names))
 
 
+def test_yolo_labels_as_tools_write_them(tmp_path):
+    """A class as 0.0, and an object twice: two dogs in one place were no dog."""
+    folder, row_errors = yolo(tmp_path), RowErrors()
+    (folder / "labels/train/a.txt").write_text("0.0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n\n")
+    assert said(folder, row_errors) == ["train-a-0"]
+    assert "1 labels are there twice, and read once" in row_errors.notes[0]
+
+
 def test_two_yolo_pictures_with_one_file_of_labels(tmp_path):
     folder = yolo(tmp_path, pictures=[f"images/train/{name}" for name in ("a.jpg", "a.png", "b.jpg")])
     with pytest.raises(InvalidData, match=r"a.jpg: shares its labels, a.txt, with a.png"):
@@ -398,6 +425,12 @@ def test_the_checks_of_values(check, good, bad):
     for value in bad:
         with pytest.raises(InvalidData, match="file, line 1, field field: "):
             check(value, "file, line 1", "field")
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["a", "\ud800"], {"a": ["\ud800"]}, {"\ud800": 1}, [[("\udfff",)]]])
+def test_a_lone_surrogate_is_found_wherever_it_is(value):
+    with pytest.raises(InvalidData, match="file, line 1, field skills: is no Unicode text"):
+        fields.require_unicode(value, "file, line 1", "skills")
 
 
 @pytest.mark.parametrize("value", ["x" * 10**6, b"\xff" * 10**6, [0] * 10**5, 10**5000, {"a": "b" * 10**5}], ids=type)
