@@ -87,7 +87,7 @@ class _Labels:
     """What was read so far: the columns of boxes, and the time of every clock."""
 
     def __init__(self) -> None:
-        self.columns = {name: BoxColumn("xywh", "pixels", name) for name in ("bbox_det", "bbox_xywh")}
+        self.columns = {name: BoxColumn("xywh", "pixels") for name in ("bbox_det", "bbox_xywh")}
         self.times: dict[tuple[str, str], tuple[str, str]] = {}
 
     def check_time(self, clock: tuple[str, str], time: str, where: str) -> None:
@@ -100,14 +100,14 @@ class _Labels:
         if time != other:
             raise InvalidData(where, "hour", f"{time} for a clock that {first} gives {other}", "correct one of them")
 
-    def check_columns(self, where: str) -> None:
+    def check_columns(self, where: str, row_errors: RowErrors) -> None:
         """Check that boxes are [x, y, w, h] in pixels, judged from all of them.
 
         Raises:
             ContradictedColumn: they aren't.
         """
-        for column in self.columns.values():
-            column.check(where)
+        for name, column in self.columns.items():
+            column.check(where, name, row_errors)
 
 
 def load(labels: Path, images: Path | None = None, row_errors: RowErrors | None = None) -> Dataset:
@@ -130,7 +130,7 @@ def _load(labels: Path, images: Path, row_errors: RowErrors) -> Dataset:
     for number, where, item in read_table(labels, row_errors):
         with row_errors.row():
             writer.add(where, _row(item, number, image, images, where, read))
-    read.check_columns(str(labels))
+    read.check_columns(str(labels), row_errors)
     return writer.dataset()
 
 
@@ -169,13 +169,13 @@ def _decoded(stored: dict[str, Any], where: str, field: str) -> PILImage.Image:
 
 def _wanted(item: dict[str, Any], size: tuple[int, int], where: str, columns: dict[str, BoxColumn]) -> _Crop | None:
     if fields.filled(item.get("bbox_det")) is not None:
-        boxes = _boxes(item["bbox_det"], size, where, columns["bbox_det"])
+        boxes = _boxes(item["bbox_det"], size, where, "bbox_det", columns)
         if len(boxes) != 1:
             raise InvalidData(where, "bbox_det", f"{len(boxes)} boxes", "give the one box that the time belongs to")
         return _Crop("bbox_det", boxes[0], 0.2, square=True)
     if fields.filled(item.get("bbox_xywh")) is None:
         return None
-    boxes = _boxes(item["bbox_xywh"], size, where, columns["bbox_xywh"])
+    boxes = _boxes(item["bbox_xywh"], size, where, "bbox_xywh", columns)
     if len(boxes) == 1:
         return _Crop("bbox_xywh", boxes[0], 0.1, square=False)
     detected = re.search(r"bbox_det=(\[[^\]]*\])", str(item.get("note") or ""))
@@ -186,14 +186,14 @@ def _wanted(item: dict[str, Any], size: tuple[int, int], where: str, columns: di
     return _Crop("bbox_xywh", max(boxes, key=lambda box: _iou(box, chosen)), 0.1, square=False)
 
 
-def _boxes(value: Any, size: tuple[int, int], where: str, column: BoxColumn) -> list[Box]:
+def _boxes(value: Any, size: tuple[int, int], where: str, field: str, columns: dict[str, BoxColumn]) -> list[Box]:
     """One box, or a list of them; a CSV field holds them as JSON."""
     try:
         read = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         read = value
     boxes = read if isinstance(read, list) and read and isinstance(read[0], list) else [read]
-    return [column.read(_with_area(box, where, column.field), size, where) for box in boxes]
+    return [columns[field].read(_with_area(box, where, field), size, where, field) for box in boxes]
 
 
 def _with_area(box: Any, where: str, field: str) -> Any:
