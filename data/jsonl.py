@@ -299,7 +299,8 @@ def _points(answer: Any, where: str, field: str) -> list[list[float]]:
         flat, paired = [], False
     if not paired or len(flat) % 2 or len(flat) < 6 or not all(map(fields.is_number, flat)):
         raise InvalidData(where, field, f"{short(answer)} is no polygon", POLYGON)
-    return [[float(x), float(y)] for x, y in zip(flat[::2], flat[1::2], strict=True)]
+    values = [fields.number(v, where, field) for v in flat]
+    return [list(point) for point in zip(values[::2], values[1::2], strict=True)]
 
 
 def _checked_polygon(points: list[list[float]], size: Size, where: str, field: str) -> list[list[float]]:
@@ -324,8 +325,12 @@ def _time_parts(answer: Any) -> tuple[int, int] | None:
     """Hour and minute, unchecked, of a text, an object or a time of parquet; None for anything else."""
     if isinstance(answer, time | datetime):
         return answer.hour, answer.minute
-    parts = (answer.get("hour"), answer.get("minute")) if isinstance(answer, dict) else (answer,)
-    match = re.fullmatch(r"(\d{1,2}):(\d{1,2})", ":".join(map(str, parts)).strip(), re.ASCII)
+    if isinstance(answer, dict):  # parquet may hold whole numbers as 10.0
+        parts = [answer.get("hour"), answer.get("minute")]
+        numbers = [float(str(part).strip()) for part in parts if fields.is_number(part)]
+        is_time = len(numbers) == 2 and all(0 <= v < 100 and v.is_integer() for v in numbers)
+        return (int(numbers[0]), int(numbers[1])) if is_time else None
+    match = re.fullmatch(r"(\d{1,2}):(\d{1,2})", str(answer).strip(), re.ASCII)
     return (int(match[1]), int(match[2])) if match else None
 
 

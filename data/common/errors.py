@@ -47,6 +47,7 @@ class InvalidData(UserError):
     """A row (or a whole file) of a source can't be used."""
 
     def __init__(self, where: str, field: str | None, problem: str, remedy: str) -> None:
+        where = _cut(where, LONGEST_PROBLEM)
         location = f"{where}, field {_cut(field, QUOTED)}" if field else where
         super().__init__(_printable(f"{location}: {_cut(problem, LONGEST_PROBLEM)}; {remedy}"))
 

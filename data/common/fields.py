@@ -49,14 +49,21 @@ def text(cell: Any, where: str, field: str, remedy: str = "give a text") -> str:
 
 def is_number(cell: Any) -> bool:
     """Whether a cell is a finite number, or a text that is one in decimal notation; true and false are none."""
+    return _value(cell) is not None
+
+
+def _value(cell: Any) -> float | None:
     if isinstance(cell, str):
-        return bool(_NUMBER.fullmatch(cell.strip())) and math.isfinite(float(cell))
-    if isinstance(cell, bool) or not isinstance(cell, int | float | Decimal):
-        return False
+        cell = cell.strip()
+        if not _NUMBER.fullmatch(cell):
+            return None
+    elif isinstance(cell, bool) or not isinstance(cell, int | float | Decimal):
+        return None
     try:
-        return math.isfinite(float(cell))
+        value = float(cell)
     except (OverflowError, ValueError):  # an integer beyond 1e308, a signalling NaN
-        return False
+        return None
+    return value if math.isfinite(value) else None
 
 
 def number(cell: Any, where: str, field: str, remedy: str = CORRECT) -> float:
@@ -65,9 +72,10 @@ def number(cell: Any, where: str, field: str, remedy: str = CORRECT) -> float:
     Raises:
         InvalidData: anything else; true and false are no numbers.
     """
-    if not is_number(cell):
+    value = _value(cell)
+    if value is None:
         raise InvalidData(where, field, f"{short(cell)} is no number", remedy)
-    return float(cell)
+    return value
 
 
 def whole(cell: Any, where: str, field: str, remedy: str = CORRECT) -> int:
@@ -76,8 +84,9 @@ def whole(cell: Any, where: str, field: str, remedy: str = CORRECT) -> int:
     Raises:
         InvalidData: anything else; true and false are no numbers.
     """
-    if is_number(cell) and float(cell).is_integer() and abs(float(cell)) < 2**31:
-        return int(float(cell))
+    value = _value(cell)
+    if value is not None and value.is_integer() and abs(value) < 2**31:
+        return int(value)
     raise InvalidData(where, field, f"{short(cell)} is no whole number", remedy)
 
 
@@ -89,11 +98,10 @@ def flag(cell: Any, where: str, field: str, remedy: str = "write 0 or 1") -> boo
     """
     if filled(cell) is None or isinstance(cell, bool):
         return bool(filled(cell))
-    lowered = cell.strip().lower() if isinstance(cell, str) else cell
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    if is_number(lowered) and float(lowered) in (0.0, 1.0):
-        return float(lowered) == 1.0
+    if isinstance(cell, str) and cell.strip().lower() in ("true", "false"):
+        return cell.strip().lower() == "true"
+    if _value(cell) in (0.0, 1.0):
+        return _value(cell) == 1.0
     raise InvalidData(where, field, f"{short(cell)} is neither 0 nor 1", remedy)
 
 
@@ -142,7 +150,8 @@ def key(value: Any, where: str, field: str, remedy: str = "give a number or a te
     if isinstance(value, str):
         stripped = text(value, where, field, remedy)
         return int(stripped) if _INTEGER.fullmatch(stripped) and len(stripped) < 20 else stripped
-    if is_number(value) and float(value).is_integer():
+    number_value = _value(value)
+    if number_value is not None and number_value.is_integer() and abs(number_value) < 2**63:
         return int(value)
     raise InvalidData(where, field, f"{short(value)} is no id", remedy)
 

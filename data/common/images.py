@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 
 from data.common import fields
 from data.common.errors import InvalidData, short
-from data.common.rgb import RANGELESS, REMEDY
+from data.common.rgb import REMEDY, unfit
 
 # Bytes near the end of a whole file. They make truncated files cheap to find: 20,000 photographs take seconds instead
 # of the minutes that decoding takes. A file without them is decoded to be sure.
@@ -41,12 +41,13 @@ def check_picture(path: Path, where: str, field: str = "image") -> tuple[int, in
         with PILImage.open(path) as picture:
             if not _ends_well(path, picture.format):
                 picture.load()
-            mode, size = picture.mode, shown_size(picture)
+            problem, size = unfit(picture), shown_size(picture)
     except Exception as error:  # a broken picture raises nearly anything
         kind = "is no picture" if isinstance(error, UnidentifiedImageError) else "is broken or truncated"
         problem = f"{_named(path)} {kind} ({error})"
         raise InvalidData(where, field, problem, "fetch the file again or drop the row") from error
-    _check_mode(mode, where, field)
+    if problem:
+        raise InvalidData(where, field, f"the picture {problem}", REMEDY)
     return size
 
 
@@ -55,16 +56,12 @@ def check_bytes(content: bytes, where: str, field: str = "image") -> tuple[int, 
     try:
         with PILImage.open(io.BytesIO(content)) as picture:
             picture.load()
-            mode, size = picture.mode, shown_size(picture)
+            problem, size = unfit(picture), shown_size(picture)
     except Exception as error:  # as above
         raise InvalidData(where, field, f"the stored picture is broken ({error})", REEXPORT) from error
-    _check_mode(mode, where, field)
+    if problem:
+        raise InvalidData(where, field, f"the picture {problem}", REMEDY)
     return size
-
-
-def _check_mode(mode: str, where: str, field: str) -> None:
-    if mode == "F":
-        raise InvalidData(where, field, f"the picture {RANGELESS}", REMEDY)
 
 
 def shown_size(picture: PILImage.Image) -> tuple[int, int]:

@@ -18,19 +18,23 @@ def rgb(picture: Image.Image) -> Image.Image:
     Raises:
         ValueError: floating-point numbers, or whole ones beyond 16 bits.
     """
-    if picture.mode == "F":
-        raise ValueError(f"the picture {RANGELESS}; {REMEDY}")
+    if problem := unfit(picture):
+        raise ValueError(f"the picture {problem}; {REMEDY}")
     if picture.mode.startswith("I"):
-        return _of_16_bits(picture)
+        return Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         rgba = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), rgba).convert("RGB")
     return picture.convert("RGB")
 
 
-def _of_16_bits(picture: Image.Image) -> Image.Image:
-    values = np.asarray(picture)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise ValueError(f"the picture holds values from {low} to {high}, beyond 16 bits; {REMEDY}")
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+def unfit(picture: Image.Image) -> str | None:
+    """Why nothing says how a picture's values are shown; None where something does. Decodes those of 32 bits."""
+    if picture.mode == "F":
+        return RANGELESS
+    if picture.mode.startswith("I") and not picture.mode.startswith("I;16"):
+        values = np.asarray(picture)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            return f"holds values from {low} to {high}, beyond 16 bits"
+    return None

@@ -150,17 +150,21 @@ def expressions(photo: Photo) -> Iterator[tuple[str, Thing, int]]:
 
 def _yolo(folder: Path, split: str, row_errors: RowErrors) -> Iterator[Photo]:
     layout = yolo.read_layout(folder, split, row_errors)
-    boxes = BoxColumn("cxcywh", "fractions")
+    boxes, repeated = BoxColumn("cxcywh", "fractions"), 0
     for path, name in zip(layout.pictures, short_names(layout.relative_names()), strict=True):
         with row_errors.row():
             layout.require_own_labels(path)
             size = check_picture(path, str(path))
             labels = yolo.read_labels(layout.labels_of(path), layout.names)
-            things = [
+            once = {(label.category, *label.box): label for label in labels}
+            repeated += len(labels) - len(once)
+            regions = [
                 Thing(label.category, boxes.read(label.box, size, label.where, "box"), label.area >= SMALLEST)
-                for label in labels
+                for label in once.values()
             ]
-            yield Photo(path, size, things, name)
+            yield Photo(path, size, regions, name)
+    if repeated:
+        row_errors.note(str(layout.labels), f"{repeated} labels are there twice, and read once")
     boxes.check(str(layout.config), "labels", row_errors)
 
 

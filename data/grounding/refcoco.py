@@ -114,12 +114,12 @@ def _refs(path: Path, row_errors: RowErrors) -> list[tuple[str, dict[str, Any]]]
     """The references, each with its place."""
     if not path.is_file():
         others_there = sorted(p.name for p in path.parent.glob("refs(*).p"))
-        listed = (
+        remedy = (
             f"found {', '.join(others_there)}; set task.source.split_by"
             if others_there
             else "set task.source.folder to the REFER release"
         )
-        raise InvalidData(str(path), None, "there is no such file", listed)
+        raise InvalidData(str(path), None, "there is no such file", remedy)
     try:
         with path.open("rb") as file:
             # The release was written by Python 2, whose text is bytes.
@@ -181,6 +181,7 @@ def _sentence(ref: dict[str, Any], sentence: Any, index: int, where: str) -> dic
         sentence = {"sent": sentence}
     sentence = fields.record(sentence, where, field, "give a text, or an object with sent")
     text = fields.text(sentence.get("sent") or sentence.get("raw"), where, field, "drop the sentence")
-    sentence_id = fields.key(sentence.get("sent_id", index), where, f"{field}.sent_id", FETCH)
+    sentence_id = sentence.get("sent_id")
+    sentence_id = fields.key(index if sentence_id is None else sentence_id, where, f"{field}.sent_id", FETCH)
     name = f"{fields.key(ref['ref_id'], where, 'ref_id', FETCH)}-{sentence_id}"
     return {"id": name, "expression": text, "split": ref["split"], "level": 0}

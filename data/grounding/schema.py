@@ -16,7 +16,7 @@ from datasets import Features, Image, List, Value
 
 from data.common.column_form import ColumnForm, Misfit
 from data.common.errors import InvalidData, RowErrors, short
-from data.common.fields import is_number
+from data.common.fields import is_number, number
 
 FEATURES = Features(
     {
@@ -71,7 +71,7 @@ def checked_box(box: Any, size: tuple[int, int], where: str, field: str = "box",
         InvalidData: anything else.
     """
     form = "xywh" if xywh else "xyxy"
-    return _checked(_values(box, where, field, form, "pixels"), size, where, field, form, "pixels")
+    return _checked(box, size, where, field, form, "pixels")
 
 
 class BoxColumn:
@@ -90,7 +90,7 @@ class BoxColumn:
         self.column.add(where, values, size)
         self._largest = max(self._largest, *values)
         self._in_large_pictures += min(size) > THOUSAND
-        return _checked(values, size, where, field, self.form, self.scale)
+        return _checked(box, size, where, field, self.form, self.scale)
 
     def check(self, where: str, field: str, row_errors: RowErrors) -> None:
         """Check that the boxes read so far don't show another form; note where they may be of another scale.
@@ -120,20 +120,22 @@ def _values(box: Any, where: str, field: str, form: str, scale: str) -> list[flo
         values = None
     if not isinstance(values, list | tuple) or len(values) != 4 or not all(map(is_number, values)):
         raise InvalidData(where, field, f"{short(box)} is not {LETTERS[form]}", f"write a box as {_name(form, scale)}")
-    return [float(v) for v in values]
+    return [number(v, where, field) for v in values]
 
 
-def _checked(values: list[float], size: tuple[int, int], where: str, field: str, form: str, scale: str) -> list[float]:
+def _checked(box: Any, size: tuple[int, int], where: str, field: str, form: str, scale: str) -> list[float]:
+    values = _values(box, where, field, form, scale)
     x1, y1, x2, y2 = pixels = _in_pixels(values, size, form, scale)
     if scale == "pixels" and points_are_fractions([values], size):
         remedy = "write pixels: x times the picture's width, y times its height"
-        raise Misfit(where, field, f"{short(values)} reads as parts of 1, not as pixels", remedy)
+        raise Misfit(where, field, f"{short(box)} reads as parts of 1, not as pixels", remedy)
     if x2 <= x1 or y2 <= y1:
-        remedy = f"check that boxes are {LETTERS[form]}, or drop the row"
-        raise Misfit(where, field, f"{short(values)} has no area", remedy)
+        raise Misfit(
+            where, field, f"{short(box)} has no area", f"check that boxes are {LETTERS[form]}, or drop the row"
+        )
     if not points_inside([pixels[:2], pixels[2:]], size):
         remedy = f"check that boxes are {_name(form, scale)} of the picture as shown"
-        raise Misfit(where, field, f"{short(values)} lies outside the {size[0]} x {size[1]} picture", remedy)
+        raise Misfit(where, field, f"{short(box)} lies outside the {size[0]} x {size[1]} picture", remedy)
     return pixels
 
 

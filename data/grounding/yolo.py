@@ -88,7 +88,7 @@ def read_layout(folder: Path, split: str, row_errors: RowErrors) -> Layout:
 
 
 def read_labels(file: Path, names: dict[int, str]) -> list[Label]:
-    """Labels of one picture; no file means a picture without objects: that is YOLO's own rule.
+    """Labels of one picture, lines that are there twice too; no file means no objects: that is YOLO's own rule.
 
     Raises:
         InvalidData: a line that is no label, or a file that is no text.
@@ -105,12 +105,13 @@ def read_labels(file: Path, names: dict[int, str]) -> list[Label]:
 
 def _label(line: str, where: str, names: dict[int, str]) -> Label:
     cells = line.split()
-    kind = cells[0] if cells[0].isdecimal() and cells[0].isascii() and len(cells[0]) < 10 else "-1"
+    is_class = fields.is_number(cells[0]) and float(cells[0]).is_integer()  # some write 0.0
+    kind = int(float(cells[0])) if is_class else -1
     values = [float(cell) for cell in cells[1:]] if all(map(_is_written_number, cells[1:])) else []
     box = values if len(values) == 4 else _box_of_outline(values)
-    if int(kind) not in names or box is None:
+    if kind not in names or box is None:
         raise InvalidData(where, None, f"{short(line)} is no YOLO label", LABEL)
-    return Label(where, names[int(kind)], box, box[2] * box[3])
+    return Label(where, names[kind], box, box[2] * box[3])
 
 
 def _is_written_number(cell: str) -> bool:

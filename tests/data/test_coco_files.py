@@ -147,8 +147,7 @@ def test_a_byte_order_mark_and_what_is_no_coco_file(tmp_path):
 def test_boxes_by_corners_are_refused_whatever_on_error_says(tmp_path, on_error):
     """Of nine boxes five lie in the picture as [x, y, w, h], too: they were taught, twice as large."""
     boxes = [[2, 2, 20, 20], [10, 10, 50, 40], [40, 5, 60, 30], [35, 20, 60, 45], [5, 30, 30, 45]]
-    changes = {"annotations": []}
-    file = coco(tmp_path, **changes)
+    file = coco(tmp_path)
     document = json.loads(file.read_text())
     entries = [{"id": i, "image_id": 1 + i % 2, "category_id": 1, "bbox": b} for i, b in enumerate(boxes)]
     file.write_text(json.dumps(document | {"annotations": entries}))

@@ -155,6 +155,15 @@ def test_a_picture_as_others_store_it(folder, image):
     assert row["image"].size == (row["width"], row["height"]) == SIZE
 
 
+def test_a_picture_beyond_16_bits_is_refused_when_it_is_read(folder):
+    Image.fromarray(np.array([[0, 70000]], dtype=np.int32)).save(folder / "a.tif")
+    file = write(folder / "t.jsonl", [{"image": "a.tif", "prompt": "?", "answer": 1}])
+    with pytest.raises(
+        InvalidData, match="line 1, field image: the picture holds values from 0 to 70000, beyond 16 bits"
+    ):
+        Jsonl(test=str(file)).rows("test")
+
+
 def test_a_csv_of_base64_and_raw_bytes_in_parquet(folder):
     """F6: fields of a CSV are longer than Python's limit of 131,072 characters."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
@@ -213,6 +222,7 @@ def test_short_floats_of_parquet_are_the_numbers_that_were_written(folder, kind)
         ("exact", [Decimal("12.50")], ["12.50"]),
         ("box", [[Decimal(1), Decimal(2), Decimal("30.5"), Decimal(40)]], [[1, 2, 30.5, 40]]),
         ("time", [datetime.time(10, 8)], [10]),
+        ("time", [{"hour": 13.0, "minute": 8.0}], [1]),
     ],
 )
 def test_types_of_parquet(folder, metric, values, taught):
@@ -356,6 +366,14 @@ def test_yolo_text_with_a_byte_order_mark_or_in_another_encoding(tmp_path):
 def test_yolo_names_that_yaml_reads_otherwise(tmp_path, names, message):
     with pytest.raises(InvalidData, match=message):
         said(yolo(tmp_path, names=names))
+
+
+def test_yolo_labels_as_tools_write_them(tmp_path):
+    """A class as 0.0, and an object twice: two dogs in one place were no dog."""
+    folder, row_errors = yolo(tmp_path), RowErrors()
+    (folder / "labels/train/a.txt").write_text("0.0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n\n")
+    assert said(folder, row_errors) == ["train-a-0"]
+    assert "1 labels are there twice, and read once" in row_errors.notes[0]
 
 
 def test_two_yolo_pictures_with_one_file_of_labels(tmp_path):

@@ -114,7 +114,7 @@ def _expressions(suffix: str, embedded: bool) -> FuzzedSource:
 
 
 def coco_document(images: int = 3) -> dict[str, Any]:
-    boxes = [(1, [5, 5, 10, 20]), (1, [30, 5, 30.5, 30]), (2, [2, 30, 40, 10])]
+    boxes: list[tuple[int, list[float]]] = [(1, [5, 5, 10, 20]), (1, [30, 5, 30.5, 30]), (2, [2, 30, 40, 10])]
     return {
         "info": {"year": 2020},
         "images": [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 48} for i in range(1, images + 1)],
