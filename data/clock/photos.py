@@ -88,7 +88,7 @@ class _Labels:
     """What was read so far: the columns of boxes, and the time of every clock."""
 
     def __init__(self) -> None:
-        self.columns = {name: BoxColumn("xywh") for name in ("bbox_det", "bbox_xywh")}
+        self.columns = {name: BoxColumn("xywh", "pixels") for name in ("bbox_det", "bbox_xywh")}
         self.times: dict[tuple[str, str], tuple[str, str]] = {}
 
     def check_time(self, clock: tuple[str, str], time: str, where: str) -> None:
@@ -107,8 +107,8 @@ class _Labels:
         Raises:
             ContradictedColumn: they aren't.
         """
-        for field, column in self.columns.items():
-            column.check(where, field, row_errors)
+        for name, column in self.columns.items():
+            column.check(where, name, row_errors)
 
 
 def load(labels: Path, images: Path | None = None, row_errors: RowErrors | None = None) -> Dataset:

@@ -14,6 +14,7 @@ from shapely import Polygon
 
 from data.common.column_form import ColumnForm, Misfit
 from data.common.errors import InvalidData, short
+from data.grounding.schema import points_are_fractions
 from data.text_detection.ground_truth import Instance, Points
 
 FEATURES = Features(
@@ -34,7 +35,6 @@ FEATURES = Features(
 SLACK = 0.1
 
 
-FRACTION = 1.05  # parts of 1 exceed 1 by rounding
 PIXELS = "x, y in pixels"
 
 
@@ -43,9 +43,9 @@ class OutlineColumn:
 
     def __init__(self) -> None:
         forms = {
-            PIXELS: lambda points, size: _inside(points, size) and not _is_of_fractions(points, size),
+            PIXELS: lambda points, size: _inside(points, size) and not points_are_fractions(points, size),
             "y, x in pixels": lambda points, size: _inside([(y, x) for x, y in points], size),
-            "x, y as parts of 1": lambda points, size: _is_of_fractions(points, size),
+            "x, y as parts of 1": lambda points, size: points_are_fractions(points, size),
             "x, y from 0 to 1000": lambda points, _size: _inside(points, (1000, 1000)),
         }
         self.column = ColumnForm(PIXELS, forms, frozenset(("y, x in pixels", "x, y from 0 to 1000")))
@@ -75,7 +75,7 @@ class OutlineColumn:
 def _check_outline(points: Points, size: tuple[int, int], where: str, field: str) -> None:
     if Polygon(points).area == 0:
         raise InvalidData(where, field, f"{short(points)} has no area", "repair it, mark it ### or drop the picture")
-    if _is_of_fractions(points, size):
+    if points_are_fractions(points, size):
         remedy = "write pixels: x times the picture's width, y times its height"
         raise Misfit(where, field, f"{short(points)} reads as parts of 1, not as pixels", remedy)
     if not _inside(points, size):
@@ -86,9 +86,3 @@ def _check_outline(points: Points, size: tuple[int, int], where: str, field: str
 def _inside(points: Points, size: tuple[int, int]) -> bool:
     (width, height), (x_out, y_out) = size, (side * SLACK for side in size)
     return all(-x_out <= x <= width + x_out and -y_out <= y <= height + y_out for x, y in points)
-
-
-def _is_of_fractions(points: Points, size: tuple[int, int]) -> bool:
-    """Whether points can't be pixels: no text is as small as the picture's first pixel."""
-    values = [value for point in points for value in point]
-    return max(map(abs, values)) <= FRACTION and not all(float(v).is_integer() for v in values) and min(size) > 2

@@ -15,6 +15,9 @@ REGRESSIONS = [
     *(("refer", seed) for seed in (37, 47)),
     ("table-numeric.parquet", 322),
     ("table-exact.csv", 2420),
+    *(("math-mathv360k.json", seed) for seed in (111, 403)),
+    ("text-mmocr", 251),
+    ("clock-own.jsonl", 13),
 ]
 
 
