@@ -59,4 +59,4 @@ def limit_waits_for_builds() -> None:
                 )
             time.sleep(baton.wait_seconds)
 
-    FileBaton.wait = wait  # type: ignore[method-assign]
+    FileBaton.wait = wait  # type: ignore[method-assign,assignment]

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ntil.distributed.ranks import Ranks
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LAUNCHER = "NTIL_LAUNCHER"  # set to the launcher's process id in the environment of the workers it starts
 
 
 class Interrupt:

@@ -87,7 +87,7 @@ def dry_run(arguments: Sequence[str]) -> Table:
     memory = _memory()
     rows, left, unknown = [], 0.0, 0
     for job in jobs:
-        state = status(job).state if job.folder.config_file.exists() else "to do"
+        state: str = status(job).state if job.folder.config_file.exists() else "to do"
         if state == "done" and changed_inputs(read_json(job.folder.inputs), job.config):
             state = "done on other data"
         steps = job.config.optim.steps

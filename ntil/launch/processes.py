@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from ntil.config.schema import EngineConfig, RunConfig
-from ntil.distributed.interrupt import LAUNCHER, Interrupt
+from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.launcher import LAUNCHER
 from ntil.preflight import hosts
 from ntil.runs.folder import RunFolder
 

@@ -27,7 +27,8 @@ class RunFolder:
     """A run's files; the presence of metrics.json, written last, means done.
 
     Others: config.yaml, environment.json, data.json, inputs.json, tracking.json, skipped.txt, history.jsonl,
-    checkpoints/, model/, predictions.jsonl, digits.json; error.txt and replay/ of a failure, stop to interrupt, evaluations/ of `ntil eval`.
+    checkpoints/, model/, predictions.jsonl, digits.json; error.txt and replay/ of a failure, stop to interrupt,
+    evaluations/ of `ntil eval`.
     """
 
     def __init__(self, path: Path | str) -> None:

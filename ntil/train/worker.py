@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ntil.distributed.interrupt import LAUNCHER, Interrupt
+from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.launcher import LAUNCHER
 from ntil.runs.variables import remove_foreign_variables
 
 if TYPE_CHECKING:
