@@ -95,8 +95,8 @@ def check_storage(arguments: list[str]) -> None:
     if storage and versions[0] < 3 and versions[1] >= 2:
         raise ConfigError(
             f"hydra.sweeper.storage={storage[-1]}: Optuna {version('optuna')} can't use SQLAlchemy "
-            f"{version('sqlalchemy')}; install 'sqlalchemy<2', or leave the storage out: trials that are done are not run "
-            "again by the same command"
+            f"{version('sqlalchemy')}; install 'sqlalchemy<2', or leave the storage out: trials that are done "
+            "are not run again by the same command"
         )
 
 

@@ -64,8 +64,7 @@ def test_one_that_does_not_answer_is_dropped_and_an_interrupt_is_no_failure(trac
     recorder = trackers.backends[0]
     trackers.on_log(None, SimpleNamespace(is_world_process_zero=True, global_step=1), None, {"loss": 1.0})
     assert "Broken did not answer for 0.1 s" in caplog.text
-    trackers.interrupted()
-    trackers.finish(None)
+    trackers.finish(None, interrupted=True)
     assert recorder.calls[1:] == [("finish", {}, False)]
 
 
