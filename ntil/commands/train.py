@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import PackageNotFoundError, version
 
 import hydra
 from omegaconf import DictConfig
@@ -21,6 +22,7 @@ from rich.console import Console
 from ntil.commands.summary import print_metrics
 from ntil.components import build_task
 from ntil.config.compose import CONF, register_schema, report_errors
+from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig, to_plain_dict
 from ntil.launch.plan import dry_run
 from ntil.launch.sweep import Sweep
@@ -47,6 +49,8 @@ def main(arguments: list[str]) -> int:
         sweep.refused += refused
         return objective(configs[0]) if configs and not refused else None
 
+    if code := report_errors(lambda: check_storage(arguments)):
+        return code
     sys.argv = ["ntil train", *arguments]
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
     code = report_errors(hydra_main, arguments) or 2 * bool(sweep.refused)
@@ -74,6 +78,26 @@ def objective(config: RunConfig) -> float | None:
     """
     folder = folder_of(config)
     return float(folder.read_metrics()[build_task(config).metric]) if folder.done else None
+
+
+def check_storage(arguments: list[str]) -> None:
+    """Check that the installed Optuna can use the database that a search is to be kept in.
+
+    Raises:
+        ConfigError: Optuna 2, which Hydra's sweeper needs, with SQLAlchemy 2, under which it fails at its first query.
+    """
+    words = [word.lstrip("+").partition("=") for word in arguments]
+    storage = [value for key, _, value in words if key == "hydra.sweeper.storage" and value not in ("", "null")]
+    try:
+        versions = [int(version(name).partition(".")[0]) for name in ("optuna", "sqlalchemy")]
+    except PackageNotFoundError:
+        return  # Hydra says that the sweeper isn't there
+    if storage and versions[0] < 3 and versions[1] >= 2:
+        raise ConfigError(
+            f"hydra.sweeper.storage={storage[-1]}: Optuna {version('optuna')} can't use SQLAlchemy "
+            f"{version('sqlalchemy')}; install 'sqlalchemy<2', or leave the storage out: trials that are done "
+            "are not run again by the same command"
+        )
 
 
 def _dry_run(arguments: list[str]) -> int:

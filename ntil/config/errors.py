@@ -16,7 +16,8 @@ class ConfigError(UserError):
 def quoted(word: str) -> str:
     """A `key=value` word as it must be typed into a shell for Hydra's grammar to read any value as a text."""
     key, _, value = word.partition("=")
-    text = value.strip("'\"").replace("\\", "\\\\").replace('"', '\\"')
+    quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    text = (value[1:-1] if quotes else value).replace("\\", "\\\\").replace('"', '\\"')
     return shlex.quote(f'{key}="{text}"')
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ntil.distributed.interrupt import LAUNCHER as LAUNCHER
+from ntil.distributed.launcher import LAUNCHER as LAUNCHER
 
 
 @dataclass(frozen=True)

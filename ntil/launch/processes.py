@@ -22,7 +22,8 @@ from typing import Any
 
 from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
-from ntil.distributed.interrupt import LAUNCHER, Interrupt
+from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.launcher import LAUNCHER
 from ntil.preflight import hosts
 from ntil.runs.folder import RunFolder
 

@@ -27,7 +27,7 @@ def inputs(config: RunConfig) -> Inputs:
     Of pictures below a folder the size alone counts, since reading them all takes as long as an epoch.
     """
     return {
-        key: {name: _content(file, whole) for name, file, whole in _files(value, key)}
+        key: {name: _content(file, by_content) for name, file, by_content in _files(value, key)}
         for key, value in _paths(config)
         if any(True for _ in _files(value, key))
     }
@@ -41,7 +41,7 @@ def changed_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
     """
     changed = []
     for key, value in _paths(config):
-        before, now = recorded.get(key), {name: (file, whole) for name, file, whole in _files(value, key)}
+        before, now = recorded.get(key), {name: (file, by_content) for name, file, by_content in _files(value, key)}
         if not isinstance(before, dict) or not now:
             continue
         differing = sorted({*before} ^ {*now})
@@ -87,20 +87,20 @@ def _files(value: str, key: str) -> Iterator[tuple[str, Path, bool]]:
         return  # a text that can't be a path
 
 
-def _content(file: Path, whole: bool) -> dict[str, Any]:
+def _content(file: Path, by_content: bool) -> dict[str, Any]:
     identity = _identity(file)
-    if not whole:
+    if not by_content:
         return {"size": identity[1]}
     settled = time.time() - identity[3] / 1e9 > _SETTLED
     digest = _digest(str(file.absolute()), identity)
     return {"size": identity[1], "sha256": digest, **({"identity": list(identity)} if settled else {})}
 
 
-def _same(before: Any, file: Path, whole: bool) -> bool:
+def _same(before: Any, file: Path, by_content: bool) -> bool:
     identity = _identity(file)
     if not isinstance(before, dict) or before.get("size") != identity[1]:
         return False
-    if not whole or before.get("identity") == list(identity):
+    if not by_content or before.get("identity") == list(identity):
         return True
     return before.get("sha256") == _digest(str(file.absolute()), identity)
 

@@ -12,7 +12,7 @@ MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memor
 DISK_SIGNS = ("no space left on device", "disk quota exceeded", "inline_container.cc", "iostream error")
 
 # Of torch's DataLoader, and of the data worker that could not send its batch.
-WORKER_SIGNS = ("dataloader worker", "dataloader timed out", "unable to allocate shared memory", "unable to mmap")
+WORKER_SIGNS = ("dataloader worker (pid", "dataloader timed out", "unable to allocate shared memory", "unable to mmap")
 # Of gloo and NCCL.
 RANK_SIGNS = ("timed out waiting", "watchdog caught collective", "wait timeout after", "socket timeout")
 SHARED_MEMORY = "/dev/shm"

@@ -59,16 +59,12 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
         KeyboardInterrupt: an interrupt was requested; the same call resumes from what is saved.
         UserError: an error that shows only in the data or the checkpoint.
     """
-    _quiet_libraries()
-    limit_waits_for_builds()
+    _set_up_libraries()
     config = folder.config()
     if config.engine.threads:
         torch.set_num_threads(config.engine.threads)
     if ranks.first:
-        write_text(folder.environment, json.dumps(environment(), indent=1))
-        if removed := removed_variables():
-            names = ", ".join(f"{name}={value}" for name, value in removed.items())
-            print(f"left out of the environment, since the configuration decides: {names}")
+        _record_environment(folder)
     components = Components.build(config)
     set_seed(config.seed)
     trackers = Trackers(config, folder.path, ranks)
@@ -93,24 +89,26 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
             finite=watch.finite,
         )
         fit(folder, config, trainer, watch, ranks)
-        interrupt.defer()
         save_model(folder, components, trainer, ranks)
         seconds = watch.checkpoints.seconds
         _print_hits(vision_cache)
         release_deepspeed(trainer)
         del trainer, model, vision_cache
-        interrupt.raise_at_once()
         metrics = test(folder, config, components, data.test, arguments.device, interrupt, ranks)
         if metrics is not None:
             trackers.predictions(components.task, data.test, list(islice(read_jsonl(folder.predictions), SHOWN)))
             metrics |= {"train_seconds": seconds}
             folder.write_metrics(metrics, components.task.protocol)
-    except KeyboardInterrupt:
-        trackers.interrupted()
-        raise
     finally:
-        trackers.finish(metrics)  # nothing, where an interrupt has closed them
+        trackers.finish(metrics, interrupt.requested)
     ranks.barrier()
+
+
+def _record_environment(folder: RunFolder) -> None:
+    write_text(folder.environment, json.dumps(environment(), indent=1))
+    if removed := removed_variables():
+        names = ", ".join(f"{name}={value}" for name, value in removed.items())
+        print(f"left out of the environment, since the configuration decides: {names}")
 
 
 @dataclass(frozen=True)
@@ -248,6 +246,7 @@ def fit(folder: RunFolder, config: RunConfig, trainer: NumberTrainer, watch: Wat
         print(f"{title_of(config)}: resumed from {checkpoints[0].name}")
     with float32_masters(trainer.inner_model, config.engine):
         trainer.train(resume_from_checkpoint=str(checkpoints[0]) if checkpoints else None)
+    watch.interrupts.interrupt.defer()  # also of a run whose steps were all done before
     if watch.interrupts.interrupted:
         raise KeyboardInterrupt
 
@@ -275,6 +274,7 @@ def test(
     ranks: Ranks,
 ) -> dict[str, float] | None:
     """Score the saved model, every rank on its share of the rows; the metrics on rank 0, None on others."""
+    interrupt.raise_at_once()
     gc.collect()  # the trainer's copy of the model
     model = load_saved(components.family, folder.model).to(device)
     _vision_cache(config, components, model)
@@ -294,7 +294,8 @@ def title_of(config: RunConfig) -> str:
     return f"{config.loss.name} seed {config.seed}"
 
 
-def _quiet_libraries() -> None:
+def _set_up_libraries() -> None:
+    limit_waits_for_builds()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")

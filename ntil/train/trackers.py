@@ -159,8 +159,11 @@ class Trackers(TrainerCallback):
             table = [table_row(task, rows[i], record) for i, record in enumerate(records[:SHOWN])]
             self._each(lambda backend: backend.predictions(table))
 
-    def finish(self, metrics: dict[str, float] | None) -> None:
-        """Write the final metrics (None: the run failed) and close."""
+    def finish(self, metrics: dict[str, float] | None, interrupted: bool = False) -> None:
+        """Write the final metrics (None: the run failed, or was `interrupted` and goes on later) and close."""
+        if metrics is None and interrupted:
+            self._each(lambda backend: backend.interrupted())
+            self.backends = []
         summary = {**self.facts, **{f"test/{k}": float(v) for k, v in (metrics or {}).items()}}
         self._each(lambda backend: backend.finish(summary, metrics is None))
         self.backends = []
@@ -169,11 +172,6 @@ class Trackers(TrainerCallback):
         for backend in list(self.backends):
             if not self._safely(type(backend).__name__, partial(act, backend)):
                 self.backends.remove(backend)
-
-    def interrupted(self) -> None:
-        """Close, for the same command to go on."""
-        self._each(lambda backend: backend.interrupted())
-        self.backends = []
 
     def _safely(self, name: str, act: Callable[[], Any]) -> bool:
         errors: list[Exception] = []

@@ -1,17 +1,20 @@
 """Composing, typing and identity of configs; mistakes end in one line with the nearest valid name."""
 
+import shlex
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ntil.cli import main
+from ntil.commands.train import check_storage
 from ntil.config.compose import choices, explain
 from ntil.config.errors import ConfigError
 from ntil.config.identity import config_hash, run_path
-from ntil.preflight import compose_checked
+from ntil.preflight import compose_checked, remarks
 
 
 def explained(*words: str) -> str:
@@ -45,6 +48,18 @@ def explained(*words: str) -> str:
         ("engine.workers=-1", "engine.workers must be at least 0"),
         ("engine.threads=0", "engine.threads must be at least 1"),
         ("+loss.gamma=1", "loss.gamma"),
+        ("seed=-1", "seed must lie in 0..4294967295, got -1"),
+        ("seed=4294967296", "seed must lie in 0..4294967295"),
+        ("name=/abs", "name='' is no folder's name"),
+        (f"name={'n' * 65}", "has 65 characters; folders and trackers take 64 at most"),
+        (f"loss.name={'n' * 65}", "loss.name='nnnn"),
+        ("tracker.project=a/b", "tracker.project='a/b' is no name that W&B takes"),
+        ("runs=~/x", """'runs="~/x"'"""),
+        ("runs=x(1)", """'runs="x(1)"'"""),
+        ("runs=données", """'runs="données"'"""),
+        ("runs=it's", """runs="it'"'"'s\""""),
+        ("runs=[1].x", """'runs="[1].x"'"""),
+        ("runs", "'runs' is no key=value"),
         ("curriculum.stages=[{until:0.5,max:0},{until:0.2,max:1}]", "must rise"),
     ],
 )
@@ -52,6 +67,30 @@ def test_mistakes(word, message):
     text = explained(word)
     assert message in text
     assert "\n" not in text
+
+
+def test_quotes_that_an_error_proposes_are_read():
+    proposed = shlex.split(explained("runs=~/x(1) é'\"").partition("shell: ")[2])
+    assert compose_checked(proposed).runs == "~/x(1) é'\""
+
+
+def test_a_warm_up_longer_than_the_training_is_said():
+    assert remarks(compose_checked(["optim.steps=200"])) == []
+    assert "only rises, to 3% of optim.lr; set optim.warmup=0" in remarks(compose_checked(["optim.steps=3"]))[0]
+
+
+def test_a_name_with_a_slash_is_a_folder_below_another():
+    assert run_path(compose_checked(["name=lab/exp1", "runs=r"])).parts[:3] == ("r", "lab", "exp1")
+
+
+@pytest.mark.parametrize(
+    ("sqlalchemy", "storage", "refused"),
+    [("2.1", "sqlite:///x.db", True), ("2.1", "null", False), ("1.4", "sqlite:///x.db", False)],
+)
+def test_a_search_that_optuna_cannot_store(monkeypatch, sqlalchemy, storage, refused):
+    monkeypatch.setattr("ntil.commands.train.version", {"optuna": "2.10.1", "sqlalchemy": sqlalchemy}.__getitem__)
+    with pytest.raises(ConfigError, match=r"install 'sqlalchemy<2'") if refused else nullcontext():
+        check_storage(["-m", f"hydra.sweeper.storage={storage}"])
 
 
 def test_the_demo_differs_between_losses_in_the_loss_only():

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -44,6 +45,46 @@ def test_ctrl_c_asks_and_a_second_one_ends_at_once(interrupt: Interrupt) -> None
 def test_a_file_asks_too(interrupt: Interrupt, tmp_path: Path) -> None:
     (tmp_path / "stop").touch()
     assert interrupt.requested
+
+
+def test_where_nothing_can_be_lost_the_first_signal_raises(interrupt: Interrupt) -> None:
+    interrupt.raise_at_once()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)  # of the launcher, too; what ends meanwhile is not disturbed
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.raise_at_once()
+
+
+def test_from_the_first_step_on_it_only_asks(interrupt: Interrupt) -> None:
+    interrupt.raise_at_once()
+    interrupt.defer()
+    signal.raise_signal(signal.SIGTERM)
+    assert interrupt.requested
+
+
+@pytest.mark.parametrize(("ends", "code"), [("raise_at_once", 130), ("defer", 0)])
+def test_a_process_that_swallows_the_interrupt_is_ended_where_nothing_can_be_lost(ends: str, code: int) -> None:
+    swallows = f"""
+import os, signal, time
+from ntil.distributed.interrupt import Interrupt
+interrupt = Interrupt().install(at_once=True, deadline=0.2)
+interrupt.{ends}()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    pass
+time.sleep(1.5)
+"""
+    assert subprocess.run([sys.executable, "-c", swallows], timeout=60).returncode == code
+
+
+def test_commands_and_workers_listen_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys, ntil.cli, ntil.train.worker;"
+        "print({'torch', 'hydra', 'transformers', 'yaml', 'omegaconf', 'numpy'} & {*sys.modules})"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 def _prepare(here: Connection) -> None:

@@ -128,6 +128,58 @@ def test_a_cluster_that_warns_gets_its_own_handler_called_once_all_is_saved(play
     assert (run.path / "got0").read_text() == str(int(signal.SIGTERM))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_rank_that_a_signal_ends_before_it_listens_is_no_failure(play, number):
+    run, code = play(f"os.kill(os.getpid(), {int(number)}); time.sleep(600)")
+    assert code == Interrupt.EXIT_CODE
+    assert not run.error.exists()
+
+
+def test_what_a_rank_says_of_a_peer_that_was_interrupted_is_no_failure(play):
+    run, code = play("""
+        if rank == 0:
+            sys.exit(130)
+        time.sleep(1)
+        run.fail("RuntimeError: connection closed by peer")
+        sys.exit(1)
+    """)
+    assert code == Interrupt.EXIT_CODE
+    assert not run.error.exists()
+
+
+def test_a_signal_before_the_ranks_are_there_reaches_them(play, monkeypatch):
+    start = processes._start
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return start(*arguments)
+
+    monkeypatch.setattr(processes, "_start", signalled)
+    run, code = play("time.sleep(600)")
+    assert code == Interrupt.EXIT_CODE
+    assert not run.error.exists()
+
+
+def test_ranks_that_do_not_heed_a_signal_are_ended(play, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(processes, "_SAVING", 0.3)
+    send_when_ready(tmp_path, signal.SIGTERM)
+    run, code = play("""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        (run.path / f"ready{rank}").touch()
+        time.sleep(600)
+    """)
+    assert code == Interrupt.EXIT_CODE
+    assert not alive(run, 0)
+    assert "did not end within 0.3 s" in capsys.readouterr().err
+
+
+def test_ranks_import_nothing_from_the_working_folder(play, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.py").write_text("raise RuntimeError('shadows a package')")
+    run, _ = play("import data; (run.path / 'imported').write_text(str(data.__path__))")
+    assert (run.path / "imported").exists()
+
+
 def test_ranks_get_the_environment_of_torchrun(play, tmp_path):
     run, _ = play("""
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

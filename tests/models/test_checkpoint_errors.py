@@ -156,3 +156,13 @@ def test_every_family_tells_what_its_checkpoint_lacks(tmp_path, model):
     for folder, told in ((tmp_path / "nowhere", "no such folder"), (tmp_path, r"holds no config\.json")):
         with pytest.raises(CheckpointError, match=told):
             Components.build(compose([f"model={model}", f"model.checkpoint={folder}", "loss=ntil"]))
+
+
+def test_an_adapter_alone_names_the_command_that_merges_it(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    for act in (
+        lambda: compose_checked([f"model.checkpoint={tmp_path}", "task=clock"]),
+        lambda: reading(tmp_path).__enter__(),
+    ):
+        with pytest.raises(CheckpointError, match="LoRA adapter, no whole model; merge it .*ntil export run="):
+            act()

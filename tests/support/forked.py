@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from ntil.distributed.interrupt import LAUNCHER
+from ntil.distributed.launcher import LAUNCHER
 from ntil.launch.processes import _environments
 from ntil.preflight import compose_checked
 from ntil.runs.folder import RunFolder, folder_of

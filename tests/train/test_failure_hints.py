@@ -49,3 +49,23 @@ def test_a_full_disk_behind_another_error():
 
 def test_other_errors_get_none():
     assert failure_hint(ValueError("a wrong shape"), config()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", "set engine.workers=0"),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error.", "--shm-size"),
+        ("DataLoader timed out after 600 seconds", "set engine.workers=0"),
+        ("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)", "--shm-size"),
+        ("Timed out waiting 1800000ms for recv operation to complete", "logs/rank<k>.log"),
+        ("Caught ValueError in DataLoader worker process 0.", "None"),
+    ],
+)
+def test_lost_data_workers_and_ranks(text, hint):
+    assert hint in str(failure_hint(RuntimeError(text), config()))
+
+
+def test_without_data_workers_none_is_to_blame():
+    without = compose(["engine.workers=0"])
+    assert failure_hint(RuntimeError("DataLoader timed out after 600 seconds"), without) is None

@@ -1,13 +1,17 @@
 """Trackers get the same calls; one that fails is dropped; the mode of W&B follows the keys that are there."""
 
+import re
+import shutil
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from ntil.config.compose import compose
+from ntil.config.identity import config_hash
 from ntil.distributed.ranks import Ranks
 from ntil.train import trackers as module
-from ntil.train.trackers import Backend, Trackers, wandb_mode
+from ntil.train.trackers import Backend, Trackers, wandb_id, wandb_mode
 
 
 class Recorder(Backend):
@@ -52,6 +56,27 @@ def test_a_failed_run_is_finished_as_failed(trackers):
     kept = trackers.backends[0]
     trackers.finish(None)
     assert kept.calls[-1] == ("finish", {}, True)
+
+
+def test_one_that_does_not_answer_is_dropped_and_an_interrupt_is_no_failure(trackers, caplog, monkeypatch):
+    monkeypatch.setattr(module, "LIMIT", 0.1)
+    monkeypatch.setattr(Broken, "log", lambda self, values, step: time.sleep(30))
+    recorder = trackers.backends[0]
+    trackers.on_log(None, SimpleNamespace(is_world_process_zero=True, global_step=1), None, {"loss": 1.0})
+    assert "Broken did not answer for 0.1 s" in caplog.text
+    trackers.finish(None, interrupted=True)
+    assert recorder.calls[1:] == [("finish", {}, False)]
+
+
+def test_a_run_folder_has_an_id_of_its_own(tmp_path):
+    config = compose(["name=lab/" + 70 * "x"])
+    ids = [wandb_id(config, tmp_path / name) for name in ("one", "other", "one")]
+    assert ids[0] == ids[2] != ids[1]
+    assert all(re.fullmatch(r"[\w.-]{1,64}", one) for one in ids)
+    shutil.rmtree(tmp_path / "one")
+    assert wandb_id(config, tmp_path / "one") != ids[0]
+    (tmp_path / "older" / "wandb").mkdir(parents=True)
+    assert wandb_id(compose([]), tmp_path / "older") == f"default-ntil-seed0-{config_hash(compose([]))}"
 
 
 def test_only_rank_0_tracks(monkeypatch, tmp_path):
