@@ -1,7 +1,8 @@
 """Waits of other libraries that would never end."""
 
 import pytest
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.file_baton import FileBaton
 
 from ntil import compat
@@ -21,8 +22,8 @@ def test_a_wait_for_a_build_says_so_and_ends(tmp_path, monkeypatch, capsys):
 
 
 def test_a_batch_that_cannot_be_sent_ends_its_worker(capfd):
-    loader = DataLoader(
-        range(4),
+    loader: DataLoader[tuple[torch.Tensor]] = DataLoader(
+        TensorDataset(torch.arange(4)),
         num_workers=1,
         timeout=60,
         collate_fn=lambda rows: lambda: rows,  # a function in a function can't be sent

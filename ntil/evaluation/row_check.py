@@ -207,6 +207,7 @@ class SplitChecker:
             collate_fn=list,
             num_workers=self.workers,
             worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # else it draws from the stream that initialises the model
         )
         results = (result for batch in loader for result in batch)
         check.ceiling = self.task.summarize(self._records(check, self.progress(results, len(rows))))

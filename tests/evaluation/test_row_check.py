@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
 from PIL import Image
 
@@ -143,8 +144,10 @@ def test_a_check_is_read_again_for_the_same_rows_and_model_alone(monkeypatch):
 
 def test_processes_find_what_one_finds():
     _, components, rows = run("model=llava_nano", *table(["7", "a</s>b"] * 20, {}))
+    state = torch.get_rng_state()
     one, two = (SplitChecker(components.task, components.family, True, workers)(rows) for workers in (0, 2))
     assert one == two
+    assert torch.equal(torch.get_rng_state(), state)  # a check before a training changes nothing of it
     assert len(one.refused) == 20
 
 

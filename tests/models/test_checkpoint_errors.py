@@ -164,5 +164,5 @@ def test_an_adapter_alone_names_the_command_that_merges_it(tmp_path):
         lambda: compose_checked([f"model.checkpoint={tmp_path}", "task=clock"]),
         lambda: reading(tmp_path).__enter__(),
     ):
-        with pytest.raises(CheckpointError, match="LoRA adapter, no whole model; merge it .*ntil export run="):
+        with pytest.raises(CheckpointError, match=r"LoRA adapter, no whole model; merge it .*ntil export run="):
             act()

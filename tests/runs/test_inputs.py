@@ -70,7 +70,7 @@ def test_a_file_of_a_glob_that_came_or_went_is_a_change(done, tmp_path):
 
 
 def test_another_project_with_the_same_runs_is_not_done(done, tmp_path, monkeypatch):
-    run, config = done
+    run, _ = done
     other = tmp_path / "other"
     other.mkdir()
     monkeypatch.chdir(other)
