@@ -22,7 +22,7 @@ def test_a_wait_for_a_build_says_so_and_ends(tmp_path, monkeypatch, capsys):
 
 
 def test_a_batch_that_cannot_be_sent_ends_its_worker(capfd):
-    loader: DataLoader[tuple[torch.Tensor]] = DataLoader(
+    loader: DataLoader[tuple[torch.Tensor, ...]] = DataLoader(
         TensorDataset(torch.arange(4)),
         num_workers=1,
         timeout=60,
