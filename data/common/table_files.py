@@ -164,10 +164,13 @@ def _layout(path: Path) -> Literal["list", "lines"] | None:
     with path.open(encoding="utf-8-sig") as file:
         first_lines = list(islice((line for line in file if line.strip()), LOOKED_AT))
     begins = first_lines[0].lstrip()[:1] if first_lines else ""
-    if begins != "[" and any(isinstance(value := _parsed(line), dict) and value for line in first_lines):
-        return "lines"
-    alone = len(first_lines) == 1 or (begins and _parsed(first_lines[0]) is None)
-    return "list" if begins == "[" and alone else None
+    values = [_parsed(line) for line in first_lines]
+    alone = len(first_lines) == 1
+    if begins == "[":
+        return "list" if alone or values[0] is None else None
+    # An object of columns, as pandas writes one by default, is no row.
+    of_columns = alone and isinstance(values[0], dict) and all(isinstance(v, dict | list) for v in values[0].values())
+    return "lines" if not of_columns and any(isinstance(value, dict) for value in values) else None
 
 
 def _parsed(line: str) -> Any:

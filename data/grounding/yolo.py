@@ -166,12 +166,12 @@ def _folders(folder: Path, root: str, image_folder: str, config: Path) -> tuple[
     while beside.startswith("../"):
         beside = beside.removeprefix("../")
     places = [(folder / root, image_folder), (folder.parent, image_folder), (folder / root, beside), (folder, beside)]
-    existing = [base / name for base, name in places if _has_files(base / name)]
+    existing = [base / name for base, name in places if _is_folder(base / name) and any((base / name).iterdir())]
     if not existing:
         problem = f"no pictures at {folder / root / image_folder}"
         raise InvalidData(str(config), "path", problem, "put the pictures there")
     label_places = [(base, "labels".join(name.rsplit("images", 1))) for base, name in [*places, (folder, image_folder)]]
-    labels = next((base / name for base, name in label_places if (base / name).is_dir()), None)
+    labels = next((base / name for base, name in label_places if _is_folder(base / name)), None)
     if labels is None or "images" not in image_folder:
         # Without this a wrong path would read as pictures without objects.
         problem = f"no labels at {label_places[0][0] / label_places[0][1]}"
@@ -179,10 +179,10 @@ def _folders(folder: Path, root: str, image_folder: str, config: Path) -> tuple[
     return existing[0], labels
 
 
-def _has_files(folder: Path) -> bool:
+def _is_folder(path: Path) -> bool:
     try:
-        return folder.is_dir() and any(folder.iterdir())
-    except (OSError, ValueError):
+        return path.is_dir()
+    except (OSError, ValueError):  # too long, or with a NUL
         return False
 
 

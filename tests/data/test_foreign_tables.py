@@ -75,9 +75,10 @@ def test_a_column_of_another_form_is_refused_whatever_on_error_says(folder, form
 
 
 @pytest.mark.parametrize("column", ["bbox", "bbox_xyxy"])
-def test_a_box_of_parts_of_1_is_no_box_of_pixels(folder, column):
+@pytest.mark.parametrize("box", [[0.15, 0.2, 0.47, 0.6], [0, 0, 1, 1]])
+def test_a_box_of_parts_of_1_is_no_box_of_pixels(folder, column, box):
     """F4: it was taught as [0, 0, 1, 1]."""
-    rows = [{"image": "a.png", "sent": "it", column: [0.15, 0.2, 0.47, 0.6]}]
+    rows = [{"image": "a.png", "sent": "it", column: box}]
     source = ExpressionTable({"test": str(write(folder / "t.jsonl", rows))})
     with pytest.raises(InvalidData, match=rf"line 1, field {column}: .* reads as parts of 1, not as pixels"):
         source.rows("test")
@@ -142,6 +143,7 @@ def base64_of(kind="PNG"):
         base64_of("WEBP"),
         "\n".join(base64_of()[i : i + 76] for i in range(0, len(base64_of()), 76)),
         "data:image/png;base64," + base64_of(),
+        "data:image/png;charset=utf-8;base64," + base64_of(),
         {"bytes": base64_of(), "path": "gone.png"},
         ["a.png"],
         "in\\b.png",
@@ -277,6 +279,15 @@ def test_rows_that_are_none(tmp_path, name, content, message):
     source = Jsonl(test=str(tmp_path / name), on_error="skip")
     assert len(source.rows("test")) == (2 if name == "t.csv" else 3)
     assert len(source.row_errors.skipped) == 1
+
+
+@pytest.mark.parametrize(
+    "content", ['{"prompt": {"0": "a"}, "answer": {"0": 1}}', '{"prompt": ["a"], "answer": [1]}', "{}"]
+)
+def test_an_object_of_columns_is_no_table(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(InvalidData, match=r"t.json: is no list of objects; write one, or an object a line"):
+        Jsonl(test=str(tmp_path / "t.json"), on_error="skip").rows("test")
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
@@ -416,6 +427,12 @@ def test_the_checks_of_values(check, good, bad):
     for value in bad:
         with pytest.raises(InvalidData, match="file, line 1, field field: "):
             check(value, "file, line 1", "field")
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["a", "\ud800"], {"a": ["\ud800"]}, {"\ud800": 1}, [[("\udfff",)]]])
+def test_a_lone_surrogate_is_found_wherever_it_is(value):
+    with pytest.raises(InvalidData, match="file, line 1, field skills: is no Unicode text"):
+        fields.require_unicode(value, "file, line 1", "skills")
 
 
 @pytest.mark.parametrize("value", ["x" * 10**6, b"\xff" * 10**6, [0] * 10**5, 10**5000, {"a": "b" * 10**5}], ids=type)
