@@ -23,7 +23,7 @@ _ORIENTING = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _DATA_URI = re.compile(r"\s*data:[^,]{0,100};base64,", re.IGNORECASE)
 # JPEG, PNG, GIF, WebP, TIFF (both byte orders) and BMP in base64.
 _BASE64_BEGINNINGS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "Qk")
-SHORTEST_BASE64 = 64  # characters; no picture is smaller
+SHORTEST_BASE64 = 40  # characters; no picture is smaller
 REEXPORT = "export the row again"
 LONGEST_NAME = 400  # characters of a path in a message
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height

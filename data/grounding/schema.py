@@ -34,6 +34,7 @@ FEATURES = Features(
 # Annotated boxes exceed their pictures by rounding; a box that exceeds it by more pixels is another picture's.
 SLACK = 2.0
 THOUSAND, FEW = 1000, 5  # boxes all below a thousand, in pictures that are larger, tell nothing if they are few
+TINY = 16  # pixels of a side: in a smaller picture a box of its first pixel may be meant
 FRACTION = 1.05  # parts of 1 exceed 1 by rounding, too
 
 
@@ -160,8 +161,7 @@ def points_inside(points: Sequence[Sequence[float]], size: tuple[int, int]) -> b
 
 def points_are_fractions(points: Sequence[Sequence[float]], size: tuple[int, int]) -> bool:
     """Whether points can't be pixels but parts of 1: nobody draws within the first pixel of a picture."""
-    values = [v for point in points for v in point]
-    return min(size) > 2 and max(map(abs, values)) <= FRACTION and not all(v.is_integer() for v in values)
+    return min(size) > TINY and max(abs(v) for point in points for v in point) <= FRACTION
 
 
 def _fits(values: Sequence[float], size: tuple[int, int], form: str, scale: str) -> bool:

@@ -133,8 +133,11 @@ def _load(truth: Path, images: Path, form: Format, split: str, row_errors: RowEr
 
 def _note_oddities(annotated: list[Annotated], truth: Path, row_errors: RowErrors) -> None:
     """Note what costs no picture: outlines given twice, without a transcription among others, or not in UTF-8."""
-    repeated = [one.where for one in annotated if len(one.instances) > len({tuple(i.points) for i in one.instances})]
-    texts = [(one.where, i.text) for one in annotated for i in one.instances if not i.ignore]
+    legible = {one.where: [i for i in one.instances if not i.ignore] for one in annotated}
+    repeated = [
+        where for where, instances in legible.items() if len({tuple(i.points) for i in instances}) < len(instances)
+    ]
+    texts = [(where, i.text) for where, instances in legible.items() for i in instances]
     bare = [where for where, text in texts if not text]
     damaged = [where for where, text in texts if "\ufffd" in text]
     for places, what in (

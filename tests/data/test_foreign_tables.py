@@ -75,9 +75,10 @@ def test_a_column_of_another_form_is_refused_whatever_on_error_says(folder, form
 
 
 @pytest.mark.parametrize("column", ["bbox", "bbox_xyxy"])
-def test_a_box_of_parts_of_1_is_no_box_of_pixels(folder, column):
+@pytest.mark.parametrize("box", [[0.15, 0.2, 0.47, 0.6], [0, 0, 1, 1]])
+def test_a_box_of_parts_of_1_is_no_box_of_pixels(folder, column, box):
     """F4: it was taught as [0, 0, 1, 1]."""
-    rows = [{"image": "a.png", "sent": "it", column: [0.15, 0.2, 0.47, 0.6]}]
+    rows = [{"image": "a.png", "sent": "it", column: box}]
     source = ExpressionTable({"test": str(write(folder / "t.jsonl", rows))})
     with pytest.raises(InvalidData, match=rf"line 1, field {column}: .* reads as parts of 1, not as pixels"):
         source.rows("test")
@@ -142,6 +143,7 @@ def base64_of(kind="PNG"):
         base64_of("WEBP"),
         "\n".join(base64_of()[i : i + 76] for i in range(0, len(base64_of()), 76)),
         "data:image/png;base64," + base64_of(),
+        "data:image/png;charset=utf-8;base64," + base64_of(),
         {"bytes": base64_of(), "path": "gone.png"},
         ["a.png"],
         "in\\b.png",
