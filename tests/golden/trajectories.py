@@ -33,10 +33,11 @@ FAMILIES = {
     "qwen2_vl_nano": "text_detection_nano",
     "yi_vl_nano": "mathvista_nano",
 }
+LENGTHS = {"text_detection_nano": ["task.max_new_tokens=64"]}  # the default when they were recorded
 LOCAL = ["engine=local", "engine.workers=0"]
 RUNS = {
     **{
-        f"{model}-{loss}": [f"model={model}", f"task={task}", f"loss={loss}", *LOCAL]
+        f"{model}-{loss}": [f"model={model}", f"task={task}", f"loss={loss}", *LENGTHS.get(task, []), *LOCAL]
         for model, task in FAMILIES.items()
         for loss in LOSSES
     },
