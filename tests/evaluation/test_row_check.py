@@ -122,17 +122,22 @@ def test_a_check_is_read_again_for_the_same_rows_and_model_alone(monkeypatch):
     config, components, rows = run(*words)
     first = cached_check(config, components, rows, True)
     made = []
-    monkeypatch.setattr(module, "SplitChecker", lambda *a: made.append(1) or SplitChecker(*a))
-    assert cached_check(*run(*words), False) == first
+
+    def counted(*arguments):
+        made.append(1)
+        return SplitChecker(*arguments)
+
+    monkeypatch.setattr(module, "SplitChecker", counted)
+    assert cached_check(*run(*words), pictures=False) == first
     assert not made
     Image.new("RGB", (61, 40)).save("60.png")  # the same path, another picture
-    cached_check(*run(*words), False)
-    cached_check(*run("model=yi_vl_nano", *words[1:]), False)
-    cached_check(*run(*words[:1], *table(["1", "3"], {})), False)
+    cached_check(*run(*words), pictures=False)
+    cached_check(*run("model=yi_vl_nano", *words[1:]), pictures=False)
+    cached_check(*run(*words[:1], *table(["1", "3"], {})), pictures=False)
     assert len(made) == 3
     for file in module.cache_folder().glob("checks/*.json"):
         file.write_text("{damaged")
-    assert cached_check(*run(*words[:1], *table(["1", "3"], {})), False).rows == 2
+    assert cached_check(*run(*words[:1], *table(["1", "3"], {})), pictures=False).rows == 2
 
 
 def test_processes_find_what_one_finds():
