@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 
 from ntil.cli import main
 from ntil.components import Components
 from ntil.config.compose import compose
+from ntil.config.schema import RunConfig
 from ntil.evaluation import usable_rows as module
 from ntil.evaluation.row_check import EXAMPLES, SplitCheck, SplitChecker
 from ntil.evaluation.usable_rows import cached_check, usable_rows
@@ -34,7 +36,7 @@ def table(answers, pictures=None):
     return ["task=jsonl", "task.source.train=my.jsonl", "task.source.test=my.jsonl", "tracker=none"]
 
 
-def run(*words):
+def run(*words: str) -> tuple[RunConfig, Components, Dataset]:
     config = compose(words)
     components = Components.build(config)
     return config, components, components.task.rows("test")
