@@ -104,7 +104,15 @@ class Task(ABC):
         """Strict reading of a generated text. Never raises, whatever the text."""
 
     def parse_lenient(self, text: str, row: Row) -> Any | ParseFailure:
-        """Lenient reading, reported besides the strict one, so that a loss doesn't gain by formatting alone."""
+        """Lenient reading, reported besides the strict one, so that a loss doesn't gain by formatting alone.
+
+        What the strict reading takes, the lenient one takes with the same value, so no lenient score is below it.
+        """
+        strict = self.parse(text, row)
+        return self.search(text, row) if isinstance(strict, ParseFailure) else strict
+
+    def search(self, text: str, row: Row) -> Any | ParseFailure:
+        """Find the answer in a text that the strict reading refuses. Never raises; here nothing is found."""
         return self.parse(text, row)
 
     @abstractmethod

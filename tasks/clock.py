@@ -9,7 +9,8 @@ Metrics (means over all examples; an answer that can't be read has the largest d
   (arXiv 2505.13077, table of the clock task) doesn't say which of the two it reports.
 * `hour`, `minute`: each right alone; `minute_within_1`: the minute at most 1 off on its circle of 60, as the official
   evaluation of "It's About Time" reports minutes.
-* `parse_failure_rate`; and every metric once more as `lenient_*`, for the first time found anywhere in the text.
+* `parse_failure_rate`; and every metric once more as `lenient_*`, for the first possible time anywhere in the text, in
+  any of the forms of `tasks.answers.times`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from data.common.source import Source
+from tasks.answers.times import times
 from tasks.base import ParseFailure, Row, Scores, Task
 
 DIAL = 720
 _STRICT = re.compile(r"([0-9]{2}):([0-9]{2})", re.ASCII)
-_LENIENT = re.compile(r"(?<![0-9])([0-9]{1,2})\s*[:.h]\s*([0-9]{1,2})(?![0-9])", re.ASCII)
 
 
 class Time(NamedTuple):
@@ -49,6 +50,7 @@ class Clock(Task):
     """
 
     metric = "exact"
+    protocol = 2  # 2: the lenient reading takes more forms, and goes on after an impossible time
     secondary_metrics = MappingProxyType({"deviation": False})
     max_new_tokens = 8
     columns = ("hour", "minute")
@@ -64,11 +66,19 @@ class Clock(Task):
 
     def parse(self, text: str, row: Row) -> Time | ParseFailure:
         """Exactly `HH:MM`, whitespace around it allowed."""
-        return _time(_STRICT.fullmatch(text.strip()))
+        match = _STRICT.fullmatch(text.strip())
+        if match is None:
+            return ParseFailure("no HH:MM")
+        hour, minute = int(match[1]), int(match[2])
+        if not (1 <= hour <= 12 and minute <= 59):
+            return ParseFailure(f"{match[0]} is no time of a 12-hour dial")
+        return Time(hour, minute)
 
-    def parse_lenient(self, text: str, row: Row) -> Time | ParseFailure:
-        """The first `H:MM`, `HH.MM` or `HHhMM` anywhere; 24-hour times are taken modulo 12."""
-        return _time(_LENIENT.search(text), hours=24)
+    def search(self, text: str, row: Row) -> Time | ParseFailure:
+        """The first possible time anywhere; 24-hour times are taken modulo 12."""
+        for hour, minute in times(text):
+            return Time((hour - 1) % 12 + 1, minute)
+        return ParseFailure("no time anywhere")
 
     def score(self, prediction: Time | ParseFailure, row: Row) -> Scores:
         names = ("exact", "within_1", "deviation", "deviation_unwrapped", "hour", "minute", "minute_within_1")
@@ -83,12 +93,3 @@ class Clock(Task):
             *(minutes == 0, min(minutes, 60 - minutes) <= 1),
         )
         return dict(zip(names, map(float, right), strict=True))
-
-
-def _time(match: re.Match[str] | None, hours: int = 12) -> Time | ParseFailure:
-    if match is None:
-        return ParseFailure("no HH:MM")
-    hour, minute = int(match[1]), int(match[2])
-    if minute > 59 or not (1 <= hour <= 12 or (hours == 24 and hour <= 24)):
-        return ParseFailure(f"{match[0]} is no time of a 12-hour dial")
-    return Time((hour - 1) % 12 + 1, minute)

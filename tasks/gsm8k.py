@@ -7,7 +7,8 @@ numbers are compared as values, so `18.00` is 18.
 * `reasoning=true`: the solution, then `#### <number>` on a line of its own. Strict: the number after the first `####`,
   with or without thousands commas.
 
-The lenient reading is the last number anywhere.
+The lenient reading is the strict one where that succeeds, else the first number after the first `####`, else the last
+number anywhere (`tasks.answers.numbers`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from decimal import Decimal
 
 from data.common.errors import InvalidOption
 from data.common.source import Source
-from tasks.answers.numbers import read_strict
+from tasks.answers.numbers import numerals, read_lenient, read_strict
 from tasks.base import ParseFailure, Row
 from tasks.numeric import NumberTask
 
@@ -63,6 +64,10 @@ class GSM8K(NumberTask):
         head, marker, _ = text.partition("####")
         match = _MARKED.match(text, len(head)) if marker else None
         return read_strict(_unpadded(match[1])) if match else ParseFailure("no number after ####")
+
+    def search(self, text: str, row: Row) -> Decimal | ParseFailure:
+        marked = numerals(text.partition("####")[2])
+        return read_lenient(marked[0] if marked else text)
 
 
 def _unpadded(number: str) -> str:

@@ -108,6 +108,7 @@ class PolygonAnswers(Task):
     """One polygon a row."""
 
     metric = "acc_0.5"
+    protocol = 2  # 2: the lenient reading takes numbers that stand together, in any nesting
     coordinates = True
     columns = ("polygon", "width", "height")
     max_new_tokens = 256
@@ -124,7 +125,7 @@ class PolygonAnswers(Task):
     def parse(self, text: str, row: Row) -> Polygon | ParseFailure:
         return self.coords.parse_polygon(text, (row["width"], row["height"])) or ParseFailure("no polygon")
 
-    def parse_lenient(self, text: str, row: Row) -> Polygon | ParseFailure:
+    def search(self, text: str, row: Row) -> Polygon | ParseFailure:
         shapes = self.coords.find_shapes(text, (row["width"], row["height"]))
         return shapes[0] if shapes else ParseFailure("no three points in range")
 

@@ -3,12 +3,15 @@
 Protocol: the official prompts (zero-shot, hint first, as query.json has them), the answer extracted from the response,
 normalised and compared as `evaluation/calculate_score.py` does. One difference, because it needs a paid service: the
 extraction is done by rules (`tasks.answers.mathvista_extraction`), not by GPT-4; `extractor` replaces them. A response
-in which they find nothing is wrong here, while officially even a refusal means the nearest choice.
+that is an answer as it stands (the strict reading) needs none, as in the official `extract_answer.py`. A response in
+which they find nothing is wrong here, while officially even a refusal means the nearest choice.
 
 Metrics, over all problems and per official key (`task/...`, `context/...`, `skills/...`, `question_type/...`,
 `answer_type/...`, `language/...`, `source/...`, `category/...`, `grade/...`; a problem counts for each of its skills):
 
 * `official_accuracy`, the headline: right by the protocol above (the same figure as `lenient_accuracy`).
+* `official_accuracy_nearest`: the same, but a multiple-choice response without an answer means the choice nearest to
+  its last sentence, as the official scoring has it: the figure to hold against leaderboards, luck included.
 * `accuracy`: right by the strict reading, in which the whole response is the answer: an option letter, in brackets or
   not, or a choice word for word; a whole number; a plain decimal number; a list in square brackets.
 * `relative_error`: of integer and float answers |x - y| / |y|, at most 1; of others 0 where right and 1 where not.
@@ -22,12 +25,13 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterable, Iterator
 
 from PIL import Image, ImageDraw, ImageFont
 
 from data.common.errors import InvalidOption
 from data.common.source import Source
-from tasks.answers.mathvista_extraction import Extractor, RuleExtractor
+from tasks.answers.mathvista_extraction import Extractor, RuleExtractor, last_sentence
 from tasks.answers.numbers import read_strict
 from tasks.base import ParseFailure, Row, Scores, Task
 from tasks.drawing import RIGHT, WRONG, captioned
@@ -38,6 +42,7 @@ PLACES = {
     1: "a floating-point number with one decimal place and provide the final value, e.g., 1.2, 1.3, 1.4,",
     2: "a floating-point number with two decimal places and provide the final value, e.g., 1.23, 1.34, 1.45,",
 }
+NEAREST = "official_accuracy_nearest"
 _LETTER = re.compile(r"\(([A-Z])\)|([A-Z])")
 _LIST = re.compile(r"\[[^\[\]]*\]")
 
@@ -53,6 +58,7 @@ class MathVista(Task):
     """
 
     metric = "official_accuracy"
+    protocol = 2  # 2: extraction reads quantities whole, and statements as yes or no
     columns = ("question", "prompt", "choices", "answer", "target", "question_type", "answer_type")
 
     def __init__(
@@ -74,7 +80,7 @@ class MathVista(Task):
     def parse(self, text: str, row: Row) -> str | ParseFailure:
         return strict(text.strip(), row)
 
-    def parse_lenient(self, text: str, row: Row) -> str | ParseFailure:
+    def search(self, text: str, row: Row) -> str | ParseFailure:
         extracted = self.extractor(text, row)
         return ParseFailure("no answer found") if extracted is None else extracted
 
@@ -84,6 +90,25 @@ class MathVista(Task):
         right = verdict(prediction, row)
         error = _relative_error(prediction, row) if row["answer_type"] in ("integer", "float") else 1.0 - right
         return {"accuracy": float(right), "relative_error": error}
+
+    def record(self, text: str, row: Row) -> Row:
+        record = super().record(text, row)
+        read = self.parse_lenient(text, row)
+        if isinstance(read, ParseFailure) and row["question_type"] == "multi_choice":
+            return {**record, "nearest": float(verdict(last_sentence(text), row))}
+        return {**record, "nearest": record["lenient"]["accuracy"]}
+
+    def sum_scores(self, records: Iterable[Row]) -> dict[str, float]:
+        nearest: dict[str, float] = {}
+
+        def noted() -> Iterator[Row]:
+            for record in records:
+                if "nearest" in record:  # not in the predictions of protocol 1
+                    for group in ("", *(f"{name}/" for name in record.get("groups", ()))):
+                        nearest[f"{group}{NEAREST}"] = nearest.get(f"{group}{NEAREST}", 0.0) + record["nearest"]
+                yield record
+
+        return {**super().sum_scores(noted()), **nearest}
 
     def groups(self, row: Row) -> list[str]:
         names = [f"{key}/{row[key]}" for key in KEYS if row[key]]

@@ -58,6 +58,7 @@ class NumberTask(Task):
     """A task whose answer is one number; metrics as in the module's docstring."""
 
     metric = "exact"
+    protocol = 2  # 2: the lenient reading takes quantities with all that belongs to them
 
     @abstractmethod
     def truth(self, row: Row) -> Decimal:
@@ -66,7 +67,7 @@ class NumberTask(Task):
     def parse(self, text: str, row: Row) -> Decimal | ParseFailure:
         return read_strict(text)
 
-    def parse_lenient(self, text: str, row: Row) -> Decimal | ParseFailure:
+    def search(self, text: str, row: Row) -> Decimal | ParseFailure:
         return read_lenient(text)
 
     def score(self, prediction: Decimal | ParseFailure, row: Row) -> Scores:

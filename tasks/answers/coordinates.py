@@ -113,8 +113,8 @@ class Coords:
     def find_box(self, text: str, size: Size) -> Box | None:
         """Four numbers of the format's scale, corners put in order.
 
-        The first that is there, of: four numbers together, in brackets or after a token; four together without; two
-        points one after another; the first four of more than four together; four single numbers, if there are no others.
+        The first there is of: four numbers together, in brackets or after a token; four together without; two points
+        one after another; the first four of more than four together; four single numbers, if there are no others.
         """
         together = groups(self._plain(text), self.loose)
         for candidate in _box_candidates(together):
@@ -148,7 +148,7 @@ class Coords:
         """Numbers in steps, moved into the picture; None unless all are of the format's scale."""
         values = [Decimal(n) for n in numbers]
         largest = max(map(abs, values))
-        fractions = self.unit == 1 and largest <= FRACTIONS and any(not n.isdigit() for n in numbers)
+        fractions = self.unit == 1 and largest <= FRACTIONS and any(not n.lstrip("+-").isdigit() for n in numbers)
         if largest > self.reach or fractions:
             return None
         return [min(max(float(v * self.unit), 0.0), self.steps) for v in values]

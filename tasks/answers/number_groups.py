@@ -1,7 +1,7 @@
 """Numbers that stand together in free text: the candidates for boxes and polygons of a lenient reading.
 
-A group is a run of numbers with nothing but commas, blanks, quotes, `and`, `to` or names of coordinates (`x1=`, `"top":`)
-between them; inside brackets line ends and semicolons too. Points in brackets of their own, one after another
+A group is a run of numbers with nothing but commas, blanks, quotes, `and`, `to` or names of coordinates (`x1=`,
+`"top":`) between them; inside brackets line ends and semicolons too. Points in brackets of their own, one after another
 (`[[1, 2], [3, 4]]`, `(1,2),(3,4)`), are one group. A digit inside a word (`bbox_2d`, `x1`), a time, a fraction, a
 percentage or a date is no number here.
 """

@@ -1,20 +1,87 @@
-"""Reading of numbers: strictly one plain number, or all numbers anywhere in a text."""
+r"""Reading of numbers: strictly one plain number, or all quantities anywhere in a text.
+
+One grammar for every task whose answers are numbers. A quantity is read with all that belongs to it, or not at all:
+half of a fraction or the exponent of a unit is no number.
+
+| form | examples |
+|---|---|
+| digits | `12`, `.5`, `1,234.50`, `1 234`, `1'234`, `1,00,000`, `1.234.567,5`, full-width digits |
+| sign | `-5`, `−5`, `–5`, `= - 5`, `minus 5`, `negative five` (after a number a minus is a subtraction) |
+| currency, percent | `$1,234.50`, `-$5`, `Rs.500`, `€5`, `$5k`, `5%` (which is 5) |
+| fraction | `1/2`, `1 1/2`, `½`, `1½`, `\frac{1}{2}`, `1\dfrac12`, `3 and a half`, `two thirds` |
+| power | `1.5e3`, `1.5 × 10^3`, `2^{10}`, `10³`, `10**3` |
+| factor | `2√3`, `\frac{\sqrt{3}}{2}`, `3π/4`, `5 million`, `two dozen` |
+| words | `thirty one`, `two hundred and five`, `three point five` |
+
+No quantities: `1/0`, dates with slashes, digits inside a word (`x1`, `H2O`), exponents and indices (`cm^2`, `a_1`), and
+divisors of what isn't a number (`x/2`).
+"""
 
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+import unicodedata
+from collections.abc import Iterator
+from decimal import Context, Decimal, localcontext
 
+from tasks.answers.characters import ascii_variants
 from tasks.answers.failure import ParseFailure
+from tasks.answers.number_words import number_words
 
 LONGEST = 40  # digits of a number, before and after the point together
 _STRICT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
-# A minus after a digit, a letter or a bracket is a subtraction. Commas only where they separate thousands.
-_LOOSE = re.compile(
-    r"(?:(?<![\w.)\]])-)?[$€£]?"
-    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![0-9.])\.[0-9]+)"
-    r"(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?"
+_EXACT = Context(prec=34, traps=[])  # overflow and division by zero give values that aren't finite
+_PI = Decimal("3.141592653589793238462643383279503")
+
+_NUMERAL = re.compile(
+    r"(?:(?P<groups>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9])"
+    r"|(?<![0-9][ '])[0-9]{1,3}(?>(?: [0-9]{3})+|(?:'[0-9]{3})+)(?![0-9]|[ ,'][0-9]))"
+    r"|[0-9]{1,3}(?:_[0-9]{3})+(?![0-9_])"
+    r"|(?P<points>(?:[0-9]{1,3}(?:(?:\.[0-9]{3}){2,}(?:,[0-9]+)?|\.[0-9]{3},[0-9]{1,2})"
+    r"|(?<![0-9] )[0-9]{1,3}(?>(?: [0-9]{3})+),[0-9]{1,2})(?![0-9.,]| [0-9]))"
+    r"|[0-9]+)(?(points)|(?:\.[0-9]+)?)(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?"
+    r"|\.[0-9]+(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?"
 )
+_VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+_START = re.compile(rf"[0-9]|(?<![\w.)\]}}])\.[0-9]|\\[dtc]?frac(?![a-z])|\\?sqrt(?![a-z])|√|π|[{_VULGAR}]")
+_FACTOR = re.compile(r"\s*(?=\\?sqrt(?![a-z])|√|π)")
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_POWER = re.compile(r"(?:\^|\*\*(?=[0-9-])) ?(?:\{ ?([+-]?[0-9]+) ?\}|([+-]?[0-9]+))|([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
+_UNREADABLE_POWER = re.compile(r"\^ ?(?:\{[^{}]*\}|\([^()]*\)|[A-Za-z])")
+_TEN = re.compile(r" ?(?:×|\*|x|·) ?(?=10(?:\^|\*\*|[⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹]))")
+_DIVIDED = re.compile(r"(?: ?/ ?|:)(?=[0-9√π]|\\sqrt)")
+_TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?(?![0-9])")
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7}
+_SCALE = re.compile(rf"[ -]?({'|'.join(_SCALES)}|dozen)s?\b", re.IGNORECASE)
+_SHORT_SCALE = re.compile(r"(k|m|bn|b)\b", re.IGNORECASE)
+_SHORT_SCALES = {"k": 3, "m": 6, "b": 9, "bn": 9}
+_AND_A_PART = re.compile(r" and (?:a|one)[ -](half|third|quarter)\b", re.IGNORECASE)
+_PARTS = {"half": 2, "third": 3, "quarter": 4}
+_CURRENCY = r"(?:\b(?:Rs\.?|US|USD|EUR|GBP|INR|RMB|CNY)|(?:\bUS)?[$€£¥₹])"
+_PAID = re.compile(rf"{_CURRENCY} ?-?$", re.IGNORECASE)
+_SIGN = re.compile(
+    rf"(?:(?<![\w.)\]}}%°])-|(?<=[=(:])\s*-\s|\b(?P<word>minus|negative)\s+)(?:{_CURRENCY} ?)?$|{_CURRENCY}-$",
+    re.IGNORECASE,
+)
+_SUBTRACTION = re.compile(
+    r"(?:[\w)\]%°]*[0-9)\]%°π]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|teen|ty))\s*$"
+)
+_INSIDE = re.compile(r"(?:[A-Za-z_]|[A-Za-z)\]}]/|[\^_]\{?-?|[0-9]\s?/\s?)$")
+_MOST_BOXES = 5
+_LOOK_BACK = 24  # characters before a number in which its sign and currency are looked for
+
+# LaTeX that stands around numbers, as plain text.
+_LATEX = [
+    (re.compile(r"\\(?:text|math|oper)[a-z]*\s*\{([^{}]*)\}|\\(?:mbox|boldsymbol)\s*\{([^{}]*)\}"), r"\1\2"),
+    (re.compile(r"\\(?:left|right|displaystyle|!)"), ""),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\[,;: ]|~"), " "),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?"), "°"),
+    (re.compile(r"\\(?:times|cdot)\b ?"), "×"),
+    (re.compile(r"\\pi\b ?"), "π"),
+    (re.compile(r"\\([%$#&])"), r"\1"),
+    (re.compile(r"\\(?![dtc]?frac|sqrt)[A-Za-z]+(?=[0-9.])"), " "),
+]
 
 
 def read_strict(text: str) -> Decimal | ParseFailure:
@@ -27,15 +94,185 @@ def read_strict(text: str) -> Decimal | ParseFailure:
 
 
 def read_lenient(text: str) -> Decimal | ParseFailure:
-    """The last number anywhere, with thousands commas, a currency sign or an exponent."""
-    values = numbers(text)
-    return _number(values[-1]) if values else ParseFailure("no number anywhere")
+    r"""The last number in the last `\boxed{}` that has one, else the last number anywhere."""
+    for part in [*reversed(boxed(text)), text]:
+        values = numbers(part)
+        if values:
+            return _number(values[-1])
+    return ParseFailure("no number anywhere")
 
 
 def numbers(text: str) -> list[str]:
-    """All numbers in a text as plain `[-]digits[.digits][e..]`, in order."""
-    text = text.replace("\N{MINUS SIGN}", "-")
-    return [re.sub(r"[,$€£]", "", match.group()) for match in _LOOSE.finditer(text)]
+    """All quantities in a text, as plain decimals in order; those in words only where there are none in digits."""
+    return numerals(text) or number_words(ascii_variants(text))
+
+
+def numerals(text: str) -> list[str]:
+    """All quantities with digits in a text, as plain `[-]digits[.digits][e..]`, in order."""
+    return [value for value, _, _ in quantities(text)]
+
+
+def quantities(text: str) -> Iterator[tuple[str, int, int]]:
+    """Every quantity with digits as a plain decimal, with where it starts and ends in the plain text."""
+    text, at = plain(text), 0
+    while start := _START.search(text, at):
+        with localcontext(_EXACT):
+            value, at = _quantity(text, start.start())
+        if value is not None:
+            yield value, start.start(), at
+
+
+def boxed(text: str) -> list[str]:
+    r"""The contents of the last `\boxed{}` and `\fbox{}`, in order, braces within them balanced."""
+    starts = [match.end() - 1 for match in re.finditer(r"\\f?box(?:ed)?\s*\{", text)]
+    return [_braced(text, start)[0] for start in starts[-_MOST_BOXES:]]
+
+
+def plain(text: str) -> str:
+    """The text in ASCII digits, signs and blanks, without the LaTeX commands that stand around numbers."""
+    text = ascii_variants(text)
+    if "\\" in text or "{,}" in text or "~" in text:
+        for pattern, replacement in _LATEX:
+            text = pattern.sub(replacement, text)
+    return text
+
+
+def _quantity(text: str, start: int) -> tuple[str | None, int]:
+    """The quantity that starts there as a plain decimal, None if it is none, and where it ends."""
+    numeral = _NUMERAL.match(text, start)
+    value, end = _mixed(text, start, depth=0)
+    paid = _PAID.search(text, max(0, start - _LOOK_BACK), start)
+    if not paid and _INSIDE.search(text, max(0, start - _LOOK_BACK), start):
+        return None, end
+    if value is not None and paid and (short := _SHORT_SCALE.match(text, end)):
+        value, end = value.scaleb(_SHORT_SCALES[short[1].lower()]), short.end()
+    if value is None or not value.is_finite():
+        return None, end
+    sign = "-" if _is_negative(text, start) else ""
+    if numeral and numeral.end() == end:
+        return sign + _digits(numeral), end
+    return sign + _written(value), end
+
+
+def _is_negative(text: str, start: int) -> bool:
+    sign = _SIGN.search(text, max(0, start - _LOOK_BACK), start)
+    if sign is None:
+        return False
+    return not (sign["word"] and _SUBTRACTION.search(text, max(0, sign.start() - _LOOK_BACK), sign.start()))
+
+
+def _mixed(text: str, at: int, depth: int) -> tuple[Decimal | None, int]:
+    """A product, perhaps with a fraction added to it (`1 1/2`) or divided by another, and a scale (`million`)."""
+    value, end = _product(text, at, depth)
+    whole = value is not None and text[at:end].isdigit()
+    part = re.compile(rf" ?(?=\\[dtc]?frac|[{_VULGAR}])| (?=[0-9]+ ?/ ?[0-9])").match(text, end) if whole else None
+    if part:
+        fraction, stop = _ratio(text, part.end(), depth)
+        if fraction is None or 0 < fraction < 1:
+            return (None if fraction is None else value + fraction), stop
+    value, end = _ratio(text, at, depth)
+    if value is not None and (half := _AND_A_PART.match(text, end)):
+        value, end = value + 1 / Decimal(_PARTS[half[1].lower()]), half.end()
+    if value is not None and (scale := _SCALE.match(text, end)):
+        word = scale[1].lower()
+        value, end = value * 12 if word == "dozen" else value.scaleb(_SCALES[word]), scale.end()
+    return value, end
+
+
+def _ratio(text: str, at: int, depth: int) -> tuple[Decimal | None, int]:
+    """A product, perhaps divided by another: `3/4`, `3:4`. Times and dates are none."""
+    if time := _TIME.match(text, at):
+        return None, time.end()
+    value, end = _product(text, at, depth)
+    terms = 1
+    while (slash := _DIVIDED.match(text, end)) and terms < 10:
+        divisor, end = _product(text, slash.end(), depth)
+        value = None if value is None or divisor is None else value / divisor
+        terms += 1
+    return (value if terms <= 2 else None), end  # three are a date
+
+
+def _product(text: str, at: int, depth: int) -> tuple[Decimal | None, int]:
+    value, end = _factor(text, at, depth)
+    for _ in range(3):
+        following = _FACTOR.match(text, end) or _TEN.match(text, end)
+        if following is None:
+            break
+        factor, end = _factor(text, following.end(), depth)
+        value = None if value is None or factor is None else value * factor
+    return value, end
+
+
+def _factor(text: str, at: int, depth: int) -> tuple[Decimal | None, int]:
+    """A number, fraction, root or pi with its exponent."""
+    value, end = _atom(text, at, depth)
+    if power := _POWER.match(text, end):
+        exponent = int((power[1] or power[2] or power[3].translate(_SUPERSCRIPTS))[:8])
+        return (None if value is None or abs(exponent) > 99 else value**exponent), power.end()
+    if power := _UNREADABLE_POWER.match(text, end):
+        return None, power.end()
+    return value, end
+
+
+def _atom(text: str, at: int, depth: int) -> tuple[Decimal | None, int]:
+    if numeral := _NUMERAL.match(text, at):
+        return Decimal(_digits(numeral)), numeral.end()
+    if text[at] == "π":
+        return _PI, at + 1
+    if text[at] in _VULGAR:
+        numerator, _, denominator = unicodedata.normalize("NFKD", text[at]).partition("\N{FRACTION SLASH}")
+        return Decimal(numerator) / Decimal(denominator), at + 1
+    if root := re.compile(r"\\?sqrt|√").match(text, at):
+        under, end = _argument(text, root.end(), depth)
+        return (under.sqrt() if under is not None and under >= 0 else None), end
+    fraction = re.compile(r"\\[dtc]?frac").match(text, at)
+    numerator_value, middle = _argument(text, fraction.end() if fraction else at + 1, depth)
+    denominator_value, end = _argument(text, middle, depth)
+    if numerator_value is None or denominator_value is None:
+        return None, end
+    return numerator_value / denominator_value, end
+
+
+def _argument(text: str, at: int, depth: int) -> tuple[Decimal | None, int]:
+    """The argument of a LaTeX command: in braces or brackets all of it is one quantity; else it is a single digit."""
+    at += len(text[at:]) - len(text[at:].lstrip(" ")) if text[at : at + 1] == " " else 0
+    if text[at : at + 1] in ("{", "("):
+        inner, end = _braced(text, at)
+        inner = inner.strip()
+        negative = inner.startswith("-")
+        inner = inner[negative:].strip()
+        if depth >= 3 or not _START.match(inner):
+            return None, end
+        value, stop = _mixed(inner, 0, depth + 1)
+        if value is None or inner[stop:].strip():
+            return None, end
+        return (-value if negative else value), end
+    if text[at - 1 : at] == "√" and (numeral := _NUMERAL.match(text, at)):
+        return Decimal(_digits(numeral)), numeral.end()
+    digit = re.compile(r"[0-9]").match(text, at)
+    return (Decimal(digit[0]), at + 1) if digit else (None, at)
+
+
+def _braced(text: str, at: int) -> tuple[str, int]:
+    """What the bracket at that place holds, and where it ends; an open one holds what is left."""
+    opening, closing, depth = text[at], "}" if text[at] == "{" else ")", 0
+    for match in re.compile(rf"[{re.escape(opening + closing)}]").finditer(text, at):
+        depth += 1 if match[0] == opening else -1
+        if depth == 0:
+            return text[at + 1 : match.start()], match.end()
+    return text[at + 1 :], len(text)
+
+
+def _digits(numeral: re.Match[str]) -> str:
+    text = numeral[0]
+    if numeral["points"]:
+        return re.sub(r"[. ]", "", text).replace(",", ".")
+    return re.sub(r"[, '_]", "", text)
+
+
+def _written(value: Decimal) -> str:
+    short = value.normalize(_EXACT)
+    return f"{short:f}" if abs(short.adjusted()) <= LONGEST else str(short)
 
 
 def _number(text: str) -> Decimal | ParseFailure:

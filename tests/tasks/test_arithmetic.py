@@ -72,7 +72,7 @@ def test_no_text_crashes_a_reading_or_scores_above_what_it_says(text, truth):
         assert record["lenient"]["exact"] == 0
         assert record["lenient"]["relative_error"] == 1
     else:
-        assert sum(c.isdigit() for c in text) > 0
+        assert any(c.isnumeric() or c == "π" for c in text)
     for scores in (record["scores"], record["lenient"]):
         assert scores["exact"] <= 1
         assert 0 <= scores["relative_error"] <= 1

@@ -1,5 +1,6 @@
 """Clock metrics against their definitions, and parsers against any text."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,47 @@ def test_strict_and_lenient_readings() -> None:
     assert TASK.parse_lenient("22.08", {}) == Time(10, 8)
     assert TASK.parse_lenient("00:10", {}) == Time(12, 10)
     assert isinstance(TASK.parse_lenient("25:10", {}), ParseFailure)
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("10:08:30", (10, 8)),
+        ("10\uff1a08", (10, 8)),
+        ("10h08", (10, 8)),
+        ("It is 25:10, no, 10:08.", (10, 8)),
+        ("3.5 cm, so 10:08", (10, 8)),
+        ('{"hour": 10, "minute": 8}', (10, 8)),
+        ('{"minutes": "08", "hours": "10"}', (10, 8)),
+        ("hour: 10, minute: 8", (10, 8)),
+        ("10 hours and 8 minutes", (10, 8)),
+        ("The hour is 10 and the minute is 8.", (10, 8)),
+        ("10 o'clock", (10, 0)),
+        ("ten o\u2019clock", (10, 0)),
+        ("10 p.m.", (10, 0)),
+        ("half past ten", (10, 30)),
+        ("a quarter past 10", (10, 15)),
+        ("quarter to 3", (2, 45)),
+        ("quarter to one", (12, 45)),
+        ("twenty-five to four", (3, 35)),
+        ("8 minutes past ten", (10, 8)),
+        ("ten thirty", (10, 30)),
+        ("three oh five", (3, 5)),
+        ("noon", (12, 0)),
+        ("10\u70b908\u5206", (10, 8)),
+        ("10\u70b9\u534a", (10, 30)),
+    ],
+)
+def test_times_in_many_forms(text: str, time: tuple[int, int]) -> None:
+    assert TASK.parse_lenient(text, {}) == Time(*time)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["3.5", "25:10", "25:10:08", "12:60", "1.10.3", "10", "ten", "two to three", "2 to 3 apples", "ten eight", "half"],
+)
+def test_what_is_no_time(text: str) -> None:
+    assert isinstance(TASK.parse_lenient(text, {}), ParseFailure)
 
 
 def test_summary_counts_failures() -> None:

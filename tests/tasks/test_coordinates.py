@@ -1,6 +1,7 @@
 """Coordinate formats: writing and reading are inverse up to half a step, and strict reading takes nothing else."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -242,6 +243,34 @@ def test_shapes_are_read_one_by_one_in_any_nesting(text, list_of):
 def test_lists_of_boxes_are_read_one_by_one(text):
     expected = [corners((0, 0, 10, 10)), corners((0, 0, 5, 5))]
     assert coordinate_format("int1000").find_shapes(text, (999, 999)) == expected
+
+
+COMMON = re.compile(r"\[\s*" + r"\s*,\s*".join([r"(-?\d+(?:\.\d+)?)"] * 4) + r"\s*\]", re.ASCII)
+AROUND = [
+    "player 23 ",
+    "bbox_2d: ",
+    "1. dog ",
+    "x1 ",
+    "```json\n",
+    '{"label": "7-eleven"} ',
+    "[3] ",
+    "(4, 5) ",
+    "1/2 of ",
+]
+
+
+@given(
+    st.lists(st.sampled_from(AROUND), max_size=4).map("".join),
+    st.lists(st.integers(-50, 1000), min_size=4, max_size=4),
+    st.sampled_from([",", ", ", " ,\n "]),
+    st.lists(st.sampled_from(AROUND), max_size=4).map("".join),
+)
+def test_four_numbers_in_square_brackets_are_read_as_in_lmms_eval_and_vlmevalkit(before, values, separator, after):
+    """Their common reading: the first `[a, b, c, d]`; cut at the picture's edge and put in order as VLMEvalKit does."""
+    text = f"{before}[{separator.join(map(str, values))}] {after}"
+    x1, y1, x2, y2 = (min(max(float(v), 0), 1000) for v in COMMON.search(text).groups())
+    expected = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+    assert coordinate_format("qwen").find_box(text, (1000, 1000)) == pytest.approx(expected)
 
 
 @given(st.data(), FORMAT, SIZES, st.booleans())

@@ -164,6 +164,10 @@ def hold(task: Task, row: dict[str, Any], text: str, best: tuple[float, float]) 
     assert headline(task, record, lenient=True) <= best[1], record
     strict = task.parse(text, row)
     assert (record["failure"] is not None) == isinstance(strict, ParseFailure)
+    if not isinstance(strict, ParseFailure | str):  # a text is right or wrong by the truth
+        assert task.parse_lenient(text, row) == strict
+    worse, better = headline(task, record), headline(task, record, lenient=True)
+    assert better >= worse or task.metric.startswith("official"), record
     task.draw(row, strict)
     task.draw(row, task.parse_lenient(text, row))
 

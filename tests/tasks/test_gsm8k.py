@@ -63,6 +63,21 @@ def test_reasoning_with_and_without_the_calculator(file):
         assert isinstance(task.parse(text, row), ParseFailure), text
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("#### 60\nI used 5 crates.", 60),
+        ("#### $22,800 in 2 years", 22800),
+        ("#### x\n#### 60", 60),
+        ("60 jars, so \\boxed{60} for 5 crates", 60),
+        ("sixty jars", 60),
+    ],
+)
+@pytest.mark.parametrize("reasoning", [False, True])
+def test_lenient_readings(text, value, reasoning):
+    assert GSM8K(GSM8KFiles({}), reasoning=reasoning).parse_lenient(text, ROW) == value
+
+
 @pytest.mark.parametrize("reasoning", [False, True])
 def test_the_taught_answer_reads_as_right(file, reasoning):
     task = GSM8K(GSM8KFiles({"test": str(file)}), reasoning=reasoning)
@@ -80,9 +95,9 @@ def test_no_text_crashes_or_scores_above_what_it_says(text):
     for reasoning in (False, True):
         record = GSM8K(GSM8KFiles({}), reasoning=reasoning).record(text, ROW)
         after = text.partition("####")[2] if reasoning else text
+        assert record["lenient"]["exact"] >= record["scores"]["exact"]
         if record["scores"]["exact"]:
             assert after.strip().replace(",", "").lstrip("0").startswith("42")
-            assert record["lenient"]["exact"] or reasoning
         if "42" not in text.replace(",", ""):
             assert record["scores"]["exact"] == 0
 

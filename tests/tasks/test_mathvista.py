@@ -33,6 +33,9 @@ YES = problem("Yes", "text", ("Yes", "No"))
 FLOAT = problem("1.2", "float", precision=1)
 LIST = problem("[1, 2]", "list")
 INTEGER = problem()
+FROGS = problem("Frogs", "text", ("Deer", "Frogs", "Wolf"))
+ASKED = problem("Yes", "text", ("Yes", "No"), question="Is the bed larger than the kitten?")
+BELOW = problem(question="How many algorithms have an accuracy lower than 8?")
 EVERY = (CHOICE, YES, FLOAT, LIST, INTEGER)
 
 
@@ -86,6 +89,30 @@ def test_strict_reading(row, good, bad):
         (CHOICE, "It is 41", "41"),
         (CHOICE, "The question cannot be answered.", None),
         (CHOICE, "", None),
+        (CHOICE, "(b)", "B"),
+        (CHOICE, "\uff08B\uff09", "B"),
+        (CHOICE, "the answer is b.", "B"),
+        (CHOICE, r"Hence \boxed{B}, since f(a) = 1.", "B"),
+        (CHOICE, r"\boxed{\text{(B)}}", "B"),
+        (CHOICE, r"\boxed{40}", "B"),
+        (CHOICE, "so x = 40.0", "B"),
+        (CHOICE, "x = 50, but none of the given options match, so there is a mistake in the question; 40?", None),
+        (CHOICE, "If it is a square, the answer is (A). Without the picture it is impossible to tell.", None),
+        (CHOICE, "The answer is B.\n\nQuestion: 3 + 4?\nSolution: 3 + 4 = 7", "7"),
+        (FROGS, "Without grasshoppers the animal that lacks food is the frog.", "B"),
+        (ASKED, "The bed is larger than the kitten.", "A"),
+        (ASKED, "The bed is not larger than the kitten.", "B"),
+        (ASKED, "The bed is smaller than the kitten.", "B"),
+        (ASKED, "The image does not show whether the bed is larger; more information is needed.", None),
+        (INTEGER, "1/2", "0.5"),
+        (INTEGER, r"x = \frac{1}{2}", "0.5"),
+        (INTEGER, "I count thirty one", "31"),
+        (INTEGER, "Rs.500", "500"),
+        (INTEGER, "\u20135", "-5"),
+        (INTEGER, "minus 5", "-5"),
+        (INTEGER, "1 234", "1234"),
+        (BELOW, "There are three algorithms with an accuracy lower than 8.", "3"),
+        (BELOW, "So 4 algorithms are lower than 8", "4"),
         (YES, "Yes, it is.", "A"),
         (YES, "It is cut in half.", None),
         (INTEGER, "There are 10 - 2 - 3 = 5 objects left.", "5"),
@@ -131,6 +158,18 @@ def test_no_response_crashes_or_scores_above_what_it_says(text, row):
         assert record["lenient"]["accuracy"] == 0
 
 
+def test_a_response_without_an_answer_means_the_nearest_choice_in_a_figure_of_its_own():
+    texts = ["B", "It cannot be told, perhaps near 40", "I cannot tell."]
+    summary = TASK.summarize(TASK.record(text, CHOICE) for text in texts)
+    assert summary["official_accuracy"] == pytest.approx(1 / 3)
+    assert summary["official_accuracy_nearest"] >= summary["official_accuracy"]
+    assert summary["task/t/official_accuracy_nearest"] == summary["official_accuracy_nearest"]
+    nothing = TASK.record("no idea", INTEGER)
+    assert nothing["nearest"] == 0
+    without = [{k: v for k, v in TASK.record("B", CHOICE).items() if k != "nearest"}]
+    assert "official_accuracy_nearest" not in TASK.summarize(without)
+
+
 def test_metrics_by_group_and_failures():
     texts = ["3", "The answer is 3.", "4", "nothing"]
     summary = TASK.summarize(TASK.record(text, INTEGER) for text in texts)
@@ -163,7 +202,7 @@ def test_another_extractor_is_used_only_when_named_and_declared(monkeypatch):
     monkeypatch.setenv("NTIL_PACKAGES", __name__.partition(".")[0])
     own = made(**named)
     assert own.record("?", INTEGER)["lenient"]["accuracy"] == 1
-    assert own.record("3", INTEGER)["lenient"]["accuracy"] == 0
+    assert own.record("It is 3", INTEGER)["lenient"]["accuracy"] == 0
     assert TASK.record("?", INTEGER)["lenient"]["accuracy"] == 0
 
 
