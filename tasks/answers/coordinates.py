@@ -223,7 +223,7 @@ def _qwen(kind: str) -> Callable[[list[str]], str]:
 
 def _box_candidates(together: list[Group]) -> Iterator[tuple[str, ...]]:
     fours = [group for group in together if len(group) == 4]
-    yield from (group.corners() for group in sorted(fours, key=lambda group: not group.bracketed))
+    yield from (group.corners() for group in sorted(fours, key=lambda group: (not group.bracketed, group.joined)))
     yield from (a.numbers + b.numbers for a, b in pairwise(together) if len(a) == len(b) == 2)
     yield from (group.numbers[:4] for group in together if len(group) > 4)
     if [len(group) for group in together] == [1] * 4:

@@ -48,6 +48,7 @@ class Group:
     numbers: tuple[str, ...]
     names: tuple[str, ...]
     bracketed: bool
+    joined: bool = False  # of points in brackets of their own
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -76,7 +77,7 @@ def groups(text: str, pattern: re.Pattern[str]) -> list[Group]:
     for group, next_point in _runs(text, pattern):
         if next_point and len(joined[-1]) % 2 == 0 and len(group) == 2:
             last = joined.pop()
-            group = replace(last, numbers=last.numbers + group.numbers, names=last.names + group.names)
+            group = replace(last, numbers=last.numbers + group.numbers, names=last.names + group.names, joined=True)
         joined.append(group)
     return joined
 

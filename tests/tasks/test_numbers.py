@@ -97,7 +97,7 @@ def test_a_quantity_is_read_whole(value, text):
 
 @pytest.mark.parametrize(
     "text",
-    ["1/0", "12/25/2020", "10:30", "x/2", "cm^2", "H2O", "2^{x}", r"\frac{a}{2}", "twenty-first", "the two-digit one",
+    ["1/0", "12/25/2020", "10:30", "x/2", "cm^2", "H2O", "2^{x}", r"\frac{a}{2}", "twenty-first", "a two-digit one-way",
      "no one", "thousands of", "٣", "", "1e999", "9" * 41, "twenty third"],
 )  # fmt: skip
 def test_a_part_of_something_else_is_no_number(text):
