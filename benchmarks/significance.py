@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import expit
 from tqdm import tqdm
 
+from data.common.counts import counted
 from experiments.significance import ScoreSums, compare, normal_interval, plain_bootstrap, score_means
 
 
@@ -35,7 +36,7 @@ def rates(
     """Share of trials in which each method tells the two losses apart."""
     rng = np.random.default_rng(0)
     found = {"interval": 0, "permutation": 0, "verdict": 0, "plain hierarchical bootstrap": 0, "t over seeds": 0}
-    for number in tqdm(range(trials), desc=f"{seeds} seeds, spread {spread}, effect {effect}", leave=False):
+    for number in tqdm(range(trials), desc=f"{counted(seeds, 'seed')}, spread {spread}, effect {effect}", leave=False):
         ours, base = trial(rng, seeds, examples, spread, effect)
         c = compare(ours, base, draws=draws, seed=number)
         found["interval"] += not c.low <= 0 <= c.high

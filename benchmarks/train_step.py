@@ -31,6 +31,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 
+from data.common.counts import counted
 from ntil.components import Components
 from ntil.config.schema import RunConfig
 from ntil.preflight import compose_checked
@@ -267,7 +268,10 @@ def table(model: str, checkpoint: Path | None, options: argparse.Namespace) -> N
                 bar.update()
     seconds = {name: statistics.median(s for run in runs for s in run["steps"]) for name, runs in found.items()}
     ours = seconds[options.losses[0]]
-    print(f"\n{model}, batch {MODELS[model][0]}, {torch.get_num_threads()} threads, {options.workers} data workers")
+    print(
+        f"\n{model}, batch {MODELS[model][0]}, {counted(torch.get_num_threads(), 'thread')}, "
+        f"{counted(options.workers, 'data worker')}"
+    )
     print("\n| trainer | step s | x of our first | peak GiB |\n| --- | ---: | ---: | ---: |")
     for name, runs in found.items():
         label = name if name in PEERS else f"ours, {name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from data.common.counts import counted
 from ntil.console import duration
 from ntil.runs.folder import read_json
 from ntil.runs.run import Run
@@ -22,20 +23,22 @@ def describe_runs(runs: Sequence[Run]) -> list[str]:
         for name in ("torch", "transformers")
     ]
     return [
-        f"{len(done)} of {len(runs)} runs are finished. Training took {duration(sum(seconds))} in all, "
+        f"{len(done)} of {counted(len(runs), 'run')} {'is' if len(runs) == 1 else 'are'} finished. "
+        f"Training took {duration(sum(seconds))} in all, "
         f"{duration(min(seconds))} to {duration(max(seconds))} a run; start and evaluation come on top.",
         *(f"{cell[0]}, {cell[1]}: {_recipe([r for r in done if (r.task, r.model) == cell])}." for cell in _cells(done)),
         f"Commit {_distinct(e.get('commit') or 'not known' for e in environments)}; {'; '.join(versions)}; "
-        f"{_distinct(environment.get('cpus', 'not known') for environment in environments)} CPUs.",
+        f"{_counted((environment.get('cpus', 'not known') for environment in environments), 'CPU')}.",
     ]
 
 
 def _recipe(runs: Sequence[Run]) -> str:
     optim = [run.config.optim for run in runs]
+    seeds = "seed" if len({run.seed for run in runs}) == 1 else "seeds"
     parts = [
-        f"{_distinct(o.steps for o in optim)} steps of {_distinct(o.batch_size for o in optim)} rows",
+        f"{_counted((o.steps for o in optim), 'step')} of {_counted((o.batch_size for o in optim), 'row')}",
         f"learning rate {_distinct(o.lr for o in optim)}",
-        f"seeds {_distinct(sorted(run.seed for run in runs))}",
+        f"{seeds} {_distinct(sorted(run.seed for run in runs))}",
         f"from {_distinct(run.config.model.options.get('checkpoint') or 'random weights' for run in runs)}",
     ]
     if any(run.config.curriculum.stages for run in runs):
@@ -53,6 +56,13 @@ def _environment(run: Run) -> dict[str, Any]:
 
 def _package(environment: dict[str, Any], name: str) -> str:
     return str(environment.get("packages", {}).get(name, "not known"))
+
+
+def _counted(values: Iterable[Any], noun: str) -> str:
+    different = list(dict.fromkeys(values))
+    if len(different) == 1 and isinstance(different[0], int):
+        return counted(different[0], noun)
+    return f"{_distinct(different)} {noun}s"
 
 
 def _distinct(values: Iterable[Any]) -> str:

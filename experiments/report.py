@@ -24,6 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from rich.console import Console
 
+from data.common.counts import counted
 from data.common.files import write_text
 from experiments import paper
 from experiments.analysis import CellReport, analyse
@@ -116,7 +117,7 @@ def report(
         (folder / old).unlink(missing_ok=True)
     write_text(folder / "table.tex", "\n".join(one.latex() for one in tables))
     part = html.paper_part(published, beside, scale) if published else None
-    subtitle = f"{len(runs)} runs, {sum(run.done for run in runs)} finished"
+    subtitle = f"{counted(len(runs), 'run')}, {sum(run.done for run in runs)} finished"
     page = html.render(name, subtitle, reports, part, examples, provenance, all_in_one)
     write_text(folder / "report.html", page)
     print(f"runs, each with history, predictions and model: {root}")

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
 
+from data.common.counts import counted
 from data.common.rows import image_columns
 from ntil.collator import Collator
 from ntil.config.build import build, locate
@@ -62,7 +63,7 @@ class Components:
         if share == 0 and self.loss.needs_numbers:
             answer = self.task.answer(rows[0])
             raise ConfigError(
-                f"the loss sees no number in the answers of {len(rows)} rows (first: {answer!r} as tokens "
+                f"the loss sees no number in the answers of {counted(len(rows), 'row')} (first: {answer!r} as tokens "
                 f"{self.family.tokenizer.convert_ids_to_tokens(answers[0][:12].tolist())})"
             )
         return share
@@ -87,9 +88,9 @@ class Components:
         longest, row = max(((len(self._answer_ids(row)), row) for row in rows), key=lambda pair: pair[0])
         if longest > self.task.max_new_tokens:
             raise ConfigError(
-                f"{split}, row {row['id']}: the answer has {longest} tokens with its end and generation stops after "
-                f"{self.task.max_new_tokens}, so no model could give it; {remedy}={longest} or more (this is the "
-                f"longest of {len(rows)} rows looked at)"
+                f"{split}, row {row['id']}: the answer has {counted(longest, 'token')} with its end and "
+                f"generation stops after {self.task.max_new_tokens}, so no model could give it; "
+                f"{remedy}={longest} or more (this is the longest of {counted(len(rows), 'row')} looked at)"
             )
 
     def _answer_ids(self, row: Row) -> list[int]:

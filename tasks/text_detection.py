@@ -29,6 +29,7 @@ from typing import Any, Literal
 from datasets import Dataset
 from PIL import Image, ImageDraw
 
+from data.common.counts import counted
 from data.common.errors import InvalidOption
 from data.common.source import Source
 from tasks.answers.coordinates import FORMATS, NONE, Coords, Polygon, around, corners
@@ -90,7 +91,8 @@ class TextDetection(Task):
         if untaught:
             warnings.warn(
                 f"{split}: task.max_instances={self.max_instances} cuts the answers of {len(untaught)} of "
-                f"{len(legible)} pictures; {sum(untaught)} of {sum(legible)} texts are not taught (all are scored)",
+                f"{counted(len(legible), 'picture')}; {sum(untaught)} of {counted(sum(legible), 'text')} "
+                f"{'is' if sum(untaught) == 1 else 'are'} not taught (all are scored)",
                 stacklevel=3,
             )
 

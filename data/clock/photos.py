@@ -29,6 +29,7 @@ from PIL import Image as PILImage
 from PIL import ImageOps
 
 from data.clock.schema import FEATURES, level_of
+from data.common.counts import counted
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
 from data.common.images import check_picture, png
 from data.common.rgb import rgb
@@ -117,7 +118,9 @@ def _wanted(item: dict[str, str], where: str) -> _Crop | None:
     if item.get("bbox_det"):
         boxes = _boxes(item["bbox_det"], where, "bbox_det")
         if len(boxes) != 1:
-            raise InvalidData(where, "bbox_det", f"{len(boxes)} boxes", "give the one box that the time belongs to")
+            raise InvalidData(
+                where, "bbox_det", counted(len(boxes), "box", "boxes"), "give the one box that the time belongs to"
+            )
         return _Crop(boxes[0], 0.2, square=True)
     text = (item.get("bbox_xywh") or "").strip()
     if not text:
@@ -128,7 +131,7 @@ def _wanted(item: dict[str, str], where: str) -> _Crop | None:
     detected = re.search(r"bbox_det=(\[[^\]]*\])", item.get("note") or "")
     if detected is None:
         remedy = "write bbox_det=[x, y, w, h] of the clock that the time belongs to into 'note'"
-        raise InvalidData(where, "bbox_xywh", f"{len(boxes)} boxes and nothing to choose by", remedy)
+        raise InvalidData(where, "bbox_xywh", f"{counted(len(boxes), 'box', 'boxes')} and nothing to choose by", remedy)
     chosen = _boxes(detected[1], where, "note")[0]
     return _Crop(max(boxes, key=lambda box: _iou(box, chosen)), 0.1, square=False)
 

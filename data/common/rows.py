@@ -13,6 +13,7 @@ from datasets import Dataset, Features, Image, LargeList, List
 from datasets.arrow_writer import ArrowWriter
 
 from data.common.cache import cache_folder
+from data.common.counts import counted
 from data.common.errors import InvalidData, RowErrors
 
 Row = dict[str, Any]
@@ -63,12 +64,13 @@ class RowWriter:
         skipped = len(self.row_errors.skipped) - self._skipped_before
         if self._writer is None:
             remedy = "see why in the list of skipped rows" if skipped else "choose another split or check the folder"
-            raise InvalidData(self.where, None, f"the split is empty ({skipped} rows skipped)", remedy)
+            raise InvalidData(self.where, None, f"the split is empty ({counted(skipped, 'row')} skipped)", remedy)
         if skipped:
             # Logged whenever rows are read, also in training; `ntil data check` lists them all.
             first = self.row_errors.skipped[self._skipped_before]
             count = len(self._where_of_id)
-            log.warning("%s: %d rows kept, %d skipped, the first: %s", self.where, count, skipped, first)
+            kept = counted(count, "row")
+            log.warning("%s: %s kept, %d skipped, the first: %s", self.where, kept, skipped, first)
         self._writer.finalize()
         self._writer.close()
         return Dataset.from_file(str(self._file))

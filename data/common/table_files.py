@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from data.common.counts import counted
 from data.common.errors import InvalidData, RowErrors
 
 Located = tuple[int, str, dict[str, Any]]  # the row's number from 0, "file, line 3", and the row
@@ -106,7 +107,7 @@ def _separated(delimiter: str) -> Reader:
                     where = f"{path}, line {reader.line_num}"
                     with row_errors.row():
                         if None in row or None in row.values():
-                            problem = f"has not the {len(reader.fieldnames or [])} fields of the header"
+                            problem = f"has not the {counted(len(reader.fieldnames or []), 'field')} of the header"
                             raise InvalidData(where, None, problem, "put fields that hold the separator in quotes")
                         yield number, where, row
             except csv.Error as error:

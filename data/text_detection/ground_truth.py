@@ -33,6 +33,7 @@ from xml.etree import ElementTree
 
 import scipy.io
 
+from data.common.counts import counted
 from data.common.errors import InvalidData
 
 Format = Literal["icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr"]
@@ -249,7 +250,12 @@ def _totaltext(text: str, where: str) -> list[Instance]:
         xs, ys = (_numbers(match[i].split()) for i in (1, 2))
         texts.append(_outline(xs, ys, match[5] or "", match[3] or "", where, f"entry {len(texts)}"))
     if len(texts) != starts:
-        raise InvalidData(where, None, f"{starts - len(texts)} of {starts} entries can't be read", "fetch it again")
+        raise InvalidData(
+            where,
+            None,
+            f"{starts - len(texts)} of {counted(starts, 'entry', 'entries')} can't be read",
+            "fetch it again",
+        )
     return [instance for instance in texts if instance]
 
 
@@ -321,7 +327,7 @@ def _xml(content: bytes, where: str) -> list[Instance]:
         values = _numbers((box.findtext("segs") or "").split(","))
         text = (box.findtext("label") or "").strip()
         if len(values) < 6 or len(values) % 2:
-            problem = f"{len(values)} numbers are no polygon"
+            problem = f"{counted(len(values), 'number')} can be no polygon"
             raise InvalidData(where, f"box {number}, segs", problem, "write x1,y1,...,x14,y14")
         texts.append(Instance(_points(values), text, text == DONT_CARE))
     return texts

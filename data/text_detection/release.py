@@ -10,6 +10,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from data.common.counts import counted
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
 from data.common.images import check_picture, stored
 from data.common.rows import RowWriter
@@ -56,7 +57,7 @@ class TextRelease(Source):
             return rows
         chosen = [i for i in range(len(rows)) if (i % self.every == self.every - 1) == (split == "validation")]
         if not chosen:
-            problem = f"{len(rows)} training pictures leave none to hold out"
+            problem = f"of {counted(len(rows), 'training picture')} none is left to hold out"
             remedy = "set task.source.truth.validation or raise task.source.holdout"
             raise InvalidData(self.truth[stored_split], None, problem, remedy)
         return rows.select(chosen)

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from data.common.counts import counted
 from experiments.analysis import CellReport
 from experiments.paper import PaperTable
 from experiments.render import plots
@@ -106,14 +107,13 @@ def sentences(report: CellReport) -> list[str]:
                 if c.verdict in ("better", "worse")
                 else f"{line.loss} and {report.base} are not distinguishable in {metric.replace('_', ' ')}"
             )
-            sentence += (
-                f" ({c.difference:+.3g}, 95 % [{c.low:+.3g}, {c.high:+.3g}], {c.seeds} seeds, {c.examples} examples)"
-            )
+            extent = f"{counted(c.seeds, 'seed')}, {counted(c.examples, 'example')}"
+            sentence += f" ({c.difference:+.3g}, 95 % [{c.low:+.3g}, {c.high:+.3g}], {extent})"
             if c.verdict == "not distinguishable" and c.seeds_needed is not None:
                 few = (
                     "more test examples, whatever the seeds"
                     if isinf(c.seeds_needed)
-                    else f"about {c.seeds_needed} seeds"
+                    else f"about {counted(int(c.seeds_needed), 'seed')}"
                 )
                 sentence += f"; a difference of that size would need {few}"
             paragraphs.append(sentence + ("; one seed says nothing about others." if c.seeds == 1 else "."))

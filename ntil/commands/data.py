@@ -23,6 +23,7 @@ from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data.common.counts import counted
 from data.common.errors import UserError
 from ntil.commands.options import parse_options, split_options
 from ntil.components import build_task
@@ -84,8 +85,8 @@ class SplitReport:
 
     def lines(self, most: int | None = None) -> list[str]:
         """The counts, then every finding, at most `most` of each kind."""
-        counts = f"{self.rows} rows, {len(self.skipped)} skipped, {len(self.problems)} problems"
-        lines = [f"{self.split}: {counts}, longest answer {self.longest_answer} characters"]
+        counts = f"{counted(self.rows, 'row')}, {len(self.skipped)} skipped, {counted(len(self.problems), 'problem')}"
+        lines = [f"{self.split}: {counts}, longest answer {counted(self.longest_answer, 'character')}"]
         for kind, entries in (("skipped", self.skipped), ("problem", self.problems)):
             lines += [f"  {kind}: {line}" for line in entries[:most]]
             if len(entries) > len(entries[:most]):
@@ -177,7 +178,7 @@ def _show(task: Task, name: str, options: ShowOptions) -> int:
     contact_sheet(task, split, options.n, path)
     for line in task.skipped[:LISTED]:
         print(f"skipped: {line}", file=sys.stderr)
-    print(f"{path}: {split}, {len(task.skipped)} rows skipped")
+    print(f"{path}: {split}, {counted(len(task.skipped), 'row')} skipped")
     return 0
 
 

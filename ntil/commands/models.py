@@ -19,6 +19,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from data.common.counts import counted
 from ntil.commands.options import parse_options
 from ntil.config.compose import CONF, choices, compose_dict
 from ntil.config.errors import ConfigError, nearest
@@ -67,7 +68,9 @@ def _component(name: str) -> Component:
 
 
 def _table(described: list[dict[str, Any]], options: ModelsOptions) -> Table:
-    title = f"GB per GPU for weights, gradients and optimizer states on {options.gpus} GPUs, ZeRO 0 / 1 / 2 / 3"
+    title = (
+        f"GB per GPU for weights, gradients and optimizer states on {counted(options.gpus, 'GPU')}, ZeRO 0 / 1 / 2 / 3"
+    )
     table = Table("model", box=None, pad_edge=False, caption=title, caption_justify="left")
     for name in ("parameters", "cached", "digits", "coords", "full", f"LoRA rank {options.rank}", "trains"):
         table.add_column(name, justify="right" if name in ("parameters", "trains") else "left")

@@ -24,6 +24,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers.debug_utils import DebugUnderflowOverflow
 
+from data.common.counts import counted
 from data.common.rows import Row
 from ntil.commands.options import parse_options
 from ntil.components import Components
@@ -65,7 +66,9 @@ def main(arguments: list[str]) -> int:
     rows = _rows(components, batch["ids"])
     model = load_saved(components.family, weights).eval()
     out = console()
-    out.print(f"step {batch['step']}, rank {batch['rank']}, {len(rows)} rows, weights: {escape(str(weights))}")
+    out.print(
+        f"step {batch['step']}, rank {batch['rank']}, {counted(len(rows), 'row')}, weights: {escape(str(weights))}"
+    )
     out.print("then: " + ", ".join(f"{k} {v:.4g}" for k, v in batch["components"].items()))
     out.print(_table(components, model, rows))
     report = non_finite_report(components, model, rows)

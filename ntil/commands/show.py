@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from data.common.counts import counted
 from ntil.commands.options import parse_options, split_options
 from ntil.components import Components
 from ntil.config.errors import ConfigError
@@ -53,11 +54,11 @@ def main(arguments: list[str]) -> int:
     console = Console()
     console.print(f"row      {escape(str(row['id']))}")
     prompt = escape(repr(task.prompt(row)))
-    console.print(f"prompt   {prompt}, {len(encoded.prompt_ids)} tokens with the picture's")
+    console.print(f"prompt   {prompt}, {counted(len(encoded.prompt_ids), 'token')} with the picture's")
     console.print(f"answer   {escape(repr(task.answer(row)))}")
     console.print(token_table(components, batch))
     console.print(f"numbers  {', '.join(values) or 'none'} (number_style={components.loss.number_style})")
-    console.print(f"coverage {share:.0%} of the {len(encoded.answer_ids)} supervised tokens are digits")
+    console.print(f"coverage {share:.0%} of the {counted(len(encoded.answer_ids), 'supervised token')} are digits")
     console.print(f"guessing {uniform_costs(components, batch)} (all tokens equally likely)", soft_wrap=True)
     return 0
 

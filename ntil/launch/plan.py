@@ -18,6 +18,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from data.common.counts import counted
 from ntil.config.compose import CONF, register_schema
 from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
@@ -93,8 +94,12 @@ def dry_run(arguments: Sequence[str]) -> Table:
             left, unknown = left + steps * (seconds or 0), unknown + (seconds is None)
         time = "done" if state == "done" else "not known yet" if seconds is None else duration(steps * seconds)
         rows.append([*map(str, job.key), str(steps), memory(job.config), state, time])
-    total = f"{duration(left)} left" if not unknown else f"{duration(left)} left, and {unknown} runs not known yet"
-    rows.append([f"{len(jobs)} runs", "", "", "", "", "", f"{sum(row[6] == 'done' for row in rows)} done", total])
+    total = (
+        f"{duration(left)} left"
+        if not unknown
+        else f"{duration(left)} left, and {counted(unknown, 'run')} not known yet"
+    )
+    rows.append([counted(len(jobs), "run"), "", "", "", "", "", f"{sum(row[6] == 'done' for row in rows)} done", total])
     columns = ["task", "model", "loss", "seed", "steps", "GB per rank", "state", "time"]
     return Table("planned", columns, ["l", "l", "l", "r", "r", "r", "l", "r"], rows)
 

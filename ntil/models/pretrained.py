@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from data.common.counts import counted
 from ntil.config.errors import ConfigError
 
 _UNREACHED = "not in the local cache, and the hub can't be reached; download it first, or give a folder"
@@ -97,8 +98,9 @@ def read_weights(
         missing = sorted(info["missing_keys"])
         if missing:
             raise CheckpointError(
-                f"model.checkpoint={source}: {len(missing)} weights of {type(model).__name__} are missing (the first "
-                f"is {release_name(missing[0])}); give a folder in the layout of the release"
+                f"model.checkpoint={source}: {counted(len(missing), 'weight')} of {type(model).__name__} "
+                f"{'is' if len(missing) == 1 else 'are'} missing (the first is {release_name(missing[0])}); "
+                "give a folder in the layout of the release"
             )
         return model
 

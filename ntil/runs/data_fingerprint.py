@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from data.common.counts import counted
 from data.common.files import write_text
 from data.common.rows import image_columns, sample_rows
 from ntil.config.errors import ConfigError
@@ -46,9 +47,9 @@ def check_data(file: Path, splits: Mapping[str, Dataset], resuming: bool, accept
         was, split = before[name], now[name]
         if was != split:
             raise ConfigError(
-                f"{file.parent}: the {name} split has changed since the checkpoint ({was['rows']} rows "
-                f"{was['fingerprint']}, now {split['rows']} rows {split['fingerprint']}); set accept_changes=true to "
-                "go on with it, or remove the folder to start again"
+                f"{file.parent}: the {name} split has changed since the checkpoint ({counted(was['rows'], 'row')} "
+                f"{was['fingerprint']}, now {counted(split['rows'], 'row')} {split['fingerprint']}); "
+                "set accept_changes=true to go on with it, or remove the folder to start again"
             )
     write_text(file, json.dumps(now))
 
@@ -67,8 +68,8 @@ def described(file: Path) -> str:
     stored = read_json(file)
     train = stored.get("train")
     if isinstance(train, str):  # as early runs of format 1 have it
-        return f"{stored['rows']:,} rows, fingerprint {train} (of 64 of them)"
-    return f"{train['rows']:,} rows, fingerprint {train['fingerprint']}" if train else "not recorded"
+        return f"{counted(stored['rows'], 'row', form=',')}, fingerprint {train} (of 64 of them)"
+    return f"{counted(train['rows'], 'row', form=',')}, fingerprint {train['fingerprint']}" if train else "not recorded"
 
 
 def _json(value: Any) -> bytes:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from data.common.counts import counted
 from data.common.files import write_text
 from ntil.distributed.ranks import Ranks
 
@@ -90,7 +91,7 @@ class FiniteCheck:
         write_text(self.folder / "batch.json", json.dumps(asdict(batch), indent=1))
         raise FloatingPointError(
             f"the loss is not finite at step {step} ({', '.join(f'{k} {v:.4g}' for k, v in values.items())}); "
-            f"look at its {len(ids)} rows with `ntil replay run={self.folder.parent}`"
+            f"look at its {counted(len(ids), 'row')} with `ntil replay run={self.folder.parent}`"
         )
 
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
+from data.common.counts import counted
 from data.common.files import write_text
 from data.common.rows import sample_rows
 from ntil.components import Components
@@ -134,7 +135,7 @@ def check_before_training(
     task = components.task
     if ranks.first and task.skipped:
         write_text(folder.skipped, "".join(f"{line}\n" for line in task.skipped))
-        print(f"{len(task.skipped)} broken rows left out, see {folder.skipped}")
+        print(f"{counted(len(task.skipped), 'broken row')} left out, see {folder.skipped}")
     splits = {"train": data.train, config.evaluation.split: data.test}
     if ranks.first:
         resuming = bool(complete_checkpoints(folder.checkpoints))
@@ -147,7 +148,7 @@ def check_before_training(
     components.check_longest(data.test)
     coverage = components.coverage(samples["train"])
     if ranks.first:
-        print(f"{len(data.train):,} rows, {coverage:.0%} of the answer tokens are digits")
+        print(f"{counted(len(data.train), 'row', form=',')}, {coverage:.0%} of the answer tokens are digits")
     return coverage
 
 

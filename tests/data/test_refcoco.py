@@ -117,7 +117,7 @@ def test_broken_rows_are_named_or_skipped_and_counted(tmp_path, breaking, messag
     with pytest.raises(InvalidData, match=message):
         read(folder, "unc", "train")
     skip = RowErrors("skip")
-    with pytest.raises(InvalidData, match=r"the split is empty .1 rows skipped"):
+    with pytest.raises(InvalidData, match=r"the split is empty .1 row skipped"):
         read(folder, "unc", "train", row_errors=skip)
     # The other image's rows are all there.
     assert len(read(folder, "unc", "testA", "testB", row_errors=skip)) == 3

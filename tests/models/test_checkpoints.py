@@ -263,7 +263,7 @@ def test_yi_vl_weights_that_are_missing_are_named(shared, tmp_path_factory, tmp_
     torch.save(weights, folder / "pytorch_model.bin")
     family = Components.build(compose_checked(["model=yi_vl_6b", f"model.checkpoint={folder}", *SMALL])).family
     with pytest.raises(
-        CheckpointError, match=r"1 weights of .* are missing \(the first is model\.mm_projector\.3\.weight\)"
+        CheckpointError, match=r"1 weight of .* is missing \(the first is model\.mm_projector\.3\.weight\)"
     ):
         family.load()
 

@@ -114,7 +114,7 @@ def test_a_missing_weight_is_never_drawn_at_random(copy):
     gone = next(k for k in sorted(state) if "layers.1" in k and "vision" not in k and "visual" not in k)
     del state[gone]
     (save_file(state, file, {"format": "pt"}) if file.suffix == ".safetensors" else torch.save(state, file))
-    with pytest.raises(CheckpointError, match=r"1 weights of \w+ are missing .*layers\.1.*layout of the release"):
+    with pytest.raises(CheckpointError, match=r"1 weight of \w+ is missing .*layers\.1.*layout of the release"):
         built.load()
 
 
