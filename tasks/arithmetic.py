@@ -7,7 +7,7 @@ Splits: `train`, `validation`, `interpolation` (held-out problems of the trained
 numbers) and `test`, which is the last two together.
 
 Answers are the shortest exact decimal (`-3`, `0.5`); quotients are rounded, as the question says. The strict reading
-takes one plain number and nothing else, the lenient one the last number anywhere in the text.
+takes one plain number and nothing else, the lenient one the last quantity anywhere in the text.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ Metrics (means over all sentences; an answer that can't be read has IoU 0):
 * `iou`: the mean.
 * `<split>/...`: each metric per official split; `split_average/...`: the plain mean of the splits' figures, each split
   counting alike whatever its size.
-* `parse_failure_rate`; and every metric once more as `lenient_*`: the first four numbers of the format's scale anywhere
-  in the text, corners put in order.
+* `parse_failure_rate`; and every metric once more as `lenient_*`: the first four numbers of the format's scale that
+  stand together anywhere in the text, corners put in order.
 """
 
 from __future__ import annotations

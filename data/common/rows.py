@@ -69,8 +69,8 @@ class RowWriter:
             # Logged whenever rows are read, also in training; `ntil data check` lists them all.
             first = self.row_errors.skipped[self._skipped_before]
             count = len(self._where_of_id)
-            kept = counted(count, "row")
-            log.warning("%s: %s kept, %d skipped, the first: %s", self.where, kept, skipped, first)
+            rows = counted(count, "row")
+            log.warning("%s: %s kept, %d skipped, the first: %s", self.where, rows, skipped, first)
         self._writer.finalize()
         self._writer.close()
         return Dataset.from_file(str(self._file))

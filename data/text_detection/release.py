@@ -57,7 +57,7 @@ class TextRelease(Source):
             return rows
         chosen = [i for i in range(len(rows)) if (i % self.every == self.every - 1) == (split == "validation")]
         if not chosen:
-            problem = f"of {counted(len(rows), 'training picture')} none is left to hold out"
+            problem = f"{counted(len(rows), 'training picture')}, so none to hold out"
             remedy = "set task.source.truth.validation or raise task.source.holdout"
             raise InvalidData(self.truth[stored_split], None, problem, remedy)
         return rows.select(chosen)

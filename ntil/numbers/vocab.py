@@ -128,8 +128,8 @@ class NumberVocab:
         merged = labels[self.meaning(labels) == self.base + MERGED]
         if merged.numel():
             raise ValueError(
-                f"labels hold {merged.numel()} token{'s' * (merged.numel() != 1)} with several digits, or digits and signs "
-                f"(ids {merged[:5].tolist()}): no loss sees the digits in them. Tokenise answers with "
+                f"labels hold {merged.numel()} token{'s' * (merged.numel() != 1)} with several digits, or digits and "
+                f"signs (ids {merged[:5].tolist()}): no loss sees the digits in them. Tokenise answers with "
                 "ntil.digit_by_digit(tokenizer), or leave merged_ids out of the NumberVocab to skip such numbers "
                 "knowingly"
             )

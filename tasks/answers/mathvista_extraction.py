@@ -269,11 +269,11 @@ def _polarity(sentence: str, choices: Sequence[str], question: str) -> str | Non
     statement = re.search(r"[a-z]{2}", sentence, re.IGNORECASE) and not _UNINFORMED.search(sentence)
     if set(plain_choices) not in _TRUTHS or not statement or _REFUSAL.search(sentence):
         return None
-    said, asked = (set(re.findall(r"[a-z]+", part.lower())) for part in (sentence, question))
-    if not any(len(word) > 3 for word in said & asked):  # the sentence is about something else
+    stated, asked = (set(re.findall(r"[a-z]+", part.lower())) for part in (sentence, question))
+    if not any(len(word) > 3 for word in stated & asked):  # the sentence is about something else
         return None
     turned = any(
-        (a in asked and b in said and a not in said) or (b in asked and a in said and b not in said)
+        (a in asked and b in stated and a not in stated) or (b in asked and a in stated and b not in stated)
         for a, b in _OPPOSITES
         if not {a, b} <= asked
     )

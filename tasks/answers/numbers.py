@@ -164,8 +164,8 @@ def _is_negative(text: str, start: int) -> bool:
 def _mixed(text: str, at: int, depth: int) -> tuple[Decimal | None, int]:
     """A product, perhaps with a fraction added to it (`1 1/2`) or divided by another, and a scale (`million`)."""
     value, end = _product(text, at, depth)
-    whole = value is not None and text[at:end].isdigit()
-    part = re.compile(rf" ?(?=\\[dtc]?frac|[{_VULGAR}])| (?=[0-9]+ ?/ ?[0-9])").match(text, end) if whole else None
+    integer = value is not None and text[at:end].isdigit()
+    part = re.compile(rf" ?(?=\\[dtc]?frac|[{_VULGAR}])| (?=[0-9]+ ?/ ?[0-9])").match(text, end) if integer else None
     if part:
         fraction, stop = _ratio(text, part.end(), depth)
         if fraction is None or 0 < fraction < 1:

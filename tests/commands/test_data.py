@@ -39,12 +39,12 @@ def test_check_of_a_broken_row_ends_with_1_and_names_it(tmp_path, capsys):
     words = ["data", "check", *JSONL, table(tmp_path, {"answer": [1, 2, 30, 40]}, {"answer": [1, 2, 300, 40]})]
     assert main(words) == 1
     out = capsys.readouterr().out
-    assert "test: 0 rows, 0 skipped, 1 problems" in out
+    assert "test: 0 rows, 0 skipped, 1 problem" in out
     assert "my.jsonl, line 2, field answer: [1, 2, 300, 40] lies outside the 100 x 50 picture" in out
     # Skipping is counted, listed, and no fault.
     assert main([*words, "task.source.on_error=skip", "out=report.txt"]) == 0
     out = capsys.readouterr().out
-    assert "test: 1 rows, 1 skipped, 0 problems" in out
+    assert "test: 1 row, 1 skipped, 0 problems" in out
     assert "skipped: " in out
     assert "line 2" in out
     assert "line 2" in (tmp_path / "report.txt").read_text()

@@ -23,6 +23,7 @@ from ntil.config.schema import Component
 from ntil.console import Table
 from ntil.runs.folder import RunFolder, find_runs
 from ntil.runs.run import Run, read_runs
+from tasks.clock import Clock
 
 
 def with_model(config, **changed):
@@ -233,9 +234,9 @@ def test_answers_read_by_another_protocol_are_no_comparison(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "clock")
     for run in read_runs(tmp_path / "clock"):
         if run.loss == "ntil":
-            run.folder.write_metrics(run.metrics, 2)
+            run.folder.write_metrics(run.metrics, Clock.protocol + 1)
     (report,) = analyse(read_runs(tmp_path / "clock"), {}, draws=50)
-    assert report.refused == "the runs differ outside loss and seed: task.protocol: 1, 2"
+    assert report.refused == "the runs differ outside loss and seed: task.protocol: 2, 3"
 
 
 def test_rows_that_are_gone_are_said(runs, tmp_path):
@@ -352,5 +353,5 @@ def test_errors_are_paired_or_left_out():
 
 def test_metrics_of_a_run_are_read_once(runs):
     run = Run.read(RunFolder(find_runs(runs)[0].path))
-    assert {"task_protocol": 1, **run.metrics} == json.loads(run.folder.metrics.read_text())
+    assert {"task_protocol": Clock.protocol, **run.metrics} == json.loads(run.folder.metrics.read_text())
     assert run.metrics is run.metrics
