@@ -8,7 +8,7 @@ What a row holds: `data.jsonl`. How answers are written, read and scored, by `me
 |---|---|---|---|---|
 | `exact` | the answer's text | `exact` | the whole text | case, spaces and quotes or stops at the ends ignored |
 | `numeric` | the number | `tasks.numeric`: `exact`, `relative_error`, ... | one plain number | the last quantity |
-| `box` | in the model's format | `tasks.grounding`: `acc_0.5`, `iou`, ... | one box | the first four numbers that stand together |
+| `box` | in the model's format | `tasks.grounding`: `acc_0.5`, `iou`, ... | one box | the first four numbers together |
 | `polygon` | in the model's format | `acc_0.5`, `iou`, `acc_0.75` | one polygon | the first shape |
 | `time` | `HH:MM` | `tasks.clock`: `exact`, `within_1`, ... | `HH:MM` | the first possible time |
 

@@ -138,7 +138,7 @@ def test_merged_tokens_among_labels_are_an_error():
     labels = torch.tensor([[1, 2, 10], [12, 1, -100]])
     with pytest.raises(ValueError, match="digit_by_digit"):
         NumberSpans.find(labels, vocab)
-    with pytest.raises(ValueError, match="1 tokens with several digits"):
+    with pytest.raises(ValueError, match="1 token with several digits"):
         vocab.check(labels)
     vocab.check(labels[:1])
 
