@@ -114,7 +114,7 @@ class Coords:
         """Four numbers of the format's scale, corners put in order.
 
         The first there is of: four numbers together, in brackets or after a token; four together without; two points
-        one after another; the first four of more than four together; four single numbers, if there are no others.
+        one after another; the box around more points; the first four of more numbers; four single numbers, if alone.
         """
         together = groups(self._plain(text), self.loose)
         for candidate in _box_candidates(together):
@@ -225,10 +225,18 @@ def _box_candidates(together: list[Group]) -> Iterator[tuple[str, ...]]:
     fours = [group for group in together if len(group) == 4]
     yield from (group.corners() for group in sorted(fours, key=lambda group: (not group.bracketed, group.joined)))
     yield from (a.numbers + b.numbers for a, b in pairwise(together) if len(a) == len(b) == 2)
-    yield from (group.numbers[:4] for group in together if len(group) > 4)
+    for group in together:
+        if len(group) > 4:
+            yield _enclosing(group.numbers) if group.joined and len(group) % 2 == 0 else group.numbers[:4]
     if [len(group) for group in together] == [1] * 4:
         numbers, names = zip(*((group.numbers[0], group.names[0]) for group in together), strict=True)
         yield Group(numbers, names, bracketed=False).corners()
+
+
+def _enclosing(numbers: Sequence[str]) -> tuple[str, ...]:
+    """The corners of the box around points."""
+    xs, ys = sorted(numbers[::2], key=Decimal), sorted(numbers[1::2], key=Decimal)
+    return xs[0], ys[0], xs[-1], ys[-1]
 
 
 def _thousandths(text: str) -> int:

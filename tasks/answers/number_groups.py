@@ -62,7 +62,7 @@ class Group:
         for x, y in _SIZED:
             for wide, high in (("w", "h"), ("width", "height")):
                 if {x, y, wide, high} == set(values):
-                    return _sized(*(Decimal(values[name]) for name in (x, y, wide, high)), centred=x == "cx")
+                    return _sized([Decimal(values[name]) for name in (x, y, wide, high)], centred=x == "cx")
         return self.numbers
 
 
@@ -122,6 +122,7 @@ def _name(key: str | None) -> str:
     return re.sub(r"[ _-]", "", key or "").lower()
 
 
-def _sized(x: Decimal, y: Decimal, wide: Decimal, high: Decimal, centred: bool) -> tuple[str, ...]:
+def _sized(box: list[Decimal], centred: bool) -> tuple[str, ...]:
+    x, y, wide, high = box
     left, top = (x - wide / 2, y - high / 2) if centred else (x, y)
     return tuple(f"{v:f}" for v in (left, top, left + wide, top + high))

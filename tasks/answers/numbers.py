@@ -169,7 +169,7 @@ def _mixed(text: str, at: int, depth: int) -> tuple[Decimal | None, int]:
     if part:
         fraction, stop = _ratio(text, part.end(), depth)
         if fraction is None or 0 < fraction < 1:
-            return (None if fraction is None else value + fraction), stop
+            return (None if fraction is None or value is None else value + fraction), stop
     value, end = _ratio(text, at, depth)
     if value is not None and (half := _AND_A_PART.match(text, end)):
         value, end = value + 1 / Decimal(_PARTS[half[1].lower()]), half.end()
