@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Interrupted(KeyboardInterrupt):
+    """An interrupt that was heard.
+
+    A KeyboardInterrupt itself that passes an `exec` of a text, as in `dataclass` and `namedtuple`, has CPython (3.11 to
+    3.13) end the process by SIGINT in the end, whatever its exit code.
+    """
+
+
 class Interrupt:
     """Interrupt flag: after `install` the first signal sets `requested`, and another Ctrl-C raises at once.
 
@@ -92,7 +100,7 @@ class Interrupt:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again, self._signalled = self._signalled, True
         if number == signal.SIGINT if again else self._at_once:
-            raise KeyboardInterrupt
+            raise Interrupted
 
     def _watch(self, deadline: float) -> None:
         """Start a thread that sees signals also while the main thread, where Python handles them, is in a C call."""
