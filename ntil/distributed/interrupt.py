@@ -95,7 +95,7 @@ class Interrupt:
             KeyboardInterrupt: any rank got a signal, or the file exists.
         """
         if self.agreed(ranks) if ranks else self.requested:
-            raise KeyboardInterrupt
+            raise Interrupted
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again, self._signalled = self._signalled, True
