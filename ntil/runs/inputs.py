@@ -42,10 +42,7 @@ def changed_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
     """
     changed = []
     for key, value in _paths(config):
-        before, now = (
-            recorded.get(key),
-            {name: (file, by_content) for name, file, by_content in _files(value, key, config)},
-        )
+        before, now = recorded.get(key), _files(value, key, config)
         if not isinstance(before, dict) or not now:
             continue
         differing = sorted({*before} ^ {*now})
@@ -56,9 +53,7 @@ def changed_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
 
 def missing_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
     """Keys of recorded paths of the task that name no file here."""
-    return [
-        key for key, value in _paths(config) if key in recorded and not any(True for _ in _files(value, key, config))
-    ]
+    return [key for key, value in _paths(config) if key in recorded and not _files(value, key, config)]
 
 
 def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
