@@ -27,6 +27,14 @@ class Ranks(Protocol):
         """Whether `flag` is true on any rank; all must call it."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """An interrupt that was heard.
+
+    A KeyboardInterrupt itself that passes an `exec` of a text, as in `dataclass` and `namedtuple`, has CPython (3.11 to
+    3.13) end the process by SIGINT in the end, whatever its exit code.
+    """
+
+
 class Interrupt:
     """Interrupt flag: after `install` the first signal sets `requested`, and another Ctrl-C raises at once.
 
@@ -95,12 +103,12 @@ class Interrupt:
             KeyboardInterrupt: any rank got a signal, or the file exists.
         """
         if self.agreed(ranks) if ranks else self.requested:
-            raise KeyboardInterrupt
+            raise Interrupted
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again, self._signalled = self._signalled, True
         if number == signal.SIGINT if again else self._at_once:
-            raise KeyboardInterrupt
+            raise Interrupted
 
     def _watch(self, deadline: float) -> None:
         """Start a thread that sees signals also while the main thread, where Python handles them, is in a C call."""

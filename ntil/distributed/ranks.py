@@ -13,8 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ntil.distributed.launcher import LAUNCHER as LAUNCHER
-
 
 @dataclass(frozen=True)
 class Ranks:

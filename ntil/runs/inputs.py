@@ -17,6 +17,7 @@ from ntil.config.schema import RunConfig
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _NAMES = ("name", "target")  # options of a component that are no path, even where such a folder exists
+_PICTURE_FOLDERS = ("images", "train_images", "backgrounds")
 _SETTLED = 2.0  # seconds after which a file's times tell a later change from the one that was read
 Inputs = dict[str, dict[str, dict[str, Any]]]  # key of the configuration -> file as named below it -> its content
 
@@ -27,9 +28,9 @@ def inputs(config: RunConfig) -> Inputs:
     Of pictures below a folder the size alone counts, since reading them all takes as long as an epoch.
     """
     return {
-        key: {name: _content(file, by_content) for name, file, by_content in _files(value, key)}
+        key: {name: _content(file, by_content) for name, (file, by_content) in files.items()}
         for key, value in _paths(config)
-        if any(True for _ in _files(value, key))
+        if (files := _files(value, key, config))
     }
 
 
@@ -41,7 +42,7 @@ def changed_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
     """
     changed = []
     for key, value in _paths(config):
-        before, now = recorded.get(key), {name: (file, by_content) for name, file, by_content in _files(value, key)}
+        before, now = recorded.get(key), _files(value, key, config)
         if not isinstance(before, dict) or not now:
             continue
         differing = sorted({*before} ^ {*now})
@@ -52,7 +53,7 @@ def changed_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
 
 def missing_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
     """Keys of recorded paths of the task that name no file here."""
-    return [key for key, value in _paths(config) if key in recorded and not any(True for _ in _files(value, key))]
+    return [key for key, value in _paths(config) if key in recorded and not _files(value, key, config)]
 
 
 def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
@@ -69,22 +70,35 @@ def _texts(part: Any, key: str) -> Iterator[tuple[str, str]]:
         yield from _texts(value, f"{key}.{name}")
 
 
-def _files(value: str, key: str) -> Iterator[tuple[str, Path, bool]]:
+def _files(value: str, key: str, config: RunConfig) -> dict[str, tuple[Path, bool]]:
+    """Files of what a value names, by name, each with whether its content counts; none if it is no path."""
+    return {name: (file, by_content) for name, file, by_content in _named(value, key, config)}
+
+
+def _named(value: str, key: str, config: RunConfig) -> Iterator[tuple[str, Path, bool]]:
     """Name, file, and whether its content counts, of what a value names; nothing if it is no path."""
     try:
         path = Path(value).expanduser()
         if path.is_file():
             yield path.name, path, True
         elif path.is_dir() and key.startswith(("task.source.", "model.checkpoint")):
-            for file in sorted(path.rglob("*")):
-                if file.is_file():
-                    yield str(file.relative_to(path)), file, file.suffix.lower() not in PICTURES
+            for file in _below(path, Path(config.runs).expanduser().resolve()):
+                is_picture = file.suffix.lower() in PICTURES
+                # A folder of pictures may be one that holds other things, too, as the working folder.
+                if is_picture or not key.rpartition("source.")[2].startswith(_PICTURE_FOLDERS):
+                    yield str(file.relative_to(path)), file, not is_picture
         elif path.suffix:  # the "*" among the operations of arithmetic is no glob
             for file in sorted(path.parent.glob(path.name)):
                 if file.is_file():
                     yield file.name, file, True
     except (OSError, ValueError, RuntimeError, NotImplementedError):
         return  # a text that can't be a path
+
+
+def _below(folder: Path, runs: Path) -> list[Path]:
+    """Files below a folder, without hidden ones and without the runs."""
+    files = (file for file in folder.rglob("*") if file.is_file() and runs not in file.resolve().parents)
+    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
 
 
 def _content(file: Path, by_content: bool) -> dict[str, Any]:

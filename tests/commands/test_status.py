@@ -1,6 +1,8 @@
 """`ntil status` reads a run's state from its folder alone."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -74,3 +76,11 @@ def test_nothing_there_is_an_error(tmp_path):
     for words in ([str(tmp_path)], [str(tmp_path / "none")], [], ["a", "b"]):
         with pytest.raises(ConfigError):
             status_main(words)
+
+
+def test_modules_in_the_working_folder_shadow_no_package(tmp_path):
+    for name in ("data", "tasks", "conf", "experiments"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('shadows a package')")
+    command = [sys.executable, "-m", "ntil.cli", "statu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "ntil: no command 'statu'; did you mean 'status'?\n")

@@ -79,6 +79,19 @@ time.sleep(1.5)
     assert subprocess.run([sys.executable, "-c", swallows], timeout=60).returncode == code
 
 
+def test_an_interrupt_within_code_that_is_made_as_text_has_the_exit_code_of_any(tmp_path: Path) -> None:
+    (tmp_path / "command.py").write_text("""
+import signal, sys
+from ntil.distributed.interrupt import Interrupt
+interrupt = Interrupt().install(at_once=True)
+try:
+    exec("signal.raise_signal(signal.SIGTERM)")
+except KeyboardInterrupt:
+    sys.exit(130)
+""")
+    assert subprocess.run([sys.executable, "-m", "command"], cwd=tmp_path, timeout=60).returncode == 130
+
+
 def test_commands_and_workers_listen_before_anything_heavy_is_imported() -> None:
     code = (
         "import sys, ntil.cli, ntil.train.worker;"

@@ -116,3 +116,12 @@ def test_folders_of_a_source_and_the_weights_that_a_run_starts_from(tmp_path):
     assert changed_inputs(recorded, config) == [str(start / "a.json")]
     (release / "a.jpg").write_bytes(b"1234")
     assert len(changed_inputs(recorded, config)) == 2
+
+
+def test_of_a_folder_of_pictures_other_files_and_runs_do_not_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = compose([*WORDS, "task.source.images=.", "runs=runs"])
+    for name in ("a.jpg", "notes.txt", "runs/report/curves.png", ".cache/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    assert [*inputs(config)["task.source.images"]] == ["a.jpg"]
