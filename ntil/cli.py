@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.launcher import look_here_last
 
 HELP = """\
 ntil: teach vision-language models numbers, and compare the losses that do it
@@ -49,6 +50,7 @@ COMMANDS = {
 }
 
 
+_INTERRUPTED = "\ninterrupted; run the same command again to go on where it stopped\n"
 _DEADLINE = 30.0  # seconds that a command gets to end after a signal, before it is ended by force
 
 
@@ -61,8 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
     interrupt = Interrupt()
     code = 0
     try:
-        interrupt.install(at_once=True, deadline=_DEADLINE if process else None)
-        code = _command(sys.argv[1:] if arguments is None else arguments)
+        if process:
+            interrupt.install(at_once=True, deadline=_DEADLINE, last_words=_INTERRUPTED)
+        else:
+            interrupt.install(at_once=True)
+        code = _command(sys.argv[1:] if arguments is None else arguments, interrupt)
     except KeyboardInterrupt:
         code = Interrupt.EXIT_CODE
     finally:
@@ -70,12 +75,12 @@ def main(arguments: list[str] | None = None) -> int:
         if not process:
             interrupt.uninstall()
     if code == Interrupt.EXIT_CODE or interrupt.requested:  # what a command calls may swallow the exception
-        print("\ninterrupted; run the same command again to go on where it stopped", file=sys.stderr)
+        print(_INTERRUPTED, end="", file=sys.stderr)
         return Interrupt.EXIT_CODE
     return code
 
 
-def _command(words: list[str]) -> int:
+def _command(words: list[str], interrupt: Interrupt) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -90,19 +95,20 @@ def _command(words: list[str]) -> int:
         print(f"ntil: no command {words[0]!r}{nearest(words[0], COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        return _run(words[0], words[1:])
+        return _run(words[0], words[1:], interrupt)
     except BrokenPipeError:  # `ntil ... | head`: who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
-def _run(command: str, arguments: list[str]) -> int:
+def _run(command: str, arguments: list[str], interrupt: Interrupt) -> int:
     """Run a command; errors of the user and of Hydra become one line on stderr."""
     if {"-h", "--help"} & {*arguments}:
         print(help_of(command))
         if command != "train":
             return 0
     act = importlib.import_module(COMMANDS[command]).main
+    interrupt.raise_at_once()
     if command == "train":  # Hydra's own command line: it reports its jobs' errors one by one
         return act(arguments)
     from ntil.config.compose import report_errors
@@ -121,18 +127,8 @@ def help_of(command: str) -> str:
     return ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
 
 
-def _look_here_last() -> None:
-    """Move the working folder, which `python -m` puts first, to the end of the search path.
-
-    A data.py or tasks.py in it would else shadow a package of this project. In a checkout that isn't installed the
-    working folder is where the packages are.
-    """
-    root = Path(__file__).resolve().parents[1]
-    if not sys.flags.safe_path and Path(sys.path[0] or ".").resolve() == Path.cwd() != root:
-        sys.path.append(sys.path.pop(0))
-
-
 if __name__ == "__main__":
-    _look_here_last()
+    if not sys.flags.safe_path:
+        look_here_last()
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
     sys.exit(main())

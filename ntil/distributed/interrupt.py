@@ -49,20 +49,23 @@ class Interrupt:
     def __init__(self, file: Path | None = None) -> None:
         self._signalled, self._file = False, file
         self._at_once = False
+        self._last_words: str | None = None
         self._before: dict[int, Any] = {}
 
-    def install(self, at_once: bool = False, deadline: float | None = None) -> Interrupt:
+    def install(self, at_once: bool = False, deadline: float | None = None, last_words: str | None = None) -> Interrupt:
         """Listen, also where the process that started this one has blocked the signals.
 
         Args:
             at_once: the first signal raises, too, until `defer`.
             deadline: seconds after which the process ends by force if it must end at once and is still there: blocked
                 in a library that never comes back to Python, or in one that swallows the exception.
+            last_words: until `raise_at_once` or `defer` the first signal writes them to stderr and ends the process. An
+                exception that passes through C++, as torch's does while it is imported, would abort it.
 
         Raises:
             KeyboardInterrupt: a signal was waiting, and `at_once` is set.
         """
-        self._at_once = at_once
+        self._at_once, self._last_words = at_once, last_words
         if deadline is not None:
             self._watch(deadline)
         for number in SIGNALS:
@@ -77,7 +80,7 @@ class Interrupt:
 
     def defer(self) -> None:
         """From here on the first signal sets the flag alone, since work can be lost."""
-        self._at_once = False
+        self._at_once, self._last_words = False, None
 
     def raise_at_once(self) -> None:
         """From here on the first signal raises, since nothing can be lost.
@@ -85,7 +88,7 @@ class Interrupt:
         Raises:
             KeyboardInterrupt: an interrupt was requested before.
         """
-        self._at_once = True
+        self._at_once, self._last_words = True, None
         self.check()
 
     @property
@@ -106,6 +109,9 @@ class Interrupt:
             raise Interrupted
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._last_words is not None:
+            os.write(2, self._last_words.encode())
+            os._exit(self.EXIT_CODE)
         again, self._signalled = self._signalled, True
         if number == signal.SIGINT if again else self._at_once:
             raise Interrupted

@@ -17,7 +17,7 @@ from threading import Timer
 from typing import TYPE_CHECKING
 
 from ntil.distributed.interrupt import Interrupt
-from ntil.distributed.launcher import LAUNCHER
+from ntil.distributed.launcher import LAUNCHER, look_here_last
 from ntil.runs.variables import remove_foreign_variables
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ def main(path: Path) -> int:
     """Run the frozen folder `path` on this rank; the exit code, see the module's docstring."""
     interrupt = Interrupt(path / "stop")
     try:
-        interrupt.install(at_once=True, deadline=_DEADLINE)
+        interrupt.install(at_once=True, deadline=_DEADLINE, last_words="")
         _end_with_launcher()
-        _look_here_last()
+        if os.environ.get("NTIL_PACKAGES"):
+            look_here_last()
         remove_foreign_variables()
         return _work(path, interrupt)
     except KeyboardInterrupt:
@@ -57,7 +58,7 @@ def _work(path: Path, interrupt: Interrupt) -> int:
     try:
         from ntil.train.run import run
 
-        interrupt.check()  # a library that is imported may swallow the exception
+        interrupt.raise_at_once()
         run(folder, interrupt, ranks)
     except Exception as error:
         if interrupt.requested:  # as where another rank has ended before this one
@@ -85,12 +86,6 @@ def _fail(error: Exception, folder: RunFolder, ranks: Ranks) -> int:
     if LAUNCHER not in os.environ or not ranks.first:
         sys.stderr.write(text)
     return USER_ERROR if isinstance(error, UserError) else 1
-
-
-def _look_here_last() -> None:
-    """Have packages that the user declares found in the working folder too, after all others."""
-    if os.environ.get("NTIL_PACKAGES") and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
 
 
 def _end_with_launcher() -> None:

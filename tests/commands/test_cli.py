@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import re
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -24,7 +25,7 @@ def test_help_names_every_option(command):
     module = importlib.import_module(COMMANDS[command])
     options = [kind for name, kind in vars(module).items() if name.endswith("Options") and is_dataclass(kind)]
     text = help_of(command)
-    missing = [field.name for kind in options for field in fields(kind) if f"{field.name}=" not in text]
+    missing = [field.name for kind in options for field in fields(kind) if not re.search(rf"\b{field.name}[=:,]", text)]
     assert missing == []
 
 
