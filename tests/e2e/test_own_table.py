@@ -43,7 +43,7 @@ def test_a_mistake_in_the_config_that_only_the_data_shows_is_one_sentence(tmp_pa
 def test_a_search_goes_on_after_a_trial_that_fails(tmp_path, table):
     pytest.importorskip("optuna")
     words = ["train", "-m", "experiment=search", *WORDS, *table, "loss=ce", "hydra.sweeper.n_trials=3"]
-    words += ["model.attn_implementation=choice(sdpa,nonsense)", "optim.lr=0.001,0.002,0.003"]
+    words += ["optim.lr=0.001,1e38"]  # weights that are not finite after a step
     done = ntil(tmp_path, *words)
     assert done.returncode == 1, done.stderr
     assert "failed" in done.stderr, done.stderr

@@ -101,7 +101,7 @@ def test_answers_that_generation_cannot_write_are_refused_before_training(place,
     ]
     refused = ntil(place, "train", *files, *RUN, f"runs=long_{split}")
     assert refused.returncode == 1
-    assert f"{split}, row {split}-2: the answer has" in refused.stderr
+    assert f"{split}.jsonl, line 3" in refused.stderr
     assert "set task.max_new_tokens=" in refused.stderr
 
 
