@@ -81,7 +81,9 @@ def main(arguments: list[str]) -> int:
     """
     action, options = (arguments[0], arguments[1:]) if arguments else ("", [])
     if action not in ("check", "show"):
-        raise ConfigError(f"ntil data {action}: write `ntil data check task=...` or `ntil data show task=...`")
+        raise ConfigError(
+            f"{f'ntil data {action}'.rstrip()}: write `ntil data check task=...` or `ntil data show task=...`"
+        )
     words, overrides = split_options(CheckOptions if action == "check" else ShowOptions, options)
     config = compose_checked(overrides, on_this_machine=False)
     task = build_task(config)

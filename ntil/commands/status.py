@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     Raises:
         ConfigError: no folder given, or no run in it.
     """
-    if len(arguments) != 1:
+    if len(arguments) != 1 or arguments[0].startswith("-"):
         raise ConfigError("ntil status needs one folder of runs, as in `ntil status runs/demo`")
     root = Path(arguments[0].removeprefix("runs=") or ".").expanduser()
     runs = read_runs(str(root)) if root.exists() else []
