@@ -1,6 +1,7 @@
 """Check every row of a task's data, or draw some rows on one sheet.
 
-    ntil data check task=refcoco task.source.folder=<release> [model=<name>] [splits=train,test] [out=report.txt]
+    ntil data check task=refcoco task.source.folder=<release> [model=<name>] [splits=train,test]
+                   [workers=8] [out=report.txt]
     ntil data show task=grounding_nano [split=train] [n=16] [out=<task>-<split>.png]
 
 `check` reads every row of a source as training and evaluation would. It exits with 0 when every row that is left can be
