@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import wandb
 from omegaconf import MISSING
 
 from data.common.files import write_text
@@ -135,9 +136,14 @@ def main(arguments: list[str]) -> int:
         workspace, report = dashboard.workspace(), dashboard.report()
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; pip install 'ntil[dashboard]'") from error
+    except wandb.Error as error:  # with an entity the library asks the server, which needs a key
+        raise ConfigError(f"W&B: {error}; `wandb login`, or leave publish=true out to write the spec alone") from error
     if options.publish:
-        workspace.save()
-        report.save()
+        try:
+            workspace.save()
+            report.save()
+        except wandb.Error as error:
+            raise ConfigError(f"W&B took no dashboard: {error}; check entity={options.entity} and the key") from error
         print(f"workspace: {workspace.url}\nreport: {report.url}")
         return 0
     file = folder / "dashboard.json"

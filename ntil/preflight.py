@@ -51,6 +51,8 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
 def _check_names(config: RunConfig) -> None:
     """Check names against what file systems and trackers take; only of new runs, since finished ones can be read."""
     names = {"name": config.name.split("/"), **{g: [getattr(config, g).name] for g in ("model", "task", "loss")}}
+    if not config.runs:
+        raise ConfigError("runs= names no folder: give one, as in runs=runs, or leave it out")
     for group, parts in names.items():
         key = group if group == "name" else f"{group}.name"
         for part in parts:

@@ -118,13 +118,17 @@ def matching_file(files: Mapping[str, str], split: str, key: str = "files") -> P
 
 
 def require_file(path: Path, remedy: str) -> None:
-    """Check that a file exists.
+    """Check that a file exists and isn't empty.
 
     Raises:
-        InvalidData: there is no such file.
+        InvalidData: there is no such file, or nothing in it.
     """
-    if not path.is_file():
+    if path.is_dir():
+        raise InvalidData(str(path), None, "is a folder where a file belongs", remedy)
+    if not path.exists():
         raise InvalidData(str(path), None, "there is no such file", remedy)
+    if path.is_file() and not path.stat().st_size:
+        raise InvalidData(str(path), None, "the file is empty", remedy)
 
 
 def require_folder(path: Path, remedy: str) -> None:
@@ -134,4 +138,5 @@ def require_folder(path: Path, remedy: str) -> None:
         InvalidData: there is no such folder.
     """
     if not path.is_dir():
-        raise InvalidData(str(path), None, "there is no such folder", remedy)
+        problem = "is a file where a folder belongs" if path.exists() else "there is no such folder"
+        raise InvalidData(str(path), None, problem, remedy)

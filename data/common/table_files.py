@@ -72,11 +72,20 @@ def matching(pattern: str, key: str) -> list[Path]:
     """The file of that path, else all files that match it as a glob: `br[1].jsonl` is first of all a name.
 
     Raises:
-        InvalidData: none; the message names the key that gave the pattern.
+        InvalidData: none, or nothing in any of them; the message names the key that gave the pattern.
     """
+    paths = _matching(pattern, key)
+    if not any(path.stat().st_size for path in paths):
+        raise InvalidData(str(paths[0]), None, "the file is empty", f"correct {key}")
+    return paths
+
+
+def _matching(pattern: str, key: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
+    if path.is_dir():
+        raise InvalidData(str(path), None, "is a folder where a file belongs", f"correct {key}")
     if not any(c in path.name for c in "*?["):
         raise InvalidData(str(path), None, "there is no such file", f"correct {key}")
     paths = sorted(p for p in path.parent.glob(path.name) if p.is_file())

@@ -72,6 +72,8 @@ class CategoryBoxes(Source):
 
     def check_files(self) -> None:
         require_folder(self.images or self.folder, "set task.source.folder to the photographs")
+        if not self.annotations:
+            yolo.description_file(self.folder)
         for split in self.annotations:
             matching_files(self.annotations, split, "annotations")
 

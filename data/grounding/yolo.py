@@ -61,16 +61,26 @@ class Layout(NamedTuple):
             raise InvalidData(str(picture), None, problem, "give every picture a name of its own")
 
 
+def description_file(folder: Path) -> Path:
+    """The YAML file that describes the data set in a folder.
+
+    Raises:
+        InvalidData: there is none.
+    """
+    config = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
+    if config is None:
+        problem = "no config.yaml or data.yaml"
+        raise InvalidData(str(folder), None, problem, "give a YOLO folder or task.source.annotations")
+    return config
+
+
 def read_layout(folder: Path, split: str, row_errors: RowErrors) -> Layout:
     """Pictures and labels of a split; what else lies there is noted.
 
     Raises:
         InvalidData: no description of the data set, no such split, or no folder of pictures or labels.
     """
-    config = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
-    if config is None:
-        problem = "no config.yaml or data.yaml"
-        raise InvalidData(str(folder), None, problem, "give a YOLO folder or task.source.annotations")
+    config = description_file(folder)
     described = _described(config)
     image_folder = described.get(split)
     if not described.get("names") or not isinstance(image_folder, str):

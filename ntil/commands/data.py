@@ -1,6 +1,7 @@
 """Check every row of a task's data, or draw some rows on one sheet.
 
-    ntil data check task=refcoco task.source.folder=<release> [model=<name>] [splits=train,test] [out=report.txt]
+    ntil data check task=refcoco task.source.folder=<release> [model=<name>] [splits=train,test]
+                   [workers=8] [out=report.txt]
     ntil data show task=grounding_nano [split=train] [n=16] [out=<task>-<split>.png]
 
 `check` reads every row of a source as training and evaluation would. It exits with 0 when every row that is left can be
@@ -81,7 +82,9 @@ def main(arguments: list[str]) -> int:
     """
     action, options = (arguments[0], arguments[1:]) if arguments else ("", [])
     if action not in ("check", "show"):
-        raise ConfigError(f"ntil data {action}: write `ntil data check task=...` or `ntil data show task=...`")
+        raise ConfigError(
+            f"{f'ntil data {action}'.rstrip()}: write `ntil data check task=...` or `ntil data show task=...`"
+        )
     words, overrides = split_options(CheckOptions if action == "check" else ShowOptions, options)
     config = compose_checked(overrides, on_this_machine=False)
     task = build_task(config)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ntil.config.errors import ConfigError, nearest
+from ntil.config.errors import ConfigError, nearest, value_error
 
 Options = TypeVar("Options")
 
@@ -33,8 +33,8 @@ def parse_options(command: str, kind: type[Options], arguments: Sequence[str]) -
         try:
             setattr(options, name, _escaped(value))
         except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"ntil {command}: {name}={value}: {reason}") from error
+            reason = value_error(str(error), name) or f"{name}={value}: {str(error).splitlines()[0]}"
+            raise ConfigError(f"ntil {command}: {reason}") from error
     return _object(options)
 
 

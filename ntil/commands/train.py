@@ -35,6 +35,9 @@ def main(arguments: list[str]) -> int:
     if "--dry-run" in arguments:
         return report_errors(lambda: _dry_run([word for word in arguments if word != "--dry-run"]), arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Hydra's parser takes overrides in one piece: `loss=ce -m seed=0,1` would be refused.
+    sweeping = [word for word in arguments if word in ("-m", "--multirun")]
+    arguments = [*sweeping[:1], *(word for word in arguments if word not in sweeping)]
     sweep = Sweep()
 
     def job(composed: DictConfig) -> float | None:

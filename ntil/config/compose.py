@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import conf
 from data.common.errors import UserError
-from ntil.config.errors import ConfigError, nearest, quoted
+from ntil.config.errors import ConfigError, nearest, quoted, system_error, value_error
 from ntil.config.schema import RunConfig, RunSchema, to_plain_dict
 
 CONF = Path(next(iter(conf.__path__)))
@@ -57,6 +58,12 @@ def report_errors(act: Callable[[], Any], overrides: Iterable[str] = ()) -> int:
         print(f"ntil: {error}", file=sys.stderr)
     except (HydraException, OmegaConfBaseException) as error:
         print(f"ntil: {explain(error, overrides)}", file=sys.stderr)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"ntil: {system_error(error)}", file=sys.stderr)
     except ValueError as error:
         if not str(error).startswith("Config group override"):  # Hydra raises a plain ValueError here
             raise
@@ -86,10 +93,9 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str:
     key = re.search(r"Key '([^']+)' (?:not in|is not in struct)", text)
     if group_typo or key:
         wrong = full[1] if full else (group_typo or key)[1]  # type: ignore[index]
-        return f"no key {wrong!r}{nearest(wrong, _siblings(wrong, overrides))}"
-    value = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
-    if value and full:
-        return f"{full[1]}={value[1]}: must be of type {value[2].lower()}"
+        return f"no key {wrong!r}{_hint(wrong, overrides)}"
+    if sentence := value_error(text):
+        return sentence
     kind = "cannot compose" if isinstance(error, ConfigCompositionException) else "bad config"
     return f"{kind}: {' '.join(str(chain[-1]).split())}"
 
@@ -102,11 +108,26 @@ def _unread(word: str) -> str:
     return f"{word}: {signs}: {quoted(word)}"
 
 
-def _siblings(key: str, overrides: Iterable[str]) -> list[str]:
-    """Full names of the keys on the level of `key`, in the config that these overrides choose."""
+def _hint(key: str, overrides: Iterable[str]) -> str:
+    """The key that was meant: of the same last name anywhere below its group, else the nearest on its level."""
     chosen = [w for w in overrides if re.fullmatch(r"\w+=[\w/]+", w) and (CONF / w.partition("=")[0]).is_dir()]
-    node: Any = _composed_or_none(chosen) or _composed_or_none([]) or asdict(RunSchema())
-    parent, dot, _ = key.rpartition(".")
+    config: Any = _composed_or_none(chosen) or _composed_or_none([]) or asdict(RunSchema())
+    group, _, rest = key.partition(".")
+    deeper = [name for name in _leaves(config.get(group), group) if name.endswith(f".{rest}")] if rest else []
+    if key in deeper:
+        return f" in every job of this sweep; sweep {group} and {key} in two calls"
+    return f"; did you mean {deeper[0]!r}?" if deeper else nearest(key, _siblings(key, config))
+
+
+def _leaves(node: Any, key: str) -> list[str]:
+    """Full names of all keys at or below a node."""
+    inner = node.items() if isinstance(node, dict) else ()
+    return [key, *(leaf for name, value in inner for leaf in _leaves(value, f"{key}.{name}"))]
+
+
+def _siblings(key: str, config: Any) -> list[str]:
+    """Full names of the keys on the level of `key`."""
+    node, (parent, dot, _) = config, key.rpartition(".")
     for part in parent.split(".") if parent else ():
         node = node.get(part) if isinstance(node, dict) else None
     return [f"{parent}{dot}{name}" for name in node] if isinstance(node, dict) else list(asdict(RunSchema()))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.common.files import check_size_on_disk
-from ntil.config.errors import ConfigError, nearest
+from ntil.config.errors import ConfigError, nearest, value_error
 from ntil.config.upgrade import FORMAT, upgraded
 
 TRACKERS = ("wandb", "tensorboard")
@@ -208,7 +209,7 @@ class RunConfig(RunSettings):
         try:
             settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunSettings), typed))
         except OmegaConfBaseException as error:
-            raise ConfigError(" ".join(str(error).split())) from error
+            raise ConfigError(value_error(str(error)) or " ".join(str(error).split())) from error
         assert isinstance(settings, RunSettings)
         _check(settings)
         values: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(settings)}
@@ -267,7 +268,17 @@ def _check_folder_name(key: str, name: str) -> None:
         raise ConfigError(f"{key}={name!r} is no folder's name: take one without slashes and without a leading dot")
 
 
+def _check_finite(value: Any, key: str) -> None:
+    """Check that no number of the settings, at whatever depth, is NaN or infinite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}={value}: must be a finite number")
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        _check_finite(one, f"{key}.{name}" if key else str(name))
+
+
 def _check(run: RunSettings) -> None:
+    _check_finite(asdict(run), "")
     for part in run.name.split("/"):
         _check_folder_name("name", part)
     if not 0 <= run.seed < 2**32:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ from ntil.config.schema import RunConfig
 JSON_BYTES = 64 << 20  # of a run folder's .json files; the largest seen is digits.json with some kilobytes
 JSONL_BYTES = 2 << 30  # of history.jsonl and predictions.jsonl
 PREDICTION = {"id": object, "answer": str, "text": str, "scores": dict, "lenient": dict}  # keys of a record
+_OUR_ERROR = re.compile(r"^(?:data|tasks|ntil)(?:\.\w+)+: ")  # the class before the sentence
 PROTOCOL = "task_protocol"  # the key of metrics.json beside the metrics
 
 
@@ -80,9 +82,9 @@ class RunFolder:
             partial.unlink(missing_ok=True)
 
     def last_error(self) -> str:
-        """The last line of the traceback, or how the process ended."""
+        """The last line of the traceback, or how the process ended; of an error of ours the sentence alone."""
         lines = self.error.read_text().strip().splitlines() if self.error.exists() else []
-        return lines[-1] if lines else "failed without a message"
+        return _OUR_ERROR.sub("", lines[-1]) if lines else "failed without a message"
 
     def write_metrics(self, metrics: dict[str, float], protocol: int) -> None:
         """Write metrics.json, the last file of a run: with it the run is done."""
@@ -96,7 +98,11 @@ class RunFolder:
         return int(self._metrics().get(PROTOCOL, 1))
 
     def _metrics(self) -> dict[str, Any]:
-        return read_json(self.metrics)
+        metrics = read_json(self.metrics)
+        for name, value in metrics.items():
+            if not _is_number(value):
+                raise ConfigError(f"{self.metrics}: {name}={value!r} is no number; the file is damaged")
+        return metrics
 
     def read_predictions(self) -> Iterator[dict[str, Any]]:
         """Yield the records of predictions.jsonl, as `Task.record` wrote them.
@@ -109,6 +115,11 @@ class RunFolder:
             for key, kind in PREDICTION.items():
                 if not isinstance(record.get(key), kind) or record.get(key) is None:
                     raise ConfigError(f"{self.predictions}, line {number}: no {key}; the file is damaged")
+            for key in ("scores", "lenient"):
+                for name, value in record[key].items():
+                    if not _is_number(value):
+                        problem = f"{key}.{name}={value!r} is no number; the file is damaged"
+                        raise ConfigError(f"{self.predictions}, line {number}: {problem}")
             yield record
 
     def read_history(self) -> list[dict[str, Any]]:
@@ -116,11 +127,14 @@ class RunFolder:
         if not self.history.exists():
             return []
         check_size_on_disk(self.history, JSONL_BYTES)
-        lines = self.history.read_text().splitlines()
-        try:
-            return [json.loads(line) for line in lines]
-        except ValueError:
-            return list(_records(self.history, lines[:-1]))
+        lines = _text(self.history).splitlines()
+        if lines and not _is_json(lines[-1]):
+            lines.pop()
+        records = list(_records(self.history, lines))
+        for number, record in enumerate(records, 1):
+            if not _is_number(record.get("step")) or not _is_number(record.get("time", 0)):
+                raise ConfigError(f"{self.history}, line {number}: no step or time; the file is damaged")
+        return records
 
 
 def find_runs(root: Path | str) -> list[RunFolder]:
@@ -161,7 +175,7 @@ def read_json(file: Path) -> dict[str, Any]:
         return {}
     check_size_on_disk(file, JSON_BYTES)
     try:
-        value = json.loads(file.read_text())
+        value = json.loads(_text(file))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: no JSON ({error}); the file is damaged") from error
     if not isinstance(value, dict):
@@ -175,9 +189,33 @@ def read_jsonl(file: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ConfigError: a line that is no JSON, with its number.
     """
+    if not file.is_file():
+        raise ConfigError(f"{file}: there is no such file; put it back, or remove the folder and run it again")
     check_size_on_disk(file, JSONL_BYTES)
     with file.open() as lines:
-        yield from _records(file, lines)
+        try:
+            yield from _records(file, lines)
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{file}: no UTF-8 ({error.reason}); the file is damaged") from error
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: no UTF-8 ({error.reason}); the file is damaged") from error
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _records(file: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:

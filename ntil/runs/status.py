@@ -12,14 +12,15 @@ from ntil.console import duration
 from ntil.runs.lock import owner
 from ntil.runs.run import Run
 
-State = Literal["done", "running", "failed", "interrupted", "waiting"]
+State = Literal["done", "running", "failed", "interrupted", "waiting", "damaged"]
 
 
 @dataclass(frozen=True)
 class Status:
     """State of a run with the last logged step and all steps.
 
-    state: `done`, `running`, `failed` (error.txt), `interrupted` (no process works on it), `waiting` (not started).
+    state: `done`, `running`, `failed` (error.txt), `interrupted` (no process works on it), `waiting` (not started),
+        `damaged` (files that can't be read).
     """
 
     state: State

@@ -35,6 +35,15 @@ def run_at():
     return make
 
 
+def test_a_damaged_run_hides_no_other(tmp_path, capsys, run_at):
+    run_at(tmp_path / "a", metrics={"exact": 1.0})
+    run_at(tmp_path / "b").folder.config_file.write_text("optim: {steps: three}")
+    assert main(["status", str(tmp_path)]) == 2
+    assert "1 done, 1 damaged" in capsys.readouterr().out
+    assert main(["status", str(tmp_path / "b")]) == 2
+    assert "config.yaml" in capsys.readouterr().err
+
+
 def test_every_state(tmp_path, capsys, run_at):
     now = time.time()
     pace = [{"step": 10 * k, "time": now - 60 + 10 * k} for k in range(1, 7)]

@@ -60,6 +60,14 @@ def explained(*words: str) -> str:
         ("runs=it's", """runs="it'"'"'s\""""),
         ("runs=[1].x", """'runs="[1].x"'"""),
         ("runs", "'runs' is no key=value"),
+        ("runs=", "runs= names no folder"),
+        ("runs=null", "runs=null: must have a value"),
+        ("optim.lr=nan", "optim.lr=nan: must be a finite number"),
+        ("optim.lr=inf", "optim.lr=inf: must be a finite number"),
+        ("optim.weight_decay=inf", "optim.weight_decay=inf"),
+        ("engine.compile=maybe", "engine.compile=maybe: must be true or false"),
+        ("seed=1e99", "seed=1e+99: must be of type integer"),
+        ("task.rows=3", "no key 'task.rows'; did you mean 'task.source.rows'?"),
         ("curriculum.stages=[{until:0.5,max:0},{until:0.2,max:1}]", "must rise"),
     ],
 )
@@ -67,6 +75,24 @@ def test_mistakes(word, message):
     text = explained(word)
     assert message in text
     assert "\n" not in text
+
+
+def test_a_key_that_only_some_jobs_of_a_sweep_have():
+    with pytest.raises(HydraException) as error:
+        compose_checked(["loss=ce", "loss.lam=1"])
+    assert "no key 'loss.lam' in every job of this sweep" in explain(error.value, ["loss=ce,ntil", "loss.lam=1"])
+
+
+@pytest.mark.parametrize("words", [["runs={file}"], ["runs={file}/below"], ["-m", "seed=0,1", "runs={file}"]])
+def test_a_folder_of_runs_that_can_not_be_made(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "file"
+    file.touch()
+    assert main(["train", "loss=ce", *(word.format(file=file) for word in words)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"ntil: {file}/")
+    assert "not a directory; name another path" in message
+    assert len(message.splitlines()) == 1
 
 
 def test_quotes_that_an_error_proposes_are_read():

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import wandb
 
 from experiments.dashboard import main
 from ntil.config.errors import ConfigError
@@ -29,6 +30,15 @@ def test_the_built_spec_has_the_promised_panels(runs, capsys):
     report = json.dumps(spec["report"])
     assert "clock/clock/llava_nano" in report
     assert "gradient_share/ce" in report
+
+
+def test_publishing_without_a_key_is_one_sentence(runs, monkeypatch):
+    def refuse(*_arguments):
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr("experiments.dashboard.build_dashboard", refuse)
+    with pytest.raises(ConfigError, match=r"W&B: No API key configured\.; `wandb login`, or leave publish=true out"):
+        main(["experiment=clock", f"runs={runs.parent}", "publish=true", "entity=me"])
 
 
 def test_mistakes_are_named(runs):

@@ -54,6 +54,44 @@ def test_a_history_that_was_cut_short_is_read_up_to_there(tmp_path):
         run.read_history()
 
 
+HISTORY, METRICS, PREDICTIONS = "history.jsonl", "metrics.json", "predictions.jsonl"
+RECORD = '{"id": 1, "answer": "a", "text": "b", "scores": {"exact": %s}, "lenient": {"exact": 0.0}}'
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        (METRICS, b'{"exact": "high"}', "exact='high' is no number"),
+        (METRICS, b'{"exact": null}', "exact=None is no number"),
+        (METRICS, b"\xff", "no UTF-8"),
+        (PREDICTIONS, (RECORD % '"x"').encode(), "line 1: scores.exact='x' is no number"),
+        (PREDICTIONS, b"\xff", "no UTF-8"),
+        (PREDICTIONS, None, "there is no such file"),
+        (HISTORY, b'{"step": 1}\n{"a": 1}\n', "line 2: no step"),
+        (HISTORY, b'{"step": 1, "time": "y"}\n', "line 1: no step or time"),
+        (HISTORY, b"[1]\n{}\n", "line 1: no JSON object"),
+        (HISTORY, b"\xff\n", "no UTF-8"),
+    ],
+)
+def test_files_edited_by_hand_are_named(tmp_path, file, content, problem):
+    run = RunFolder(tmp_path)
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    read = {HISTORY: run.read_history, METRICS: run.read_metrics, PREDICTIONS: lambda: list(run.read_predictions())}
+    with pytest.raises(ConfigError, match=f"{file}.*{problem}"):
+        read[file]()
+
+
+def test_the_last_error_of_ours_is_the_sentence_alone(tmp_path):
+    run = RunFolder(tmp_path)
+    for line, shown in [
+        ("data.common.errors.InvalidData: a.csv: bad", "a.csv: bad"),
+        ("KeyError: 'x'", "KeyError: 'x'"),
+    ]:
+        run.error.write_text(f"Traceback\n{line}\n")
+        assert run.last_error() == shown
+
+
 def test_damaged_predictions_are_named(tmp_path):
     file = tmp_path / "predictions.jsonl"
     file.write_text('{"id": 1}\n{"id": ')
