@@ -109,7 +109,7 @@ def problem(item: dict[str, Any], calculator: bool, where: str) -> dict[str, Any
             problem_text = f"is missing; found {', '.join(item)}"
             raise InvalidData(where, field, problem_text, "give question and answer as texts")
         fields.text(item[field], where, field, "give question and answer as texts")
-    match = _FINAL.match(item["answer"])
+    match = _FINAL.match(item["answer"].rstrip())
     if match is None:
         problem_text = f"{short(item['answer'][-60:])} doesn't end in '#### <number>'"
         raise InvalidData(where, "answer", problem_text, "write it so, with commas between thousands only")

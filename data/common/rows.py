@@ -59,6 +59,13 @@ class RowWriter:
         assert self._locations is not None
         self._locations.write(f"{json.dumps([row['id'], where])}\n")
 
+    def distinct(self, name: str, place: str) -> str:
+        """An id of a row: its name, with its place in the files where another row has the name already.
+
+        For data sets whose ids are of pictures or objects, which several rows share.
+        """
+        return f"{name}@{place}" if name in self._where_of_id else name
+
     def dataset(self) -> Dataset:
         """The rows as a typed dataset.
 

@@ -1,7 +1,8 @@
 """YOLO data sets: a YAML file that names folders of pictures, and a text file of labels beside each picture.
 
     <folder>/config.yaml (data.yaml, dataset.yaml)   path, train/val/test (a folder of pictures each), names
-    .../images/train/a.jpg, .../labels/train/a.txt   class cx cy w h, or class x1 y1 x2 y2 x3 y3 ..., as parts of 1
+    .../images/train/a.jpg, .../labels/train/a.txt   class cx cy w h, or class x1 y1 x2 y2 x3 y3 ..., as parts of 1;
+                                                   with kpt_shape in the YAML, class cx cy w h and keypoints
 
 Roboflow's exports write `train: ../train/images` into a file that lies beside `train`.
 """
@@ -39,6 +40,7 @@ class Layout(NamedTuple):
     labels: Path
     pictures: list[Path]
     names: dict[int, str]
+    keypoints: int = 0  # numbers of a pose label's keypoints, after its box
 
     def relative_names(self) -> list[str]:
         """Paths of the pictures from their folder."""
@@ -48,17 +50,18 @@ class Layout(NamedTuple):
         """The picture's file of labels, which need not exist."""
         return self.labels / picture.relative_to(self.folder).with_suffix(".txt")
 
-    def require_own_labels(self, picture: Path) -> None:
-        """Check that a picture shares its labels with no other.
-
-        Raises:
-            InvalidData: it does, so that they are one's at most.
-        """
-        labels = self.labels_of(picture)
-        others = [one.name for one in self.pictures if one != picture and self.labels_of(one) == labels]
-        if others:
-            problem = f"shares its labels, {labels.name}, with {others[0]}"
-            raise InvalidData(str(picture), None, problem, "give every picture a name of its own")
+    def sharing_labels(self) -> dict[Path, InvalidData]:
+        """The pictures that share their labels with others, so that they are one's at most."""
+        pictures: dict[Path, list[Path]] = {}
+        for picture in self.pictures:
+            pictures.setdefault(self.labels_of(picture), []).append(picture)
+        errors = {}
+        for labels, sharing in pictures.items():
+            for picture in sharing if len(sharing) > 1 else ():
+                other = next(one for one in sharing if one != picture)
+                problem = f"shares its labels, {labels.name}, with {other.name}"
+                errors[picture] = InvalidData(str(picture), None, problem, "give every picture a name of its own")
+        return errors
 
 
 def read_layout(folder: Path, split: str, row_errors: RowErrors) -> Layout:
@@ -82,12 +85,26 @@ def read_layout(folder: Path, split: str, row_errors: RowErrors) -> Layout:
     root = fields.text(root, str(config), "path", "write the folder's path")
     pictures, labels = _folders(folder, root, image_folder, config)
     files = sorted(path for path in pictures.rglob("*") if path.is_file())
-    layout = Layout(config, pictures, labels, [p for p in files if _is_picture(p)], names)
+    layout = Layout(
+        config, pictures, labels, [p for p in files if _is_picture(p)], names, _keypoints(described, config)
+    )
     _note_leftovers(layout, files, row_errors)
     return layout
 
 
-def read_labels(file: Path, names: dict[int, str]) -> list[Label]:
+def _keypoints(described: dict[str, Any], config: Path) -> int:
+    """Numbers of a label's keypoints: `kpt_shape: [17, 3]` of a pose data set gives 51; without it 0."""
+    shape = described.get("kpt_shape")
+    if shape is None:
+        return 0
+    remedy = "write [number of keypoints, 2 or 3]"
+    counts = [fields.whole(v, str(config), "kpt_shape", remedy) for v in fields.items(shape, str(config), "kpt_shape")]
+    if len(counts) != 2 or counts[0] < 1 or counts[1] not in (2, 3):
+        raise InvalidData(str(config), "kpt_shape", f"{short(shape)} is no shape", remedy)
+    return counts[0] * counts[1]
+
+
+def read_labels(file: Path, names: dict[int, str], keypoints: int = 0) -> list[Label]:
     """Labels of one picture, lines that are there twice too; no file means no objects: that is YOLO's own rule.
 
     Raises:
@@ -100,15 +117,16 @@ def read_labels(file: Path, names: dict[int, str]) -> list[Label]:
     except UnicodeDecodeError as error:
         raise InvalidData(str(file), None, f"is not UTF-8 ({error})", "save it as UTF-8") from error
     numbered = enumerate(lines, start=1)
-    return [_label(line, f"{file}, line {number}", names) for number, line in numbered if line.strip()]
+    return [_label(line, f"{file}, line {number}", names, keypoints) for number, line in numbered if line.strip()]
 
 
-def _label(line: str, where: str, names: dict[int, str]) -> Label:
+def _label(line: str, where: str, names: dict[int, str], keypoints: int) -> Label:
     cells = line.split()
     is_class = fields.is_number(cells[0]) and float(cells[0]).is_integer()  # some write 0.0
     kind = int(float(cells[0])) if is_class else -1
     values = [float(cell) for cell in cells[1:]] if all(map(_is_written_number, cells[1:])) else []
-    box = values if len(values) == 4 else _box_of_outline(values)
+    is_pose = keypoints and len(values) == 4 + keypoints
+    box = values[:4] if is_pose or len(values) == 4 else None if keypoints else _box_of_outline(values)
     if kind not in names or box is None:
         raise InvalidData(where, None, f"{short(line)} is no YOLO label", LABEL)
     return Label(where, names[kind], box, box[2] * box[3])

@@ -1,7 +1,8 @@
 """Ground truth and results of scene text data sets, as the official downloads write them.
 
 * `icdar2013`, .txt: `38, 43, 920, 215, "Tiredness"` (left, top, right, bottom); training files have spaces for commas.
-* `icdar2015`, .txt: 8 coordinates and a transcription, which may hold commas.
+* `icdar2015`, .txt: 8 coordinates and a transcription, which may hold commas. Where every line has a script before it,
+  as in MLT (`..,Latin,HOTEL`), or RCTW's flag of a difficult text (`..,1,"###"`), that is read as such.
 * `totaltext`, .txt: any even number of coordinates and a transcription (TIoU's zips), or Total-Text's own
   `x: [[..]], y: [[..]], ornt: ['c'], transcriptions: ['..']`; .mat: rows `x:`, xs, `y:`, ys, text, orientation.
 * `ctw1500`, .txt: 14 points (or fewer) and a transcription (perhaps after `####`), or 32 values: a box, then 14
@@ -40,6 +41,7 @@ import scipy.io
 
 from data.common.counts import counted
 from data.common.errors import InvalidData
+from data.common.fields import size as declared_size
 from data.common.table_files import read_json
 
 Format = Literal["icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr"]
@@ -47,6 +49,9 @@ FORMATS = ("icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr")
 SUFFIXES = (".txt", ".mat", ".xml")
 DONT_CARE = "###"
 MARK = "####"  # before a transcription, in the text-spotting repositories
+# What MLT (2017, 2019) and RCTW-17 write between the coordinates and the transcription.
+_SCRIPT = re.compile(r"\s*(?:Arabic|Latin|Chinese|Japanese|Korean|Bangla|Hindi|Symbols|Mixed|None)\s*,", re.IGNORECASE)
+_DIFFICULT = re.compile(r"\s*([01])\s*,(?=\s*\".*\"\s*$)")
 VARIABLE = ("totaltext", "ctw1500")  # outlines of any number of points
 LARGEST = 1e9  # no coordinate is larger
 LARGEST_MAT = 1 << 26  # bytes unpacked
@@ -83,6 +88,7 @@ class Annotated(NamedTuple):
     where: str
     instances: list[Instance]
     picture: str | None = None
+    declared: tuple[int, int] | None = None  # width and height, where the format gives them
 
 
 def read_truth(path: Path, form: Format) -> dict[str, Annotated]:
@@ -109,16 +115,24 @@ def truth_readers(path: Path, form: Format) -> dict[str, Callable[[], Annotated]
         return _mmocr(path)
     files = _files(path)
     bare = form in VARIABLE and not any(_has_text(content) for _, content in files.values())
-    return {key: partial(_annotated, content, where, form, bare) for key, (where, content) in files.items()}
+    extra = _extra_column([content for _, content in files.values()]) if form == "icdar2015" else None
+    return {key: partial(_annotated, content, where, form, bare, extra) for key, (where, content) in files.items()}
 
 
-def _annotated(content: bytes, where: str, form: Format, bare: bool) -> Annotated:
+def _extra_column(contents: list[bytes]) -> re.Pattern[str] | None:
+    """The pattern of what every line has between its 8 coordinates and its transcription; None where that is nothing."""
+    lines = (line.split(",", WIDTH["icdar2015"]) for content in contents for line, _ in _lines(content, ""))
+    texts = [cells[-1] for cells in lines if len(cells) > WIDTH["icdar2015"]]
+    return next((extra for extra in (_SCRIPT, _DIFFICULT) if texts and all(map(extra.match, texts))), None)
+
+
+def _annotated(content: bytes, where: str, form: Format, bare: bool, extra: re.Pattern[str] | None) -> Annotated:
     suffix = Path(where).suffix.lower()
     if suffix == ".mat":
         return Annotated(where, _mat(content, where))
     if suffix == ".xml":
         return Annotated(where, _xml(content, where))
-    return Annotated(where, _text(content, where, form, bare))
+    return Annotated(where, _text(content, where, form, bare, extra))
 
 
 def read_found(path: Path, form: Format, y_first: bool = False) -> dict[str, Annotated]:
@@ -179,6 +193,11 @@ def _contents(path: Path) -> Iterator[tuple[str, str, bytes]]:
     if archive is None:
         raise InvalidData(str(path), None, "there is no such file or folder", "correct the path")
     inside = "" if archive == path else f"{path.relative_to(archive).as_posix()}/"
+    if archive.suffix.lower() in (".json", ".jsonl", ".gz", ".tar", ".rar", ".7z"):
+        formats = f"a folder, a .zip, or one of {', '.join(SUFFIXES)}"
+        raise InvalidData(
+            str(archive), None, f"is not {formats}", "unpack it; MMOCR's .json has task.source.format=mmocr"
+        )
     try:
         with zipfile.ZipFile(archive) as pack:
             for name in pack.namelist():
@@ -198,11 +217,13 @@ def _lines(content: bytes, where: str) -> Iterator[tuple[str, str]]:
             yield line, f"{where}, line {number}"
 
 
-def _text(content: bytes, where: str, form: Format, bare: bool = False) -> list[Instance]:
-    """The texts of a .txt file; `bare`: no line of its data set has a transcription."""
+def _text(
+    content: bytes, where: str, form: Format, bare: bool = False, extra: re.Pattern[str] | None = None
+) -> list[Instance]:
+    """The texts of a .txt file; `bare`: no line of its data set has a transcription; `extra`: see `_extra_column`."""
     if form == "totaltext" and _is_totaltext(content):
         return _totaltext(content.decode("utf-8-sig", "replace"), where)
-    instances = (_annotation(line, at, form, bare) for line, at in _lines(content, where))
+    instances = (_annotation(line, at, form, bare, extra) for line, at in _lines(content, where))
     return [instance for instance in instances if instance]
 
 
@@ -216,7 +237,9 @@ def _has_text(content: bytes) -> bool:
     return any(len(_numbers(fields)) < len(fields) or len(fields) % 2 for fields in lines)
 
 
-def _annotation(line: str, where: str, form: Format, bare: bool) -> Instance | None:
+def _annotation(
+    line: str, where: str, form: Format, bare: bool, extra: re.Pattern[str] | None = None
+) -> Instance | None:
     """Coordinates and transcription of a line; None for a don't-care region without extent."""
     separator = re.compile(r"[,\s]\s*" if form == "icdar2013" else r",")
     fields = separator.split(line.strip())
@@ -225,7 +248,9 @@ def _annotation(line: str, where: str, form: Format, bare: bool) -> Instance | N
         return Instance([(values[0] + x, values[1] + y) for x, y in _points(values[4:])])
     count = _coordinates(values, fields, form, bare)
     text = separator.split(line.strip(), maxsplit=count)[count] if len(fields) > count else ""
-    text, ignore = _label(_unquoted(text), form)
+    mark = extra.match(text) if extra else None
+    text, ignore = _label(_unquoted(text[mark.end() :] if mark else text), form)
+    ignore = ignore or bool(mark and mark.lastindex and mark[1] == "1")
     if ignore and form in VARIABLE and count < 6 and len(values) == count:
         return None
     if len(values) < count or not (4 if form == "icdar2013" else 6) <= count <= WIDTH.get(form, count):
@@ -456,7 +481,8 @@ def _entry(entry: Any, where: str) -> Annotated:
     if not isinstance(instances, list):
         raise InvalidData(where, "instances", f"{str(instances)[:80]!r} is no list", "write img_path and instances")
     texts = [_mmocr_instance(one, where, f"instances, {number}") for number, one in enumerate(instances)]
-    return Annotated(where, [instance for instance in texts if instance], picture)
+    size = declared_size(entry.get("width"), entry.get("height"), where)
+    return Annotated(where, [instance for instance in texts if instance], picture, size)
 
 
 def _mmocr_instance(one: Any, where: str, field: str) -> Instance | None:

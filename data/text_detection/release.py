@@ -14,7 +14,7 @@ from datasets import Dataset
 from data.common.column_form import read_with_evidence
 from data.common.counts import counted
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
-from data.common.images import check_picture, picture_path, stored
+from data.common.images import check_picture, check_size, picture_path, stored
 from data.common.rows import RowWriter
 from data.common.source import Source, require_folder
 from data.text_detection.ground_truth import Annotated, Format, key_of, truth_readers
@@ -107,6 +107,7 @@ def _load(truth: Path, images: Path, form: Format, split: str, row_errors: RowEr
                 else _picture(pictures, key, images, one)
             )
             size = check_picture(path, one.where)
+            check_size(one.declared or size, size, one.where, "the file", "use the pictures that it was made on")
             column.check_instances(one.instances, size, one.where)
             row = {
                 "id": key,
