@@ -106,7 +106,8 @@ class BoxColumn:
         self.column.check(where, field, f"write {declared}, or set task.source.box_format where there is one")
         for parts in SCALES if self.scale == "pixels" and self.column.values >= FEW else ():
             if self._smallest_side > parts and 0.9 * parts <= self._largest <= parts:
-                problem = f"field {field}: no number of {self.column.values} boxes is above {parts}, and all pictures are larger"
+                count = self.column.values
+                problem = f"field {field}: no number of {count} boxes is above {parts}, and all pictures are larger"
                 remedy = f"check with `ntil data show` that they are pixels, not parts of {parts}"
                 row_errors.note(where, f"{problem}; {remedy}")
 

@@ -5,8 +5,8 @@ r"""Visual mathematics to train on, in the JSON of MathV360K, Geo170K, ChartQA a
                     {"from": "gpt", "value": "The answer is B"}]}
     Geo170K     the same, with choices as lines "A:40" and a solution that ends in "So the answer is B.\nAnswer:B"
     ChartQA     {"imgname": "a.png", "query": "..", "label": ".."}, the label perhaps a list of one
-    others      {"image": "a.png", "question": "..", "answer": "..", "choices": [..]}, the columns perhaps called images (a
-                list of one), problem, solution, options
+    others      {"image": "a.png", "question": "..", "answer": "..", "choices": [..]}, the columns perhaps called images
+                (a list of one), problem, solution, options
 
 MathVista itself is refused by name: its licence prohibits using it as a training set. Of an answer only what follows
 its last `The answer is` or `Answer:` is kept, without the phrase around it (or what `<answer>` encloses). Where the

@@ -120,7 +120,7 @@ def truth_readers(path: Path, form: Format) -> dict[str, Callable[[], Annotated]
 
 
 def _extra_column(contents: list[bytes]) -> re.Pattern[str] | None:
-    """The pattern of what every line has between its 8 coordinates and its transcription; None where that is nothing."""
+    """The pattern of what every line has between 8 coordinates and its transcription; None: nothing."""
     lines = (line.split(",", WIDTH["icdar2015"]) for content in contents for line, _ in _lines(content, ""))
     texts = [cells[-1] for cells in lines if len(cells) > WIDTH["icdar2015"]]
     return next((extra for extra in (_SCRIPT, _DIFFICULT) if texts and all(map(extra.match, texts))), None)

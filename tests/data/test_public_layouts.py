@@ -70,7 +70,7 @@ def test_a_column_that_python_cannot_hold_costs_only_rows_that_need_it(folder, c
     pq.write_table(pa.table({"prompt": ["?", "?"], "answer": ["1", "2"], "other": column}), folder / "t.parquet")
     assert own_table(folder / "t.parquet")[1]["answer"] == ["1", "2"]
     pq.write_table(pa.table({"prompt": ["?", "?"], "answer": column}), folder / "u.parquet")
-    with pytest.raises(InvalidData, match="u.parquet, row 0, field answer"):
+    with pytest.raises(InvalidData, match=r"u\.parquet, row 0, field answer"):
         own_table(folder / "u.parquet")
 
 
@@ -179,7 +179,7 @@ def test_expressions_as_a_list_in_a_csv(folder):
     (folder / "t.csv").write_text('image,sentences,bbox\na.png,"[""dog"", ""cat""]","[1, 2, 30, 40]"\n')
     assert ExpressionTable({"test": str(folder / "t.csv")}).rows("test")["expression"] == ["dog", "cat"]
     (folder / "t.csv").write_text("image,sentences,bbox\na.png,\"['dog', 'cat']\",\"[1, 2, 30, 40]\"\n")
-    with pytest.raises(InvalidData, match="line 2, field sentences: .* is no JSON"):
+    with pytest.raises(InvalidData, match=r"line 2, field sentences: .* is no JSON"):
         ExpressionTable({"test": str(folder / "t.csv")}).rows("test")
 
 
@@ -228,7 +228,7 @@ def test_yolo_keypoints_are_no_outline(folder, shape, keypoints):
 
 @pytest.mark.parametrize("keypoints", ["0.1 0.1 2 0.3 0.3 2", "0.1 0.1"])
 def test_yolo_keypoints_of_another_shape(folder, keypoints):
-    with pytest.raises(InvalidData, match="0.txt, line 1: .* is no YOLO label"):
+    with pytest.raises(InvalidData, match=r"0\.txt, line 1: .* is no YOLO label"):
         yolo(folder, "kpt_shape: [4, 3]", f"0 0.5 0.5 0.2 0.2 {keypoints}").rows("train")
 
 
