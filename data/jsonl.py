@@ -147,7 +147,8 @@ def load(
     """
 
     def read(policy: RowErrors) -> Dataset:
-        writer = RowWriter(features(metric), ", ".join(map(str, files)), policy)
+        truth = list(TRUTH[metric]) or ["answer"]
+        writer = RowWriter(features(metric), ", ".join(map(str, files)), policy, "prompt", truth)
         answers = AnswerColumn(metric, box_format)
         image = columns.get("image", "image")
         layout = Layout(mostly_filled(files, image), images)

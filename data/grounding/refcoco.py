@@ -87,7 +87,7 @@ def load(folder: Path, split_by: str, splits: list[str], images: Path | None, ro
                 remedy = f"choose of {', '.join(names)}"
                 raise InvalidData(str(file), "split", f"there is no split {split!r}", remedy)
         release = Release(read_coco(folder / "instances.json", policy), pictures, BoxColumn("xywh"))
-        writer = RowWriter(FEATURES, f"{folder}, split {'+'.join(splits)}", policy)
+        writer = RowWriter(FEATURES, f"{folder}, split {'+'.join(splits)}", policy, "expression", ["box"])
         for split in splits:
             for where, ref in refs:
                 if ref["split"] == split:

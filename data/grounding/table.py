@@ -95,7 +95,7 @@ def load(
     parts = split.split("+")
 
     def read(policy: RowErrors) -> Dataset:
-        writer = RowWriter(FEATURES, f"{', '.join(map(str, files))}, split {split}", policy)
+        writer = RowWriter(FEATURES, f"{', '.join(map(str, files))}, split {split}", policy, "expression", ["box"])
         for path in files:
             prefix = re.split(r"[-_.]", path.name)[0]
             default_split = prefix if prefix in OFFICIAL else split

@@ -269,3 +269,30 @@ def test_json_of_another_data_set_is_not_called_a_broken_zip(folder):
     (folder / "t.json").write_text("{}")
     with pytest.raises(InvalidData, match=r"is not a folder, a .zip"):
         TextRelease("totaltext", {"test": str(folder / "t.json")}, {"test": str(folder)}).rows("test")
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_icdar2013_boxes_by_corner_and_size(folder, on_error):
+    boxes = ["40, 20, 20, 10", "50, 30, 10, 15", "5, 5, 40, 12"]
+    truth = {"gt_a.txt": "".join(f'{box}, "word"\n' for box in boxes)}
+    with pytest.raises(ContradictedColumn, match=r"2 of its 3 values can't be .* can be \[x, y, w, h\] in pixels"):
+        text_release(folder, "icdar2013", truth, on_error).rows("test")
+
+
+@pytest.mark.parametrize(("word", "notes"), [("The  Dog", 1), ("a dog", 0)])
+def test_one_question_with_two_answers_is_noted(folder, word, notes):
+    refs = [{"image": "a.png", "expression": w, "bbox": [1, 2, 30, i]} for i, w in ((20, "the dog"), (40, word))]
+    table = ExpressionTable({"test": lines(folder / "t.jsonl", refs)})
+    assert len(table.rows("test")) == 2
+    rows = [{"image": "a.png", "prompt": w, "answer": i} for i, w in ((1, "the dog"), (2, word), (1, "the dog"))]
+    source, _ = own_table(lines(folder / "u.jsonl", rows))
+    for one in (table, source):
+        assert len(one.row_errors.notes) == notes
+        assert all("1 row answers a question otherwise" in note and "line 2" in note for note in one.row_errors.notes)
+
+
+def test_a_release_without_training_files(folder):
+    file = lines(folder / "t.jsonl", [{"question": "?", "answer": "#### 42"}])
+    assert GSM8KFiles({"train": None, "test": file}).splits == ("test",)
+    source = TextRelease("icdar2015", {"train": None, "test": str(folder)}, {"train": None, "test": str(folder)})
+    assert source.splits == ("test",)
