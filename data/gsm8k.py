@@ -54,8 +54,6 @@ class GSM8KFiles(Source):
         if holdout < 0:
             raise InvalidOption(f"task.source.holdout must be at least 0, got {holdout}")
         self.files, self.holdout, self.calculator = without_nulls(files), holdout, calculator
-        if not self.files:
-            raise InvalidOption("give a file: task.source.files.train=<file> task.source.files.test=<file>")
         held_out = ("validation",) if holdout and "train" in self.files and "validation" not in self.files else ()
         self.splits, self.row_errors = (*self.files, *held_out), RowErrors(on_error)
 
@@ -76,6 +74,8 @@ class GSM8KFiles(Source):
         return rows.select(range(cut) if split == "train" else range(cut, len(rows)))
 
     def check_files(self) -> None:
+        if not self.files:
+            raise InvalidOption("give a file: task.source.files.train=<file> task.source.files.test=<file>")
         for split in self.files:
             matching_file(self.files, split)
 

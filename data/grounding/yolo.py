@@ -1,6 +1,7 @@
 """YOLO data sets: a YAML file that names folders of pictures, and a text file of labels beside each picture.
 
-    <folder>/config.yaml (data.yaml, dataset.yaml)   path, train/val/test (a folder of pictures each), names
+    <folder>/config.yaml (data.yaml, dataset.yaml)   path, train/val/test (a folder of pictures each, or a .txt
+                                                     that lists them), names
     .../images/train/a.jpg, .../labels/train/a.txt   class cx cy w h, or class x1 y1 x2 y2 x3 y3 ..., as parts of 1;
                                                    with kpt_shape in the YAML, class cx cy w h and keypoints
 
@@ -9,6 +10,7 @@ Roboflow's exports write `train: ../train/images` into a file that lies beside `
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ import yaml
 
 from data.common import fields
 from data.common.errors import InvalidData, RowErrors, short
+from data.common.images import is_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".mpo", ".gif")
 CONFIGS = ("config.yaml", "data.yaml", "dataset.yaml")
@@ -76,20 +79,65 @@ def read_layout(folder: Path, split: str, row_errors: RowErrors) -> Layout:
         raise InvalidData(str(folder), None, problem, "give a YOLO folder or task.source.annotations")
     described = _described(config)
     image_folder = described.get(split)
+    if isinstance(image_folder, list) and len(image_folder) == 1:
+        image_folder = image_folder[0]
     if not described.get("names") or not isinstance(image_folder, str):
         splits = [s for s in ("train", "val", "test") if described.get(s)]
-        problem = "no such split with one folder of pictures, or no names"
-        raise InvalidData(str(config), split, problem, f"choose of {', '.join(splits) or 'none'}")
+        problem = "no such split with one folder or list of pictures, or no names"
+        remedy = f"choose of {', '.join(splits) or 'none'}, or write names and {split}: <folder or .txt file>"
+        raise InvalidData(str(config), split, problem, remedy)
     names = _names(described["names"], config)
     root = described.get("path") or "."
     root = fields.text(root, str(config), "path", "write the folder's path")
+    keypoints = _keypoints(described, config)
+    if image_folder.lower().endswith(".txt"):
+        listed = _listed(folder, root, image_folder, config)
+        return Layout(config, *_common_folders(listed, config), listed, names, keypoints)
     pictures, labels = _folders(folder, root, image_folder, config)
     files = sorted(path for path in pictures.rglob("*") if path.is_file())
-    layout = Layout(
-        config, pictures, labels, [p for p in files if _is_picture(p)], names, _keypoints(described, config)
-    )
+    layout = Layout(config, pictures, labels, [path for path in files if _is_picture(path)], names, keypoints)
     _note_leftovers(layout, files, row_errors)
     return layout
+
+
+def _listed(folder: Path, root: str, file_name: str, config: Path) -> list[Path]:
+    """The pictures that a file lists, one a line, as COCO's YOLO files and CVAT's exports do.
+
+    Their paths start from the file, from `path` or from the folder; `data/` before them is CVAT's.
+    """
+    bases = [folder / root.replace("\\", "/"), folder]
+    file = next((base / file_name for base in bases if is_file(base / file_name)), None)
+    if file is None:
+        raise InvalidData(str(config), "path", f"no list of pictures at {bases[0] / file_name}", "put it there")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidData(str(file), None, f"is not UTF-8 ({error})", "save it as UTF-8") from error
+    names = [line.strip().replace("\\", "/") for line in lines if line.strip()]
+    if not names:
+        raise InvalidData(str(file), None, "lists no pictures", "write a path a line")
+    readings = [(base, prefix) for prefix in ("", "data/") for base in (file.parent, *bases)]
+    base, prefix = next(
+        (one for one in readings if any(is_file(one[0] / name.removeprefix(one[1])) for name in names)), readings[0]
+    )
+    return sorted({Path(os.path.normpath(base / name.removeprefix(prefix))) for name in names})
+
+
+def _common_folders(pictures: list[Path], config: Path) -> tuple[Path, Path]:
+    """The folder that listed pictures share, and that of their labels: images/ in its path is labels/ there.
+
+    Raises:
+        InvalidData: no images/ in it, or no labels/ beside that.
+    """
+    shared = Path(os.path.commonpath([path.parent for path in pictures]))
+    parts = shared.parts
+    if "images" in parts:
+        last = len(parts) - 1 - parts[::-1].index("images")
+        labels = Path(*parts[:last], "labels", *parts[last + 1 :])
+        if labels.is_dir():
+            return shared, labels
+    problem = f"the listed pictures lie in {shared}, and there is no folder of labels beside an images/"
+    raise InvalidData(str(config), "path", problem, "put labels/ beside images/, and correct the list's paths")
 
 
 def _keypoints(described: dict[str, Any], config: Path) -> int:

@@ -296,3 +296,35 @@ def test_a_release_without_training_files(folder):
     assert GSM8KFiles({"train": None, "test": file}).splits == ("test",)
     source = TextRelease("icdar2015", {"train": None, "test": str(folder)}, {"train": None, "test": str(folder)})
     assert source.splits == ("test",)
+
+
+@pytest.mark.parametrize("prefix", ["./", "", "data/", "../data set/"])
+def test_yolo_pictures_listed_in_a_file(folder, prefix):
+    """As COCO's YOLO files (`train: train2017.txt`) and CVAT's exports."""
+    data = folder / "data set"
+    data.mkdir()
+    source = yolo(data, "", "0 0.5 0.5 0.2 0.2", "0 0.5 0.5 0.4 0.4", "0 0.5 0.5 0.6 0.6")
+    (data / "data.yaml").write_text("path: .\ntrain: train.txt\nnames: {0: dog}\n")
+    (data / "train.txt").write_text("".join(f"{prefix}images/train/{name}.jpg\n" for name in (0, 2)))
+    assert [box[2] for box in source.rows("train")["box"]] == pytest.approx([60, 80])
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [("", "train.txt: lists no pictures"), ("pictures/0.jpg\n", "no folder of labels"), (None, "no list of pictures")],
+)
+def test_yolo_lists_that_are_none(folder, listed, message):
+    source = yolo(folder, "", "0 0.5 0.5 0.2 0.2")
+    (folder / "data.yaml").write_text("path: .\ntrain: train.txt\nnames: {0: dog}\n")
+    if listed is not None:
+        (folder / "train.txt").write_text(listed)
+    with pytest.raises(InvalidData, match=message):
+        source.rows("train")
+
+
+def test_a_listed_yolo_picture_that_is_not_there_costs_a_row(folder):
+    source = yolo(folder, "", "0 0.5 0.5 0.2 0.2")
+    (folder / "data.yaml").write_text("path: .\ntrain: [train.txt]\nnames: {0: dog}\n")
+    (folder / "train.txt").write_text("images/train/0.jpg\nimages/train/9.jpg\n")
+    source = CategoryBoxes(str(folder), on_error="skip")
+    assert len(source.rows("train")) == len(source.row_errors.skipped) == 1
