@@ -1,8 +1,8 @@
 """Ground truth and results of scene text data sets, as the official downloads write them.
 
 * `icdar2013`, .txt: `38, 43, 920, 215, "Tiredness"` (left, top, right, bottom); training files have spaces for commas.
-* `icdar2015`, .txt: 8 coordinates and a transcription, which may hold commas. Where every line has a script before it,
-  as in MLT (`..,Latin,HOTEL`), or RCTW's flag of a difficult text (`..,1,"###"`), that is read as such.
+* `icdar2015`, .txt: 8 coordinates and a transcription, which may hold commas, in RCTW after the flag of a difficult
+  text (`..,1,"###"`).
 * `totaltext`, .txt: any even number of coordinates and a transcription (TIoU's zips), or Total-Text's own
   `x: [[..]], y: [[..]], ornt: ['c'], transcriptions: ['..']`; .mat: rows `x:`, xs, `y:`, ys, text, orientation.
 * `ctw1500`, .txt: 14 points (or fewer) and a transcription (perhaps after `####`), or 32 values: a box, then 14
@@ -10,7 +10,8 @@
 * `mmocr`, .json: MMOCR's `data_list` with `polygon`, `ignore` and perhaps `text`.
 
 In every format a transcription may follow `####`, as the text-spotting repositories write it: `####WORD` is `WORD`, and
-`#######` is `###`. Don't-care regions are transcribed `###` (in Total-Text also `#`, orientation `#`).
+`#######` is `###`. Where every line has a script before its transcription, as in MLT (`..,Latin,HOTEL`), it is no text.
+Don't-care regions are transcribed `###` (in Total-Text also `#`, orientation `#`).
 
 A path names a folder, a .zip as downloaded (read without unpacking; `truth.zip/Polygon/Test` is a folder inside), or
 one file. Text is UTF-8 with or without a byte order mark, with any line ends. Where digits end a line of variable
@@ -41,6 +42,7 @@ import scipy.io
 
 from data.common.counts import counted
 from data.common.errors import InvalidData
+from data.common.fields import filled
 from data.common.fields import size as declared_size
 from data.common.table_files import read_json
 
@@ -52,6 +54,7 @@ MARK = "####"  # before a transcription, in the text-spotting repositories
 # What MLT (2017, 2019) and RCTW-17 write between the coordinates and the transcription.
 _SCRIPT = re.compile(r"\s*(?:Arabic|Latin|Chinese|Japanese|Korean|Bangla|Hindi|Symbols|Mixed|None)\s*,", re.IGNORECASE)
 _DIFFICULT = re.compile(r"\s*([01])\s*,(?=\s*\".*\"\s*$)")
+BEZIER = "||||"  # between ABCNet's control points of two curves and the transcription
 VARIABLE = ("totaltext", "ctw1500")  # outlines of any number of points
 LARGEST = 1e9  # no coordinate is larger
 LARGEST_MAT = 1 << 26  # bytes unpacked
@@ -115,15 +118,19 @@ def truth_readers(path: Path, form: Format) -> dict[str, Callable[[], Annotated]
         return _mmocr(path)
     files = _files(path)
     bare = form in VARIABLE and not any(_has_text(content) for _, content in files.values())
-    extra = _extra_column([content for _, content in files.values()]) if form == "icdar2015" else None
+    extra = _extra_column([content for _, content in files.values()], form)
     return {key: partial(_annotated, content, where, form, bare, extra) for key, (where, content) in files.items()}
 
 
-def _extra_column(contents: list[bytes]) -> re.Pattern[str] | None:
-    """The pattern of what every line has between 8 coordinates and its transcription; None: nothing."""
-    lines = (line.split(",", WIDTH["icdar2015"]) for content in contents for line, _ in _lines(content, ""))
-    texts = [cells[-1] for cells in lines if len(cells) > WIDTH["icdar2015"]]
-    return next((extra for extra in (_SCRIPT, _DIFFICULT) if texts and all(map(extra.match, texts))), None)
+def _extra_column(contents: list[bytes], form: Format) -> re.Pattern[str] | None:
+    """The pattern of what every line has between its coordinates and its transcription; None: nothing."""
+    lines = [line for content in contents for line, _ in _lines(content, "")]
+    if form == "icdar2015" and lines:  # the flag is a number, as the 8 before it
+        texts = [line.split(",", WIDTH[form])[-1] for line in lines]
+        if all(map(_DIFFICULT.match, texts)):
+            return _DIFFICULT
+    after_numbers = re.compile(rf"(?:\s*[-+0-9.eE]+\s*,)+{_SCRIPT.pattern}", re.IGNORECASE)
+    return _SCRIPT if lines and all(map(after_numbers.match, lines)) else None
 
 
 def _annotated(content: bytes, where: str, form: Format, bare: bool, extra: re.Pattern[str] | None) -> Annotated:
@@ -246,6 +253,8 @@ def _annotation(
     values = _numbers(fields)
     if form == "ctw1500" and len(values) == len(fields) == 32 and _offsets_from_box(values):
         return Instance([(values[0] + x, values[1] + y) for x, y in _points(values[4:])])
+    if BEZIER in line:
+        raise InvalidData(where, None, f"{line[:80]!r} holds a Bezier curve, no outline", "fetch the polygons")
     count = _coordinates(values, fields, form, bare)
     text = separator.split(line.strip(), maxsplit=count)[count] if len(fields) > count else ""
     mark = extra.match(text) if extra else None
@@ -481,7 +490,8 @@ def _entry(entry: Any, where: str) -> Annotated:
     if not isinstance(instances, list):
         raise InvalidData(where, "instances", f"{str(instances)[:80]!r} is no list", "write img_path and instances")
     texts = [_mmocr_instance(one, where, f"instances, {number}") for number, one in enumerate(instances)]
-    size = declared_size(entry.get("width"), entry.get("height"), where)
+    width, height = entry.get("width"), entry.get("height")
+    size = None if filled(width) is None or filled(height) is None else declared_size(width, height, where)
     return Annotated(where, [instance for instance in texts if instance], picture, size)
 
 

@@ -258,6 +258,19 @@ def test_a_column_between_coordinates_and_transcription(folder, lines_of_file, t
     assert (row["texts"], row["ignore"]) == (texts, ignore)
 
 
+@pytest.mark.parametrize("form", ["totaltext", "ctw1500", "icdar2013"])
+def test_scripts_in_other_formats(folder, form):
+    outline = "5,5,30,20" if form == "icdar2013" else QUAD
+    truth = "".join(f"{outline},{text}\n" for text in ("Latin,HOTEL", "None,###"))
+    (row,) = text_release(folder, form, {"a.txt": truth}).rows("test")
+    assert (row["texts"], row["ignore"]) == (["HOTEL", "###"], [False, True])
+
+
+def test_bezier_curves_are_no_outlines(folder):
+    with pytest.raises(InvalidData, match=r"line 1: .* holds a Bezier curve"):
+        text_release(folder, "totaltext", {"a.txt": f"{QUAD},{QUAD}||||word\n"}).rows("test")
+
+
 def test_mmocr_made_on_a_picture_of_another_size(folder):
     entry = {"img_path": "a.png", "width": 128, "height": 96, "instances": []}
     (folder / "t.json").write_text(json.dumps({"data_list": [entry]}))
