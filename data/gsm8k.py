@@ -22,7 +22,7 @@ from data.common import fields
 from data.common.decimals import plain
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
 from data.common.rows import RowWriter
-from data.common.source import Source, matching_file
+from data.common.source import Source, matching_file, without_nulls
 from data.common.table_files import read_table
 
 FEATURES = Features(
@@ -42,20 +42,20 @@ class GSM8KFiles(Source):
     """Source of word problems from files in GSM8K's format.
 
     Args:
-        files: split -> a JSONL (or parquet) file. The release has train and test only.
+        files: split -> a JSONL (or parquet) file, or null. The release has train and test only.
         holdout: how many rows at the end of train's file are validation instead, where `files` has no validation.
         calculator: keep the solutions' `<<48/2=24>>` annotations.
         on_error: what to do with a broken line.
     """
 
     def __init__(
-        self, files: dict[str, str], holdout: int = 500, calculator: bool = False, on_error: OnError = "raise"
+        self, files: dict[str, str | None], holdout: int = 500, calculator: bool = False, on_error: OnError = "raise"
     ) -> None:
         if holdout < 0:
             raise InvalidOption(f"task.source.holdout must be at least 0, got {holdout}")
-        self.files, self.holdout, self.calculator = files, holdout, calculator
-        held_out = ("validation",) if holdout and "train" in files and "validation" not in files else ()
-        self.splits, self.row_errors = (*files, *held_out), RowErrors(on_error)
+        self.files, self.holdout, self.calculator = without_nulls(files), holdout, calculator
+        held_out = ("validation",) if holdout and "train" in self.files and "validation" not in self.files else ()
+        self.splits, self.row_errors = (*self.files, *held_out), RowErrors(on_error)
 
     def rows(self, split: str) -> Dataset:
         shared = "validation" not in self.files and split in ("train", "validation")
@@ -74,6 +74,8 @@ class GSM8KFiles(Source):
         return rows.select(range(cut) if split == "train" else range(cut, len(rows)))
 
     def check_files(self) -> None:
+        if not self.files:
+            raise InvalidOption("give a file: task.source.files.train=<file> task.source.files.test=<file>")
         for split in self.files:
             matching_file(self.files, split)
 
@@ -109,7 +111,7 @@ def problem(item: dict[str, Any], calculator: bool, where: str) -> dict[str, Any
             problem_text = f"is missing; found {', '.join(item)}"
             raise InvalidData(where, field, problem_text, "give question and answer as texts")
         fields.text(item[field], where, field, "give question and answer as texts")
-    match = _FINAL.match(item["answer"])
+    match = _FINAL.match(item["answer"].rstrip())
     if match is None:
         problem_text = f"{short(item['answer'][-60:])} doesn't end in '#### <number>'"
         raise InvalidData(where, "answer", problem_text, "write it so, with commas between thousands only")

@@ -147,7 +147,8 @@ def load(
     """
 
     def read(policy: RowErrors) -> Dataset:
-        writer = RowWriter(features(metric), ", ".join(map(str, files)), policy)
+        truth = list(TRUTH[metric]) or ["answer"]
+        writer = RowWriter(features(metric), ", ".join(map(str, files)), policy, "prompt", truth)
         answers = AnswerColumn(metric, box_format)
         image = columns.get("image", "image")
         layout = Layout(mostly_filled(files, image), images)
@@ -246,6 +247,8 @@ class AnswerColumn:
             if self.column:
                 self.column.add(where, points, size)
             return {"polygon": _checked_polygon(points, size, where, field)}
+        if self.metric == "time":
+            answer = fields.unpacked(answer, where, field)
         if self.column:
             self.column.add(where, answer)
         return {"numeric": _number, "time": _time}.get(self.metric, _text)(answer, where, field)
@@ -267,7 +270,9 @@ def _text(answer: Any, where: str, field: str) -> dict[str, Any]:
         raise InvalidData(where, field, f"{short(answer)} is neither text nor number", "write it as a text")
     if not isinstance(answer, str) and not fields.is_number(answer):
         raise InvalidData(where, field, f"{short(answer)} is no answer", "write it as a text, or drop the row")
-    return {"answer": str(answer).strip()}
+    # A number without an exponent: 0.00001 is not to be taught as 1e-05.
+    is_float = isinstance(answer, float | Decimal)
+    return {"answer": f"{Decimal(str(answer)):f}" if is_float else str(answer).strip()}
 
 
 def _number(answer: Any, where: str, field: str) -> dict[str, Any]:
@@ -324,7 +329,8 @@ def _time(answer: Any, where: str, field: str) -> dict[str, Any]:
 def _time_parts(answer: Any) -> tuple[int, int] | None:
     """Hour and minute, unchecked, of a text, an object or a time of parquet; None for anything else."""
     if isinstance(answer, time | datetime):
-        return answer.hour, answer.minute
+        # Seconds are no part of HH:MM, and are not to be dropped without a word.
+        return (answer.hour, answer.minute) if answer.second == answer.microsecond == 0 else None
     if isinstance(answer, dict):  # parquet may hold whole numbers as 10.0
         parts = [answer.get("hour"), answer.get("minute")]
         numbers = [float(str(part).strip()) for part in parts if fields.is_number(part)]

@@ -34,7 +34,7 @@ from PIL import ImageOps
 
 from data.clock.schema import FEATURES, level_of
 from data.common import fields
-from data.common.column_form import read_with_evidence
+from data.common.column_form import ColumnForm, Misfit, read_with_evidence
 from data.common.counts import counted
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
 from data.common.images import given_picture, png
@@ -89,6 +89,11 @@ class _Labels:
 
     def __init__(self) -> None:
         self.columns = {name: BoxColumn("xywh", "pixels") for name in ("bbox_det", "bbox_xywh")}
+        forms = {
+            "hour and minute": lambda hour, minute: 0 <= hour <= 24 and 0 <= minute <= 59,
+            "minute and hour": lambda hour, minute: 0 <= minute <= 24 and 0 <= hour <= 59,
+        }
+        self.form = ColumnForm("hour and minute", forms)
         self.times: dict[tuple[str, str], tuple[str, str]] = {}
 
     def check_time(self, clock: tuple[str, str], time: str, where: str) -> None:
@@ -102,11 +107,12 @@ class _Labels:
             raise InvalidData(where, "hour", f"{time} for a clock that {first} gives {other}", "correct one of them")
 
     def check_columns(self, where: str, row_errors: RowErrors) -> None:
-        """Check that boxes are [x, y, w, h] in pixels, judged from all of them.
+        """Check that boxes are [x, y, w, h] in pixels, and hours no minutes, judged from all of them.
 
         Raises:
             ContradictedColumn: they aren't.
         """
+        self.form.check(where, "hour", "they are {form}: rename the columns")
         for name, column in self.columns.items():
             column.check(where, name, row_errors)
 
@@ -137,8 +143,9 @@ def _load(labels: Path, images: Path, row_errors: RowErrors) -> Dataset:
 
 def _row(item: dict[str, Any], number: int, image: str, images: Path, where: str, read: _Labels) -> dict[str, Any]:
     hour, minute = (fields.whole(item.get(name), where, name) for name in ("hour", "minute"))
+    read.form.add(where, hour, minute)
     if not (0 <= hour <= 24 and 0 <= minute <= 59):
-        raise InvalidData(where, "hour", f"{hour}:{minute} is no time", "correct the row")
+        raise Misfit(where, "hour", f"{hour}:{minute} is no time", "correct the row")
     stored, size = given_picture(item.get(image), images, where, image)
     crop = _wanted(item, size, where, read.columns)
     hour = (hour - 1) % 12 + 1

@@ -12,6 +12,7 @@ Each takes `where` ("file, line 3") and the field's name for the message; `remed
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,20 @@ def filled(cell: Any) -> Any:
     """The cell, or None where it is an empty text or the NaN by which tables mark a missing number."""
     empty = not cell.strip() if isinstance(cell, str) else isinstance(cell, float) and math.isnan(cell)
     return None if empty else cell
+
+
+def unpacked(cell: Any, where: str, field: str) -> Any:
+    """A list or object, which .csv and .tsv hold as JSON; any other cell as it is.
+
+    Raises:
+        InvalidData: a text in brackets that is no JSON, as pandas writes lists: ['a', 'b'].
+    """
+    if not isinstance(cell, str) or (cell.strip()[:1], cell.strip()[-1:]) not in (("[", "]"), ("{", "}")):
+        return cell
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError) as error:
+        raise InvalidData(where, field, f"{short(cell)} is no JSON", "write lists and objects as JSON") from error
 
 
 def text(cell: Any, where: str, field: str, remedy: str = "give a text") -> str:

@@ -23,6 +23,8 @@ _ORIENTING = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _DATA_URI = re.compile(r"\s*data:[^,]{0,100};base64,", re.IGNORECASE)
 # JPEG, PNG, GIF, WebP, TIFF (both byte orders) and BMP in base64.
 _BASE64_BEGINNINGS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "Qk")
+# A list of one picture as a table's text: as JSON, or as pandas and VLMEvalKit write it.
+_LIST_OF_ONE = re.compile(r"\s*\[\s*(['\"])([^'\"]+)\1\s*\]\s*")
 SHORTEST_BASE64 = 40  # characters; no picture is smaller
 REEXPORT = "export the row again"
 LONGEST_NAME = 400  # characters of a path in a message
@@ -111,6 +113,8 @@ def given_picture(value: Any, folder: Path, where: str, field: str) -> tuple[dic
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
+    if isinstance(value, str) and (listed := _LIST_OF_ONE.fullmatch(value)):
+        value = listed[2]
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     content = value if isinstance(value, bytes) else embedded_bytes(value, where, field)

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ from datasets import Dataset, Features, Image, LargeList, List
 from datasets.arrow_writer import ArrowWriter
 
 from data.common.cache import cache_folder
+from data.common.contradictions import Contradictions
 from data.common.counts import counted
 from data.common.errors import InvalidData, RowErrors, short
 from data.common.fields import require_unicode
@@ -29,14 +31,24 @@ class RowWriter:
 
     Rows are written to disk at once (they may hold pictures: RefCOCOg's validation split holds 1.3 GB), into a folder
     under the cache that is removed when the process ends.
+
+    Args:
+        features: of the columns.
+        where: the files, for messages.
+        row_errors: what happens to broken rows.
+        question, truth: the columns of what is asked of the picture and of the answer; given, it is noted where a
+            question is answered in two ways.
     """
 
-    def __init__(self, features: Features, where: str, row_errors: RowErrors) -> None:
+    def __init__(
+        self, features: Features, where: str, row_errors: RowErrors, question: str = "", truth: Sequence[str] = ()
+    ) -> None:
         self.features, self.where, self.row_errors = features, where, row_errors
         self._writer: ArrowWriter | None = None
         self._file = Path()
         self._locations: IO[str] | None = None
         self._where_of_id: dict[str, str] = {}
+        self._question, self._truth, self._contradictions = question, truth, Contradictions()
         self._skipped_before = len(row_errors.skipped)
 
     def add(self, where: str, row: Row) -> None:
@@ -56,8 +68,18 @@ class RowWriter:
             self._writer = ArrowWriter(path=str(self._file), features=self.features, writer_batch_size=100)
             self._locations = self._file.with_name(LOCATIONS).open("w")
         self._writer.write(row)
+        if self._question:
+            answer = [row[name] for name in self._truth]
+            self._contradictions.add(where, row["image"], row[self._question], answer)
         assert self._locations is not None
         self._locations.write(f"{json.dumps([row['id'], where])}\n")
+
+    def distinct(self, name: str, place: str) -> str:
+        """An id of a row: its name, with its place in the files where another row has the name already.
+
+        For data sets whose ids are of pictures or objects, which several rows share.
+        """
+        return f"{name}@{place}" if name in self._where_of_id else name
 
     def dataset(self) -> Dataset:
         """The rows as a typed dataset.
@@ -75,6 +97,7 @@ class RowWriter:
             count = len(self._where_of_id)
             rows = counted(count, "row")
             log.warning("%s: %s kept, %d skipped, the first: %s", self.where, rows, skipped, first)
+        self._contradictions.note(self.where, self.row_errors)
         self._writer.finalize()
         self._writer.close()
         self._locations.close()

@@ -6,7 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,13 +108,37 @@ def _parquet_rows(path: Path, column: str | None = None) -> Iterator[Located]:
             inexact = {name: kind for name in names if _holds_short_floats(kind := schema.field(name).type)}
             number = 0
             for batch in file.iter_batches(batch_size=64, columns=names):
-                for row in batch.to_pylist():
+                for row in _records(batch):
                     for name, kind in inexact.items():
                         row[name] = _shortest(row[name], kind)
                     yield number, f"{path}, row {number}", row
                     number += 1
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InvalidData(str(path), None, f"no whole parquet file ({error})", "fetch the file again") from error
+
+
+def _records(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any]]:
+    columns_of_cells = [_python_values(column) for column in batch.columns]
+    rows = zip(*columns_of_cells, strict=True) if columns_of_cells else [()] * batch.num_rows
+    return (dict(zip(batch.schema.names, row, strict=True)) for row in rows)
+
+
+def _python_values(column: pyarrow.Array) -> list[Any]:
+    """A column's values; those that Python can't hold stay pyarrow's, which every reader refuses with their row.
+
+    A date before the year 1, an unknown time zone, or a text that isn't UTF-8 costs rows that need it, not the file.
+    """
+    try:
+        return list(column.to_pylist())
+    except (pyarrow.ArrowException, ValueError, OverflowError):
+        return [_python_value(scalar) for scalar in column]
+
+
+def _python_value(scalar: pyarrow.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (pyarrow.ArrowException, ValueError, OverflowError):
+        return scalar
 
 
 def _holds_short_floats(kind: pyarrow.DataType) -> bool:
@@ -140,7 +164,8 @@ def _is_list(kind: pyarrow.DataType) -> bool:
 
 
 def _require_unique_names(names: Sequence[str], where: str) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
+    # Spreadsheets end their lines with separators: columns without a name, which nothing asks for.
+    repeated = [name for name, count in Counter(names).items() if count > 1 and name.strip()]
     if repeated:
         problem = "there are several columns of this name, and only one can be read"
         raise InvalidData(where, repeated[0], problem, "rename or drop the others")
@@ -216,18 +241,37 @@ def _separated(delimiter: str) -> Reader:
 def _separated_rows(reader: csv.DictReader[str], path: Path, row_errors: RowErrors) -> Iterator[Located]:
     try:
         header = list(reader.fieldnames or [])
-        _require_unique_names(header, f"{path}, line 1")
-        for number, row in enumerate(reader):
-            where = f"{path}, line {reader.line_num}"
-            with row_errors.row():
-                if None in row or None in row.values():
-                    problem = f"has not the {len(header)} fields of the header"
-                    raise InvalidData(where, None, problem, "put fields that hold the separator in quotes")
-                if list(row.values()) == header:
-                    raise InvalidData(where, None, "repeats the header", "drop the line")
-                yield number, where, row
     except csv.Error as error:
-        raise InvalidData(f"{path}, line {reader.line_num}", None, str(error), "repair the line") from error
+        raise InvalidData(f"{path}, line 1", None, str(error), "repair the line") from error
+    _require_unique_names(header, f"{path}, line 1")
+    for number in count():
+        first = reader.reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            _refuse_line(error, path, first, reader.reader.line_num, row_errors)
+            continue
+        where = f"{path}, line {reader.line_num}"
+        with row_errors.row():
+            if None in row or None in row.values():
+                problem = f"has not the {len(header)} fields of the header"
+                raise InvalidData(where, None, problem, "put fields that hold the separator in quotes")
+            if list(row.values()) == header:
+                raise InvalidData(where, None, "repeats the header", "drop the line")
+            yield number, where, row
+
+
+def _refuse_line(error: csv.Error, path: Path, first: int, last: int, row_errors: RowErrors) -> None:
+    """Raise or skip a row with a wrong quote; one that is never closed has swallowed the rest, which isn't skipped."""
+    remedy = "put the field in quotes, and write a quote within it twice"
+    if "unexpected end" in str(error):
+        problem = "a quote opens in this row or later, and the file ends within it"
+        raise InvalidData(f"{path}, line {first}", None, problem, remedy) from error
+    lines = f"line {first}" if first >= last else f"lines {first} to {last}"
+    with row_errors.row():
+        raise InvalidData(f"{path}, {lines}", None, f"can't be read as a row ({error})", remedy) from error
 
 
 def read_json(text: str, where: str) -> Any:

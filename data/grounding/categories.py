@@ -153,11 +153,13 @@ def expressions(photo: Photo) -> Iterator[tuple[str, Thing, int]]:
 def _yolo(folder: Path, split: str, row_errors: RowErrors) -> Iterator[Photo]:
     layout = yolo.read_layout(folder, split, row_errors)
     boxes, repeated = BoxColumn("cxcywh", "fractions"), 0
+    sharing = layout.sharing_labels()
     for path, name in zip(layout.pictures, short_names(layout.relative_names()), strict=True):
         with row_errors.row():
-            layout.require_own_labels(path)
+            if path in sharing:
+                raise sharing[path]
             size = check_picture(path, str(path))
-            labels = yolo.read_labels(layout.labels_of(path), layout.names)
+            labels = yolo.read_labels(layout.labels_of(path), layout.names, layout.keypoints)
             once = {(label.category, *label.box): label for label in labels}
             repeated += len(labels) - len(once)
             regions = [
@@ -185,9 +187,15 @@ def _coco(images: Path, annotations: Path, row_errors: RowErrors) -> Iterator[Ph
     boxes = BoxColumn("xywh")
     keys = [key for key in sorted(coco.images.entries, key=fields.key_order) if key not in coco.images.broken]
     names = short_names([str(coco.images.entries[key].get("file_name")) for key in keys])
+    repeated = 0
     for key, name in zip(keys, names, strict=True):
         with row_errors.row():
-            yield _coco_photo(coco, key, name, images, boxes)
+            photo = _coco_photo(coco, key, name, images, boxes)
+            once = {(region.category, region.crowd, *region.box): region for region in photo.things}
+            repeated += len(photo.things) - len(once)
+            yield photo._replace(things=list(once.values()))
+    if repeated:
+        row_errors.note(str(annotations), f"{repeated} annotations repeat another's category and box, read once")
     boxes.check(str(annotations), "bbox", row_errors)
 
 

@@ -29,6 +29,7 @@ from data.grounding.coco import FETCH, Coco, Entry, declared_size, read_coco
 from data.grounding.schema import FEATURES, BoxColumn
 
 NEEDED = ("ref_id", "ann_id", "image_id", "split", "sentences")
+NO_TARGET = -1  # gRefCOCO's ann_id of an expression that means nothing in its picture
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -86,7 +87,7 @@ def load(folder: Path, split_by: str, splits: list[str], images: Path | None, ro
                 remedy = f"choose of {', '.join(names)}"
                 raise InvalidData(str(file), "split", f"there is no split {split!r}", remedy)
         release = Release(read_coco(folder / "instances.json", policy), pictures, BoxColumn("xywh"))
-        writer = RowWriter(FEATURES, f"{folder}, split {'+'.join(splits)}", policy)
+        writer = RowWriter(FEATURES, f"{folder}, split {'+'.join(splits)}", policy, "expression", ["box"])
         for split in splits:
             for where, ref in refs:
                 if ref["split"] == split:
@@ -148,7 +149,10 @@ def _add_sentences(writer: RowWriter, ref: dict[str, Any], release: Release, whe
         check_size(declared_size(image, size, where), size, where, f"of {path} instances.json", remedy)
         box = release.boxes.read(annotation.get("bbox"), size, where, "bbox")
         picture = {"image": stored(path), "width": size[0], "height": size[1], "box": box}
-        for index, sentence in enumerate(fields.items(ref["sentences"], where, "sentences", FETCH)):
+        sentences = fields.items(ref["sentences"], where, "sentences", FETCH)
+        if not sentences:
+            raise InvalidData(where, "sentences", "is an empty list", "drop the entry")
+        for index, sentence in enumerate(sentences):
             with writer.row_errors.row():
                 row = _sentence(ref, sentence, index, where)
                 writer.add(f"{where}, sentence {index}", {**row, **picture})
@@ -161,11 +165,11 @@ def _referred(ref: dict[str, Any], coco: Coco, where: str) -> tuple[Entry, Entry
         InvalidData: they aren't there, aren't one image's, or are several: gRefCOCO's expressions mean any number.
     """
     one = ref["ann_id"]
-    if isinstance(one, list):
-        if len(one) != 1 or one[0] == -1:
-            problem = f"{short(one)} is none or several objects, and an answer here is one box"
-            raise InvalidData(where, "ann_id", problem, "leave out such expressions with task.source.on_error=skip")
-        one = one[0]
+    listed = one if isinstance(one, list) else [one]
+    if len(listed) != 1 or listed[0] == NO_TARGET:
+        problem = f"{short(one)} is none or several objects, and an answer here is one box"
+        raise InvalidData(where, "ann_id", problem, "leave out such expressions with task.source.on_error=skip")
+    one = listed[0]
     key, image_key = fields.key(one, where, "ann_id", FETCH), fields.key(ref["image_id"], where, "image_id", FETCH)
     image, annotation = coco.images.get(image_key), coco.annotations.get(key)
     # Which annotation is meant is told by its id alone, so its image is looked at in the same way.

@@ -8,6 +8,7 @@ with the one meant, from 0, where a source knows it; a curriculum may schedule i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -33,7 +34,9 @@ FEATURES = Features(
 
 # Annotated boxes exceed their pictures by rounding; a box that exceeds it by more pixels is another picture's.
 SLACK = 2.0
-THOUSAND, FEW = 1000, 5  # boxes all below a thousand, in pictures that are larger, tell nothing if they are few
+# Boxes all below a thousand (or, as Label Studio's percentages, a hundred), in pictures that are larger, tell nothing
+# if they are few.
+SCALES, FEW = (100, 1000), 5
 TINY = 16  # pixels of a side: in a smaller picture a box of its first pixel may be meant
 FRACTION = 1.05  # parts of 1 exceed 1 by rounding, too
 
@@ -83,14 +86,14 @@ class BoxColumn:
         forms = {_name(f, s): partial(_fits, form=f, scale=s) for s in UNITS for f in LETTERS}
         lax = frozenset(name for name in forms if "0 to 1000" in name or name.startswith(LETTERS["yxyx"]))
         self.column = ColumnForm(_name(form, scale), forms, lax)
-        self._largest, self._in_large_pictures = 0.0, 0
+        self._largest, self._smallest_side = 0.0, math.inf
 
     def read(self, box: Any, size: tuple[int, int], where: str, field: str) -> list[float]:
         """`checked_box`, counted."""
         values = _values(box, where, field, self.form, self.scale)
         self.column.add(where, values, size)
         self._largest = max(self._largest, *values)
-        self._in_large_pictures += min(size) > THOUSAND
+        self._smallest_side = min(self._smallest_side, *size)
         return _checked(box, size, where, field, self.form, self.scale)
 
     def check(self, where: str, field: str, row_errors: RowErrors) -> None:
@@ -101,12 +104,12 @@ class BoxColumn:
         """
         declared = _name(self.form, self.scale)
         self.column.check(where, field, f"write {declared}, or set task.source.box_format where there is one")
-        many = self._in_large_pictures == self.column.values >= FEW
-        if self.scale == "pixels" and many and 0.9 * THOUSAND <= self._largest <= THOUSAND:
-            problem = (
-                f"field {field}: no number of {self.column.values} boxes is above 1000, and all pictures are larger"
-            )
-            row_errors.note(where, f"{problem}; check with `ntil data show` that they are pixels, not parts of 1000")
+        for parts in SCALES if self.scale == "pixels" and self.column.values >= FEW else ():
+            if self._smallest_side > parts and 0.9 * parts <= self._largest <= parts:
+                count = self.column.values
+                problem = f"field {field}: no number of {count} boxes is above {parts}, and all pictures are larger"
+                remedy = f"check with `ntil data show` that they are pixels, not parts of {parts}"
+                row_errors.note(where, f"{problem}; {remedy}")
 
 
 def _values(box: Any, where: str, field: str, form: str, scale: str) -> list[float]:

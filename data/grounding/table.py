@@ -95,7 +95,7 @@ def load(
     parts = split.split("+")
 
     def read(policy: RowErrors) -> Dataset:
-        writer = RowWriter(FEATURES, f"{', '.join(map(str, files))}, split {split}", policy)
+        writer = RowWriter(FEATURES, f"{', '.join(map(str, files))}, split {split}", policy, "expression", ["box"])
         for path in files:
             prefix = re.split(r"[-_.]", path.name)[0]
             default_split = prefix if prefix in OFFICIAL else split
@@ -139,6 +139,12 @@ def _split(item: dict[str, Any], column: str, where: str) -> str:
     return str(fields.key(item[column], where, column, remedy))
 
 
+def _expressions(cell: Any, where: str, field: str) -> Any:
+    """A text or list of expressions; a list may be written as JSON, a text in brackets may also be one."""
+    packed = isinstance(cell, str) and cell.strip()[:2] in ('["', "['", "[{") and cell.strip().endswith("]")
+    return fields.unpacked(cell, where, field) if packed else cell
+
+
 def _id(value: Any, where: str, field: str) -> str:
     remedy = "give every row its own id, or leave the column out"
     if fields.filled(value) is None:
@@ -161,7 +167,7 @@ def _add(
     declared = fields.size(item.get("width"), item.get("height"), where) or size
     check_size(declared, size, where, "the table", "use the pictures that the boxes were drawn on", names["image"])
     box = boxes.read(item.get(names["box"]), size, where, names["box"])
-    expression = item.get(names["expression"])
+    expression = _expressions(item.get(names["expression"]), where, names["expression"])
     texts = expression if isinstance(expression, list) else [expression]
     # Exports number each split from 0, so the split is part of the id.
     name = f"{split}-{_id(item.get(names['id']), where, names['id'])}" if "id" in names else fallback
@@ -170,10 +176,13 @@ def _add(
     for index, text in enumerate(texts):
         text = text.get("sent") or text.get("raw") if isinstance(text, dict) else text
         with writer.row_errors.row():
+            row_id = name if len(texts) == 1 else f"{name}-{index}"
+            if names.get("id") == "ref_id":  # of an object, which several rows may describe
+                row_id = writer.distinct(row_id, fallback)
             if not isinstance(text, str) or not text.strip():
                 raise InvalidData(where, names["expression"], f"{short(text)} is no expression", "give a text")
             row = {
-                "id": name if len(texts) == 1 else f"{name}-{index}",
+                "id": row_id,
                 "image": image,
                 "width": size[0],
                 "height": size[1],

@@ -1,13 +1,16 @@
 """YOLO data sets: a YAML file that names folders of pictures, and a text file of labels beside each picture.
 
-    <folder>/config.yaml (data.yaml, dataset.yaml)   path, train/val/test (a folder of pictures each), names
-    .../images/train/a.jpg, .../labels/train/a.txt   class cx cy w h, or class x1 y1 x2 y2 x3 y3 ..., as parts of 1
+    <folder>/config.yaml (data.yaml, dataset.yaml)   path, train/val/test (a folder of pictures each, or a .txt
+                                                     that lists them), names
+    .../images/train/a.jpg, .../labels/train/a.txt   class cx cy w h, or class x1 y1 x2 y2 x3 y3 ..., as parts of 1;
+                                                   with kpt_shape in the YAML, class cx cy w h and keypoints
 
 Roboflow's exports write `train: ../train/images` into a file that lies beside `train`.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +19,7 @@ import yaml
 
 from data.common import fields
 from data.common.errors import InvalidData, RowErrors, short
+from data.common.images import is_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".mpo", ".gif")
 CONFIGS = ("config.yaml", "data.yaml", "dataset.yaml")
@@ -39,6 +43,7 @@ class Layout(NamedTuple):
     labels: Path
     pictures: list[Path]
     names: dict[int, str]
+    keypoints: int = 0  # numbers of a pose label's keypoints, after its box
 
     def relative_names(self) -> list[str]:
         """Paths of the pictures from their folder."""
@@ -48,17 +53,18 @@ class Layout(NamedTuple):
         """The picture's file of labels, which need not exist."""
         return self.labels / picture.relative_to(self.folder).with_suffix(".txt")
 
-    def require_own_labels(self, picture: Path) -> None:
-        """Check that a picture shares its labels with no other.
-
-        Raises:
-            InvalidData: it does, so that they are one's at most.
-        """
-        labels = self.labels_of(picture)
-        others = [one.name for one in self.pictures if one != picture and self.labels_of(one) == labels]
-        if others:
-            problem = f"shares its labels, {labels.name}, with {others[0]}"
-            raise InvalidData(str(picture), None, problem, "give every picture a name of its own")
+    def sharing_labels(self) -> dict[Path, InvalidData]:
+        """The pictures that share their labels with others, so that they are one's at most."""
+        pictures: dict[Path, list[Path]] = {}
+        for picture in self.pictures:
+            pictures.setdefault(self.labels_of(picture), []).append(picture)
+        errors = {}
+        for labels, sharing in pictures.items():
+            for picture in sharing if len(sharing) > 1 else ():
+                other = next(one for one in sharing if one != picture)
+                problem = f"shares its labels, {labels.name}, with {other.name}"
+                errors[picture] = InvalidData(str(picture), None, problem, "give every picture a name of its own")
+        return errors
 
 
 def description_file(folder: Path) -> Path:
@@ -83,21 +89,80 @@ def read_layout(folder: Path, split: str, row_errors: RowErrors) -> Layout:
     config = description_file(folder)
     described = _described(config)
     image_folder = described.get(split)
+    if isinstance(image_folder, list) and len(image_folder) == 1:
+        image_folder = image_folder[0]
     if not described.get("names") or not isinstance(image_folder, str):
         splits = [s for s in ("train", "val", "test") if described.get(s)]
-        problem = "no such split with one folder of pictures, or no names"
-        raise InvalidData(str(config), split, problem, f"choose of {', '.join(splits) or 'none'}")
+        problem = "no such split with one folder or list of pictures, or no names"
+        remedy = f"choose of {', '.join(splits) or 'none'}, or write names and {split}: <folder or .txt file>"
+        raise InvalidData(str(config), split, problem, remedy)
     names = _names(described["names"], config)
     root = described.get("path") or "."
     root = fields.text(root, str(config), "path", "write the folder's path")
+    keypoints = _keypoints(described, config)
+    if image_folder.lower().endswith(".txt"):
+        listed = _listed(folder, root, image_folder, config)
+        return Layout(config, *_common_folders(listed, config), listed, names, keypoints)
     pictures, labels = _folders(folder, root, image_folder, config)
     files = sorted(path for path in pictures.rglob("*") if path.is_file())
-    layout = Layout(config, pictures, labels, [p for p in files if _is_picture(p)], names)
+    layout = Layout(config, pictures, labels, [path for path in files if _is_picture(path)], names, keypoints)
     _note_leftovers(layout, files, row_errors)
     return layout
 
 
-def read_labels(file: Path, names: dict[int, str]) -> list[Label]:
+def _listed(folder: Path, root: str, file_name: str, config: Path) -> list[Path]:
+    """The pictures that a file lists, one a line, as COCO's YOLO files and CVAT's exports do.
+
+    Their paths start from the file, from `path` or from the folder; `data/` before them is CVAT's.
+    """
+    bases = [folder / root.replace("\\", "/"), folder]
+    file = next((base / file_name for base in bases if is_file(base / file_name)), None)
+    if file is None:
+        raise InvalidData(str(config), "path", f"no list of pictures at {bases[0] / file_name}", "put it there")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidData(str(file), None, f"is not UTF-8 ({error})", "save it as UTF-8") from error
+    names = [line.strip().replace("\\", "/") for line in lines if line.strip()]
+    if not names:
+        raise InvalidData(str(file), None, "lists no pictures", "write a path a line")
+    readings = [(base, prefix) for prefix in ("", "data/") for base in (file.parent, *bases)]
+    base, prefix = next(
+        (one for one in readings if any(is_file(one[0] / name.removeprefix(one[1])) for name in names)), readings[0]
+    )
+    return sorted({Path(os.path.normpath(base / name.removeprefix(prefix))) for name in names})
+
+
+def _common_folders(pictures: list[Path], config: Path) -> tuple[Path, Path]:
+    """The folder that listed pictures share, and that of their labels: images/ in its path is labels/ there.
+
+    Raises:
+        InvalidData: no images/ in it, or no labels/ beside that.
+    """
+    shared = Path(os.path.commonpath([path.parent for path in pictures]))
+    parts = shared.parts
+    if "images" in parts:
+        last = len(parts) - 1 - parts[::-1].index("images")
+        labels = Path(*parts[:last], "labels", *parts[last + 1 :])
+        if labels.is_dir():
+            return shared, labels
+    problem = f"the listed pictures lie in {shared}, and there is no folder of labels beside an images/"
+    raise InvalidData(str(config), "path", problem, "put labels/ beside images/, and correct the list's paths")
+
+
+def _keypoints(described: dict[str, Any], config: Path) -> int:
+    """Numbers of a label's keypoints: `kpt_shape: [17, 3]` of a pose data set gives 51; without it 0."""
+    shape = described.get("kpt_shape")
+    if shape is None:
+        return 0
+    remedy = "write [number of keypoints, 2 or 3]"
+    counts = [fields.whole(v, str(config), "kpt_shape", remedy) for v in fields.items(shape, str(config), "kpt_shape")]
+    if len(counts) != 2 or counts[0] < 1 or counts[1] not in (2, 3):
+        raise InvalidData(str(config), "kpt_shape", f"{short(shape)} is no shape", remedy)
+    return counts[0] * counts[1]
+
+
+def read_labels(file: Path, names: dict[int, str], keypoints: int = 0) -> list[Label]:
     """Labels of one picture, lines that are there twice too; no file means no objects: that is YOLO's own rule.
 
     Raises:
@@ -110,15 +175,16 @@ def read_labels(file: Path, names: dict[int, str]) -> list[Label]:
     except UnicodeDecodeError as error:
         raise InvalidData(str(file), None, f"is not UTF-8 ({error})", "save it as UTF-8") from error
     numbered = enumerate(lines, start=1)
-    return [_label(line, f"{file}, line {number}", names) for number, line in numbered if line.strip()]
+    return [_label(line, f"{file}, line {number}", names, keypoints) for number, line in numbered if line.strip()]
 
 
-def _label(line: str, where: str, names: dict[int, str]) -> Label:
+def _label(line: str, where: str, names: dict[int, str], keypoints: int) -> Label:
     cells = line.split()
     is_class = fields.is_number(cells[0]) and float(cells[0]).is_integer()  # some write 0.0
     kind = int(float(cells[0])) if is_class else -1
     values = [float(cell) for cell in cells[1:]] if all(map(_is_written_number, cells[1:])) else []
-    box = values if len(values) == 4 else _box_of_outline(values)
+    is_pose = keypoints and len(values) == 4 + keypoints
+    box = values[:4] if is_pose or len(values) == 4 else None if keypoints else _box_of_outline(values)
     if kind not in names or box is None:
         raise InvalidData(where, None, f"{short(line)} is no YOLO label", LABEL)
     return Label(where, names[kind], box, box[2] * box[3])

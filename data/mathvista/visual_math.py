@@ -5,7 +5,8 @@ r"""Visual mathematics to train on, in the JSON of MathV360K, Geo170K, ChartQA a
                     {"from": "gpt", "value": "The answer is B"}]}
     Geo170K     the same, with choices as lines "A:40" and a solution that ends in "So the answer is B.\nAnswer:B"
     ChartQA     {"imgname": "a.png", "query": "..", "label": ".."}, the label perhaps a list of one
-    others      {"image": "a.png", "question": "..", "answer": "..", "choices": [..]}
+    others      {"image": "a.png", "question": "..", "answer": "..", "choices": [..]}, the columns perhaps called images
+                (a list of one), problem, solution, options
 
 MathVista itself is refused by name: its licence prohibits using it as a training set. Of an answer only what follows
 its last `The answer is` or `Answer:` is kept, without the phrase around it (or what `<answer>` encloses). Where the
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from typing import Any, Literal
 from datasets import Dataset
 
 from data.common import fields
+from data.common.column_form import ColumnForm, Misfit, read_with_evidence
 from data.common.decimals import plain
 from data.common.errors import InvalidData, RowErrors, UserError, short
 from data.common.images import embedded_bytes, given_picture
@@ -35,7 +37,9 @@ from data.common.rows import RowWriter
 from data.common.table_files import read_table
 from data.mathvista.schema import FEATURES, checked
 
-QUESTIONS, ANSWERS, IMAGES = ("question", "query", "problem"), ("answer", "label", "solution"), ("image", "imgname")
+QUESTIONS, ANSWERS = ("question", "query", "problem"), ("answer", "label", "solution")
+IMAGES, CHOICES = ("image", "imgname", "images"), ("choices", "options")
+CHOICE = "write the letter or the words of a choice, not its index"
 LARGEST = 10**300  # a longer integer is damaged data
 # Headings of a list of choices, and the ways to list them: "(A) red" anywhere, "A: red" and the like below a heading.
 _HEADING = re.compile(r"^[ \t]*(?:choices|options)[ \t]*:", re.IGNORECASE | re.MULTILINE)
@@ -47,6 +51,8 @@ _FINAL = re.compile(
 )
 _OPTION = re.compile(r"\s*(?:option|choice)[ \t]+(?=\(?[A-Z]\b)", re.IGNORECASE)
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
+_EMPHASIS = re.compile(r"\*\*([^*]+)\*\*|\\boxed\{([^{}]+)\}|\$\\boxed\{([^{}]+)\}\$")
+_INDEX = re.compile(r"[0-9]{1,3}")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]{1,6})?")
 _LETTER = re.compile(r"(?:\(([A-Z])\)|([A-Z])(?=[.)](?:\s|$)|:|\s*\n|\s*$))[.:)]?\s*(.*)", re.DOTALL)
 
@@ -65,7 +71,17 @@ def load(
         InvalidData: a missing or broken file, or (on_error=raise) a row that can't be used.
     """
     _refuse_mathvista(str(path), "mathvista" in path.name.lower() or "testmini" in path.name.lower())
-    writer = RowWriter(FEATURES, f"{path}, {part}", row_errors)
+
+    def read(policy: RowErrors) -> Dataset:
+        return _load(path, part, validation, images, policy)
+
+    return read_with_evidence(read, row_errors)
+
+
+def _load(
+    path: Path, part: Literal["train", "validation"], validation: int, images: Path | None, row_errors: RowErrors
+) -> Dataset:
+    writer, choosing = RowWriter(FEATURES, f"{path}, {part}", row_errors), _choosing()
     questions, unlisted = [], []
     for number, where, item in read_table(path, row_errors):
         _refuse_mathvista(where, {"pid", "question_type", "metadata"} <= set(item))
@@ -74,12 +90,18 @@ def load(
             if (_bucket(name) < validation) == (part == "validation"):
                 # Looked at only for the rows asked for: reading every picture twice would take minutes.
                 image = given_picture(_field(item, IMAGES, where), images or path.parent, where, "image")[0]
-                for index, row in enumerate(_turns(item, where)):
+                for index, row in enumerate(_turns(item, where, choosing)):
                     key = _id(item, f"{path.stem}-{number}", where) + (f"-{index}" if index else "")
+                    key = writer.distinct(key, f"{number}")  # exports of LLaVA's kind number pictures
                     writer.add(f"{where}, turn {index}", checked({**row, "id": key, "image": image}, where))
                     questions.append(f"{name} {row['question']}")
-                    if not row["choices"] and _HEADING.search(row["question"]) and _LETTER.fullmatch(row["target"]):
+                    if (
+                        not row["choices"]
+                        and _HEADING.search(row["question"])
+                        and _LETTER.fullmatch(row["target"].upper())
+                    ):
                         unlisted.append(where)
+    choosing.check(str(path), "answer", CHOICE)
     if repeated := fields.repeated(questions):
         row_errors.note(str(path), f"{len(repeated)} questions occur more than once on one picture")
     if unlisted:
@@ -96,12 +118,38 @@ def _refuse_mathvista(where: str, is_mathvista: bool) -> None:
         )
 
 
-def _turns(item: dict[str, Any], where: str) -> Iterator[dict[str, Any]]:
+def _choosing() -> ColumnForm:
+    """How the answers beside a column of choices name one: some data sets give its index."""
+
+    def is_index(first: int) -> Callable[[str, list[str]], bool]:
+        return lambda text, choices: bool(_INDEX.fullmatch(text)) and 0 <= int(text) - first < len(choices)
+
+    def is_choice(text: str, choices: list[str]) -> bool:
+        return text in choices or _LETTER.fullmatch(text) is not None
+
+    forms: dict[str, Callable[..., bool]] = {
+        "letters or words of choices": is_choice,
+        "indices of choices from 0": is_index(0),
+        "indices of choices from 1": is_index(1),
+    }
+    return ColumnForm("letters or words of choices", forms)
+
+
+def _turns(item: dict[str, Any], where: str, choosing: ColumnForm) -> Iterator[dict[str, Any]]:
     """Question and answer of every turn of a conversation, or of the one there is."""
     talk = item.get("conversations")
     if talk is None:
         question, answer = _field(item, QUESTIONS, where), _field(item, ANSWERS, where)
-        yield _row(question, answer, item.get("choices"), None, where)
+        if isinstance(question, str):
+            question = question.replace("<image>", "").strip()
+        choices = next((item[name] for name in CHOICES if fields.filled(item.get(name)) is not None), None)
+        row = _row(question, answer, fields.unpacked(choices, where, "choices"), None, where)
+        if row["choices"]:
+            text = _final(_written(answer, where))
+            choosing.add(where, text, row["choices"])
+            if _INDEX.fullmatch(text) and text not in row["choices"]:
+                raise Misfit(where, "answer", f"{short(text)} is none of {short(row['choices'])}", CHOICE)
+        yield row
         return
     turns = [_turn(turn, where) for turn in fields.items(talk, where, "conversations", "see the layout")]
     pairs = list(zip(turns[::2], turns[1::2], strict=False))
@@ -168,6 +216,12 @@ def _written(answer: Any, where: str) -> str:
 
 def _final(text: str) -> str:
     """What an answer comes to: the part after its last phrase for that, else all of it."""
+    text = _final_part(text)
+    emphasis = _EMPHASIS.fullmatch(text)
+    return next(filter(None, emphasis.groups())).strip() if emphasis else text
+
+
+def _final_part(text: str) -> str:
     tagged = _TAGGED.findall(text)
     if tagged:
         return str(tagged[-1]).strip()

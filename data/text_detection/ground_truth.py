@@ -1,7 +1,8 @@
 """Ground truth and results of scene text data sets, as the official downloads write them.
 
 * `icdar2013`, .txt: `38, 43, 920, 215, "Tiredness"` (left, top, right, bottom); training files have spaces for commas.
-* `icdar2015`, .txt: 8 coordinates and a transcription, which may hold commas.
+* `icdar2015`, .txt: 8 coordinates and a transcription, which may hold commas, in RCTW after the flag of a difficult
+  text (`..,1,"###"`).
 * `totaltext`, .txt: any even number of coordinates and a transcription (TIoU's zips), or Total-Text's own
   `x: [[..]], y: [[..]], ornt: ['c'], transcriptions: ['..']`; .mat: rows `x:`, xs, `y:`, ys, text, orientation.
 * `ctw1500`, .txt: 14 points (or fewer) and a transcription (perhaps after `####`), or 32 values: a box, then 14
@@ -9,7 +10,8 @@
 * `mmocr`, .json: MMOCR's `data_list` with `polygon`, `ignore` and perhaps `text`.
 
 In every format a transcription may follow `####`, as the text-spotting repositories write it: `####WORD` is `WORD`, and
-`#######` is `###`. Don't-care regions are transcribed `###` (in Total-Text also `#`, orientation `#`).
+`#######` is `###`. Where every line has a script before its transcription, as in MLT (`..,Latin,HOTEL`), it is no text.
+Don't-care regions are transcribed `###` (in Total-Text also `#`, orientation `#`).
 
 A path names a folder, a .zip as downloaded (read without unpacking; `truth.zip/Polygon/Test` is a folder inside), or
 one file. Text is UTF-8 with or without a byte order mark, with any line ends. Where digits end a line of variable
@@ -40,6 +42,8 @@ import scipy.io
 
 from data.common.counts import counted
 from data.common.errors import InvalidData
+from data.common.fields import filled
+from data.common.fields import size as declared_size
 from data.common.table_files import read_json
 
 Format = Literal["icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr"]
@@ -47,6 +51,10 @@ FORMATS = ("icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr")
 SUFFIXES = (".txt", ".mat", ".xml")
 DONT_CARE = "###"
 MARK = "####"  # before a transcription, in the text-spotting repositories
+# What MLT (2017, 2019) and RCTW-17 write between the coordinates and the transcription.
+_SCRIPT = re.compile(r"\s*(?:Arabic|Latin|Chinese|Japanese|Korean|Bangla|Hindi|Symbols|Mixed|None)\s*,", re.IGNORECASE)
+_DIFFICULT = re.compile(r"\s*([01])\s*,(?=\s*\".*\"\s*$)")
+BEZIER = "||||"  # between ABCNet's control points of two curves and the transcription
 VARIABLE = ("totaltext", "ctw1500")  # outlines of any number of points
 LARGEST = 1e9  # no coordinate is larger
 LARGEST_MAT = 1 << 26  # bytes unpacked
@@ -83,6 +91,7 @@ class Annotated(NamedTuple):
     where: str
     instances: list[Instance]
     picture: str | None = None
+    declared: tuple[int, int] | None = None  # width and height, where the format gives them
 
 
 def read_truth(path: Path, form: Format) -> dict[str, Annotated]:
@@ -109,16 +118,28 @@ def truth_readers(path: Path, form: Format) -> dict[str, Callable[[], Annotated]
         return _mmocr(path)
     files = _files(path)
     bare = form in VARIABLE and not any(_has_text(content) for _, content in files.values())
-    return {key: partial(_annotated, content, where, form, bare) for key, (where, content) in files.items()}
+    extra = _extra_column([content for _, content in files.values()], form)
+    return {key: partial(_annotated, content, where, form, bare, extra) for key, (where, content) in files.items()}
 
 
-def _annotated(content: bytes, where: str, form: Format, bare: bool) -> Annotated:
+def _extra_column(contents: list[bytes], form: Format) -> re.Pattern[str] | None:
+    """The pattern of what every line has between its coordinates and its transcription; None: nothing."""
+    lines = [line for content in contents for line, _ in _lines(content, "")]
+    if form == "icdar2015" and lines:  # the flag is a number, as the 8 before it
+        texts = [line.split(",", WIDTH[form])[-1] for line in lines]
+        if all(map(_DIFFICULT.match, texts)):
+            return _DIFFICULT
+    after_numbers = re.compile(rf"(?:\s*[-+0-9.eE]+\s*,)+{_SCRIPT.pattern}", re.IGNORECASE)
+    return _SCRIPT if lines and all(map(after_numbers.match, lines)) else None
+
+
+def _annotated(content: bytes, where: str, form: Format, bare: bool, extra: re.Pattern[str] | None) -> Annotated:
     suffix = Path(where).suffix.lower()
     if suffix == ".mat":
         return Annotated(where, _mat(content, where))
     if suffix == ".xml":
         return Annotated(where, _xml(content, where))
-    return Annotated(where, _text(content, where, form, bare))
+    return Annotated(where, _text(content, where, form, bare, extra))
 
 
 def read_found(path: Path, form: Format, y_first: bool = False) -> dict[str, Annotated]:
@@ -179,6 +200,11 @@ def _contents(path: Path) -> Iterator[tuple[str, str, bytes]]:
     if archive is None:
         raise InvalidData(str(path), None, "there is no such file or folder", "correct the path")
     inside = "" if archive == path else f"{path.relative_to(archive).as_posix()}/"
+    if archive.suffix.lower() in (".json", ".jsonl", ".gz", ".tar", ".rar", ".7z"):
+        formats = f"a folder, a .zip, or one of {', '.join(SUFFIXES)}"
+        raise InvalidData(
+            str(archive), None, f"is not {formats}", "unpack it; MMOCR's .json has task.source.format=mmocr"
+        )
     try:
         with zipfile.ZipFile(archive) as pack:
             for name in pack.namelist():
@@ -198,11 +224,13 @@ def _lines(content: bytes, where: str) -> Iterator[tuple[str, str]]:
             yield line, f"{where}, line {number}"
 
 
-def _text(content: bytes, where: str, form: Format, bare: bool = False) -> list[Instance]:
-    """The texts of a .txt file; `bare`: no line of its data set has a transcription."""
+def _text(
+    content: bytes, where: str, form: Format, bare: bool = False, extra: re.Pattern[str] | None = None
+) -> list[Instance]:
+    """The texts of a .txt file; `bare`: no line of its data set has a transcription; `extra`: see `_extra_column`."""
     if form == "totaltext" and _is_totaltext(content):
         return _totaltext(content.decode("utf-8-sig", "replace"), where)
-    instances = (_annotation(line, at, form, bare) for line, at in _lines(content, where))
+    instances = (_annotation(line, at, form, bare, extra) for line, at in _lines(content, where))
     return [instance for instance in instances if instance]
 
 
@@ -216,16 +244,22 @@ def _has_text(content: bytes) -> bool:
     return any(len(_numbers(fields)) < len(fields) or len(fields) % 2 for fields in lines)
 
 
-def _annotation(line: str, where: str, form: Format, bare: bool) -> Instance | None:
+def _annotation(
+    line: str, where: str, form: Format, bare: bool, extra: re.Pattern[str] | None = None
+) -> Instance | None:
     """Coordinates and transcription of a line; None for a don't-care region without extent."""
     separator = re.compile(r"[,\s]\s*" if form == "icdar2013" else r",")
     fields = separator.split(line.strip())
     values = _numbers(fields)
     if form == "ctw1500" and len(values) == len(fields) == 32 and _offsets_from_box(values):
         return Instance([(values[0] + x, values[1] + y) for x, y in _points(values[4:])])
+    if BEZIER in line:
+        raise InvalidData(where, None, f"{line[:80]!r} holds a Bezier curve, no outline", "fetch the polygons")
     count = _coordinates(values, fields, form, bare)
     text = separator.split(line.strip(), maxsplit=count)[count] if len(fields) > count else ""
-    text, ignore = _label(_unquoted(text), form)
+    mark = extra.match(text) if extra else None
+    text, ignore = _label(_unquoted(text[mark.end() :] if mark else text), form)
+    ignore = ignore or bool(mark and mark.lastindex and mark[1] == "1")
     if ignore and form in VARIABLE and count < 6 and len(values) == count:
         return None
     if len(values) < count or not (4 if form == "icdar2013" else 6) <= count <= WIDTH.get(form, count):
@@ -456,7 +490,9 @@ def _entry(entry: Any, where: str) -> Annotated:
     if not isinstance(instances, list):
         raise InvalidData(where, "instances", f"{str(instances)[:80]!r} is no list", "write img_path and instances")
     texts = [_mmocr_instance(one, where, f"instances, {number}") for number, one in enumerate(instances)]
-    return Annotated(where, [instance for instance in texts if instance], picture)
+    width, height = entry.get("width"), entry.get("height")
+    size = None if filled(width) is None or filled(height) is None else declared_size(width, height, where)
+    return Annotated(where, [instance for instance in texts if instance], picture, size)
 
 
 def _mmocr_instance(one: Any, where: str, field: str) -> Instance | None:

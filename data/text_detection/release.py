@@ -14,9 +14,9 @@ from datasets import Dataset
 from data.common.column_form import read_with_evidence
 from data.common.counts import counted
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
-from data.common.images import check_picture, picture_path, stored
+from data.common.images import check_picture, check_size, picture_path, stored
 from data.common.rows import RowWriter
-from data.common.source import Source, require_folder
+from data.common.source import Source, require_folder, without_nulls
 from data.text_detection.ground_truth import Annotated, Format, key_of, truth_readers
 from data.text_detection.schema import FEATURES, OutlineColumn
 
@@ -28,7 +28,7 @@ class TextRelease(Source):
 
     Args:
         format: of the ground truth, see `data.text_detection.ground_truth`.
-        truth, images: split -> path of its ground truth, of its pictures.
+        truth, images: split -> path of its ground truth, of its pictures, or null.
         holdout: share of the training pictures, every n-th, that is the validation split where `truth` has none. The
             official releases have none, and nothing may be chosen by scores on the test split.
         on_error: what to do with a broken row.
@@ -37,18 +37,19 @@ class TextRelease(Source):
     def __init__(
         self,
         format: Format,
-        truth: dict[str, str],
-        images: dict[str, str],
+        truth: dict[str, str | None],
+        images: dict[str, str | None],
         holdout: float = 0.1,
         on_error: OnError = "raise",
     ) -> None:
-        if not truth or not images:
+        self.truth, self.images = without_nulls(truth), without_nulls(images)
+        if not self.truth or not self.images:
             raise InvalidOption(f"give task.source.truth.<split> and task.source.images.<split>, got {truth}, {images}")
         if not 0 < holdout <= 0.5:
             raise InvalidOption(f"task.source.holdout must be above 0 and at most 0.5, got {holdout}")
-        self.format, self.truth, self.images, self.every = format, truth, images, round(1 / holdout)
-        held_out = ("validation",) if "train" in truth and "validation" not in truth else ()
-        self.splits, self.row_errors = (*truth, *held_out), RowErrors(on_error)
+        self.format, self.every = format, round(1 / holdout)
+        held_out = ("validation",) if "train" in self.truth and "validation" not in self.truth else ()
+        self.splits, self.row_errors = (*self.truth, *held_out), RowErrors(on_error)
 
     def rows(self, split: str) -> Dataset:
         shared = "validation" not in self.truth and split in ("train", "validation")
@@ -97,7 +98,7 @@ def _load(truth: Path, images: Path, form: Format, split: str, row_errors: RowEr
         raise InvalidData(str(images), None, "there is no such folder", remedy)
     pictures = None if form == "mmocr" else _pictures(images)
     writer = RowWriter(FEATURES, f"{truth}, split {split}", row_errors)
-    column, read_so_far = OutlineColumn(), list[Annotated]()
+    column, read_so_far = OutlineColumn(rectangles=form == "icdar2013"), list[Annotated]()
     for key, read in readers.items():
         with row_errors.row():
             one = read()
@@ -107,6 +108,7 @@ def _load(truth: Path, images: Path, form: Format, split: str, row_errors: RowEr
                 else _picture(pictures, key, images, one)
             )
             size = check_picture(path, one.where)
+            check_size(one.declared or size, size, one.where, "the file", "use the pictures that it was made on")
             column.check_instances(one.instances, size, one.where)
             row = {
                 "id": key,

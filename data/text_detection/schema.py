@@ -14,7 +14,7 @@ from shapely import Polygon
 
 from data.common.column_form import ColumnForm, Misfit
 from data.common.errors import InvalidData, short
-from data.grounding.schema import points_are_fractions
+from data.grounding.schema import BoxColumn, points_are_fractions
 from data.text_detection.ground_truth import Instance, Points
 
 FEATURES = Features(
@@ -41,7 +41,9 @@ PIXELS = "x, y in pixels"
 class OutlineColumn:
     """The outlines of a split: each is checked, and all together tell their form, see `ColumnForm`."""
 
-    def __init__(self) -> None:
+    def __init__(self, rectangles: bool = False) -> None:
+        """`rectangles`: outlines are boxes that were written as left, top, right, bottom, and may have been others."""
+        self.boxes = BoxColumn("xyxy") if rectangles else None
         forms = {
             PIXELS: lambda points, size: _inside(points, size) and not points_are_fractions(points, size),
             "y, x in pixels": lambda points, size: _inside([(y, x) for x, y in points], size),
@@ -60,6 +62,8 @@ class OutlineColumn:
         legible = [(f"polygon {n}", one.points) for n, one in enumerate(instances) if not one.ignore]
         for _, points in legible:
             self.column.add(where, points, size)
+            if self.boxes:
+                self.boxes.column.add(where, [*points[0], *points[2]], size)
         for field, points in legible:
             _check_outline(points, size, where, field)
 
@@ -70,6 +74,8 @@ class OutlineColumn:
             ContradictedColumn: they do.
         """
         self.column.check(where, "outlines", "write x, y in pixels of the picture as shown, not {form}")
+        if self.boxes:
+            self.boxes.column.check(where, "boxes", "write left, top, right, bottom, not {form}")
 
 
 def _check_outline(points: Points, size: tuple[int, int], where: str, field: str) -> None:
