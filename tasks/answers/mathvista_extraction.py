@@ -65,7 +65,12 @@ _NO_CHOICE = re.compile(
     re.IGNORECASE,
 )
 _OPENING = re.compile(r"\(?([A-Z])\)?(?:[.:)]|\s*$)")
-_ALONE = re.compile(r"\(?([A-Za-z])\)?(?:[.:)]|\s*$)")
+_ALONE = re.compile(r"[(\[]?([A-Za-z])[)\]]?(?:[.:)]|\s*$)")
+_CHOSEN = re.compile(
+    r"(?:\b[Ii] (?:choose|pick|select)|\bI'd go with)\s+\(?([A-Z])\b"
+    r"|(?:^|\bso,? |\btherefore,? |\bthus,? )\(?([A-Z])\)? is (?:the )?(?:correct|right)",
+    re.MULTILINE,
+)
 _BOLD = re.compile(r"\*\*([^*\n]{1,40})\*\*")
 _PROGRAM = re.compile(r"(?:^|\n) *print\([^\n]*\)\s*$")
 _LIST = re.compile(r"\[[-+0-9., eE]*\]")
@@ -148,11 +153,14 @@ def _letter(text: str, choices: Sequence[str], question: str) -> str | None:
     letters = [chr(ord("A") + index) for index in range(len(choices))]
     letter = _exact(text, choices, letters) or _in_box(text, choices, letters) or _after(text, _STRONG, letters)
     lines = text.splitlines() or [""]
-    alone = _ALONE.fullmatch(lines[-1].strip(" *"))
+    alone = _ALONE.fullmatch(lines[-1].strip(" *#"))
     letter = letter or (alone[1].upper() if alone and alone[1].upper() in letters else None)
+    letter = letter or _written_out(lines[0], choices, letters)
     if letter or _refuses(text):
         return letter
-    letter = _after(text, _CUE, letters) or _in_brackets(text, letters) or _opening(text, letters)
+    letter = (
+        _after(text, _CUE, letters) or _chosen(text, letters) or _in_brackets(text, letters) or _opening(text, letters)
+    )
     if letter:
         return letter
     sentences = _SENTENCE.split(text)
@@ -173,6 +181,20 @@ def _exact(text: str, choices: Sequence[str], letters: Sequence[str]) -> str | N
         i for i, choice in enumerate(choices) if ascii_variants(choice).strip().lower() in (plain_text, text.lower())
     ]
     return letters[matching[0]] if matching else None
+
+
+def _written_out(line: str, choices: Sequence[str], letters: Sequence[str]) -> str | None:
+    """The letter of a line that is a letter with its choice: `(B) 40`."""
+    for letter, choice in zip(letters, choices, strict=True):
+        word = re.escape(ascii_variants(choice).strip())
+        if re.fullmatch(rf"\W*{letter}\W+{word}\W*", line.strip(), re.IGNORECASE):
+            return letter
+    return None
+
+
+def _chosen(text: str, letters: Sequence[str]) -> str | None:
+    read = [first or second for first, second in _CHOSEN.findall(text)]
+    return next((letter for letter in reversed(read) if letter in letters), None)
 
 
 def _in_box(text: str, choices: Sequence[str], letters: Sequence[str]) -> str | None:
@@ -232,9 +254,13 @@ def _named(text: str, choices: Sequence[str]) -> list[int]:
     for index, choice in enumerate(choices):
         word = re.escape(ascii_variants(choice).strip())
         if word:
-            pattern = rf"(?<![\w√.]){word}(?![\w√]|\.[0-9]|(?<=[0-9])/[0-9])"
+            pattern = rf"(?<![\w√.])(?<![0-9}}]/){word}(?![\w√]|\.[0-9]|(?<=[0-9])/[0-9])"
             spans += [(m.start(), m.end(), index) for m in re.finditer(pattern, text, re.IGNORECASE)]
-    longest = [s for s in spans if not any(o[0] <= s[0] and s[1] <= o[1] and o[1] - o[0] > s[1] - s[0] for o in spans)]
+    longest, end = [], -1
+    for span in sorted(spans, key=lambda s: (s[0], -s[1])):
+        if span[1] > end or (longest and span[:2] == longest[-1][:2]):
+            longest.append(span)
+            end = span[1]
     return [index for _, _, index in sorted(longest)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import shapely
 
 
@@ -25,10 +26,11 @@ def polygon_iou(first: Sequence[Sequence[float]], second: Sequence[Sequence[floa
         shared = shapely.intersection(a, b).area
     else:
         # Without a grid GEOS may clip the slivers of a repaired outline wrongly, and otherwise in the other order.
-        a, b = (_areas(polygon) for polygon in drawn)
         largest = max(abs(v) for polygon in drawn for v in polygon.bounds)
-        shared = shapely.intersection(a, b, grid_size=10.0 ** (math.ceil(math.log10(max(largest, 1e-9))) - 14)).area
-        shared = min(shared, a.area, b.area)
+        grid = 10.0 ** (math.ceil(math.log10(max(largest, 1e-9))) - 14)
+        with np.errstate(all="ignore"):  # GEOS divides by the lengths of denormal edges
+            a, b = (shapely.set_precision(_areas(polygon), grid) for polygon in drawn)
+            shared = shapely.intersection(a, b).area
     return float(shared / (a.area + b.area - shared)) if shared > 0 else 0.0
 
 
