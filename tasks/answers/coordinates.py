@@ -114,10 +114,11 @@ class Coords:
         """Four numbers of the format's scale, corners put in order.
 
         The first there is of: four numbers together, in brackets or after a token; four together without; two points
-        one after another; the box around more points; the first four of more numbers; four single numbers, if alone.
+        one after another; the box around more points; the first four before a score or another box; four single
+        numbers, if alone and with words for sides or none. Five without brackets are none: the first may be of a label.
         """
         together = groups(self._plain(text), self.loose)
-        for candidate in _box_candidates(together):
+        for candidate in _box_candidates(together, text):
             steps = self._steps(candidate)
             if steps is not None:
                 (x1, y1), (x2, y2) = self._points(steps, size)
@@ -131,7 +132,10 @@ class Coords:
         """
         shapes = []
         for group in groups(self._plain(text), self.loose):
-            steps = self._steps(group.corners() if len(group) == 4 else group.numbers)
+            numbers = group.corners() if len(group) == 4 else group.numbers
+            if len(group) == 5:
+                numbers = next(_of_more(group), ())
+            steps = self._steps(numbers) if numbers else None
             points = self._points(steps, size) if steps is not None else []
             if len(points) == 2:
                 points = list(corners((*points[0], *points[1])))
@@ -221,16 +225,36 @@ def _qwen(kind: str) -> Callable[[list[str]], str]:
     return form
 
 
-def _box_candidates(together: list[Group]) -> Iterator[tuple[str, ...]]:
+def _box_candidates(together: list[Group], text: str) -> Iterator[tuple[str, ...]]:
     fours = [group for group in together if len(group) == 4]
     yield from (group.corners() for group in sorted(fours, key=lambda group: (not group.bracketed, group.joined)))
-    yield from (a.numbers + b.numbers for a, b in pairwise(together) if len(a) == len(b) == 2)
+    for a, b in pairwise(group for group in together if len(group) > 1):  # numbers of a list may stand between points
+        if len(a) == len(b) == 2:
+            yield Group(a.numbers + b.numbers, a.names + b.names, bracketed=False).corners()
     for group in together:
         if len(group) > 4:
-            yield _enclosing(group.numbers) if group.joined and len(group) % 2 == 0 else group.numbers[:4]
-    if [len(group) for group in together] == [1] * 4:
+            yield from _of_more(group)
+    if [len(group) for group in together] == [1] * 4 and _are_sides(together, text):
         numbers, names = zip(*((group.numbers[0], group.names[0]) for group in together), strict=True)
         yield Group(numbers, names, bracketed=False).corners()
+
+
+def _are_sides(singles: list[Group], text: str) -> bool:
+    """Whether single numbers have words for sides with them, or no words between them (`<1><2><3><4>`)."""
+    between = text[text.index(singles[0].numbers[0]) : text.rindex(singles[-1].numbers[0])]
+    return len(_SIDES.findall(text)) >= 4 or not re.search(r"[^\W\d_]", between)
+
+
+def _of_more(group: Group) -> Iterator[tuple[str, ...]]:
+    """The box of more than four numbers: around points, or the first four before a score or another box."""
+    if len(group) % 2 == 0 and (group.joined or group.bracketed):
+        yield _enclosing(group.numbers)
+    elif (group.bracketed and _is_score(group.numbers[-1])) or len(group) % 4 == 0:
+        yield group.numbers[:4]
+
+
+def _is_score(number: str) -> bool:
+    return not number.lstrip("+-").isdigit() and 0 <= Decimal(number) <= 1
 
 
 def _enclosing(numbers: Sequence[str]) -> tuple[str, ...]:
@@ -243,6 +267,7 @@ def _thousandths(text: str) -> int:
     return round(float(text) * 1000)
 
 
+_SIDES = re.compile(r"(?<![A-Za-z])(?:left|right|top|bottom|[xy] ?(?:min|max|[0-3])?)(?![A-Za-z])", re.IGNORECASE)
 _INTEGER = re.compile(r"[0-9]{1,9}")
 _FRACTION = re.compile(r"[0-9]\.[0-9]{3}")
 _LOC = re.compile(r"(?<=<loc)[0-9]{4}(?=>)")

@@ -6,12 +6,13 @@ read as ASCII. A response that goes on with another `Question:` is read from the
 does. The rules, the first that fires:
 
 * multiple choice: the response is a choice; the last `\boxed{}` that holds a letter or a choice; the letter after the
-  last `answer is` or the like; a letter alone on the last line; nothing, where the end says that the question can't be
-  answered or that no choice fits; the letter after the last word like `option`; the last letter in brackets; a letter
-  that opens the response (`B. 40`); the last choice named in the last sentence that names any; the one choice whose
-  words the first sentence has, inflected (`frogs`); where the choices are yes and no, or true and false, whether the
-  first sentence says what the question asks; where all choices hold numbers, the choice that equals the response's
-  number, or that number, which the official normalisation takes for the nearest choice.
+  last `answer is` or the like; a letter alone on the last line; a letter with its choice as the first line (`(B) 40`);
+  nothing, where the end says that the question can't be answered or that no choice fits; the letter after the last word
+  like `option`; a letter chosen or called correct; the last letter in brackets; a letter that opens the response (`B. 40
+  is the sum`); the last choice named in the last sentence that names any; the one choice whose words the first sentence
+  has, inflected (`frogs`); where the choices are yes and no, or true and false, whether the first sentence says what the
+  question asks; where all choices hold numbers, the choice that equals the response's number, or that number, which the
+  official normalisation takes for the nearest choice.
 * integer and float: the response is a number; the last `\boxed{}`; the number that follows the last `answer is`; the
   last number in bold; nothing, where the end says that the question can't be answered; in the last sentence that holds
   a number the one after its last `=`, `is`, `are` and the like, else its last, the question's own conditions aside
@@ -65,7 +66,12 @@ _NO_CHOICE = re.compile(
     re.IGNORECASE,
 )
 _OPENING = re.compile(r"\(?([A-Z])\)?(?:[.:)]|\s*$)")
-_ALONE = re.compile(r"\(?([A-Za-z])\)?(?:[.:)]|\s*$)")
+_ALONE = re.compile(r"[(\[]?([A-Za-z])[)\]]?(?:[.:)]|\s*$)")
+_CHOSEN = re.compile(
+    r"(?:\b[Ii] (?:choose|pick|select)|\bI'd go with)\s+\(?([A-Z])\b"
+    r"|(?:^|\bso,? |\btherefore,? |\bthus,? )\(?([A-Z])\)? is (?:the )?(?:correct|right)",
+    re.MULTILINE,
+)
 _BOLD = re.compile(r"\*\*([^*\n]{1,40})\*\*")
 _PROGRAM = re.compile(r"(?:^|\n) *print\([^\n]*\)\s*$")
 _LIST = re.compile(r"\[[-+0-9., eE]*\]")
@@ -148,11 +154,14 @@ def _letter(text: str, choices: Sequence[str], question: str) -> str | None:
     letters = [chr(ord("A") + index) for index in range(len(choices))]
     letter = _exact(text, choices, letters) or _in_box(text, choices, letters) or _after(text, _STRONG, letters)
     lines = text.splitlines() or [""]
-    alone = _ALONE.fullmatch(lines[-1].strip(" *"))
+    alone = _ALONE.fullmatch(lines[-1].strip(" *#"))
     letter = letter or (alone[1].upper() if alone and alone[1].upper() in letters else None)
+    letter = letter or _written_out(lines[0], choices, letters)
     if letter or _refuses(text):
         return letter
-    letter = _after(text, _CUE, letters) or _in_brackets(text, letters) or _opening(text, letters)
+    letter = (
+        _after(text, _CUE, letters) or _chosen(text, letters) or _in_brackets(text, letters) or _opening(text, letters)
+    )
     if letter:
         return letter
     sentences = _SENTENCE.split(text)
@@ -173,6 +182,20 @@ def _exact(text: str, choices: Sequence[str], letters: Sequence[str]) -> str | N
         i for i, choice in enumerate(choices) if ascii_variants(choice).strip().lower() in (plain_text, text.lower())
     ]
     return letters[matching[0]] if matching else None
+
+
+def _written_out(line: str, choices: Sequence[str], letters: Sequence[str]) -> str | None:
+    """The letter of a line that is a letter with its choice: `(B) 40`."""
+    for letter, choice in zip(letters, choices, strict=True):
+        word = re.escape(ascii_variants(choice).strip())
+        if re.fullmatch(rf"\W*{letter}\W+{word}\W*", line.strip(), re.IGNORECASE):
+            return letter
+    return None
+
+
+def _chosen(text: str, letters: Sequence[str]) -> str | None:
+    read = [first or second for first, second in _CHOSEN.findall(text)]
+    return next((letter for letter in reversed(read) if letter in letters), None)
 
 
 def _in_box(text: str, choices: Sequence[str], letters: Sequence[str]) -> str | None:
@@ -232,9 +255,14 @@ def _named(text: str, choices: Sequence[str]) -> list[int]:
     for index, choice in enumerate(choices):
         word = re.escape(ascii_variants(choice).strip())
         if word:
-            pattern = rf"(?<![\w√.]){word}(?![\w√]|\.[0-9]|(?<=[0-9])/[0-9])"
+            pattern = rf"(?<![\w√.])(?<![0-9}}]/){word}(?![\w√]|\.[0-9]|(?<=[0-9])/[0-9])"
             spans += [(m.start(), m.end(), index) for m in re.finditer(pattern, text, re.IGNORECASE)]
-    longest = [s for s in spans if not any(o[0] <= s[0] and s[1] <= o[1] and o[1] - o[0] > s[1] - s[0] for o in spans)]
+    longest: list[tuple[int, int, int]] = []
+    end = -1
+    for span in sorted(spans, key=lambda s: (s[0], -s[1])):
+        if span[1] > end or (longest and span[:2] == longest[-1][:2]):
+            longest.append(span)
+            end = span[1]
     return [index for _, _, index in sorted(longest)]
 
 

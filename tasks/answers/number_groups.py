@@ -17,18 +17,19 @@ from decimal import Decimal
 NUMBER = re.compile(
     r"(?<![\w.])[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?\b"
     r"|(?<![\w./])(?<!\w-)(?P<number>[-+]?(?:[0-9]{1,9}(?:\.[0-9]{1,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,2})?)"
-    r"(?![\w%/]|\.?[0-9]|-\w|:[0-9])",
+    r"(?![\w%/]|\.?[0-9]|-\w|:[0-9]|\s?(?:%|px\b|pixels?\b|percent\b))",
     re.ASCII,
 )
 LOCATION = re.compile(r"<loc(?P<number>[0-9]{4})>")
 
 _KEY = (
     r"(?:[xy][ _-]?(?:min|max|[0-3])|(?:[xy]|top|left|bottom|right)[ _-]?(?:start|end|corner)?|c[ _-]?[xy]"
-    r"|w|h|width|height)"
+    r"|cent(?:er|re)[ _-]?[xy]|[xy][ _-]?cent(?:er|re)|w|h|width|height)"
 )
-_NAMED = rf"[\"'*`]*(?:\b(?P<key>{_KEY})[\"'*`]*\s*(?:=|:|\bis\b|\bat\b)?\s*)?[\"'*`]*"
+_LINK = r"(?:=|:|\b(?:is|at|from|between|ranges?(?: from)?)\b)?"
+_NAMED = rf"[\"'*`]*(?:\b(?P<key>{_KEY})[\"'*`]*\s*{_LINK}\s*)?[\"'*`]*"
 _BETWEEN = re.compile(rf"[\"'*`\s]*(?:[,;|]|\band\b|\bto\b)?\s*{_NAMED}\s*", re.IGNORECASE)
-_BEFORE = re.compile(rf"(?<![A-Za-z0-9])(?P<key>{_KEY})[\"'*`]*\s*(?:=|:|\bis\b|\bat\b)?\s*[\"'*`]*$", re.IGNORECASE)
+_BEFORE = re.compile(rf"(?<![A-Za-z0-9])(?P<key>{_KEY})[\"'*`]*\s*{_LINK}\s*[\"'*`\[(]*$", re.IGNORECASE)
 _NEXT_POINT = re.compile(rf"[\"'\s]*[\])}}][\"'\s]*,?\s*[\[({{]\s*{_NAMED}\s*", re.IGNORECASE)
 _LONGEST_GAP = 40  # characters between two numbers of a group
 
@@ -39,6 +40,7 @@ _FORMS = (
     ("xstart", "ystart", "xend", "yend"),
 )  # fmt: skip
 _SIZED = (("x", "y"), ("x1", "y1"), ("x0", "y0"), ("xmin", "ymin"), ("left", "top"), ("cx", "cy"))
+_RANGES = (("x", "x", "y", "y"), ("x", "", "y", ""))  # `x from 1 to 2, y from 3 to 4`
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class Group:
 
     def corners(self) -> tuple[str, ...]:
         """Four numbers as x1, y1, x2, y2, in the order that their names say; without names as they are."""
+        if self.names in _RANGES:
+            x1, x2, y1, y2 = self.numbers
+            return x1, y1, x2, y2
         values = dict(zip(self.names, self.numbers, strict=True))
         for form in _FORMS:
             if set(form) == set(values):
@@ -84,7 +89,7 @@ def groups(text: str, pattern: re.Pattern[str]) -> list[Group]:
 
 def _runs(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[Group, bool]]:
     """Runs of numbers, and whether each is the next point of the run before it."""
-    end = depth = 0
+    end = depth = row = 0  # `row`: numbers since the run's last semicolon
     run: list[tuple[str, str]] = []
     bracketed = next_point = False
     for match in pattern.finditer(text):
@@ -92,7 +97,8 @@ def _runs(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[Group, bool]]:
         depth = _depth(gap, depth)
         number, near = match["number"], len(gap) <= _LONGEST_GAP
         joint = _BETWEEN.fullmatch(gap) if run and near and number else None
-        if joint and (gap or pattern is LOCATION) and (depth or not re.search(r"[;\n]", gap)):
+        if joint and (gap or pattern is LOCATION) and _goes_on(gap, depth, row):
+            row = 1 if ";" in gap else row + 1
             run.append((number, _name(joint["key"])))
             continue
         if run:
@@ -102,9 +108,15 @@ def _runs(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[Group, bool]]:
         next_point = point is not None and len(run) == 2 and ("," in gap or "\n" not in gap or depth > 1)
         before = point or _BEFORE.search(gap[-_LONGEST_GAP:])
         run = [(number, _name(before["key"] if before else None))] if number else []
+        row = len(run)
         bracketed = depth > 0 or gap.endswith(">")
     if run:
         yield _group(run, bracketed), next_point
+
+
+def _goes_on(gap: str, depth: int, row: int) -> bool:
+    """Whether a group goes on behind a gap: `[[1,2,3,4;5,6,7,8]]` are two boxes, `[1, 2; 3, 4; 5, 6]` is one shape."""
+    return not (";" in gap and row == 4) if depth else not re.search(r"[;\n]", gap)
 
 
 def _group(run: list[tuple[str, str]], bracketed: bool) -> Group:
@@ -119,7 +131,9 @@ def _depth(gap: str, depth: int) -> int:
 
 
 def _name(key: str | None) -> str:
-    return re.sub(r"[ _-]", "", key or "").lower()
+    name = re.sub(r"[ _-]", "", key or "").lower()
+    centre = re.fullmatch(r"cent(?:er|re)([xy])|([xy])cent(?:er|re)", name)
+    return f"c{centre[1] or centre[2]}" if centre else name
 
 
 def _sized(box: list[Decimal], centred: bool) -> tuple[str, ...]:

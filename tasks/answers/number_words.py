@@ -15,14 +15,17 @@ _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10
 _ORDINALS = ["half", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
 _PARTS = {word: value for value, word in enumerate(_ORDINALS, 2)} | {"quarter": 4, "halve": 2}
 _WORD = "|".join([*_SMALL, *_TENS, *_SCALES, "hundred", "dozen"])
-# A word before a hyphen is part of an adjective or an ordinal: `two-digit`, `twenty-first`.
-_RUN = re.compile(rf"\b(?:{_WORD})s?(?:[\s-]+(?:and\s+)?(?:{_WORD})s?\b)*(?!-[a-z])\b", re.IGNORECASE)
+# A word before a hyphen is part of an adjective or an ordinal: `two-digit`, `twenty-first`; but `two-thirds`.
+_RUN = re.compile(
+    rf"\b(?:{_WORD})s?(?:[\s-]+(?:and\s+)?(?:{_WORD})s?\b)*(?!-(?!(?:{'|'.join(_PARTS)})s?\b)[a-z])\b", re.IGNORECASE
+)
 _POINT = re.compile(rf"\s+point((?:[\s-]+(?:{'|'.join(_UNITS.split())})\b)+)", re.IGNORECASE)
 _ORDINAL = re.compile(rf"[\s-]+(?:first|second|{'|'.join(_ORDINALS[1:])})\b", re.IGNORECASE)  # `twenty third`
 _PART = re.compile(rf"[\s-]+({'|'.join(_PARTS)})(s?)\b", re.IGNORECASE)
 _AND_PART = re.compile(rf"\s+and\s+(?:a|one)[\s-]+({'|'.join(_PARTS)})\b", re.IGNORECASE)
 _NEGATIVE = re.compile(rf"(?<!\w)(?P<before>(?:{_WORD})\s+)?(?:minus|negative)\s+(?:a\s+)?$", re.IGNORECASE)
 _PRONOUN = re.compile(r"\b(?:no|any|every|some|each|this|that|which|another)\s+$", re.IGNORECASE)
+_HALF_OF = re.compile(r"\bhalf\s+(?:of\s+)?an?\s+$", re.IGNORECASE)
 _BARE_PART = re.compile(r"\b(?:a|one)\s+(half|quarter|third)\b", re.IGNORECASE)
 
 
@@ -48,7 +51,7 @@ def _values(text: str, run: re.Match[str]) -> tuple[list[Decimal], int]:
     """The numbers of a run of words, and where the last of them ends."""
     before = text[max(0, run.start() - 30) : run.start()]
     plural_alone = run[0].lower().removesuffix("s") in (*_SCALES, "hundred", "dozen") and run[0][-1] in "sS"
-    if plural_alone or (run[0].lower() == "one" and _PRONOUN.search(before)):
+    if plural_alone or _HALF_OF.search(before) or (run[0].lower() == "one" and _PRONOUN.search(before)):
         return [], run.end()
     values = [Decimal(number) for number, _ in _parsed(re.split(r"[\s-]+", run[0].lower()))]
     end = run.end()

@@ -13,8 +13,10 @@ half of a fraction or the exponent of a unit is no number.
 | factor | `2√3`, `\frac{\sqrt{3}}{2}`, `3π/4`, `5 million`, `two dozen` |
 | words | `thirty one`, `two hundred and five`, `three point five` |
 
-No quantities: `1/0`, dates with slashes, digits inside a word (`x1`, `H2O`), exponents and indices (`cm^2`, `a_1`), and
-divisors of what isn't a number (`x/2`).
+No quantities: `1/0`, dates, digits inside a word (`x1`, `H2O`), exponents and indices (`cm^2`, `a_1`), divisors of what
+isn't a number (`x/2`). Where the parts can't be read together none of them is read: sums and other products (`2+√3`,
+`(√5-1)/2`, `5 × 3`), ranges (`3-5`), `±5`, a decimal comma alone (`3,5`, which may be two numbers), broken
+groups (`1,23`, `1.2.3`), unknowns (`3x`), names (`12b`), two units (`2 hours 30 minutes`).
 """
 
 from __future__ import annotations
@@ -34,30 +36,39 @@ _EXACT = Context(prec=34, traps=[])  # overflow and division by zero give values
 _PI = Decimal("3.141592653589793238462643383279503")
 
 _NUMERAL = re.compile(
-    r"(?:(?P<groups>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9])"
+    r"(?:(?P<groups>[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]?(?:,[0-9]{2}){1,19},[0-9]{3}(?![0-9])"
     r"|(?<![0-9][ '])[0-9]{1,3}(?>(?: [0-9]{3})+|(?:'[0-9]{3})+)(?![0-9]|[ ,'][0-9]))"
     r"|[0-9]{1,3}(?:_[0-9]{3})+(?![0-9_])"
-    r"|(?P<points>(?:[0-9]{1,3}(?:(?:\.[0-9]{3}){2,}(?:,[0-9]+)?|\.[0-9]{3},[0-9]{1,2})"
+    r"|(?P<points>(?:[0-9]{1,3}(?:(?:\.[0-9]{3}){2,13}(?:,[0-9]+)?|\.[0-9]{3},[0-9]{1,2})"
     r"|(?<![0-9] )[0-9]{1,3}(?>(?: [0-9]{3})+),[0-9]{1,2})(?![0-9.,]| [0-9]))"
     r"|[0-9]+)(?(points)|(?:\.[0-9]+)?)(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?"
     r"|\.[0-9]+(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?"
 )
 _VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 _START = re.compile(rf"[0-9]|(?<![\w.)\]}}])\.[0-9]|\\[dtc]?frac(?![a-z])|\\?sqrt(?![a-z])|√|π|[{_VULGAR}]")
-_FACTOR = re.compile(r"\s*(?=\\?sqrt(?![a-z])|√|π)")
+_FRACTION_AFTER = re.compile(rf"(?: and)? ?(?=\\[dtc]?frac|[{_VULGAR}])|(?: and)? (?=[0-9]{{1,9}} ?/ ?[0-9])")
+_FACTOR = re.compile(r"\s*(?:[×*·]\s?)?(?=\\?sqrt(?![a-z])|√|π)")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _POWER = re.compile(r"(?:\^|\*\*(?=[0-9-])) ?(?:\{ ?([+-]?[0-9]+) ?\}|([+-]?[0-9]+))|([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
 _UNREADABLE_POWER = re.compile(r"\^ ?(?:\{[^{}]*\}|\([^()]*\)|[A-Za-z])")
 _TEN = re.compile(r" ?(?:×|\*|x|·) ?(?=10(?:\^|\*\*|[⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹]))")
 _DIVIDED = re.compile(r"(?: ?/ ?|:)(?=[0-9√π]|\\sqrt)")
 _TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?(?![0-9])")
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7}
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "bn": 9, "lakh": 5, "crore": 7}
 _SCALE = re.compile(rf"[ -]?({'|'.join(_SCALES)}|dozen)s?\b", re.IGNORECASE)
-_SHORT_SCALE = re.compile(r"(k|m|bn|b)\b", re.IGNORECASE)
-_SHORT_SCALES = {"k": 3, "m": 6, "b": 9, "bn": 9}
-_AND_A_PART = re.compile(r" and (?:a|one)[ -](half|third|quarter)\b", re.IGNORECASE)
-_PARTS = {"half": 2, "third": 3, "quarter": 4}
-_CURRENCY = r"(?:\b(?:Rs\.?|US|USD|EUR|GBP|INR|RMB|CNY)|(?:\bUS)?[$€£¥₹])"
+_LARGE_UNIT = re.compile(r" ?([百千万萬亿億])")
+_LARGE_UNITS = {"百": 2, "千": 3, "万": 4, "萬": 4, "亿": 8, "億": 8}
+_SHORT_SCALE = re.compile(r" ?(bn|mn)\b|(k|m|b)\b", re.IGNORECASE)
+_SHORT_SCALES = {"k": 3, "m": 6, "b": 9, "bn": 9, "mn": 6}
+_AND_A_PART = re.compile(r" and (?P<count>a|one|two|three)[ -](?P<part>half|third|quarter|fifth)s?\b", re.IGNORECASE)
+_COUNTS = {"a": 1, "one": 1, "two": 2, "three": 3}
+_PARTS = {
+    "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
+    "tenth": 10, "hundredth": 100, "thousandth": 1000,
+}  # fmt: skip
+# Halves and quarters may be of games and coins.
+_TENTHS = re.compile(rf"[ -]({'|'.join(p for p in _PARTS if p not in ('half', 'quarter'))})s\b", re.IGNORECASE)
+_CURRENCY = r"(?:\b(?:Rs\.?|US|USD|EUR|GBP|INR|PKR|RMB|CNY|AUD|CAD|HKD|JPY|CHF)|(?:\bUS)?[$€£¥₹])"
 _PAID = re.compile(rf"{_CURRENCY} ?-?$", re.IGNORECASE)
 _SIGN = re.compile(
     rf"(?:(?<![\w.)\]}}%°])-|(?<=[=(:])\s*-\s|\b(?P<word>minus|negative)\s+)(?:{_CURRENCY} ?)?$|{_CURRENCY}-$",
@@ -66,19 +77,51 @@ _SIGN = re.compile(
 _SUBTRACTION = re.compile(
     r"(?:[\w)\]%°]*[0-9)\]%°π]|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|teen|ty))\s*$"
 )
-_INSIDE = re.compile(r"(?:[A-Za-z_]|[A-Za-z)\]}]/|[\^_]\{?-?|[0-9]\s?/\s?)$")
+_INSIDE = re.compile(
+    r"(?:[A-Za-z]|[A-Za-z)\]}]/|(?:\^|(?<!_)_)\{?-?|[0-9]\s?/\s?|[0-9)π]\(-?|\}\{|[∛∜]|(?:±|\+/-) ?\(?"
+    r"|(?<![A-Za-z])[xyzn] ?[-+*×÷] ?\(?|\\(?:overline|dot|bar)\{?"
+    r"|(?<![A-Za-z])(?:sin|cos|tan|cot|log|ln|exp|lim)(?:_\{?[0-9a-z]{1,3}\}?)? ?[({]?-?|\\binom\{)$"
+)
+# What makes a number a term of an expression, a range or a date, of which it is only a part: no such term is an answer.
+_OPERAND = r"(?=-?(?:\.?[0-9]|[√π]|\\?sqrt(?![a-z])|\\[dtc]?frac))"
+_JOINT = re.compile(
+    r"(?:\.{1,3}|[,'_])(?=[0-9])"
+    rf"|[%°]?\)*(?: ?(?:[+×*÷±/]|\+/-) ?|[-^~—]|\*\*| [-~:] |x(?=[0-9])| x "
+    rf"| (?:minus|plus|times|out of|divided by) )\(*(?:[$€£¥₹] ?)?{_OPERAND}"
+    rf"|\)?\({_OPERAND}"
+)
+# Letters that make it something else: unknowns (`3x`), names (`12b`, `3D`), scales without a currency (`10K` may be a
+# temperature), repeating decimals.
+_ATTACHED = re.compile(
+    r"(?:[abeinqr]|[xyz]{1,3}|[DKMB])(?![A-Za-z])|C[0-9]|[\u0300-\u036f]|\.?\\(?:overline|dot|bar)(?![a-z])"
+    r"|(?: [-+] |[-+*×÷])[xyzn](?![A-Za-z])"
+)
+_UNITS = (
+    (r"hours?|hrs?|h", r"minutes?|mins?|m"), (r"minutes?|mins?|m", r"seconds?|secs?|s"), (r"days?", r"hours?|hrs?|h"),
+    (r"weeks?", r"days?"), (r"years?|yrs?", r"months?"), (r"feet|foot|ft\.?|'", r"inch(?:es)?|in|\"|''"),
+    (r"dollars?|rupees?|euros?", r"cents?|paise"), (r"pounds?|lbs?", r"ounces?|oz|pence"), (r"kg", r"g"), (r"km", r"m"),
+    (r"m|met(?:er|re)s?", r"cm"), (r"degrees?|°", r"minutes?|'"),
+)  # fmt: skip
+_COMPOUND = re.compile(
+    "|".join(rf" ?(?:{large}),? ?(?:and )?[0-9][0-9.]{{0,9}} ?(?:{small})(?![A-Za-z])" for large, small in _UNITS)
+)
 _MOST_BOXES = 5
 _LOOK_BACK = 24  # characters before a number in which its sign and currency are looked for
 
+_PI_AS_WORD = re.compile(r"(?:(?<=[0-9)}])|(?<=[0-9)}] )|(?<![A-Za-z\\])(?=pi/[0-9]))pi(?![A-Za-z])")
 # LaTeX that stands around numbers, as plain text.
 _LATEX = [
     (re.compile(r"\\(?:text|math|oper)[a-z]*\s*\{([^{}]*)\}|\\(?:mbox|boldsymbol)\s*\{([^{}]*)\}"), r"\1\2"),
     (re.compile(r"\\(?:left|right|displaystyle|!)"), ""),
     (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\[,;: ]|~"), " "),
+    (re.compile(r"\\[,;: ]|(?<![0-9 ])~|~(?![0-9 ])"), " "),
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?"), "°"),
-    (re.compile(r"\\(?:times|cdot)\b ?"), "×"),
-    (re.compile(r"\\pi\b ?"), "π"),
+    (re.compile(r"\\(?:times|cdot)(?![A-Za-z]) ?"), "×"),
+    (re.compile(r"\\div(?![A-Za-z]) ?"), "÷"),
+    (re.compile(r"\\pm(?![A-Za-z]) ?"), "±"),
+    (re.compile(r"\\pi(?![A-Za-z]) ?"), "π"),
+    (re.compile(r"\\(?:nice|s|x)frac(?![a-z])"), r"\\frac"),
+    (re.compile(r"\{([^{}\\]*)\\over(?![a-z])([^{}\\]*)\}"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\([%$#&])"), r"\1"),
     (re.compile(r"\\(?![dtc]?frac|sqrt)[A-Za-z]+(?=[0-9.])"), " "),
 ]
@@ -134,24 +177,35 @@ def plain(text: str) -> str:
     if "\\" in text or "{,}" in text or "~" in text:
         for pattern, replacement in _LATEX:
             text = pattern.sub(replacement, text)
-    return text
+    return _PI_AS_WORD.sub("π", text)
 
 
 def _quantity(text: str, start: int) -> tuple[str | None, int]:
-    """The quantity that starts there as a plain decimal, None if it is none, and where it ends."""
+    """The quantity that starts there as a plain decimal, None if it is none or part of one, and where it ends."""
     numeral = _NUMERAL.match(text, start)
     value, end = _mixed(text, start, depth=0)
-    paid = _PAID.search(text, max(0, start - _LOOK_BACK), start)
-    if not paid and _INSIDE.search(text, max(0, start - _LOOK_BACK), start):
-        return None, end
-    if value is not None and paid and (short := _SHORT_SCALE.match(text, end)):
-        value, end = value.scaleb(_SHORT_SCALES[short[1].lower()]), short.end()
+    before = max(0, start - _LOOK_BACK)
+    paid = _PAID.search(text, before, start)
+    if value is not None and (short := _SHORT_SCALE.match(text, end)) and (paid or short[0] == "k"):
+        value, end = value.scaleb(_SHORT_SCALES[(short[1] or short[2]).lower()]), short.end()
+    expression_end = _expression_end(text, end)
+    if expression_end > end or (not paid and _INSIDE.search(text, before, start)):
+        return None, expression_end
     if value is None or not value.is_finite():
         return None, end
-    sign = "-" if _is_negative(text, start) else ""
+    negative = _is_negative(text, start)
     if numeral and numeral.end() == end:
-        return sign + _digits(numeral), end
-    return sign + _written(value), end
+        return "-" * negative + _digits(numeral), end
+    return _written(value.copy_negate() if negative else value), end
+
+
+def _expression_end(text: str, end: int) -> int:
+    """Where the expression ends of which a quantity is the first term; the quantity's own end if it is no term."""
+    while joint := _JOINT.match(text, end):
+        start = joint.end() + (text[joint.end()] == "-")
+        end = _mixed(text, start, depth=0)[1]
+    following = _COMPOUND.match(text, end) or _ATTACHED.match(text, end)
+    return following.end() if following else end
 
 
 def _is_negative(text: str, start: int) -> bool:
@@ -165,17 +219,22 @@ def _mixed(text: str, at: int, depth: int) -> tuple[Decimal | None, int]:
     """A product, perhaps with a fraction added to it (`1 1/2`) or divided by another, and a scale (`million`)."""
     value, end = _product(text, at, depth)
     integer = value is not None and text[at:end].isdigit()
-    part = re.compile(rf" ?(?=\\[dtc]?frac|[{_VULGAR}])| (?=[0-9]+ ?/ ?[0-9])").match(text, end) if integer else None
+    part = _FRACTION_AFTER.match(text, end) if integer else None
     if part and value is not None:
         fraction, stop = _ratio(text, part.end(), depth)
         if fraction is None or 0 < fraction < 1:
             return (None if fraction is None else value + fraction), stop
     value, end = _ratio(text, at, depth)
     if value is not None and (half := _AND_A_PART.match(text, end)):
-        value, end = value + 1 / Decimal(_PARTS[half[1].lower()]), half.end()
+        value += Decimal(_COUNTS[half["count"].lower()]) / _PARTS[half["part"].lower()]
+        end = half.end()
     if value is not None and (scale := _SCALE.match(text, end)):
         word = scale[1].lower()
         value, end = value * 12 if word == "dozen" else value.scaleb(_SCALES[word]), scale.end()
+    elif value is not None and (large := _LARGE_UNIT.match(text, end)):
+        value, end = value.scaleb(_LARGE_UNITS[large[1]]), large.end()
+    elif value is not None and (part := _TENTHS.match(text, end)):
+        value, end = value / _PARTS[part[1].lower()], part.end()
     return value, end
 
 
@@ -223,6 +282,8 @@ def _atom(text: str, at: int, depth: int) -> tuple[Decimal | None, int]:
         numerator, _, denominator = unicodedata.normalize("NFKD", text[at]).partition("\N{FRACTION SLASH}")
         return Decimal(numerator) / Decimal(denominator), at + 1
     if root := re.compile(r"\\?sqrt|√").match(text, at):
+        if text[root.end() : root.end() + 1] == "[":  # another root than the square root
+            return None, _argument(text, text.find("]", root.end()) + 1 or len(text), depth)[1]
         under, end = _argument(text, root.end(), depth)
         return (under.sqrt() if under is not None and under >= 0 else None), end
     fraction = re.compile(r"\\[dtc]?frac").match(text, at)

@@ -91,6 +91,23 @@ def test_strict_and_lenient_readings() -> None:
         ("noon", (12, 0)),
         ("10\u70b908\u5206", (10, 8)),
         ("10\u70b9\u534a", (10, 30)),
+        ("10\u70b9\u4e09\u523b", (10, 45)),
+        ("10 Uhr 08", (10, 8)),
+        ("pi is 3.14, version 2.10, it is 10:08", (10, 8)),
+        ("The clock shows 3.14", (3, 14)),
+        ("3.14 pm", (3, 14)),
+        ("22.08", (10, 8)),
+        ("**Hour:** 10\n**Minute:** 8", (10, 8)),
+        ('{"h": 10, "m": 8}', (10, 8)),
+        ("10 hrs 8 mins", (10, 8)),
+        ("ten hours and eight minutes", (10, 8)),
+        ("2208 hours", (10, 8)),
+        ("22h", (10, 0)),
+        ("ten p.m.", (10, 0)),
+        ("half-past ten", (10, 30)),
+        ("quarter til 10", (9, 45)),
+        ("5 mins to 10", (9, 55)),
+        ("ten to twelve, I think", (11, 50)),
     ],
 )
 def test_times_in_many_forms(text: str, time: tuple[int, int]) -> None:
@@ -99,8 +116,12 @@ def test_times_in_many_forms(text: str, time: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["3.5", "25:10", "25:10:08", "12:60", "1.10.3", "10", "ten", "two to three", "2 to 3 apples", "ten eight", "half"],
-)
+    ["3.5", "25:10", "25:10:08", "12:60", "1.10.3", "10", "ten", "two to three", "2 to 3 apples", "ten eight", "half",
+     "3.14", "pi is 3.14", "1.25 inches", "12.50 $", "$10.08", "1:2:3", "20 to 30",
+     "ten to twelve people", "5 to 10 cm",
+     "10\u70b9\u5341\u5206",
+     "\u5dee5\u520610\u70b9", "2.5h", "10 hours"],
+)  # fmt: skip
 def test_what_is_no_time(text: str) -> None:
     assert isinstance(TASK.parse_lenient(text, {}), ParseFailure)
 

@@ -286,6 +286,28 @@ def test_any_two_polygons_have_an_iou(first, second):
         assert polygon_iou(tuple(first), first) == pytest.approx(float(area > 0))
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        (
+            [(25.4, 59.42198551228629), (50, 2.6), (92.8, 51.7235434224016), (84.6, 80.1), (100, 6.832544497072912),
+             (0, 1e-9), (50.6, 48.4)],
+            [(2, 33.8), (6.1e-5, 3), (92.8, 51.7235434224016), (50, 2.6)],
+            243.674,
+        ),
+        (  # runs along itself
+            [(55.5, 99.99999), (2, 2), (52.1, 20.2), (89.45964080660428, 100), (1 / 3, 1)],
+            [(86.2, 2), (55.5, 99.99999), (52.1, 20.2), (55.5, 99.99999), (55.5, 99.99999), (2, 2), (2, 2)],
+            1432.995,
+        ),
+    ],
+)  # fmt: skip
+def test_iou_of_outlines_that_touch_or_cross_themselves_is_the_same_in_either_order(first, second, shared):
+    areas = sum(shapely.make_valid(shapely.Polygon(points)).area for points in (first, second))
+    for a, b in ((first, second), (second, first)):
+        assert polygon_iou(tuple(a), b) == pytest.approx(shared / (areas - shared), abs=1e-5)
+
+
 @given(st.floats(0, 50), st.floats(0, 50), st.floats(1, 50), st.floats(1, 50))
 def test_iou_of_rectangles_is_that_of_boxes(x, y, w, h):
     rectangle = [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]

@@ -35,6 +35,7 @@ LIST = problem("[1, 2]", "list")
 INTEGER = problem()
 FROGS = problem("Frogs", "text", ("Deer", "Frogs", "Wolf"))
 ASKED = problem("Yes", "text", ("Yes", "No"), question="Is the bed larger than the kitten?")
+HALVES = problem("1/2", "text", (r"\frac{1}{2}", r"\frac{1}{4}", "2", "4"))
 BELOW = problem(question="How many algorithms have an accuracy lower than 8?")
 EVERY = (CHOICE, YES, FLOAT, LIST, INTEGER)
 
@@ -95,6 +96,16 @@ def test_strict_reading(row, good, bad):
         (CHOICE, "the answer is b.", "B"),
         (CHOICE, r"Hence \boxed{B}, since f(a) = 1.", "B"),
         (CHOICE, r"\boxed{\text{(B)}}", "B"),
+        (CHOICE, "(B) 40\n\nExplanation: (A) is too small.", "B"),
+        (CHOICE, "[B]", "B"),
+        (CHOICE, "#### B", "B"),
+        (CHOICE, "I choose B.", "B"),
+        (CHOICE, "B is the correct answer.", "B"),
+        (HALVES, "1/2", "A"),
+        (HALVES, "the answer is 1/4", "B"),
+        (INTEGER, "1.2.3", None),
+        (INTEGER, "3-5", None),
+        (FLOAT, "(\u221a5-1)/2", None),
         (CHOICE, r"\boxed{40}", "B"),
         (CHOICE, "so x = 40.0", "B"),
         (CHOICE, "x = 50, but none of the given options match, so there is a mistake in the question; 40?", None),
