@@ -6,6 +6,7 @@ empty file in the releases); so is ground truth without its picture.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -37,8 +38,8 @@ class TextRelease(Source):
     def __init__(
         self,
         format: Format,
-        truth: dict[str, str | None],
-        images: dict[str, str | None],
+        truth: Mapping[str, str | None],
+        images: Mapping[str, str | None],
         holdout: float = 0.1,
         on_error: OnError = "raise",
     ) -> None:

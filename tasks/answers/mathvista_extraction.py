@@ -6,13 +6,13 @@ read as ASCII. A response that goes on with another `Question:` is read from the
 does. The rules, the first that fires:
 
 * multiple choice: the response is a choice; the last `\boxed{}` that holds a letter or a choice; the letter after the
-  last `answer is` or the like; a letter alone on the last line; a letter with its choice as the first line (`(B) 40`);
-  nothing, where the end says that the question can't be answered or that no choice fits; the letter after the last word
-  like `option`; a letter chosen or called correct; the last letter in brackets; a letter that opens the response (`B. 40
-  is the sum`); the last choice named in the last sentence that names any; the one choice whose words the first sentence
-  has, inflected (`frogs`); where the choices are yes and no, or true and false, whether the first sentence says what the
-  question asks; where all choices hold numbers, the choice that equals the response's number, or that number, which the
-  official normalisation takes for the nearest choice.
+  last `answer is` or the like; a letter alone on the last line; a letter with its choice as the first line (`(B)
+  40`); nothing, where the end says that the question can't be answered or that no choice fits; the letter after the
+  last word like `option`; a letter chosen or called correct; the last letter in brackets; a letter that opens the
+  response (`B. 40 is the sum`); the last choice named in the last sentence that names any; the one choice whose words
+  the first sentence has, inflected (`frogs`); where the choices are yes and no, or true and false, whether the first
+  sentence says what the question asks; where all choices hold numbers, the choice that equals the response's number,
+  or that number, which the official normalisation takes for the nearest choice.
 * integer and float: the response is a number; the last `\boxed{}`; the number that follows the last `answer is`; the
   last number in bold; nothing, where the end says that the question can't be answered; in the last sentence that holds
   a number the one after its last `=`, `is`, `are` and the like, else its last, the question's own conditions aside
