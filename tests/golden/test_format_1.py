@@ -141,6 +141,8 @@ def test_a_format_of_the_future_is_refused(place, capsys):
     (file, *_) = place.glob("runs/finished/**/config.yaml")
     file.write_text(file.read_text() + "format: 3\n")
     assert report_errors(lambda: status.main(["runs"])) == 2
+    assert "11 done, 1 interrupted, 1 damaged" in capsys.readouterr().out
+    assert report_errors(lambda: status.main([str(file.parent)])) == 2
     assert "format 3 is of another version" in capsys.readouterr().err
 
 

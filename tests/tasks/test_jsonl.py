@@ -188,12 +188,12 @@ def test_a_broken_row_is_named_or_skipped_and_counted(tmp_path, metric, change, 
     ("name", "content", "message"),
     [
         ("my.jsonl", '{"question": "?", "answer": 1}\n', r"field prompt: no such column; found question, answer"),
-        ("my.jsonl", "", r"the split is empty"),
+        ("my.jsonl", "", r"the file is empty"),
         ("my.jsonl", b"\xff\xfe", r"is not UTF-8"),
         ("my.json", "{}", r"my.json: is no list of objects"),
         ("my.csv", 'prompt,answer\n?,1\n?,"1\n', r"my.csv, line"),
         ("my.parquet", b"PAR1", r"my.parquet: no whole parquet file"),
-        ("my.xlsx", "", r"can't read .xlsx; use one of"),
+        ("my.xlsx", "x", r"can't read .xlsx; use one of"),
     ],
 )
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
