@@ -6,8 +6,9 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.interrupt import Interrupt, end_process
 from ntil.distributed.launcher import look_here_last
 
 HELP = """\
@@ -127,8 +128,13 @@ def help_of(command: str) -> str:
     return ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
 
 
+def run() -> NoReturn:
+    """Run this process as `ntil`, to its end."""
+    end_process(main())
+
+
 if __name__ == "__main__":
     if not sys.flags.safe_path:
         look_here_last()
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    sys.exit(main())
+    run()

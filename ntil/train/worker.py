@@ -13,10 +13,9 @@ import os
 import signal
 import sys
 from pathlib import Path
-from threading import Timer
 from typing import TYPE_CHECKING
 
-from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.interrupt import Interrupt, end_process
 from ntil.distributed.launcher import LAUNCHER, look_here_last
 from ntil.runs.variables import remove_foreign_variables
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from ntil.runs.folder import RunFolder
 
 USER_ERROR = 2
-_SHUTDOWN = 120.0  # seconds that libraries get when the run has ended
 _DEADLINE = 30.0  # seconds that a process gets to end where nothing can be lost
 
 
@@ -110,9 +108,4 @@ def _print_to(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    exit_code = main(Path(sys.argv[1]))
-    # What libraries do when Python ends, as a tracker that can't reach its server, must not hold a run that has ended.
-    end = Timer(_SHUTDOWN, os._exit, [exit_code])
-    end.daemon = True
-    end.start()
-    sys.exit(exit_code)
+    end_process(main(Path(sys.argv[1])))

@@ -14,15 +14,16 @@ COMMANDS = {"train": ["train", *RUN, "loss=ce"], "sweep": ["train", "-m", *RUN, 
 PYTHON_STARTS = 0.5  # seconds within which Python itself may not have begun, so that nothing has
 
 
-def end_after(place, words, seconds):
+def end_after(place, words, seconds, may_be_done=False):
     """Start, send SIGTERM after so many seconds, and check how it ended."""
     with start(place, *words) as child:
         time.sleep(seconds)
         child.send_signal(signal.SIGTERM)
         out, err = child.communicate(timeout=120)
-    begun = list(place.glob("runs/**/config.yaml"))
+    begun = [file for file in place.glob("runs/**/config.yaml") if file.parent.parent.name != "evaluations"]
     unborn = seconds <= PYTHON_STARTS and child.returncode == -signal.SIGTERM and not out + err
-    assert child.returncode == 130 or unborn, (seconds, child.returncode, err)
+    finished = may_be_done and child.returncode == 0 and list(place.glob("runs/**/evaluations/*/metrics.json"))
+    assert child.returncode == 130 or unborn or finished, (seconds, child.returncode, err)
     assert not list(place.glob("runs/**/error.txt")), (seconds, err)
     assert len(begun) <= 1, (seconds, begun)  # of a sweep no other run is started
 
@@ -47,4 +48,4 @@ def test_any_moment(tmp_path, command):
 def test_an_evaluation(tmp_path):
     assert ntil(tmp_path, *COMMANDS["train"], "optim.steps=2").returncode == 0
     for seconds in (0, 0.5, 1, 2, 4, 6):
-        end_after(tmp_path, ["eval", "run=runs", "evaluation.split=validation"], seconds)
+        end_after(tmp_path, ["eval", "run=runs", "evaluation.split=validation"], seconds, may_be_done=True)
