@@ -63,6 +63,8 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
     config = folder.config()
     if config.engine.threads:
         torch.set_num_threads(config.engine.threads)
+        # accelerate sets the number of threads itself where the variable isn't there (accelerate 1.15, state.py).
+        os.environ["OMP_NUM_THREADS"] = str(config.engine.threads)
     if ranks.first:
         _record_environment(folder)
     components = Components.build(config)

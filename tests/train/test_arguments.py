@@ -8,6 +8,8 @@ from ntil.config.errors import ConfigError
 from ntil.config.identity import config_hash
 from ntil.preflight import compose_checked
 from ntil.train.arguments import deepspeed_config, training_arguments
+from tests.support.command_line import ntil
+from tests.support.runs import TINY_RUN
 
 
 @pytest.mark.parametrize(
@@ -108,3 +110,11 @@ def test_weights_in_bfloat16_are_stepped_as_such_under_every_engine(tmp_path, en
     if engine != "engine=local":
         assert isinstance(arguments.deepspeed, dict)
         assert arguments.deepspeed["bf16"] == {"enabled": True}
+
+
+def test_a_run_has_the_threads_that_it_asks_for(tmp_path):
+    """OMP_NUM_THREADS=0 is to accelerate what no variable is: it would set the number of cores."""
+    words = [*TINY_RUN, "task.source.rows={train:8,validation:2,test:2}", "engine=local", "optim.steps=1"]
+    done = ntil(tmp_path, "train", *words, "loss=ce", "engine.threads=1", OMP_NUM_THREADS="0")
+    assert done.returncode == 0, done.stderr
+    assert "OMP_NUM_THREADS" not in done.stderr
