@@ -31,13 +31,13 @@ $(VENV)/.ready: $(VENV)/.runs
 
 env: $(VENV)/.ready  ## create the environment in .venv
 
-demo: $(VENV)/.runs starts/demo  ## boxes around words: one start, three losses, two seeds, compared (a few minutes on 2 cores)
+demo: $(VENV)/.runs starts/demo  ## boxes around words: one start, three losses, three seeds, compared (a few minutes on 2 cores)
 	@mkdir -p runs
 	$(DEMO) > runs/demo_second.log 2>&1 & \
 	$(DEMO); status=$$?; wait $$! || { cat runs/demo_second.log; exit 1; }; exit $$status
 	$(BIN)/ntil report runs=runs/demo
 
-DEMO = $(BIN)/ntil train -m experiment=demo init=ce runs=runs model.checkpoint=starts/demo loss=ce,emd,ntil seed=0,1
+DEMO = $(BIN)/ntil train -m experiment=demo init=ce runs=runs model.checkpoint=starts/demo loss=ce,emd,ntil seed=0,1,2
 
 starts/demo: | $(VENV)/.runs
 	$(BIN)/ntil train experiment=demo init=make loss=ce seed=1000 name=demo_start engine.threads=2
