@@ -59,12 +59,8 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
         KeyboardInterrupt: an interrupt was requested; the same call resumes from what is saved.
         UserError: an error that shows only in the data or the checkpoint.
     """
-    _set_up_libraries()
     config = folder.config()
-    if config.engine.threads:
-        torch.set_num_threads(config.engine.threads)
-        # accelerate sets the number of threads itself where the variable isn't there (accelerate 1.15, state.py).
-        os.environ["OMP_NUM_THREADS"] = str(config.engine.threads)
+    _set_up_libraries(config.engine.threads)
     if ranks.first:
         _record_environment(folder)
     components = Components.build(config)
@@ -296,7 +292,11 @@ def title_of(config: RunConfig) -> str:
     return f"{config.loss.name} seed {config.seed}"
 
 
-def _set_up_libraries() -> None:
+def _set_up_libraries(threads: int | None) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+        # accelerate sets the number of threads itself where the variable isn't there (accelerate 1.15, state.py).
+        os.environ["OMP_NUM_THREADS"] = str(threads)
     limit_waits_for_builds()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
