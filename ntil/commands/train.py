@@ -16,14 +16,15 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
 from ntil.commands.summary import print_metrics
 from ntil.components import build_task
-from ntil.config.compose import CONF, register_schema, report_errors
+from ntil.config.compose import CONF, plain_config, register_schema, report_errors
 from ntil.config.errors import ConfigError
-from ntil.config.schema import RunConfig, to_plain_dict
+from ntil.config.schema import RunConfig
 from ntil.launch.plan import dry_run
 from ntil.launch.sweep import Sweep
 from ntil.runs.folder import folder_of
@@ -45,7 +46,8 @@ def main(arguments: list[str]) -> int:
         configs: list[RunConfig] = []
 
         def run() -> None:
-            configs.append(RunConfig.from_dict(to_plain_dict(composed)))
+            named = HydraConfig.get().overrides.task
+            configs.append(RunConfig.from_dict(plain_config(composed, named)))
             sweep.run(configs[0])
 
         refused = report_errors(run) != 0
