@@ -106,6 +106,16 @@ class OptimConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     max_grad_norm: float = 1.0
 
+    def steps_for(self, rows: int | None) -> int | None:
+        """Optimizer steps of a training on so many rows; None where they depend on the rows and those aren't known."""
+        passes = self.max_epochs if self.epochs is None else self.epochs
+        if passes is None:
+            return self.steps
+        if rows is None:
+            return None
+        steps = max(1, math.ceil(passes * rows / self.batch_size))
+        return steps if self.steps is None else min(self.steps, steps)
+
 
 @dataclass
 class TuningConfig:
