@@ -130,9 +130,7 @@ class NumberTrainer(Trainer):
         return self.optimizer
 
     def _get_learning_rate(self) -> float:
-        if (
-            self._learning_rates is not None and self.optimizer is not None
-        ):  # of the same moment, before the schedule goes on
+        if self._learning_rates is not None and self.optimizer is not None:
             self._rates = self._learning_rates.now(self.optimizer.param_groups)
         return super()._get_learning_rate()
 
