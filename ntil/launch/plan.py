@@ -22,7 +22,7 @@ from data.common.counts import counted
 from ntil.config.compose import CONF, register_schema
 from ntil.config.errors import ConfigError
 from ntil.config.schema import OptimConfig, RunConfig
-from ntil.console import Table, duration, gigabytes
+from ntil.console import Table, duration, epochs, gigabytes
 from ntil.models.inventory import needed_memory
 from ntil.preflight import compose_checked
 from ntil.runs.folder import folder_of, read_json
@@ -99,12 +99,12 @@ class Length:
     def __str__(self) -> str:
         """`2000 (1.1 epochs)`; where the rows aren't known, what bounds the steps."""
         if self.steps is None and self.optim.steps is not None:
-            return f"up to {self.optim.steps} (up to {self.optim.max_epochs:g} epochs)"
+            return f"up to {self.optim.steps} (up to {epochs(self.optim.max_epochs or 0)})"
         if self.steps is None:
-            return f"not known yet ({self.optim.epochs:g} epochs)"
+            return f"not known yet ({epochs(self.optim.epochs or 0)})"
         if not self.rows:
             return str(self.steps)
-        return f"{self.steps} ({self.steps * self.optim.batch_size / self.rows:.3g} epochs)"
+        return f"{self.steps} ({epochs(self.steps * self.optim.batch_size / self.rows)})"
 
 
 def dry_run(arguments: Sequence[str]) -> Table:

@@ -25,6 +25,7 @@ from data.common.rows import sample_rows
 from ntil.compat import limit_waits_for_builds
 from ntil.components import Components
 from ntil.config.schema import RunConfig
+from ntil.console import epochs
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
 from ntil.evaluation.batch_size import evaluation_batch_size
@@ -178,9 +179,9 @@ def _write_length(folder: RunFolder, config: RunConfig, rows: int) -> str:
     """Record the rows, steps and epochs of the training; the same as text."""
     steps = config.optim.steps_for(rows)
     assert steps is not None
-    epochs = round(steps * config.optim.batch_size / rows, 3)
-    write_text(folder.length, json.dumps({"rows": rows, "steps": steps, "epochs": epochs}))
-    return f"{counted(rows, 'row', form=',')}, {counted(steps, 'step', form=',')} ({epochs:.3g} epochs)"
+    passes = round(steps * config.optim.batch_size / rows, 3)
+    write_text(folder.length, json.dumps({"rows": rows, "steps": steps, "epochs": passes}))
+    return f"{counted(rows, 'row', form=',')}, {counted(steps, 'step', form=',')} ({epochs(passes)})"
 
 
 def load_model(
