@@ -74,7 +74,7 @@ def test_the_schedule_of_a_part_is_its_own():
 
 def test_a_hub_checkpoint_is_not_trained_as_if_it_were_random():
     for words in (["optim.lr=1e-3"], ["optim.lr=1e-4"], ["optim=adamw"], ["optim.lr_of.language=1e-4"]):
-        with pytest.raises(ConfigError, match="overwrite what Qwen/Qwen2-VL-2B-Instruct has learnt.*accept_lr=true"):
+        with pytest.raises(ConfigError, match=r"overwrite what Qwen/Qwen2-VL-2B-Instruct has learnt.*accept_lr=true"):
             compose_checked(["model=qwen2_vl_2b", *words])
         compose_checked(["model=qwen2_vl_2b", *words, "optim.accept_lr=true"])
     compose_checked(["model=qwen2_vl_2b"])

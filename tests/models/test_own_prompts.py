@@ -11,8 +11,8 @@ from ntil.preflight import compose_checked
 
 ROWS = "task.source.rows={train:2,validation:2,test:2}"
 VICUNA = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
-    "polite answers to the user's questions."
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
 )
 
 
@@ -64,7 +64,7 @@ def test_a_family_without_words_of_its_own_is_refused():
         compose_checked(["model=yi_vl_nano", "task=grounding_nano", "task.question_style=family"])
     with pytest.raises(ConfigError, match=r"task.question_style=.*must be 'common' or 'family'"):
         compose_checked(["task=grounding_nano", "task.question_style=theirs"])
-    with pytest.raises(ConfigError, match="task.own_question follows from the model and can't be set"):
+    with pytest.raises(ConfigError, match=r"task.own_question follows from the model and can't be set"):
         compose_checked(["task=grounding_nano", "+task.own_question=x"])
 
 
