@@ -31,6 +31,7 @@ _context.set_forkserver_preload(
     ]
 )
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+AGAIN = 75
 
 FORKED_RUN = [
     *TINY_RUN,
@@ -61,7 +62,12 @@ def start(run: RunFolder) -> list[BaseProcess]:
 
 def finish(run: RunFolder, timeout: float = 300) -> list[int | None]:
     """Run to the end; the ranks' exit codes."""
-    processes = start(run)
+    codes = wait(start(run), timeout)
+    return wait(start(run), timeout) if set(codes) == {AGAIN} else codes
+
+
+def wait(processes: list[BaseProcess], timeout: float = 300) -> list[int | None]:
+    """The exit codes; `AGAIN` of ranks that would start anew in their own place, which a fork can't."""
     for process in processes:
         process.join(timeout)
         process.kill()
@@ -73,7 +79,9 @@ def _work(folder: Path, environment: dict[str, str]) -> None:
     os.setsid()
     # As in a run that a launcher starts; here the fork server's own way would be inherited.
     multiprocessing.set_start_method("fork", force=True)
+    from ntil.distributed.renewal import Beginning
     from ntil.train import worker
 
+    setattr(Beginning, "start_anew", lambda *_: sys.exit(AGAIN))
     worker._print_to(folder / "logs" / f"rank{environment['RANK']}.log")
     sys.exit(worker.main(folder))
