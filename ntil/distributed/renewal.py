@@ -57,13 +57,19 @@ class Beginning:
             stream.flush()
         # Libraries' sockets and a GPU's devices would stay open, and with them what they hold.
         for descriptor in _open_descriptors() - self.descriptors:
-            try:
-                os.set_inheritable(descriptor, False)
-            except OSError:
-                continue  # that of the listing itself
+            os.set_inheritable(descriptor, False)
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def _open_descriptors() -> frozenset[int]:
     """File descriptors that this process has open; none where the system doesn't list them."""
-    return frozenset(int(path.name) for path in DESCRIPTORS.iterdir()) if DESCRIPTORS.exists() else frozenset()
+    listed = [int(path.name) for path in DESCRIPTORS.iterdir()] if DESCRIPTORS.exists() else []
+    return frozenset(number for number in listed if _is_open(number))  # that of the listing is closed by now
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
