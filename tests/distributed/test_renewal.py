@@ -73,7 +73,8 @@ def test_a_signal_in_between_is_not_lost(tmp_path, number):
     """It waits until the new beginning listens, or ends the process where another thread gets it."""
     script = SCRIPT.replace(
         "beginning.start_anew(",
-        f"check = interrupt.check\ninterrupt.check = lambda ranks: (check(ranks), os.kill(os.getpid(), {int(number)}))\n"
+        "check = interrupt.check\n"
+        f"interrupt.check = lambda ranks: (check(ranks), os.kill(os.getpid(), {int(number)}))\n"
         "beginning.start_anew(",
     )
     (tmp_path / "script.py").write_text(script)

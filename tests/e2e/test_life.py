@@ -1,4 +1,4 @@
-"""From training to metrics: what a run keeps, in which process it is tested, and what an interruption in between costs."""
+"""From training to metrics: what a run keeps, which process tests it, and what an interruption in between costs."""
 
 import gc
 import json

@@ -7,7 +7,7 @@ import os
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ntil.distributed.launcher import LAUNCHER
 from ntil.launch.processes import _environments
@@ -74,6 +74,10 @@ def wait(processes: list[BaseProcess], timeout: float = 300) -> list[int | None]
     return [process.exitcode for process in processes]
 
 
+def _end_to_start_anew(*_: Any) -> NoReturn:
+    sys.exit(AGAIN)
+
+
 def _work(folder: Path, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     os.setsid()
@@ -82,6 +86,6 @@ def _work(folder: Path, environment: dict[str, str]) -> None:
     from ntil.distributed.renewal import Beginning
     from ntil.train import worker
 
-    setattr(Beginning, "start_anew", lambda *_: sys.exit(AGAIN))
+    Beginning.start_anew = _end_to_start_anew  # type: ignore[method-assign]
     worker._print_to(folder / "logs" / f"rank{environment['RANK']}.log")
     sys.exit(worker.main(folder))
