@@ -86,6 +86,6 @@ def _work(folder: Path, environment: dict[str, str]) -> None:
     from ntil.distributed.renewal import Beginning
     from ntil.train import worker
 
-    Beginning.start_anew = _end_to_start_anew  # type: ignore[method-assign]
+    Beginning.start_anew = _end_to_start_anew  # type: ignore[assignment, method-assign]
     worker._print_to(folder / "logs" / f"rank{environment['RANK']}.log")
     sys.exit(worker.main(folder))
