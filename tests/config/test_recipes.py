@@ -139,7 +139,7 @@ def test_the_composed_config_shows_the_numbers(capsys, monkeypatch):
 def test_every_number_has_its_source(file):
     """A number is ours, or says whose it is: beside it, or above all of them."""
     text = file.read_text()
-    head = text[: re.search(r"^\w", text, re.MULTILINE).start()]
+    head = re.split(r"^\w", text, maxsplit=1, flags=re.MULTILINE)[0]
     named = re.compile(r"\b(ours|by us|bv|LLaVA|QLoRA)\b|from scratch", re.IGNORECASE)
     for line in text.splitlines():
         value = re.match(r"\s*\w+:\s*(?:\{.*\d.*\}|[\d.e+-]+|true)\s*(#.*)?$", line)
