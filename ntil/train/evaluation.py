@@ -42,7 +42,7 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
     model = load_saved(components.family, folder.model, device)
     title = f"{config.loss.name} on {split}" if ranks.first else None
     check = (lambda: interrupt.check(ranks)) if interrupt else (lambda: None)
-    size = evaluation_batch_size(config)
+    size = evaluation_batch_size(config, model, components.collator, rows, ranks)
     records = predict_shard(model, components.collator, rows, size, ranks, title, check)
     metrics = evaluate_sharded(results.predictions, records, components.task.summarize, ranks)
     if metrics is not None:

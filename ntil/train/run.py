@@ -278,8 +278,9 @@ class Validation:
 
     def __call__(self, trainer: NumberTrainer) -> dict[str, float]:
         rows: Any = trainer.eval_dataset
-        model, task, size = trainer.inner_model, self.components.task, evaluation_batch_size(self.config)
+        model, task = trainer.inner_model, self.components.task
         collator, ranks = self.components.collator, self.ranks
+        size = evaluation_batch_size(self.config, model, collator, rows, ranks)
         shard = list(predict_shard(model, collator, rows, size, ranks, max_new_tokens=self.longest))
         in_order = sorted((pair for part in ranks.gather(shard) for pair in part), key=lambda pair: pair[0])
         scores = task.summarize(record for _, record in in_order)
@@ -343,7 +344,9 @@ def test(
     model = load_saved(components.family, folder.model, device)
     _vision_cache(config, components, model)
     title = f"{config.loss.name} on {config.evaluation.split}" if ranks.first else None
-    size = evaluation_batch_size(config)
+    size = evaluation_batch_size(config, model, components.collator, rows, ranks)
+    if config.evaluation.batch_size is None and ranks.first:
+        print(f"evaluation: {counted(size, 'row')} at once on a rank, from the free memory")
     records = predict_shard(model, components.collator, rows, size, ranks, title, lambda: interrupt.check(ranks))
     scores = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
     forced, digits = teacher_forced(SupervisedHead(model), model, components.collator, rows, size, ranks)
