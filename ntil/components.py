@@ -13,7 +13,7 @@ from data.common.counts import counted
 from ntil.collator import Collator
 from ntil.config.build import build, locate
 from ntil.config.errors import ConfigError
-from ntil.config.schema import RunConfig
+from ntil.config.schema import Component, RunConfig
 from ntil.losses import NumberLoss
 from ntil.losses.base import IGNORE
 from ntil.models.base import Family
@@ -54,7 +54,10 @@ class Components:
         """
         answers = [torch.tensor(self._answer_ids(row)) for row in rows]
         labels = pad_sequence(answers, batch_first=True, padding_value=IGNORE)
-        spans = NumberSpans.find(labels, self.vocab, self.loss.number_style).select((labels != IGNORE).reshape(-1))
+        keep = (labels != IGNORE).reshape(-1)
+        for i, (row, answer_ids) in enumerate(zip(rows, answers, strict=True)):
+            labels[i, self.collator.unmeasured(self.task.answer(row), answer_ids.tolist())] = IGNORE
+        spans = NumberSpans.find(labels, self.vocab, self.loss.number_style).select(keep)
         share = spans.is_digit.float().mean().item()
         if share == 0 and self.loss.needs_numbers:
             answer = self.task.answer(rows[0])
@@ -82,8 +85,23 @@ def build_task(config: RunConfig, family: Family | None = None) -> Task:
         UserError: see `Components.build`.
     """
     name, frame = (family.coords, family.frame) if family else _written_by(config)
-    task: Task = build("task", config.task, coords=coordinate_format(name).within(frame))
+    resized = family.resized if family else _ResizedByModel(config.model)
+    task: Task = build("task", config.task, coords=coordinate_format(name).within(frame, resized))
     return task
+
+
+@dataclass
+class _ResizedByModel:
+    """The sizes to which a model's processor scales pictures; the processor is read when one is asked for."""
+
+    model: Component
+    family: Family | None = None
+
+    def __call__(self, size: Size) -> Size:
+        if self.family is None:
+            self.family = build("model", self.model)
+        assert self.family is not None
+        return self.family.resized(size)
 
 
 def _written_by(config: RunConfig) -> tuple[str, Callable[[Size], Frame]]:
