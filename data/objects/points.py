@@ -84,7 +84,7 @@ class PointTable(Source):
                 check_size(declared, size, where, "the table", "use the table's own pictures", names["image"])
                 question = fields.text(item.get(names["question"]), where, names["question"])
                 target = item.get(names["target"])
-                given = {"picture": (image, size), "question": question, "split": split}
+                given: dict[str, Any] = {"picture": (image, size), "question": question, "split": split}
                 row_id = f"{split}-{path.stem}-{number}"
                 if self.layout == "screenspot":
                     box = boxes.read(target, size, where, names["target"])

@@ -1,5 +1,7 @@
 """Boxes in pixels are those of the picture that a family's processor makes: other bounds, other boxes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,13 @@ from ntil.components import Components, build_task
 from ntil.config.compose import compose
 
 SIZE = (96, 64)
-ROW = {"box": (24.0, 16.0, 72.0, 48.0), "width": SIZE[0], "height": SIZE[1], "expression": "it", "id": "1"}
+ROW: dict[str, Any] = {
+    "box": (24.0, 16.0, 72.0, 48.0),
+    "width": SIZE[0],
+    "height": SIZE[1],
+    "expression": "it",
+    "id": "1",
+}
 ROW["image"] = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE[::-1], 3), dtype=np.uint8))
 # Of pictures of any shape: bounds of their pixels. Of squares: sides, of the padded or stretched picture.
 CASES = [
