@@ -101,7 +101,7 @@ class Detection(Task):
         return items
 
     def search(self, text: str, row: Row) -> Prediction | ParseFailure:
-        """Every box found anywhere; where one name is asked for, a box without a name has that."""
+        """Every box predicted anywhere; where one name is asked for, a box without a name has that."""
         if text.strip().lower().rstrip(".") in (NONE, self.coords.form.none):
             return []
         items = self.coords.find_items(text, (row["width"], row["height"]), "box")
@@ -119,28 +119,28 @@ class Detection(Task):
                 "count_error": float(max(count, 1)),
                 **_sums(0, [0] * len(THRESHOLDS), count, max(count, 1), None),
             }
-        found = self.found(prediction)
-        pairs = [matched(found, true, threshold) for threshold in THRESHOLDS]
+        predicted = self.predicted(prediction)
+        pairs = [matched(predicted, true, threshold) for threshold in THRESHOLDS]
         values = [f1(right, counted, count) for right, counted in pairs]
         return {
             "f1_0.5": values[0],
             "f1": sum(values) / len(values),
             "f1_is_1_0.5": float(values[0] == 1),
-            "duplicates": float(repeats(found)),
+            "duplicates": float(repeats(predicted)),
             "count_error": float(abs(pairs[0][1] - count)),
-            **_sums(pairs[0][1], [right for right, _ in pairs], count, 0, bool(found)),
+            **_sums(pairs[0][1], [right for right, _ in pairs], count, 0, bool(predicted)),
         }
 
-    def found(self, prediction: Prediction) -> list[Labelled]:
+    def predicted(self, prediction: Prediction) -> list[Labelled]:
         """The boxes of an answer; their labels count where names are asked for."""
         return [Labelled(item.box, item.label if self.named else "") for item in prediction]
 
     def record(self, text: str, row: Row) -> Row:
         prediction = self.parse(text, row)
-        found = [] if isinstance(prediction, ParseFailure) else self.found(prediction)
+        predicted = [] if isinstance(prediction, ParseFailure) else self.predicted(prediction)
         return {
             **super().record(text, row),
-            "found": [[*item.box, item.label] for item in found],
+            "predicted": [[*item.box, item.label] for item in predicted],
             "true": [[*item.box, item.label, item.crowd] for item in self.truth(row)],
         }
 
@@ -152,8 +152,8 @@ class Detection(Task):
 
         def noted() -> Iterator[Row]:
             for record in records:
-                found = [Labelled(entry[:4], entry[4]) for entry in record["found"]]
-                pictures.append((found, [Labelled(entry[:4], *entry[4:]) for entry in record["true"]]))
+                predicted = [Labelled(entry[:4], entry[4]) for entry in record["predicted"]]
+                pictures.append((predicted, [Labelled(entry[:4], *entry[4:]) for entry in record["true"]]))
                 yield record
 
         metrics = super().summarize(noted())
@@ -182,10 +182,10 @@ class Detection(Task):
         return captioned(picture, row["question"], caption, value == 1.0)
 
 
-def _sums(found: int, right: list[int], true: int, failed: int, any_box: bool | None) -> Scores:
+def _sums(predicted: int, right: list[int], true: int, failed: int, any_box: bool | None) -> Scores:
     """Counts to be summed over pictures; a failed answer's boxes all count as wrong."""
     values = {f"sum_right_{t}": float(n) for t, n in zip(THRESHOLDS, right, strict=True)}
-    values |= {"sum_true": float(true), "sum_found": float(found + failed), "sum_empty": float(true == 0)}
+    values |= {"sum_true": float(true), "sum_predicted": float(predicted + failed), "sum_empty": float(true == 0)}
     values["sum_empty_right"] = float(true == 0 and any_box is False)
     values["sum_filled_right"] = float(true > 0 and any_box is True)
     return values | {"sum_pictures": 1.0}
@@ -195,11 +195,11 @@ def _of_all(totals: dict[str, float], prefix: str) -> dict[str, Any]:
     def total(name: str) -> float:
         return totals[f"{prefix}sum_{name}"]
 
-    values = [f1(total(f"right_{t}"), total("found"), total("true")) for t in THRESHOLDS]
+    values = [f1(total(f"right_{t}"), total("predicted"), total("true")) for t in THRESHOLDS]
     metrics = {"micro_f1_0.5": values[0], "micro_f1": sum(values) / len(values)}
     empty, filled = total("empty"), total("pictures") - total("empty")
     for name, right, of in (
-        ("precision_0.5", total("right_0.5"), total("found")),
+        ("precision_0.5", total("right_0.5"), total("predicted")),
         ("recall_0.5", total("right_0.5"), total("true")),
         ("n_acc", total("empty_right"), empty),
         ("t_acc", total("filled_right"), filled),

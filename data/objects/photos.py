@@ -76,7 +76,8 @@ class PhotoObjects(CategoryBoxes):
 
 
 def _row(photo: Photo, asked: Sequence[str], split: str) -> dict[str, object]:
-    regions = [region for region in photo.things if region.category in asked]
+    # In an order of their own, not that of the file.
+    regions = sorted((r for r in photo.things if r.category in asked), key=lambda r: (r.category, r.box))
     boxes, labels, crowd = ([getattr(r, name) for r in regions] for name in ("box", "category", "crowd"))
     picture = stored(photo.path), photo.size
     question = ", ".join(asked)

@@ -6,7 +6,8 @@
 | `screenspot` | `instruction` | `bbox`: x, y, w, h in pixels (ScreenSpot, v2); `box_format=xyxy` (ScreenSpot-Pro) |
 
 The picture is named in `image`, `img_filename` or `image_path`. PixMo's release has addresses (`image_url`), so its
-pictures are fetched first and their paths written beside them. Files: .json, .jsonl, .csv or .parquet.
+pictures are fetched first and their paths written beside them. A column `id`
+names the rows. Files: .json, .jsonl, .csv or .parquet.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class PointTable(Source):
                 question = fields.text(item.get(names["question"]), where, names["question"])
                 target = item.get(names["target"])
                 given: dict[str, Any] = {"picture": (image, size), "question": question, "split": split}
-                row_id = f"{split}-{path.stem}-{number}"
+                row_id = _id(item, where) or f"{split}-{path.stem}-{number}"
                 if self.layout == "screenspot":
                     box = boxes.read(target, size, where, names["target"])
                     writer.add(where, objects_row(row_id, boxes=[box], **given))
@@ -110,6 +111,11 @@ class PointTable(Source):
                 raise InvalidData(str(path), None, problem, "rename the column, or set task.source.layout")
             names[role] = name
         return names
+
+
+def _id(item: dict[str, Any], where: str) -> str | None:
+    given = fields.filled(item.get("id"))
+    return None if given is None else str(fields.key(given, where, "id"))
 
 
 def _points(cell: Any, where: str, field: str) -> list[tuple[float, float]]:

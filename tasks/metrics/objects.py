@@ -33,11 +33,11 @@ class Labelled:
     crowd: bool = False
 
 
-def matched(found: Sequence[Labelled], true: Sequence[Labelled], threshold: float) -> tuple[int, int]:
+def matched(predicted: Sequence[Labelled], true: Sequence[Labelled], threshold: float) -> tuple[int, int]:
     """How many boxes are matched with a true one, and how many count at all (those on a crowd don't)."""
     free = set(range(len(true)))
     right = counted = 0
-    for item in found:
+    for item in predicted:
         same = [i for i, truth in enumerate(true) if same_label(truth.label, item.label)]
         overlaps = {i: box_iou(item.box, true[i].box) for i in same if i in free and not true[i].crowd}
         best = max(overlaps, key=lambda i: (overlaps[i], i), default=None)
@@ -62,21 +62,21 @@ def same_label(first: str, second: str) -> bool:
     return " ".join(first.split()).casefold() == " ".join(second.split()).casefold()
 
 
-def f1(right: float, found: float, true: float) -> float:
-    """F1 of counts; 1 where nothing is there and nothing was found."""
-    return 2 * right / (found + true) if found + true else 1.0
+def f1(right: float, predicted: float, true: float) -> float:
+    """F1 of counts; 1 where nothing is there and nothing was predicted."""
+    return 2 * right / (predicted + true) if predicted + true else 1.0
 
 
-def repeats(found: Sequence[Labelled]) -> int:
+def repeats(predicted: Sequence[Labelled]) -> int:
     """How many boxes repeat an earlier one of the same label."""
     return sum(
-        any(same_label(item.label, other.label) and box_iou(item.box, other.box) >= REPEATED for other in found[:i])
-        for i, item in enumerate(found)
+        any(same_label(item.label, other.label) and box_iou(item.box, other.box) >= REPEATED for other in predicted[:i])
+        for i, item in enumerate(predicted)
     )
 
 
 def mean_average_precision(pictures: Iterable[tuple[Sequence[Labelled], Sequence[Labelled]]]) -> dict[str, float]:
-    """`map` (IoU 0.5 to 0.95), `map_0.5` and `map_0.75` by pycocotools over pictures of (found, true).
+    """`map` (IoU 0.5 to 0.95), `map_0.5` and `map_0.75` by pycocotools over pictures of (predicted, true).
 
     The order of an answer stands for its confidences: its k-th box has 1 / k. Labels that no picture has are left out,
     as COCO leaves out categories without a true box. Empty without any true box.
@@ -89,12 +89,12 @@ def mean_average_precision(pictures: Iterable[tuple[Sequence[Labelled], Sequence
     def category(label: str) -> int:
         return names.setdefault(" ".join(label.split()).casefold(), len(names) + 1)
 
-    for number, (found, true) in enumerate(pictures, start=1):
+    for number, (predicted, true) in enumerate(pictures, start=1):
         images.append({"id": number})
         for item in true:
             entry = _entry(item, number, category(item.label))
             truths.append({**entry, "id": len(truths) + 1, "iscrowd": int(item.crowd)})
-        for rank, item in enumerate(found, start=1):
+        for rank, item in enumerate(predicted, start=1):
             results.append({**_entry(item, number, category(item.label)), "score": 1 / rank})
     if not any(not truth["iscrowd"] for truth in truths):
         return {}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ntil.commands.data import seen_by
 from ntil.components import Components, build_task
 from ntil.config.compose import compose
 
@@ -64,6 +65,20 @@ def test_boxes_follow_the_processor(model, options):
 def test_bounds_change_the_answer():
     answers = {(model, build(model, options)[1].task.answer(ROW)) for model, options in CASES}
     assert len(answers) == len(CASES)
+
+
+def test_a_sheet_shows_no_more_than_the_model_sees():
+    family = build("qwen2_vl_nano", ["model.min_pixels=144", "model.max_pixels=576"])[1].family
+    wide, high = family.resized(SIZE)
+    seen = seen_by(family, ROW)["image"]
+    assert seen.size == SIZE
+    assert wide < SIZE[0]
+    again = seen.resize((wide, high), Image.Resampling.BICUBIC)
+    first = ROW["image"].resize((wide, high), Image.Resampling.BICUBIC)
+    # The same to the model, and less to the eye.
+    assert np.abs(np.asarray(again, dtype=float) - np.asarray(first)).mean() < 8
+    assert np.abs(np.asarray(seen, dtype=float) - np.asarray(ROW["image"])).mean() > 30
+    assert seen_by(None, ROW) is ROW
 
 
 def test_a_loss_sees_the_four_numbers_of_a_json_box(tmp_path, monkeypatch):

@@ -45,5 +45,6 @@ def write_points(folder: Path) -> None:
         {"image": "s.png", "label": "birds", "points": [{"x": 10.0, "y": 50}, {"x": 99.5, "y": 0}], "count": 2},
         {"image": "s.png", "label": "cats", "points": [], "count": 0},
     ]
-    (folder / "screen.json").write_text(json.dumps(screen * 2))
+    (folder / "screen.json").write_text(json.dumps([{"id": f"s-{i}", **row} for i, row in enumerate(screen * 2)]))
+    pixmo = [{"id": f"p-{i}", **row} for i, row in enumerate(pixmo)]
     (folder / "pixmo.jsonl").write_text("\n".join(map(json.dumps, pixmo)))

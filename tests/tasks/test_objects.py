@@ -74,7 +74,7 @@ def test_counts_and_map_are_those_of_pycocotools_on_real_annotations(shared, tmp
                 }
             )
         record = task.record(task.answer(row), row)
-        records.append({**record, "found": [[*map(float, item.box), item.label] for item in found]})
+        records.append({**record, "predicted": [[*map(float, item.box), item.label] for item in found]})
     truth = COCO()
     truth.dataset = {
         "images": [{"id": n} for n in range(1, len(rows) + 1)],

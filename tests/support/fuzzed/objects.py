@@ -19,6 +19,10 @@ def _entry(file: str, _tree: Any, steps: Steps) -> str | None:
     return str(steps[0]) if steps and file.endswith((".json", ".jsonl")) else None
 
 
+def _number(row: dict[str, Any]) -> str:
+    return str(row["id"]).rpartition("-")[2]
+
+
 def _write_screens(folder: Path) -> None:
     write_points(folder)
     (folder / "pixmo.jsonl").unlink()
@@ -64,7 +68,8 @@ SOURCES = [
         lambda folder: PointTable({"test": str(folder / "screen.json")}, on_error="skip"),
         TRUTH,
         unit_of_place=_entry,
-        unit_of_row=lambda row: str(row["id"]).rpartition("-")[2],
+        unit_of_row=_number,
+        selecting=("id",),
     ),
     FuzzedSource(
         "pixmo",
@@ -72,6 +77,7 @@ SOURCES = [
         lambda folder: PointTable({"test": str(folder / "pixmo.jsonl")}, "pixmo", on_error="skip"),
         TRUTH,
         unit_of_place=_entry,
-        unit_of_row=lambda row: str(row["id"]).rpartition("-")[2],
+        unit_of_row=_number,
+        selecting=("id",),
     ),
 ]
