@@ -101,7 +101,7 @@ class Detection(Task):
         return items
 
     def search(self, text: str, row: Row) -> Prediction | ParseFailure:
-        """Every box predicted anywhere; where one name is asked for, a box without a name has that."""
+        """Every box anywhere in the text; where one name is asked for, a box without a name has that."""
         if text.strip().lower().rstrip(".") in (NONE, self.coords.form.none):
             return []
         items = self.coords.find_items(text, (row["width"], row["height"]), "box")

@@ -93,8 +93,8 @@ def _add(writer: RowWriter, ref: dict[str, Any], coco: Coco, pictures: Path, box
             with writer.row_errors.row():
                 row = sentence_row(ref, sentence, index, where)
                 picture = stored(path), size
-                given = objects_row(row["id"], picture, row["expression"], meant, row["split"])
-                writer.add(f"{where}, sentence {index}", given)
+                objects = objects_row(row["id"], picture, row["expression"], meant, row["split"])
+                writer.add(f"{where}, sentence {index}", objects)
 
 
 def _meant(ref: dict[str, Any], coco: Coco, image_key: fields.Key, where: str) -> list[dict[str, Any]]:

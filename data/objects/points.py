@@ -85,17 +85,17 @@ class PointTable(Source):
                 check_size(declared, size, where, "the table", "use the table's own pictures", names["image"])
                 question = fields.text(item.get(names["question"]), where, names["question"])
                 target = item.get(names["target"])
-                given: dict[str, Any] = {"picture": (image, size), "question": question, "split": split}
+                common: dict[str, Any] = {"picture": (image, size), "question": question, "split": split}
                 row_id = _id(item, where) or f"{split}-{path.stem}-{number}"
                 if self.layout == "screenspot":
                     box = boxes.read(target, size, where, names["target"])
-                    writer.add(where, objects_row(row_id, boxes=[box], **given))
+                    writer.add(where, objects_row(row_id, boxes=[box], **common))
                     continue
                 points = _points(target, where, names["target"])
                 _check_count(item, points, where)
                 largest = max([largest, *(v for point in points for v in point)])
                 pixels = [[x * size[0] / 100, y * size[1] / 100] for x, y in points]
-                writer.add(where, objects_row(row_id, boxes=[], points=pixels, **given))
+                writer.add(where, objects_row(row_id, boxes=[], points=pixels, **common))
         if names and self.layout == "screenspot":
             boxes.check(str(path), names["target"], policy)
         if 0 < largest <= 1:
@@ -114,8 +114,8 @@ class PointTable(Source):
 
 
 def _id(item: dict[str, Any], where: str) -> str | None:
-    given = fields.filled(item.get("id"))
-    return None if given is None else str(fields.key(given, where, "id"))
+    name = fields.filled(item.get("id"))
+    return None if name is None else str(fields.key(name, where, "id"))
 
 
 def _points(cell: Any, where: str, field: str) -> list[tuple[float, float]]:
