@@ -107,7 +107,7 @@ def test_digit_statistics_leave_the_same_digits_out():
     logits = torch.nn.functional.one_hot(labels, 13).float() * 50
     counts = []
     for hidden in ((), [0]):
-        tally = DigitTally(vocab)
-        tally.add(logits, labels, hidden)
-        counts.append(tally.sums()["totals"][:1] + tally.sums()["totals"][3:4])
+        statistics = DigitTally(vocab)
+        statistics.add(logits, labels, hidden)
+        counts.append(statistics.sums()["totals"][:1] + statistics.sums()["totals"][3:4])
     assert counts == [[3, 2], [2, 1]]
