@@ -163,7 +163,7 @@ def _add_sentences(writer: RowWriter, ref: dict[str, Any], release: Release, whe
             raise InvalidData(where, "sentences", "is an empty list", "drop the entry")
         for index, sentence in enumerate(sentences):
             with writer.row_errors.row():
-                row = _sentence(ref, sentence, index, where)
+                row = sentence_row(ref, sentence, index, where)
                 writer.add(f"{where}, sentence {index}", {**row, **picture})
 
 
@@ -188,7 +188,8 @@ def _referred(ref: dict[str, Any], coco: Coco, where: str) -> tuple[Entry, Entry
     return image, annotation
 
 
-def _sentence(ref: dict[str, Any], sentence: Any, index: int, where: str) -> dict[str, Any]:
+def sentence_row(ref: dict[str, Any], sentence: Any, index: int, where: str) -> dict[str, Any]:
+    """Id, expression, split and level of one sentence of a reference."""
     field = f"sentences[{index}]"
     if isinstance(sentence, str):
         sentence = {"sent": sentence}
