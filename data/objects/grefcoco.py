@@ -14,11 +14,12 @@ from datasets import Dataset
 from data.common import fields
 from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, RowErrors
+from data.common.frames import Frames
 from data.common.images import check_picture, picture_path, stored
 from data.common.rows import RowWriter
 from data.common.source import require_file
 from data.common.table_files import read_json
-from data.grounding.coco import FETCH, Coco, read_coco
+from data.grounding.coco import FETCH, Coco, declared_size, read_coco
 from data.grounding.refcoco import NEEDED, NO_TARGET, RefCOCO, sentence_row
 from data.grounding.schema import BoxColumn
 from data.objects.schema import FEATURES, TRUTH, objects_row
@@ -47,12 +48,14 @@ class GRefCOCO(RefCOCO):
                     problem = f"there is no split {name!r}"
                     raise InvalidData(str(self._file), "split", problem, f"choose of {', '.join(names)}")
             coco, boxes = read_coco(self.folder / "instances.json", policy), BoxColumn("xywh")
+            frames = Frames("stored")
             where = f"{self.folder}, split {'+'.join(splits)}"
             writer = RowWriter(FEATURES, where, policy, "question", TRUTH)
             for name in splits:
                 for place, ref in refs:
                     if ref["split"] == name:
-                        _add(writer, ref, coco, pictures, boxes, place)
+                        _add(writer, ref, coco, pictures, (boxes, frames), place)
+            frames.note(str(coco.path), policy)
             boxes.check(str(coco.path), "bbox", policy)
             return writer.dataset()
 
@@ -77,14 +80,23 @@ def _refs(path: Path, row_errors: RowErrors) -> list[tuple[str, dict[str, Any]]]
     return refs
 
 
-def _add(writer: RowWriter, ref: dict[str, Any], coco: Coco, pictures: Path, boxes: BoxColumn, where: str) -> None:
+def _add(
+    writer: RowWriter,
+    ref: dict[str, Any],
+    coco: Coco,
+    pictures: Path,
+    columns: tuple[BoxColumn, Frames],
+    where: str,
+) -> None:
+    boxes, frames = columns
     with writer.row_errors.row():
         image_key = fields.key(ref["image_id"], where, "image_id", FETCH)
         image = coco.images.get(image_key)
         if image is None:
             raise InvalidData(where, "image_id", f"instances.json has no image {image_key}", "take both files together")
         path = picture_path(image.get("file_name"), pictures, where, "file_name")
-        size = check_picture(path, where)
+        declared, remedy = declared_size(image, where), "use COCO's own pictures"
+        picture, size = frames.choose(stored(path), check_picture(path, where), declared, where, "the file", remedy)
         meant = [boxes.read(entry.get("bbox"), size, where, "bbox") for entry in _meant(ref, coco, image_key, where)]
         sentences = fields.items(ref["sentences"], where, "sentences", FETCH)
         if not sentences:
@@ -92,8 +104,7 @@ def _add(writer: RowWriter, ref: dict[str, Any], coco: Coco, pictures: Path, box
         for index, sentence in enumerate(sentences):
             with writer.row_errors.row():
                 row = sentence_row(ref, sentence, index, where)
-                picture = stored(path), size
-                objects = objects_row(row["id"], picture, row["expression"], meant, row["split"])
+                objects = objects_row(row["id"], (picture, size), row["expression"], meant, row["split"])
                 writer.add(f"{where}, sentence {index}", objects)
 
 

@@ -13,7 +13,6 @@ from datasets import Dataset
 
 from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
-from data.common.images import stored
 from data.common.rows import RowWriter
 from data.common.source import matching_file
 from data.grounding.categories import CategoryBoxes, Photo, photos
@@ -79,6 +78,6 @@ def _row(photo: Photo, asked: Sequence[str], split: str) -> dict[str, object]:
     # In an order of their own, not that of the file.
     regions = sorted((r for r in photo.things if r.category in asked), key=lambda r: (r.category, r.box))
     boxes, labels, crowd = ([getattr(r, name) for r in regions] for name in ("box", "category", "crowd"))
-    picture = stored(photo.path), photo.size
+    picture = photo.picture, photo.size
     question = ", ".join(asked)
     return objects_row(f"{split}-{photo.name}", picture, question, boxes, split, labels, crowd, asked=asked)

@@ -20,7 +20,8 @@ from datasets import Dataset
 from data.common import fields
 from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, OnError, RowErrors, short
-from data.common.images import check_size, given_picture
+from data.common.frames import Frames
+from data.common.images import given_picture
 from data.common.rows import RowWriter
 from data.common.source import Source, matching_files, optional_path, without_nulls
 from data.common.table_files import columns, read_table
@@ -75,14 +76,16 @@ class PointTable(Source):
 
     def _read_file(self, path: Path, split: str, writer: RowWriter, policy: RowErrors) -> None:
         names: dict[str, str] = {}
-        boxes = BoxColumn(self.box_format)
+        boxes, frames = BoxColumn(self.box_format), Frames("shown")
         largest = 0.0
         for number, where, item in read_table(path, policy):
             names = names or self._names(columns(path, policy), path)
             with policy.row():
-                image, size = given_picture(item.get(names["image"]), self.images or path.parent, where, names["image"])
-                declared = fields.size(item.get("width"), item.get("height"), where) or size
-                check_size(declared, size, where, "the table", "use the table's own pictures", names["image"])
+                cell = item.get(names["image"])
+                image, sizes = given_picture(cell, self.images or path.parent, where, names["image"])
+                declared = fields.size(item.get("width"), item.get("height"), where) or (None, None)
+                remedy = "use the table's own pictures"
+                image, size = frames.choose(image, sizes, declared, where, "the table", remedy, names["image"])
                 question = fields.text(item.get(names["question"]), where, names["question"])
                 target = item.get(names["target"])
                 common: dict[str, Any] = {"picture": (image, size), "question": question, "split": split}
@@ -96,6 +99,7 @@ class PointTable(Source):
                 largest = max([largest, *(v for point in points for v in point)])
                 pixels = [[x * size[0] / 100, y * size[1] / 100] for x, y in points]
                 writer.add(where, objects_row(row_id, boxes=[], points=pixels, **common))
+        frames.note(str(path), policy)
         if names and self.layout == "screenspot":
             boxes.check(str(path), names["target"], policy)
         if 0 < largest <= 1:
