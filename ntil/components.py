@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -13,10 +13,10 @@ from data.common.counts import counted
 from ntil.collator import Collator
 from ntil.config.build import build, locate
 from ntil.config.errors import ConfigError
-from ntil.config.schema import RunConfig
+from ntil.config.schema import Component, RunConfig
 from ntil.losses import NumberLoss
 from ntil.losses.base import IGNORE
-from ntil.models.base import Family
+from ntil.models.base import Family, OwnPrompt
 from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab
 from tasks.answers.coordinates import Frame, Size, coordinate_format
@@ -40,7 +40,7 @@ class Components:
         Raises:
             UserError: what the config describes can't be built; the message names the key.
         """
-        family: Family = build("model", config.model)
+        family: Family = build("model", _asked_its_own_way(config))
         task = build_task(config, family)
         vocab = family.number_vocab(task.coordinates)
         loss: NumberLoss = build("loss", config.loss, vocab=vocab)
@@ -54,7 +54,10 @@ class Components:
         """
         answers = [torch.tensor(self._answer_ids(row)) for row in rows]
         labels = pad_sequence(answers, batch_first=True, padding_value=IGNORE)
-        spans = NumberSpans.find(labels, self.vocab, self.loss.number_style).select((labels != IGNORE).reshape(-1))
+        keep = (labels != IGNORE).reshape(-1)
+        for i, (row, answer_ids) in enumerate(zip(rows, answers, strict=True)):
+            labels[i, self.collator.unmeasured(self.task.answer(row), answer_ids.tolist())] = IGNORE
+        spans = NumberSpans.find(labels, self.vocab, self.loss.number_style).select(keep)
         share = spans.is_digit.float().mean().item()
         if share == 0 and self.loss.needs_numbers:
             answer = self.task.answer(rows[0])
@@ -63,6 +66,15 @@ class Components:
                 f"{self.family.tokenizer.convert_ids_to_tokens(answers[0][:12].tolist())})"
             )
         return share
+
+    def longest_answer(self, rows: Iterable[Row]) -> int:
+        """Tokens of the longest answer of the rows, its end included; at most the task's limit, also without rows.
+
+        Raises:
+            ConfigError: an answer that the family can't encode.
+        """
+        lengths = (len(self._answer_ids(row)) for row in rows)
+        return min(max(lengths, default=self.task.max_new_tokens), self.task.max_new_tokens)
 
     def _answer_ids(self, row: Row) -> list[int]:
         prompt, answer = self.task.prompt(row), self.task.answer(row)
@@ -82,8 +94,40 @@ def build_task(config: RunConfig, family: Family | None = None) -> Task:
         UserError: see `Components.build`.
     """
     name, frame = (family.coords, family.frame) if family else _written_by(config)
-    task: Task = build("task", config.task, coords=coordinate_format(name).within(frame))
+    prompt = _own_prompt(config)
+    own_question = prompt.question if prompt else None
+    resized = family.resized if family else _ResizedByModel(config.model)
+    coords = coordinate_format(name).within(frame, resized)
+    task: Task = build("task", config.task, coords=coords, own_question=own_question)
     return task
+
+
+@dataclass
+class _ResizedByModel:
+    """The sizes to which a model's processor scales pictures; the processor is read when one is asked for."""
+
+    model: Component
+    family: Family | None = None
+
+    def __call__(self, size: Size) -> Size:
+        if self.family is None:
+            self.family = build("model", self.model)
+        assert self.family is not None
+        return self.family.resized(size)
+
+
+def _own_prompt(config: RunConfig) -> OwnPrompt | None:
+    """How the config's family was taught to be asked for what the task is about."""
+    family, subject = locate(config.model.target, "model"), getattr(locate(config.task.target, "task"), "subject", None)
+    return family.own_prompts.get(subject) if subject else None
+
+
+def _asked_its_own_way(config: RunConfig) -> Component:
+    """The model, with the options that its own prompt needs where the task takes that one."""
+    prompt = _own_prompt(config)
+    if prompt is None or config.task.options.get("question_style") != "family":
+        return config.model
+    return replace(config.model, options={**config.model.options, **prompt.options})
 
 
 def _written_by(config: RunConfig) -> tuple[str, Callable[[Size], Frame]]:

@@ -132,10 +132,10 @@ def _without_metadata(content: bytes) -> bytes | None:
     """A JPEG file without its APP1 segments (EXIF and XMP), the pixels untouched; None where it is no JPEG."""
     if content[:2] != b"\xff\xd8":
         return None
-    kept, at = [content[:2]], 2
+    segments, at = [content[:2]], 2
     while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
         if content[at + 1] != 0xE1:
-            kept.append(content[at:end])
+            segments.append(content[at:end])
         at = end
-    return b"".join([*kept, content[at:]])
+    return b"".join([*segments, content[at:]])

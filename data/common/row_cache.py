@@ -121,24 +121,24 @@ class _Store:
         with seen_pictures() as seen:
             try:
                 readers = open_files(shared)
-                made = {split: _read(readers[split], shared)}
+                rows_of = {split: _read(readers[split], shared)}
             finally:
                 row_errors.replay(shared.skipped, shared.notes)
             for other, read in readers.items():
                 if other != split:
                     with suppress(InvalidData):  # it is told when that split is asked for
-                        made[other] = _read(read, shared)
+                        rows_of[other] = _read(read, shared)
         pictures = {str(path): _state(path) for path in sorted(seen)}
         changed = [state[1] for state in [*self._states.values(), *pictures.values()] if state is not None]
         if started - max(changed, default=0) / 1e9 > SETTLED:
-            self._keep(made, pictures)
-        rows, errors = made[split]
+            self._keep(rows_of, pictures)
+        rows, errors = rows_of[split]
         row_errors.replay(errors.skipped, errors.notes)
         return rows
 
-    def _keep(self, made: Mapping[str, tuple[Dataset, RowErrors]], pictures: Mapping[str, State | None]) -> None:
+    def _keep(self, rows_of: Mapping[str, tuple[Dataset, RowErrors]], pictures: Mapping[str, State | None]) -> None:
         try:
-            for split, (rows, errors) in made.items():
+            for split, (rows, errors) in rows_of.items():
                 with replacing(self.folder(split)) as partial:
                     _write_entry(partial, rows, errors, pictures)
             self._remove_unused()

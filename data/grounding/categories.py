@@ -133,6 +133,15 @@ def load(folder: Path, split: str, annotations: Path | None, row_errors: RowErro
     return read_with_evidence(read, row_errors)
 
 
+def photos(folder: Path, split: str, annotations: Path | None, row_errors: RowErrors) -> Iterator[Photo]:
+    """The pictures of one split with their objects, in a fixed order; `annotations` is None for a YOLO folder.
+
+    Raises:
+        InvalidData: a missing file or split, or (on_error=raise) a broken picture or box.
+    """
+    return _coco(folder, annotations, row_errors) if annotations else _yolo(folder, split, row_errors)
+
+
 def expressions(photo: Photo) -> Iterator[tuple[str, Thing, int]]:
     """Yield unambiguous expressions, each with its object and the number of others of its category."""
     width, height = photo.size

@@ -32,6 +32,12 @@ from data.grounding.coco import FETCH, Coco, Entry, declared_size, read_coco
 from data.grounding.schema import FEATURES, BoxColumn
 
 NEEDED = ("ref_id", "ann_id", "image_id", "split", "sentences")
+# Sentences of (name of the release's folder, authors of the splits, official split), as the releases have them.
+PUBLISHED = {
+    ("refcoco", "unc", "train"): 120_624,
+    ("refcoco+", "unc", "train"): 120_191,
+    ("refcocog", "umd", "train"): 80_512,
+}
 NO_TARGET = -1  # gRefCOCO's ann_id of an expression that means nothing in its picture
 
 
@@ -72,6 +78,9 @@ class RefCOCO(Source):
         release = read_release(self.folder, self.split_by, self.images, row_errors)
         splits = dict.fromkeys([asked_for, "train", *self.official.values(), *release.splits])
         return {split: partial(rows_of, release, split.split("+")) for split in splits}
+
+    def expected_rows(self, split: str) -> int | None:
+        return PUBLISHED.get((self.folder.name, self.split_by, self.official.get(split, split)))
 
     def check_split(self, split: str) -> None:
         """Accept any split, since the release's own names are known only when it is read."""
@@ -198,7 +207,7 @@ def _add_sentences(
             raise InvalidData(where, "sentences", "is an empty list", "drop the entry")
         for index, sentence in enumerate(sentences):
             with writer.row_errors.row():
-                row = _sentence(ref, sentence, index, where)
+                row = sentence_row(ref, sentence, index, where)
                 writer.add(f"{where}, sentence {index}", {**row, **picture})
 
 
@@ -223,7 +232,8 @@ def _referred(ref: dict[str, Any], coco: Coco, where: str) -> tuple[Entry, Entry
     return image, annotation
 
 
-def _sentence(ref: dict[str, Any], sentence: Any, index: int, where: str) -> dict[str, Any]:
+def sentence_row(ref: dict[str, Any], sentence: Any, index: int, where: str) -> dict[str, Any]:
+    """Id, expression, split and level of one sentence of a reference."""
     field = f"sentences[{index}]"
     if isinstance(sentence, str):
         sentence = {"sent": sentence}

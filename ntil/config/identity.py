@@ -17,15 +17,19 @@ UNHASHED_KEYS = (
     "seed",
     "tracker",
     "save_every",
+    "save_minutes",
     "keep_checkpoints",
+    "keep_checkpoints_when_done",
     "log_every",
     "max_length",
     "vision_cache_gb",
     "retry",
     "accept_changes",
+    "accept_memory",
 )
 # Nor do those that distribute the same step, so that a run can resume on another machine.
 UNHASHED_ENGINE_KEYS = ("processes", "hostfile", "accumulation", "gradient_checkpointing", "threads", "workers")
+UNHASHED_OPTIM_KEYS = ("accept_lr",)
 
 # Options of components that say where code is or what may be read, not what is computed.
 UNHASHED_OPTIONS = ("target", "allow_pickle")
@@ -39,6 +43,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     """
     hashed = {k: v for k, v in config.to_dict().items() if k not in UNHASHED_KEYS}
     hashed["engine"] = {k: v for k, v in hashed["engine"].items() if k not in UNHASHED_ENGINE_KEYS}
+    hashed["optim"] = {k: v for k, v in hashed["optim"].items() if k not in UNHASHED_OPTIM_KEYS}
     return _without_paths_and_nulls(hashed)
 
 

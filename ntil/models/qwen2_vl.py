@@ -9,6 +9,7 @@ its tokenizer: `<|image_pad|>` once per cell, and `mm_token_type_ids` 1 on them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
+from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
 IMAGE = "<|image_pad|>"
@@ -53,6 +54,10 @@ class Qwen2VL(Family):
         "vision": "model.visual",
         "projector": "model.visual.merger",
         "language": "model.language_model",
+    }
+    # The referring expression of arXiv 2409.12191, section 2.1, as what the user says.
+    own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {
+        "grounding": OwnPrompt("<|object_ref_start|>{expression}<|object_ref_end|>")
     }
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
         "language": LLAMA_LINEAR,
@@ -129,16 +134,24 @@ class Qwen2VL(Family):
     def answer_text(self, answer: str) -> str:
         return f"{answer}{self.tokenizer.eos_token}"
 
-    def picture_tokens(self, size: tuple[int, int]) -> int:
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         if max(size) > LARGEST_RATIO * min(size):
             raise ValueError(
                 f"Qwen2-VL takes pictures whose sides differ up to {LARGEST_RATIO} times, and this one is "
                 f"{size[0]} x {size[1]}; crop it, or leave the row out"
             )
-        processor = self.image_processor
-        cell, bounds = processor.patch_size * processor.merge_size, processor.size
-        high, wide = smart_resize(size[1], size[0], cell, bounds["shortest_edge"], bounds["longest_edge"])
-        return high // cell * (wide // cell)
+        bounds = self.image_processor.size
+        high, wide = smart_resize(size[1], size[0], self._cell, bounds["shortest_edge"], bounds["longest_edge"])
+        return wide, high
+
+    @property
+    def _cell(self) -> int:
+        """Side in pixels of the square of a picture that becomes one token."""
+        return int(self.image_processor.patch_size * self.image_processor.merge_size)
+
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        wide, high = self.resized(size)
+        return high // self._cell * (wide // self._cell)
 
     def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
         self.picture_tokens(image.size)

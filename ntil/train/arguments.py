@@ -37,7 +37,7 @@ def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torc
         output_dir=str(folder),
         seed=run.seed,
         data_seed=run.seed,
-        max_steps=optim.steps,
+        max_steps=optim.steps_for(None) or 1,  # epochs become steps where the rows are known, see `build_trainer`
         per_device_train_batch_size=optim.batch_size // pieces,
         gradient_accumulation_steps=engine.accumulation,
         **_optimizer_arguments(optim),
@@ -108,7 +108,9 @@ def float32_masters(model: torch.nn.Module, engine: EngineConfig) -> Iterator[No
 
 def deepspeed_config(engine: EngineConfig, clip: float) -> dict[str, Any]:
     """DeepSpeed's config: ZeRO with torch's AdamW, as for all engines; HF fills in batch size and accumulation."""
-    zero: dict[str, Any] = {"stage": engine.zero_stage, "overlap_comm": False}
+    # Overlapped sums arrive in another order: on the CPU, where equal bits are tested, there is nothing to gain.
+    overlap = engine.zero_stage == 3 and engine.device != "cpu" and torch.cuda.is_available()  # DeepSpeed's default
+    zero: dict[str, Any] = {"stage": engine.zero_stage, "overlap_comm": overlap}
     if engine.zero_stage == 3:
         # Thresholds from the model's width: with DeepSpeed's defaults no small model would be partitioned.
         auto = ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
