@@ -48,6 +48,7 @@ from ntil.train.arguments import (
 )
 from ntil.train.callbacks import Checkpoints, History, Progress, StopOnInterrupt
 from ntil.train.guards import FiniteCheck, LossSpikes
+from ntil.train.phases import listening_callbacks, phase
 from ntil.train.trackers import SHOWN, Trackers
 from ntil.train.trainer import NumberTrainer, build_trainer
 
@@ -83,7 +84,7 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
             arguments=arguments,
             validation=data.validation,
             validate=partial(validate, config=config, components=components, ranks=ranks),
-            callbacks=[*watch.callbacks, trackers],
+            callbacks=[*watch.callbacks, trackers, *listening_callbacks()],
             finite=watch.finite,
         )
         fit(folder, config, trainer, watch, ranks)
@@ -131,6 +132,7 @@ class Data:
         return Data(of("train", self.train), held_out, of(config.evaluation.split, self.test))
 
 
+@phase("data")
 def read_data(config: RunConfig, components: Components, arguments: TrainingArguments) -> Data:
     """Read every split that the run needs, so that a missing one is reported before training."""
     evaluation, task = config.evaluation, components.task
@@ -172,6 +174,7 @@ def check_before_training(
     return coverage
 
 
+@phase("load")
 def load_model(
     folder: RunFolder, config: RunConfig, components: Components, arguments: TrainingArguments, ranks: Ranks
 ) -> tuple[Any, VisionCache | None]:
@@ -220,6 +223,7 @@ class Watch:
         return cls(checkpoints, interrupts, FiniteCheck(folder.replay, keep), callbacks)
 
 
+@phase("validation")
 def validate(trainer: NumberTrainer, config: RunConfig, components: Components, ranks: Ranks) -> dict[str, float]:
     """Scores and teacher-forced figures on the validation rows, with the model as it is now."""
     rows: Any = trainer.eval_dataset
@@ -254,6 +258,7 @@ def _print_hits(vision_cache: VisionCache | None) -> None:
         print(f"vision features: {vision_cache.hits:,} read, {vision_cache.misses:,} computed")
 
 
+@phase("save model")
 def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer, ranks: Ranks) -> None:
     """Save the trained model from rank 0; all ranks must call."""
     with whole_model(trainer.inner_model) as writes:
@@ -262,6 +267,7 @@ def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer
     ranks.barrier()
 
 
+@phase("evaluation")
 def test(
     folder: RunFolder,
     config: RunConfig,
