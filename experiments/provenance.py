@@ -36,7 +36,7 @@ def _recipe(runs: Sequence[Run]) -> str:
     optim = [run.config.optim for run in runs]
     seeds = "seed" if len({run.seed for run in runs}) == 1 else "seeds"
     parts = [
-        f"{_counted((o.steps for o in optim), 'step')} of {_counted((o.batch_size for o in optim), 'row')}",
+        f"{_counted((run.steps for run in runs), 'step')} of {_counted((o.batch_size for o in optim), 'row')}",
         f"learning rate {_distinct(o.lr for o in optim)}",
         f"{seeds} {_distinct(sorted(run.seed for run in runs))}",
         f"from {_distinct(run.config.model.options.get('checkpoint') or 'random weights' for run in runs)}",

@@ -29,7 +29,7 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil replay run=<folder>                                    the batch whose loss was not finite, row by row
   ntil export run=<folder> to=<folder> [merge=true]           a finished run as a plain Hugging Face folder
 
-`ntil <command> --help` says more. Config groups: model, task, loss, tuning, curriculum, engine, optim, tracker,
+`ntil <command> --help` says more. Config groups: model, task, loss, tuning, curriculum, engine, optim, recipe, tracker,
 experiment; their choices: `ntil train --help`.
 Every key is typed in ntil/config/schema.py. Environment: NTIL_CACHE (rendered data, default ~/.cache/ntil),
 NTIL_PACKAGES (packages of your own whose classes a config may name).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -13,10 +13,10 @@ from data.common.counts import counted
 from ntil.collator import Collator
 from ntil.config.build import build, locate
 from ntil.config.errors import ConfigError
-from ntil.config.schema import RunConfig
+from ntil.config.schema import Component, RunConfig
 from ntil.losses import NumberLoss
 from ntil.losses.base import IGNORE
-from ntil.models.base import Family
+from ntil.models.base import Family, OwnPrompt
 from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab
 from tasks.answers.coordinates import Frame, Size, coordinate_format
@@ -40,7 +40,7 @@ class Components:
         Raises:
             UserError: what the config describes can't be built; the message names the key.
         """
-        family: Family = build("model", config.model)
+        family: Family = build("model", _asked_its_own_way(config))
         task = build_task(config, family)
         vocab = family.number_vocab(task.coordinates)
         loss: NumberLoss = build("loss", config.loss, vocab=vocab)
@@ -82,8 +82,25 @@ def build_task(config: RunConfig, family: Family | None = None) -> Task:
         UserError: see `Components.build`.
     """
     name, frame = (family.coords, family.frame) if family else _written_by(config)
-    task: Task = build("task", config.task, coords=coordinate_format(name).within(frame))
+    prompt = _own_prompt(config)
+    own_question = prompt.question if prompt else None
+    coords = coordinate_format(name).within(frame)
+    task: Task = build("task", config.task, coords=coords, own_question=own_question)
     return task
+
+
+def _own_prompt(config: RunConfig) -> OwnPrompt | None:
+    """How the config's family was taught to be asked for what the task is about."""
+    family, subject = locate(config.model.target, "model"), getattr(locate(config.task.target, "task"), "subject", None)
+    return family.own_prompts.get(subject) if subject else None
+
+
+def _asked_its_own_way(config: RunConfig) -> Component:
+    """The model, with the options that its own prompt needs where the task takes that one."""
+    prompt = _own_prompt(config)
+    if prompt is None or config.task.options.get("question_style") != "family":
+        return config.model
+    return replace(config.model, options={**config.model.options, **prompt.options})
 
 
 def _written_by(config: RunConfig) -> tuple[str, Callable[[Size], Frame]]:

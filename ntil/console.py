@@ -53,6 +53,12 @@ class Table:
         console().print(table)
 
 
+def epochs(count: float) -> str:
+    """`1 epoch`, `1.06 epochs`."""
+    shown = f"{count:.3g}"
+    return f"{shown} epoch" if shown == "1" else f"{shown} epochs"
+
+
 def first_left(columns: Sequence[str]) -> list[Align]:
     """Alignment of columns: the first to the left, all others to the right."""
     return ["l", *["r"] * (len(columns) - 1)]  # type: ignore[list-item]

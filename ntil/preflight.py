@@ -10,6 +10,8 @@ from ntil.config.build import check_component, locate
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
+from ntil.distributed.ranks import ranks_on_this_host
+from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
 from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.tuning import check_tuning
 
@@ -34,18 +36,21 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
     """
     for group in ("model", "task", "loss"):
         check_component(group, getattr(config, group))
-    check_tuning(config.tuning, locate(config.model.target, "model"))
+    family = locate(config.model.target, "model")
+    check_tuning(config.tuning, family)
+    check_learning_rates(config, family)
     if on_this_machine:
+        refuse_to_overwrite(config)
         _check_names(config)
         _check_weights(config)
         _check_devices(config.engine)
         _check_batch(config)
         _check_checkpoint(config)
         task = build_task(config)
-        task.check_files()
         validated = ["validation"] if config.evaluation.every_steps else []
         for split in dict.fromkeys(["train", *validated, config.evaluation.split]):
             task.check_split(split)
+        task.check_files()
 
 
 def _check_names(config: RunConfig) -> None:
@@ -79,7 +84,7 @@ def _check_weights(config: RunConfig) -> None:
 def _check_devices(engine: EngineConfig) -> None:
     if engine.hostfile or engine.device == "cpu":
         return
-    if engine.device == "auto" and engine.processes == 1 and engine.dtype != "float16":
+    if engine.device == "auto" and engine.processes in (1, None) and engine.dtype != "float16":
         return
     import torch
 
@@ -88,7 +93,7 @@ def _check_devices(engine: EngineConfig) -> None:
         raise ConfigError("engine.device=cuda, but there is no CUDA device here; take engine.device=cpu")
     if not gpus and engine.dtype == "float16":
         raise ConfigError("engine.dtype=float16 needs a CUDA device and there is none here; take bfloat16 or float32")
-    if gpus and engine.processes > gpus:
+    if gpus and ranks_on_this_host(engine) > gpus:
         raise ConfigError(
             f"engine.processes={engine.processes}, but {gpus} CUDA device(s) are here; take engine.processes={gpus}"
         )
@@ -99,9 +104,11 @@ def _check_batch(config: RunConfig) -> None:
     pieces, batch = ranks * config.engine.accumulation, config.optim.batch_size
     if batch % pieces:
         near = max(batch // pieces, 1) * pieces
+        fewer = next(n for n in range(ranks, 0, -1) if batch % (n * config.engine.accumulation) == 0 or n == 1)
+        others = "" if fewer == 1 or config.engine.hostfile else f", or engine.processes={fewer}"
         raise ConfigError(
             f"optim.batch_size={batch} doesn't divide over {ranks} rank(s) x engine.accumulation="
-            f"{config.engine.accumulation}; take optim.batch_size={near} or {near + pieces}"
+            f"{config.engine.accumulation}; take optim.batch_size={near} or {near + pieces}{others}"
         )
 
 
@@ -116,7 +123,7 @@ def _check_checkpoint(config: RunConfig) -> None:
 def remarks(config: RunConfig) -> list[str]:
     """What a run can do but is hardly meant to."""
     optim = config.optim
-    if optim.warmup < optim.steps:
+    if optim.steps is None or optim.warmup < optim.steps or optim.warmup < 1:
         return []
     return [
         f"optim.warmup={optim.warmup} is not over after optim.steps={optim.steps}: the learning rate only rises, to "
@@ -125,8 +132,8 @@ def remarks(config: RunConfig) -> list[str]:
 
 
 def rank_count(engine: EngineConfig) -> int:
-    """Number of ranks over all hosts: the slots of the hostfile, or `engine.processes` without one."""
-    return sum(hosts(Path(engine.hostfile)).values()) if engine.hostfile else engine.processes
+    """Number of ranks over all hosts: the slots of the hostfile, or those of this host without one."""
+    return sum(hosts(Path(engine.hostfile)).values()) if engine.hostfile else ranks_on_this_host(engine)
 
 
 def hosts(file: Path) -> dict[str, int]:

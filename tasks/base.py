@@ -25,13 +25,15 @@ Scores = dict[str, float]
 class Task(ABC):
     """Task: one subclass in `tasks/` and one or more YAML files in `conf/task`.
 
-    A subclass may ask for `source` in its constructor, the rows that its YAML chooses, and for `coords`, the coordinate
-    format of the model in use.
+    A subclass may ask for `source` in its constructor, the rows that its YAML chooses; for `coords`, the coordinate
+    format of the model in use; and for `own_question`, the words of the model in use for the task's `subject`, or None.
 
     Attributes:
         metric: the summary's headline figure.
         greater_is_better: which way `metric` is better.
         secondary_metrics: further metrics that reports compare -> whether greater is better.
+        subject: what the task asks for, by which a model family says how it was taught to be asked (`own_prompts`);
+            None where families have no words for it.
         protocol: version of how answers are read and scored; increment it when a score of the same answer changes.
         max_new_tokens: what generation may write at most, in tokens, the end token included.
         coordinates: the answer's numbers are coordinates written with `coords` (some models have tokens of their own
@@ -43,6 +45,7 @@ class Task(ABC):
     metric: str
     greater_is_better: bool = True
     secondary_metrics: Mapping[str, bool] = MappingProxyType({})
+    subject: str | None = None
     protocol: int = 1
     max_new_tokens: int = 32
     coordinates: bool = False
@@ -75,6 +78,10 @@ class Task(ABC):
                 f"{type(self).__name__} needs; choose a source of this task"
             )
         return rows
+
+    def expected_rows(self, split: str) -> int | None:
+        """About how many rows a split has, without reading data; None where that isn't known."""
+        return self.source.expected_rows(split) if self.source else None
 
     def check_split(self, split: str) -> None:
         """Check that a split exists, without reading data.

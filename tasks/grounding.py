@@ -17,6 +17,8 @@ Metrics (means over all sentences; an answer that can't be read has IoU 0):
 
 from __future__ import annotations
 
+from typing import Literal
+
 from PIL import Image, ImageDraw
 
 from data.common.errors import InvalidOption
@@ -36,10 +38,14 @@ class Grounding(Task):
         source: rows with `box`, `width`, `height` and `expression` (or a `prompt` of their own).
         coords: the model's coordinate format.
         question: the prompt, with `{expression}`.
+        question_style: `family` asks in the words that the model's family was taught with, in place of `question`; null
+            or `common` asks every model alike.
+        own_question: those words, given by the model; None where its family states none.
         max_new_tokens: what generation may write at most.
     """
 
     metric = "acc_0.5"
+    subject = "grounding"
     protocol = 2  # 2: the lenient reading takes four numbers that stand together
     coordinates = True
     columns = ("box", "width", "height")
@@ -49,8 +55,17 @@ class Grounding(Task):
         source: Source,
         coords: Coords = FORMATS["int1000"],
         question: str = "Where is {expression}? Answer with its box.",
+        question_style: Literal["common", "family"] | None = None,
+        own_question: str | None = None,
         max_new_tokens: int = 48,
     ) -> None:
+        if question_style == "family":
+            if own_question is None:
+                raise InvalidOption(
+                    "task.question_style=family: the authors of this model's family publish no words of their own for "
+                    "grounding; leave it out, or set task.question"
+                )
+            question = own_question
         if "{expression}" not in question:
             raise InvalidOption(f"task.question must hold {{expression}}, got {question!r}")
         self.source, self.coords, self.question, self.max_new_tokens = source, coords, question, max_new_tokens

@@ -38,6 +38,10 @@ class Source(ABC):
             InvalidData: a file, or (on_error=raise) a row that can't be used.
         """
 
+    def expected_rows(self, split: str) -> int | None:
+        """About how many rows a split has, without reading data; None where that isn't known."""
+        return None
+
     def check_split(self, split: str) -> None:
         """Check that a split exists, without reading data.
 
@@ -64,6 +68,9 @@ class RenderedSource(Source):
             if count < 0:
                 raise InvalidOption(f"task.source.rows.{split} must be at least 0, got {count}")
         self.counts, self.splits = dict(counts), tuple(counts)
+
+    def expected_rows(self, split: str) -> int | None:
+        return self.counts.get(split)
 
     def check_split(self, split: str) -> None:
         self.count(split)

@@ -29,6 +29,12 @@ from data.grounding.coco import FETCH, Coco, Entry, declared_size, read_coco
 from data.grounding.schema import FEATURES, BoxColumn
 
 NEEDED = ("ref_id", "ann_id", "image_id", "split", "sentences")
+# Sentences of (name of the release's folder, authors of the splits, official split), as the releases have them.
+PUBLISHED = {
+    ("refcoco", "unc", "train"): 120_624,
+    ("refcoco+", "unc", "train"): 120_191,
+    ("refcocog", "umd", "train"): 80_512,
+}
 NO_TARGET = -1  # gRefCOCO's ann_id of an expression that means nothing in its picture
 
 
@@ -62,6 +68,9 @@ class RefCOCO(Source):
     def rows(self, split: str) -> Dataset:
         official = self.official.get(split, split).split("+")
         return load(self.folder, self.split_by, official, self.images, self.row_errors)
+
+    def expected_rows(self, split: str) -> int | None:
+        return PUBLISHED.get((self.folder.name, self.split_by, self.official.get(split, split)))
 
     def check_split(self, split: str) -> None:
         """Accept any split, since the release's own names are known only when it is read."""

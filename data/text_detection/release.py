@@ -21,6 +21,8 @@ from data.common.source import Source, require_folder, without_nulls
 from data.text_detection.ground_truth import Annotated, Format, key_of, truth_readers
 from data.text_detection.schema import FEATURES, OutlineColumn
 
+# Training pictures of the releases.
+PUBLISHED = {"icdar2013": 229, "icdar2015": 1000, "totaltext": 1255, "ctw1500": 1000}
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -65,6 +67,13 @@ class TextRelease(Source):
             remedy = "set task.source.truth.validation or raise task.source.holdout"
             raise InvalidData(self.truth[stored_split], None, problem, remedy)
         return rows.select(chosen)
+
+    def expected_rows(self, split: str) -> int | None:
+        published = PUBLISHED.get(self.format)
+        if split not in ("train", "validation") or published is None or (split in self.truth and split != "train"):
+            return None
+        held_out = published // self.every if "validation" in self.splits and "validation" not in self.truth else 0
+        return held_out if split == "validation" else published - held_out
 
     def check_files(self) -> None:
         for split in self.truth:

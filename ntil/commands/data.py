@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 
 from data.common.counts import counted
 from data.common.errors import UserError
+from data.common.rows import undecoded
 from ntil.commands.options import parse_options, split_options
 from ntil.components import Components, build_task
 from ntil.config.errors import ConfigError, nearest
@@ -259,6 +260,7 @@ def _show(task: Task, name: str, options: ShowOptions) -> int:
     for line in task.skipped[:LISTED]:
         print(f"skipped: {line}", file=sys.stderr)
     print(f"{path}: {split}, {counted(len(task.skipped), 'row')} skipped")
+    print(f"first prompt: {task.prompt(undecoded(task.rows(split))[0])!r}")
     return 0
 
 

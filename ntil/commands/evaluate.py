@@ -33,6 +33,7 @@ from ntil.config.compose import task_dict
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.identity import config_hash
 from ntil.config.schema import RunConfig, to_plain_dict
+from ntil.evaluation.batch_size import evaluation_batch_size
 from ntil.evaluation.generate import evaluate_to, predict
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.saving import load_saved
@@ -133,7 +134,7 @@ def evaluate_run(folder: RunFolder, config: RunConfig) -> tuple[Path, dict[str, 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_saved(components.family, folder.model).to(device)
     title = f"{config.loss.name} on {split}"
-    records = predict(model, components.collator, rows, config.evaluation.batch_size, title)
+    records = predict(model, components.collator, rows, evaluation_batch_size(config), title)
     metrics = evaluate_to(results.predictions, records, components.task.summarize)
     results.write_metrics(metrics, components.task.protocol)
     return results.path, metrics

@@ -30,7 +30,7 @@ from ntil.config.errors import ConfigError
 from ntil.models.saving import check_saved, load_saved
 from ntil.runs.data_fingerprint import described
 from ntil.runs.folder import RunFolder, find_runs
-from ntil.runs.run import build_from_saved
+from ntil.runs.run import Run, build_from_saved
 
 CARD = Template(
     """\
@@ -184,7 +184,7 @@ def card(folder: RunFolder, components: Components, adapter: bool) -> str:
         adapter=adapter,
         base=config.model.options.get("checkpoint"),
         version=__version__,
-        steps=config.optim.steps,
+        steps=Run(folder, config).steps,
         rows=config.optim.batch_size,
         seed=config.seed,
         split=config.evaluation.split,

@@ -63,8 +63,9 @@ def main(arguments: list[str]) -> int:
 
 def _component(name: str) -> Component:
     config = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
-    # Composing takes a third of a second, and few configs are made of others.
-    return Component.from_dict("model", compose_dict([f"model={name}"])["model"] if "defaults" in config else config)
+    # Composing takes a third of a second, and few configs are made of others; what a recipe brings isn't the model.
+    parts = [part for part in config.pop("defaults", []) if not str(next(iter(part))).startswith("override")]
+    return Component.from_dict("model", compose_dict([f"model={name}"])["model"] if parts else config)
 
 
 def _table(described: list[dict[str, Any]], options: ModelsOptions) -> Table:

@@ -55,6 +55,8 @@ def main(arguments: list[str]) -> int:
     console.print(f"row      {escape(str(row['id']))}")
     prompt = escape(repr(task.prompt(row)))
     console.print(f"prompt   {prompt}, {counted(len(encoded.prompt_ids), 'token')} with the picture's")
+    wrapped = escape(repr(components.family.template(task.prompt(row), row.get("image") is not None)))
+    console.print(f"in full  {wrapped}")
     console.print(f"answer   {escape(repr(task.answer(row)))}")
     console.print(token_table(components, batch))
     console.print(f"numbers  {', '.join(values) or 'none'} (number_style={components.loss.number_style})")

@@ -53,8 +53,13 @@ def main(arguments: list[str]) -> int:
     for folder, state in zip(folders, states, strict=True):
         path = folder.path
         name = str(path.relative_to(root)) if path != root else root.name
-        style = STYLE[state.state]
-        table.add_row(escape(name), f"[{style}]{state.state}", f"{state.step}/{state.steps}", escape(state.note))
+        style, steps = STYLE[state.state], "?" if state.steps is None else state.steps
+        table.add_row(
+            escape(name),
+            f"[{style}]{state.state}",
+            f"{state.step}/{steps}",
+            escape(state.note),
+        )
     console().print(table)
     counts = {name: sum(state.state == name for state in states) for name in get_args(State)}
     console().print(", ".join(f"{count} {name}" for name, count in counts.items() if count))

@@ -16,14 +16,15 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
 from ntil.commands.summary import print_metrics
 from ntil.components import build_task
-from ntil.config.compose import CONF, register_schema, report_errors
+from ntil.config.compose import CONF, plain_config, register_schema, report_errors
 from ntil.config.errors import ConfigError
-from ntil.config.schema import RunConfig, to_plain_dict
+from ntil.config.schema import EngineConfig, RunConfig
 from ntil.launch.plan import dry_run
 from ntil.launch.sweep import Sweep
 from ntil.runs.folder import folder_of
@@ -45,7 +46,9 @@ def main(arguments: list[str]) -> int:
         configs: list[RunConfig] = []
 
         def run() -> None:
-            configs.append(RunConfig.from_dict(to_plain_dict(composed)))
+            named = HydraConfig.get().overrides.task
+            configs.append(RunConfig.from_dict(plain_config(composed, named)))
+            check_launcher(configs[0].engine, HydraConfig.get().launcher._target_)
             sweep.run(configs[0])
 
         refused = report_errors(run) != 0
@@ -81,6 +84,16 @@ def objective(config: RunConfig) -> float | None:
     """
     folder = folder_of(config)
     return float(folder.read_metrics()[build_task(config).metric]) if folder.done else None
+
+
+def check_launcher(engine: EngineConfig, launcher: str) -> None:
+    """Check that Slurm was asked for the GPUs of a run that takes all of a host's.
+
+    Raises:
+        ConfigError: it wasn't, since there is no number.
+    """
+    if engine.processes is None and "submitit" in launcher:
+        raise ConfigError("engine.processes=null asks Slurm for no GPU; set engine.processes=<GPUs of a node>")
 
 
 def check_storage(arguments: list[str]) -> None:

@@ -31,7 +31,7 @@ GROUPS = {
     "extractor": "tasks.answers.mathvista_extraction:Extractor",
 }
 # Arguments that the model in use gives to a target, and a config can't.
-GIVEN = {"task": ("coords",), "loss": ("vocab",)}
+GIVEN = {"task": ("coords", "own_question"), "loss": ("vocab",)}
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 

@@ -13,7 +13,9 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
@@ -26,7 +28,9 @@ CONF = Path(next(iter(conf.__path__)))
 
 def register_schema() -> None:
     """Register `RunSchema` with Hydra as `schema`, which conf/config.yaml begins with."""
-    ConfigStore.instance().store(name="schema", node=RunSchema)
+    schema = OmegaConf.structured(RunSchema)
+    OmegaConf.set_struct(schema.optim.lr_of, False)  # a family's parts aren't known here
+    ConfigStore.instance().store(name="schema", node=schema)
 
 
 def compose(overrides: Iterable[str]) -> RunConfig:
@@ -40,9 +44,29 @@ def compose(overrides: Iterable[str]) -> RunConfig:
 
 def compose_dict(overrides: Iterable[str]) -> dict[str, Any]:
     """The composed configuration as plain containers."""
+    overrides = list(overrides)
     register_schema()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_plain_dict(hydra.compose("config", overrides=list(overrides)))
+        return plain_config(hydra.compose("config", overrides=overrides), overrides)
+
+
+def plain_config(composed: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """A composed configuration as plain containers.
+
+    `optim.steps` or `optim.epochs`, whichever is named on the command line, replaces the length that a default states;
+    a configuration that states epochs has no use for the default's steps.
+    """
+    config = to_plain_dict(composed)
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    named = {override.get_key_element().partition("@")[0].lstrip("+~") for override in parsed}
+    optim = config["optim"]
+    replaced = [key for key in ("steps", "epochs", "max_epochs") if f"optim.{key}" not in named]
+    if "optim.steps" in named and optim["steps"] is not None:
+        unused = {"epochs", "max_epochs"}
+    else:
+        unused = {"steps", "max_epochs"} if optim["epochs"] is not None else set()
+    config["optim"] = optim | dict.fromkeys(unused.intersection(replaced))
+    return config
 
 
 def choices(group: str) -> list[str]:

@@ -26,6 +26,7 @@ UNHASHED_KEYS = (
 )
 # Nor do those that distribute the same step, so that a run can resume on another machine.
 UNHASHED_ENGINE_KEYS = ("processes", "hostfile", "accumulation", "gradient_checkpointing", "threads", "workers")
+UNHASHED_OPTIM_KEYS = ("accept_lr",)
 
 # Options of components that say where code is or what may be read, not what is computed.
 UNHASHED_OPTIONS = ("target", "allow_pickle")
@@ -39,6 +40,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     """
     hashed = {k: v for k, v in config.to_dict().items() if k not in UNHASHED_KEYS}
     hashed["engine"] = {k: v for k, v in hashed["engine"].items() if k not in UNHASHED_ENGINE_KEYS}
+    hashed["optim"] = {k: v for k, v in hashed["optim"].items() if k not in UNHASHED_OPTIM_KEYS}
     return _without_paths_and_nulls(hashed)
 
 

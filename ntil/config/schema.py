@@ -22,6 +22,7 @@ from ntil.config.upgrade import FORMAT, upgraded
 TRACKERS = ("wandb", "tensorboard")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 GROUPS = ("model", "task", "loss")
+NOT_OF_A_RUN = ("scale", "grid", "drawn")
 YAML_BYTES, YAML_NODES = 1 << 20, 100_000  # more than any config of a run has
 
 
@@ -57,7 +58,7 @@ class EngineConfig:
 
     zero_stage: DeepSpeed's ZeRO stage 0..3, or null for torch alone.
     offload: keep optimizer states and parameters in CPU memory; ZeRO-3 only.
-    processes: ranks on this host, one per GPU where there are GPUs.
+    processes: ranks on this host, one per GPU where there are GPUs; null: as many as this host has GPUs, at least one.
     hostfile: DeepSpeed's list of hosts (`name slots=N` a line), which then says how many ranks there are.
     device: `auto` (a GPU where there is one), `cpu` or `cuda`.
     dtype: of the computation; 16-bit weights (`model.dtype`) replace float32. Trained parameters are kept in float32.
@@ -68,7 +69,7 @@ class EngineConfig:
 
     zero_stage: int | None = None
     offload: bool = False
-    processes: int = 1
+    processes: int | None = 1
     hostfile: str | None = None
     device: str = "auto"
     dtype: str = "float32"
@@ -81,20 +82,39 @@ class EngineConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW, linear warm-up, cosine decay to `min_lr_ratio * lr`.
+    """AdamW, linear warm-up, cosine decay to `min_lr_ratio` of each learning rate.
 
+    steps, epochs: length of the training, in optimizer steps or in passes over the training rows; one of them is null.
+    max_epochs: `steps` end after that many passes; null: they don't.
     batch_size: rows of one optimizer step, over all ranks and micro-batches. max_grad_norm: gradients are clipped to
         this norm, 0 for none.
+    lr, lr_of: of all parts, and of the parts named, as in `{projector: 2e-5}`; null where no part has its own.
+    accept_lr: train the language part of a full-size checkpoint in full at a learning rate for models from scratch.
+    warmup: steps; below 1 a share of them.
     """
 
-    steps: int = 2600
+    steps: int | None = 2600
+    epochs: float | None = None
+    max_epochs: float | None = None
     batch_size: int = 64
     lr: float = 1e-3
+    lr_of: dict[str, float | None] | None = field(default_factory=dict)
+    accept_lr: bool = False
     min_lr_ratio: float = 0.05
-    warmup: int = 100
+    warmup: float = 100
     weight_decay: float = 0.01
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     max_grad_norm: float = 1.0
+
+    def steps_for(self, rows: int | None) -> int | None:
+        """Optimizer steps of a training on so many rows; None where they depend on the rows and those aren't known."""
+        passes = self.max_epochs if self.epochs is None else self.epochs
+        if passes is None:
+            return self.steps
+        if rows is None:
+            return None
+        steps = max(1, math.ceil(passes * rows / self.batch_size))
+        return steps if self.steps is None else min(self.steps, steps)
 
 
 @dataclass
@@ -134,10 +154,13 @@ class CurriculumConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Scoring of `split` at the end, and of `validation_rows` validation rows every `every_steps` steps (0: never)."""
+    """Scoring of `split` at the end, and of `validation_rows` validation rows every `every_steps` steps (0: never).
+
+    batch_size: rows that generate at once on a rank; null: see ntil/evaluation/batch_size.py.
+    """
 
     split: str = "test"
-    batch_size: int = 240
+    batch_size: int | None = 240
     every_steps: int = 200
     validation_rows: int = 240
 
@@ -180,10 +203,15 @@ class RunSettings:
 
 @dataclass(kw_only=True)
 class RunSchema(RunSettings):
-    """Schema of Hydra's config. scale, grid: which part of an experiment's grid is swept; no part of a run itself."""
+    """Schema of Hydra's config, with what is no part of a run itself (`NOT_OF_A_RUN`).
+
+    scale, grid: which part of an experiment's grid is swept. drawn: what a recipe tells the tasks that draw their
+    pictures (`size`: pixels of a side).
+    """
 
     scale: str | None = None
     grid: dict[str, Any] = field(default_factory=dict)
+    drawn: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
@@ -205,12 +233,13 @@ class RunConfig(RunSettings):
             ConfigError: values that can't be run, named with the remedy.
         """
         groups: dict[str, Any] = {group: Component.from_dict(group, config.get(group) or {}) for group in GROUPS}
-        typed = {k: v for k, v in config.items() if k not in (*GROUPS, "format", "scale", "grid")}
+        typed = {k: v for k, v in config.items() if k not in (*GROUPS, *NOT_OF_A_RUN, "format")}
         try:
             settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunSettings), typed))
         except OmegaConfBaseException as error:
             raise ConfigError(value_error(str(error)) or " ".join(str(error).split())) from error
         assert isinstance(settings, RunSettings)
+        _normalize(settings.optim)
         _check(settings)
         values: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(settings)}
         return cls(**values, **groups)
@@ -242,6 +271,13 @@ class RunConfig(RunSettings):
         plain = {k: asdict(v) if hasattr(v, "__dataclass_fields__") else v for k, v in settings.items()}
         first = {k: plain.pop(k) for k in ("name", "runs", "seed")}
         return {"format": FORMAT, **first, **{g: getattr(self, g).to_dict() for g in GROUPS}, **plain}
+
+
+def _normalize(optim: OptimConfig) -> None:
+    """Give what means the same one form, in place, so that it has one hash."""
+    if optim.warmup >= 1 and optim.warmup == round(optim.warmup):
+        optim.warmup = round(optim.warmup)
+    optim.lr_of = {part: lr for part, lr in (optim.lr_of or {}).items() if lr is not None} or None
 
 
 def _fits(config: dict[str, Any]) -> bool:
@@ -303,23 +339,45 @@ def _check(run: RunSettings) -> None:
         raise ConfigError(f"curriculum.stages: 'until' must rise within (0, 1], got {until}")
 
 
-def _at_least(least: float, key: str, value: float, meaning: str = "") -> None:
-    if not value >= least:
+def _at_least(least: float, key: str, value: float | None, meaning: str = "") -> None:
+    """Check a value's range; null, where a key takes it, is in every range."""
+    if value is not None and not value >= least:
         raise ConfigError(f"{key} must be at least {least}{f' ({meaning})' if meaning else ''}, got {value}")
 
 
 def _check_optim(optim: OptimConfig) -> None:
     for name in ("steps", "batch_size"):
         _at_least(1, f"optim.{name}", getattr(optim, name))
+    _check_length(optim)
     for name in ("warmup", "weight_decay"):
         _at_least(0, f"optim.{name}", getattr(optim, name))
     _at_least(0, "optim.max_grad_norm", optim.max_grad_norm, "0: no clipping")
-    if optim.lr <= 0:
-        raise ConfigError(f"optim.lr must be above 0, got {optim.lr}")
+    if optim.warmup > 1 and optim.warmup != round(optim.warmup):
+        raise ConfigError(f"optim.warmup={optim.warmup}: must be whole steps, or below 1 a share of them")
+    for key, lr in (("lr", optim.lr), *((f"lr_of.{part}", lr) for part, lr in (optim.lr_of or {}).items())):
+        if lr is not None and lr <= 0:
+            raise ConfigError(f"optim.{key} must be above 0, got {lr}")
     if not 0 <= optim.min_lr_ratio <= 1:
         raise ConfigError(f"optim.min_lr_ratio must lie in [0, 1], got {optim.min_lr_ratio}")
     if len(optim.betas) != 2 or any(not 0 <= beta < 1 for beta in optim.betas):
         raise ConfigError(f"optim.betas must be two numbers in [0, 1), as in [0.9,0.999], got {optim.betas}")
+
+
+def _check_length(optim: OptimConfig) -> None:
+    for name in ("epochs", "max_epochs"):
+        value = getattr(optim, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"optim.{name} must be above 0, got {value}")
+    if optim.steps is None and optim.epochs is None:
+        raise ConfigError("optim.steps and optim.epochs are both null; set one of them")
+    if optim.epochs is None:
+        return
+    for name, remedy in (("steps", "optim.steps=null"), ("max_epochs", "optim.max_epochs=null")):
+        if getattr(optim, name) is not None:
+            raise ConfigError(
+                f"optim.epochs={optim.epochs:g} and optim.{name}={getattr(optim, name):g} both say how long the "
+                f"training is; take one of them away, as with {remedy}"
+            )
 
 
 def _check_tuning(tuning: TuningConfig) -> None:
@@ -345,7 +403,7 @@ def _check_engine(engine: EngineConfig) -> None:
     for name in ("processes", "accumulation"):
         _at_least(1, f"engine.{name}", getattr(engine, name))
     _at_least(0, "engine.workers", engine.workers, "0: the training process itself")
-    _at_least(1, "engine.threads", 1 if engine.threads is None else engine.threads)
+    _at_least(1, "engine.threads", engine.threads)
     if engine.dtype == "float16" and engine.device == "cpu":
         raise ConfigError("engine.dtype=float16 can't run on engine.device=cpu; take bfloat16 or float32")
     if engine.offload and engine.zero_stage != 3:
@@ -356,5 +414,5 @@ def _check_engine(engine: EngineConfig) -> None:
         raise ConfigError(
             "engine.compile can't see ZeRO-3's partitioned weights; take engine.zero_stage=2 or no compile"
         )
-    if engine.hostfile and engine.processes != 1:
+    if engine.hostfile and engine.processes not in (1, None):
         raise ConfigError("engine.hostfile says how many ranks each host has; leave engine.processes out")

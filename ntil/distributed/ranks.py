@@ -13,6 +13,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ntil.config.schema import EngineConfig
+
+
+def ranks_on_this_host(engine: EngineConfig) -> int:
+    """Ranks that a run has on this host: `engine.processes`, or one per GPU where that is null."""
+    if engine.processes is not None:
+        return engine.processes
+    return 1 if engine.device == "cpu" else max(1, torch.cuda.device_count())
+
 
 @dataclass(frozen=True)
 class Ranks:

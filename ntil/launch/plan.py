@@ -21,8 +21,8 @@ from omegaconf import OmegaConf
 from data.common.counts import counted
 from ntil.config.compose import CONF, register_schema
 from ntil.config.errors import ConfigError
-from ntil.config.schema import RunConfig
-from ntil.console import Table, duration, gigabytes
+from ntil.config.schema import OptimConfig, RunConfig
+from ntil.console import Table, duration, epochs, gigabytes
 from ntil.models.inventory import needed_memory
 from ntil.preflight import compose_checked
 from ntil.runs.folder import folder_of, read_json
@@ -81,6 +81,32 @@ def _swept_by_experiment(sweeper: Any) -> dict[str, str]:
     return {str(k): str(v) for k, v in params.items()}
 
 
+@dataclass(frozen=True)
+class Length:
+    """Length of a run's training. rows: of the training split, or about; None where neither is known yet."""
+
+    optim: OptimConfig
+    steps: int | None
+    rows: int | None
+
+    @classmethod
+    def of(cls, run: Run) -> Length:
+        """The length that the run has recorded, else what follows from the config and the expected rows."""
+        recorded, optim = read_json(run.folder.length), run.config.optim
+        rows = recorded.get("rows") or run.built_task.expected_rows("train")
+        return cls(optim, recorded.get("steps") or optim.steps_for(rows), rows)
+
+    def __str__(self) -> str:
+        """`2000 (1.1 epochs)`; where the rows aren't known, what bounds the steps."""
+        if self.steps is None and self.optim.steps is not None:
+            return f"up to {self.optim.steps} (up to {epochs(self.optim.max_epochs or 0)})"
+        if self.steps is None:
+            return f"not known yet ({epochs(self.optim.epochs or 0)})"
+        if not self.rows:
+            return str(self.steps)
+        return f"{self.steps} ({epochs(self.steps * self.optim.batch_size / self.rows)})"
+
+
 def dry_run(arguments: Sequence[str]) -> Table:
     """Table of a sweep's jobs; its last line sums the time that is left."""
     jobs = [planned.run for planned in plan(arguments)]
@@ -91,12 +117,13 @@ def dry_run(arguments: Sequence[str]) -> Table:
         state: str = status(job).state if job.folder.config_file.exists() else "to do"
         if state == "done" and changed_inputs(read_json(job.folder.inputs), job.config):
             state = "done on other data"
-        steps = job.config.optim.steps
-        seconds = pace_of.get(job.key[:2])
+        length = Length.of(job)
+        pace_of_job = pace_of.get(job.key[:2])
+        seconds = None if pace_of_job is None or length.steps is None else length.steps * pace_of_job
         if state != "done":
-            left, unknown = left + steps * (seconds or 0), unknown + (seconds is None)
-        time = "done" if state == "done" else "not known yet" if seconds is None else duration(steps * seconds)
-        rows.append([*map(str, job.key), str(steps), memory(job.config), state, time])
+            left, unknown = left + (seconds or 0), unknown + (seconds is None)
+        time = "done" if state == "done" else "not known yet" if seconds is None else duration(seconds)
+        rows.append([*map(str, job.key), str(length), memory(job.config), state, time])
     total = (
         f"{duration(left)} left"
         if not unknown

@@ -24,6 +24,7 @@ from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.launcher import LAUNCHER
+from ntil.distributed.ranks import ranks_on_this_host
 from ntil.preflight import hosts
 from ntil.runs.folder import RunFolder
 
@@ -84,9 +85,10 @@ def _worker(folder: Path, module: str = WORKER) -> list[str]:
 
 
 def _environments(engine: EngineConfig) -> Iterator[dict[str, str]]:
+    count = ranks_on_this_host(engine)
     common = {
-        "WORLD_SIZE": str(engine.processes),
-        "LOCAL_WORLD_SIZE": str(engine.processes),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         LAUNCHER: str(os.getpid()),
@@ -94,12 +96,10 @@ def _environments(engine: EngineConfig) -> Iterator[dict[str, str]]:
     # Tools of this interpreter's environment must be found also where it is not activated.
     common |= _imports()
     common["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    if engine.processes > 1:
+    if count > 1:
         # Ranks that each use all cores are slower than a single rank.
-        common["OMP_NUM_THREADS"] = os.environ.get(
-            "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // engine.processes))
-        )
-    for rank in range(engine.processes):
+        common["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    for rank in range(count):
         yield {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +35,19 @@ class Encoded:
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class OwnPrompt:
+    """How a family was taught to be asked for something.
+
+    Attributes:
+        question: the task's question in its words, with the task's own fields, as `{expression}`.
+        options: of the family's constructor, where the question isn't put into the usual frame.
+    """
+
+    question: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 # Names alone: transformers would fetch and run a kernel from the hub for "owner/repository".
 Attention = Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
@@ -57,6 +70,8 @@ class Family(ABC):
         config: Hugging Face's config of the model.
         dtype: of the weights as they are loaded.
         allow_pickle: read .bin files of a checkpoint that has no safetensors.
+        own_prompts: subject of a task (`Task.subject`) -> how the family was taught to be asked for it, where its
+            authors say so; `task.question_style=family` asks this way.
         any_size: every picture becomes the same number of tokens, whatever its size.
     """
 
@@ -64,6 +79,7 @@ class Family(ABC):
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {"language": LLAMA_LINEAR}
     lora_trainable: ClassVar[tuple[str, ...]] = ("projector",)
     any_size: ClassVar[bool] = False
+    own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {}
     coords: str = "int1000"
     tokenizer: PreTrainedTokenizerBase
     image_token: str | None = None

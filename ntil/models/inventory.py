@@ -25,6 +25,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from ntil.config.build import build, locate
 from ntil.config.schema import Component, RunConfig, TuningConfig
+from ntil.distributed.ranks import ranks_on_this_host
 from ntil.models.base import Family
 from ntil.models.pretrained import CheckpointError, is_path
 from ntil.models.tuning import Parts, tune
@@ -80,7 +81,7 @@ def needed_memory(config: RunConfig) -> int | None:
     largest = largest_layer(skeleton)
     all_parameters, trainable = published.tuned_sizes(skeleton, config.tuning)
     frozen = all_parameters - trainable
-    return estimate(engine.zero_stage or 0, trainable, frozen, largest, engine.processes, engine.offload)
+    return estimate(engine.zero_stage or 0, trainable, frozen, largest, ranks_on_this_host(engine), engine.offload)
 
 
 def estimate(stage: int, trainable: int, frozen: int, largest: int, gpus: int, offload: bool = False) -> int:

@@ -10,7 +10,7 @@ scaled before the short one is padded: the tower sees the same picture, and the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,11 +27,19 @@ from transformers import (
 )
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
+from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
 # A picture is narrow where its square has more pixels than this, and its sides this ratio or more.
 LARGE_SQUARE, NARROW = 1 << 24, 3
+# Name -> text before the first turn. vicuna_v1: conv_vicuna_v1 of haotian-liu/LLaVA, llava/conversation.py, which
+# `--version v1` of the training scripts takes.
+SYSTEMS = {
+    "vicuna_v1": (
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    )
+}
 
 
 class Llava(Family):
@@ -41,6 +49,8 @@ class Llava(Family):
         checkpoint: hub name or folder, or null for a model from scratch.
         image_size, patch_size: of the vision tower from scratch, in pixels.
         vision, language: `CLIPVisionConfig` and `LlamaConfig` fields of the model from scratch.
+        system: the text before the first turn; null for none, as in the Hugging Face template; `vicuna_v1` for the one
+            that LLaVA-1.5 was trained with (`SYSTEMS`).
         coords: how boxes are written; LLaVA-1.5 has learnt fractions of the padded square (two decimals, here three).
         dtype: of the weights. attn_implementation: `sdpa`, `eager`, `flash_attention_2`.
         allow_pickle: read .bin files of a checkpoint that has no safetensors.
@@ -56,6 +66,12 @@ class Llava(Family):
         "vision": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
     }
     any_size: ClassVar[bool] = True
+    # The rows of RefCOCO and Visual Genome in LLaVA-1.5's training data, llava_v1_5_mix665k.json.
+    own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {
+        "grounding": OwnPrompt(
+            "Please provide the bounding box coordinate of the region this sentence describes: {expression}"
+        )
+    }
     model_class: ClassVar[Any] = LlavaForConditionalGeneration
     nano_tokens: ClassVar[Sequence[str]] = ()
 
@@ -66,12 +82,13 @@ class Llava(Family):
         patch_size: int | None = None,
         vision: dict[str, Any] | None = None,
         language: dict[str, Any] | None = None,
+        system: str | None = None,
         coords: str = "unit",
         dtype: str = "float32",
         attn_implementation: Attention = "sdpa",
         allow_pickle: bool = False,
     ) -> None:
-        self.coords = coords
+        self.coords, self.system = coords, SYSTEMS.get(system or "", system or "")
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         self.allow_pickle = allow_pickle
         sizes = {"image_size": image_size, "patch_size": patch_size}
@@ -125,6 +142,7 @@ class Llava(Family):
 
     def template(self, prompt: str, has_image: bool) -> str:
         start = "" if self._adds_bos else str(self.tokenizer.bos_token)
+        start += f"{self.system} " if self.system else ""
         return f"{start}USER: <image>\n{prompt} ASSISTANT:" if has_image else f"{start}USER: {prompt} ASSISTANT:"
 
     @property

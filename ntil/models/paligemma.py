@@ -7,6 +7,7 @@ model's own 1,024 location tokens, `<loc0012>`, y before x. `coords: int1000` wr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
+from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 from ntil.numbers.vocab import NumberVocab
 
@@ -60,6 +61,9 @@ class PaliGemma(Family):
     }
 
     any_size: ClassVar[bool] = True
+    # The bare sentence, as in big_vision's own transfer to RefCOCO (pp/proj/paligemma/segmentation.py,
+    # refcoco_mask2str); pre-training has `detect {expression}` for things named in a few words.
+    own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {"grounding": OwnPrompt("{expression}", {"prefix": "{prompt}"})}
 
     def __init__(
         self,

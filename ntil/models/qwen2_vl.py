@@ -9,6 +9,7 @@ its tokenizer: `<|image_pad|>` once per cell, and `mm_token_type_ids` 1 on them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
+from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
 IMAGE = "<|image_pad|>"
@@ -53,6 +54,10 @@ class Qwen2VL(Family):
         "vision": "model.visual",
         "projector": "model.visual.merger",
         "language": "model.language_model",
+    }
+    # The referring expression of arXiv 2409.12191, section 2.1, as what the user says.
+    own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {
+        "grounding": OwnPrompt("<|object_ref_start|>{expression}<|object_ref_end|>")
     }
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
         "language": LLAMA_LINEAR,

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from ntil.models import nano_tokenizer
-from ntil.models.base import Attention, load_model, ready
+from ntil.models.base import Attention, OwnPrompt, load_model, ready
 from ntil.models.llava import Llava
 from ntil.models.pretrained import CheckpointError, fits, read_weights, reading, tokenizer_as_shipped, write_weights
 
@@ -95,6 +95,7 @@ class YiVL(Llava):
 
     model_class: ClassVar[Any] = YiVLForConditionalGeneration
     nano_tokens: ClassVar[Sequence[str]] = (END,)
+    own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {}  # its authors publish none
 
     def __init__(
         self,
@@ -109,11 +110,10 @@ class YiVL(Llava):
         attn_implementation: Attention = "sdpa",
         allow_pickle: bool = False,
     ) -> None:
-        self.system = system
         self.release: dict[str, Any] = {}
         self.tower = "vit/tower"
         sizes = (image_size, patch_size, vision, language)
-        super().__init__(checkpoint, *sizes, coords, dtype, attn_implementation, allow_pickle)
+        super().__init__(checkpoint, *sizes, system, coords, dtype, attn_implementation, allow_pickle)
         self._end_id: int = self.tokenizer.get_vocab()[END]
 
     def _from_checkpoint(self, checkpoint: str) -> None:

@@ -28,9 +28,9 @@ PROTOCOL = "task_protocol"  # the key of metrics.json beside the metrics
 class RunFolder:
     """A run's files; the presence of metrics.json, written last, means done.
 
-    Others: config.yaml, environment.json, data.json, inputs.json, tracking.json, skipped.txt, history.jsonl,
-    checkpoints/, model/, predictions.jsonl, digits.json; error.txt and replay/ of a failure, stop to interrupt,
-    evaluations/ of `ntil eval`.
+    Others: config.yaml, environment.json, data.json, inputs.json, length.json, tracking.json, skipped.txt,
+    history.jsonl, checkpoints/, model/, predictions.jsonl, digits.json; error.txt and replay/ of a failure, stop to
+    interrupt, evaluations/ of `ntil eval`.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -39,6 +39,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.data = self.path / "data.json"
         self.inputs = self.path / "inputs.json"
+        self.length = self.path / "length.json"
         self.tracking = self.path / "tracking.json"
         self.history = self.path / "history.jsonl"
         self.predictions = self.path / "predictions.jsonl"

@@ -11,7 +11,7 @@ from ntil.components import build_task
 from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.runs.data_fingerprint import recorded
-from ntil.runs.folder import RunFolder, find_runs
+from ntil.runs.folder import RunFolder, find_runs, read_json
 from tasks.base import Task
 
 Built = TypeVar("Built")
@@ -49,6 +49,12 @@ class Run:
     def key(self) -> Key:
         """Task, model, loss and seed."""
         return self.task, self.model, self.loss, self.seed
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps, as the run has resolved them from its rows; None where it hasn't yet."""
+        steps = read_json(self.folder.length).get("steps")
+        return steps if isinstance(steps, int) else self.config.optim.steps_for(None)
 
     @property
     def done(self) -> bool:

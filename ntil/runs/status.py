@@ -17,7 +17,7 @@ State = Literal["done", "running", "failed", "interrupted", "waiting", "damaged"
 
 @dataclass(frozen=True)
 class Status:
-    """State of a run with the last logged step and all steps.
+    """State of a run with the last logged step and all steps, None where these follow from rows not read yet.
 
     state: `done`, `running`, `failed` (error.txt), `interrupted` (no process works on it), `waiting` (not started),
         `damaged` (files that can't be read).
@@ -25,7 +25,7 @@ class Status:
 
     state: State
     step: int
-    steps: int
+    steps: int | None
     note: str
 
     def __str__(self) -> str:
@@ -34,11 +34,11 @@ class Status:
 
 def status(run: Run) -> Status:
     """State of a run, from its lock, its files and its history."""
-    history, steps = run.folder.read_history(), run.config.optim.steps
+    history, steps = run.folder.read_history(), run.steps
     step = history[-1]["step"] if history else 0
     holder = owner(run.folder.path)
     if run.done:
-        return Status("done", steps, steps, "")
+        return Status("done", step if steps is None else steps, steps, "")
     if holder is not None:
         return Status("running", step, steps, f"{_eta(history, step, steps)}{holder}")
     if run.folder.error.exists():
@@ -48,8 +48,10 @@ def status(run: Run) -> Status:
     return Status("waiting", 0, steps, "")
 
 
-def _eta(history: list[dict[str, Any]], step: int, steps: int) -> str:
+def _eta(history: list[dict[str, Any]], step: int, steps: int | None) -> str:
     """Estimated time left as text, from the pace of the last 20 records; without the evaluation at the end."""
+    if steps is None:
+        return ""
     if step >= steps:
         return "evaluating, "
     seconds = pace(history[-20:])

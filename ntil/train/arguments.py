@@ -37,7 +37,7 @@ def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torc
         output_dir=str(folder),
         seed=run.seed,
         data_seed=run.seed,
-        max_steps=optim.steps,
+        max_steps=optim.steps_for(None) or 1,  # epochs become steps where the rows are known, see `build_trainer`
         per_device_train_batch_size=optim.batch_size // pieces,
         gradient_accumulation_steps=engine.accumulation,
         **_optimizer_arguments(optim),

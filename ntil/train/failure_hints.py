@@ -6,6 +6,7 @@ import errno
 import shutil
 
 from ntil.config.schema import RunConfig
+from ntil.evaluation.batch_size import evaluation_batch_size
 
 MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 # The last two are in torch.save's messages when a write fails.
@@ -55,7 +56,7 @@ def _without_workers() -> str:
 def _smaller(config: RunConfig, evaluating: bool) -> str:
     engine = config.engine
     if evaluating:
-        size = config.evaluation.batch_size
+        size = evaluation_batch_size(config)
         return f"set evaluation.batch_size={max(1, size // 2)} (now {size}); the trained model is kept"
     size, parts = config.optim.batch_size, engine.accumulation
     finer = next((n for n in range(2 * parts, size + 1) if size % n == 0), None)

@@ -25,8 +25,10 @@ from data.common.rows import sample_rows
 from ntil.compat import limit_waits_for_builds
 from ntil.components import Components
 from ntil.config.schema import RunConfig
+from ntil.console import epochs
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
+from ntil.evaluation.batch_size import evaluation_batch_size
 from ntil.evaluation.generate import evaluate_sharded, predict_shard, teacher_forced
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.head import SupervisedHead
@@ -170,8 +172,18 @@ def check_before_training(
         write_text(folder.inputs, json.dumps({**inputs(config), **started}))
     coverage = components.coverage(sample_rows(data.train))
     if ranks.first:
-        print(f"{counted(len(data.train), 'row', form=',')}, {coverage:.0%} of the answer tokens are digits")
+        length = _write_length(folder, config, len(data.train))
+        print(f"{length}, {coverage:.0%} of the answer tokens are digits")
     return coverage
+
+
+def _write_length(folder: RunFolder, config: RunConfig, rows: int) -> str:
+    """Record the rows, steps and epochs of the training; the same as text."""
+    steps = config.optim.steps_for(rows)
+    assert steps is not None
+    passes = round(steps * config.optim.batch_size / rows, 3)
+    write_text(folder.length, json.dumps({"rows": rows, "steps": steps, "epochs": passes}))
+    return f"{counted(rows, 'row', form=',')}, {counted(steps, 'step', form=',')} ({epochs(passes)})"
 
 
 @phase("load")
@@ -227,7 +239,7 @@ class Watch:
 def validate(trainer: NumberTrainer, config: RunConfig, components: Components, ranks: Ranks) -> dict[str, float]:
     """Scores and teacher-forced figures on the validation rows, with the model as it is now."""
     rows: Any = trainer.eval_dataset
-    model, size = trainer.inner_model, config.evaluation.batch_size
+    model, size = trainer.inner_model, evaluation_batch_size(config)
     shard = list(predict_shard(model, components.collator, rows, size, ranks))
     in_order = sorted((pair for part in ranks.gather(shard) for pair in part), key=lambda pair: pair[0])
     scores = components.task.summarize(record for _, record in in_order)
@@ -283,7 +295,7 @@ def test(
     model = load_saved(components.family, folder.model).to(device)
     _vision_cache(config, components, model)
     title = f"{config.loss.name} on {config.evaluation.split}" if ranks.first else None
-    size = config.evaluation.batch_size
+    size = evaluation_batch_size(config)
     records = predict_shard(model, components.collator, rows, size, ranks, title, lambda: interrupt.check(ranks))
     metrics = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
     forced, digits = teacher_forced(SupervisedHead(model), model, components.collator, rows, size, ranks)

@@ -23,6 +23,7 @@ from ntil.distributed.ranks import Ranks
 from ntil.distributed.zero3 import gathered
 from ntil.losses.base import LossOutput, LossParts, NumberLoss, StepInfo
 from ntil.models.head import SupervisedHead
+from ntil.models.learning_rates import LearningRates
 from ntil.numbers.spans import NumberSpans
 from ntil.train.arguments import training_arguments
 from ntil.train.guards import FiniteCheck
@@ -52,24 +53,29 @@ def build_trainer(
 
     Args:
         rows: to train on. folder: of its checkpoints.
-        arguments: made from the config where they aren't given.
+        arguments: made from the config where they aren't given; their steps become those of the rows.
         validation, validate: the rows to validate on, and how.
 
     Raises:
         ConfigError: a batch that doesn't divide over the ranks, or a curriculum that doesn't fit the rows.
     """
     optim, column = config.optim, config.curriculum.column
+    steps = optim.steps_for(len(rows))
+    assert steps is not None
+    arguments = arguments or training_arguments(config, folder, components.family.dtype)
+    arguments.max_steps = steps
     levels = rows[column][:] if column in rows.column_names else None
     trainer = NumberTrainer(
         model=model,
-        args=arguments or training_arguments(config, folder, components.family.dtype),
+        args=arguments,
         train_dataset=rows,
         eval_dataset=validation,
         data_collator=components.collator,
         callbacks=callbacks or [],
         number_loss=components.loss,
-        sampler=CurriculumSampler(len(rows), optim.steps, optim.batch_size, config.seed, config.curriculum, levels),
+        sampler=CurriculumSampler(len(rows), steps, optim.batch_size, config.seed, config.curriculum, levels),
         validate=validate or (lambda _trainer: {}),
+        learning_rates=LearningRates(components.family, optim),
         finite=finite,
     )
     trainer.remove_callback(PrinterCallback)
@@ -83,6 +89,7 @@ class NumberTrainer(Trainer):
         number_loss: called on the supervised logits; its components are logged as means over the logging window.
         sampler: the rows' order.
         validate: called by `evaluate` with this trainer, returns metrics.
+        learning_rates: of the parts; None: all have that of the arguments.
         finite: checks every micro-batch's loss before the optimizer uses it.
     """
 
@@ -92,6 +99,7 @@ class NumberTrainer(Trainer):
         number_loss: NumberLoss,
         sampler: Sampler[int],
         validate: Validate,
+        learning_rates: LearningRates | None = None,
         finite: FiniteCheck | None = None,
         **kwargs: Any,
     ) -> None:
@@ -103,6 +111,8 @@ class NumberTrainer(Trainer):
         self.head = SupervisedHead(self.inner_model)
         self.throughput = Throughput()
         self._sampler, self._validate, self._finite = sampler, validate, finite
+        self._learning_rates = learning_rates if learning_rates and learning_rates.of_parts else None
+        self._rates: dict[str, float] = {}
         self._norms: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
@@ -110,6 +120,19 @@ class NumberTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._sampler
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self._learning_rates is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        model = self.model if model is None else model
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+        self.optimizer = kind(self._learning_rates.groups(model, self.get_decay_parameter_names(model)), **options)
+        return self.optimizer
+
+    def _get_learning_rate(self) -> float:
+        if self._learning_rates is not None and self.optimizer is not None:
+            self._rates = self._learning_rates.now(self.optimizer.param_groups)
+        return super()._get_learning_rate()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader = super().get_train_dataloader()
@@ -250,9 +273,18 @@ class NumberTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._summed:
-            logs = {**logs, **self._components(), **self._shares(), **self.throughput.take(self.args.world_size)}
+            logs = {
+                **logs,
+                **self._components(),
+                **self._shares(),
+                **self._part_rates(),
+                **self.throughput.take(self.args.world_size),
+            }
             self._sums, self._summed = {}, 0
         super().log(logs, start_time)
+
+    def _part_rates(self) -> dict[str, float]:
+        return {f"learning_rate/{part}": rate for part, rate in self._rates.items()}
 
     def _components(self) -> dict[str, float]:
         """Means over the steps of the logging window."""

@@ -4,7 +4,9 @@ import hydra
 import pytest
 from hydra.utils import instantiate
 
-from ntil.config.compose import CONF, register_schema
+from ntil.commands.train import check_launcher
+from ntil.config.compose import CONF, compose, register_schema
+from ntil.config.errors import ConfigError
 
 
 def test_the_batch_script_asks_for_the_ranks_of_the_engine(tmp_path, monkeypatch):
@@ -26,3 +28,12 @@ def test_the_batch_script_asks_for_the_ranks_of_the_engine(tmp_path, monkeypatch
     text = auto._executor._make_submission_file_text("python -m submitit.core._submit", "uid")
     for line in ("--gpus-per-node=4", "--nodes=1", "--ntasks-per-node=1", "--partition=gpu", "--signal=USR2@180"):
         assert f"#SBATCH {line}" in text, text
+
+
+def test_slurm_is_asked_for_a_number_of_gpus():
+    launcher = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+    with pytest.raises(ConfigError, match=r"asks Slurm for no GPU; set engine.processes=<GPUs of a node>"):
+        check_launcher(compose(["model=qwen2_vl_7b"]).engine, launcher)
+    check_launcher(compose(["model=qwen2_vl_7b", "engine.processes=8"]).engine, launcher)
+    check_launcher(compose([]).engine, launcher)
+    check_launcher(compose(["model=qwen2_vl_7b"]).engine, "hydra._internal.core_plugins.basic_launcher.BasicLauncher")

@@ -6,7 +6,9 @@ import torch
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.identity import config_hash
-from ntil.preflight import compose_checked
+from ntil.distributed.ranks import ranks_on_this_host
+from ntil.launch.processes import _environments
+from ntil.preflight import compose_checked, rank_count
 from ntil.train.arguments import deepspeed_config, training_arguments
 from tests.support.command_line import ntil
 from tests.support.runs import TINY_RUN
@@ -50,6 +52,21 @@ def test_what_needs_a_gpu_is_refused_where_there_is_none(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(ConfigError, match=r"1 CUDA device\(s\) are here; take engine.processes=1"):
         compose_checked(["engine.processes=2"])
+
+
+def test_ranks_are_as_many_as_gpus_where_none_are_named(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    engine = compose_checked(["engine.processes=null"]).engine
+    assert engine.processes is None
+    assert (ranks_on_this_host(engine), rank_count(engine)) == (4, 4)
+    assert ranks_on_this_host(compose(["engine.processes=null", "engine.device=cpu"]).engine) == 1
+    assert ranks_on_this_host(compose(["engine.processes=2"]).engine) == 2
+    assert [e["WORLD_SIZE"] for e in _environments(engine)] == ["4"] * 4
+    with pytest.raises(ConfigError, match=r"take optim.batch_size=60 or 64, or engine.processes=2"):
+        compose_checked(["engine.processes=null", "optim.batch_size=62"])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert ranks_on_this_host(engine) == 1
+    assert config_hash(compose(["engine.processes=null"])) == config_hash(compose([]))
 
 
 def test_a_hostfile_says_how_many_ranks_there_are(tmp_path):
