@@ -68,9 +68,7 @@ def spawn(run: RunFolder, config: RunConfig, lock: int | None = None, worker: st
     return _explained(run, codes)
 
 
-def _start(
-    folder: Path, engine: EngineConfig, lock: int | None, worker: str = WORKER
-) -> list[subprocess.Popen[bytes]]:
+def _start(folder: Path, engine: EngineConfig, lock: int | None, worker: str = WORKER) -> list[subprocess.Popen[bytes]]:
     """Start all ranks, in sessions of their own, so that an interrupt reaches each exactly once, from here."""
     return [
         subprocess.Popen(

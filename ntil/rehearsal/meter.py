@@ -65,6 +65,10 @@ class Script:
         return cls(**read_json(_script(folder)))
 
 
+def _script(folder: RunFolder) -> Path:
+    return folder.path / "rehearsal" / "script.json"
+
+
 def measures_of(folder: RunFolder) -> dict[int, list[Measure]]:
     """Measures of every rank, in their order."""
     measures: dict[int, list[Measure]] = {}

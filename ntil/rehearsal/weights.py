@@ -136,7 +136,7 @@ def _set_ids(config: Any, family: Family, tokenizer: str | None) -> None:
         standard = key.removesuffix("_token_id")
         if standard in ("bos", "eos", "pad"):
             setattr(part, key, getattr(new, key))
-        elif names.get(index) in vocab:
+        elif index is not None and names.get(index) in vocab:
             setattr(part, key, vocab[names[index]])
 
 

@@ -1,4 +1,4 @@
-"""One rank of a rehearsal: `python -m ntil.rehearsal.worker <run folder>`, the real worker with a meter that listens."""
+"""One rank of a rehearsal, `python -m ntil.rehearsal.worker <run folder>`: the real worker, and a meter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ def main(path: Path) -> int:
     from ntil.rehearsal.meter import Meter, Script
     from ntil.runs.folder import RunFolder
     from ntil.train import phases, worker
-
 
     warnings.filterwarnings("ignore", "Unfeasible length constraints")  # Meter._write_whole_answers
     folder = RunFolder(path)

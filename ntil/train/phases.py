@@ -17,9 +17,11 @@ Result = TypeVar("Result")
 
 
 class Listener(Protocol):
-    """What is told of phases. `callbacks` are added to the trainer of the run, after all others."""
+    """What is told of phases; its callbacks are added to the trainer of the run, after all others."""
 
-    callbacks: Sequence[TrainerCallback]
+    @property
+    def callbacks(self) -> Sequence[TrainerCallback]:
+        """Callbacks for the trainer."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Context of one phase."""

@@ -1,0 +1,84 @@
+"""From the measured phases of a rehearsal to the hours and the disk of a run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ntil.config.schema import RunConfig
+from ntil.rehearsal.meter import Measure
+from ntil.rehearsal.perform import Outcome
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Seconds and bytes of one run.
+
+    about, at_most: seconds, with steps on rows of mean length, and on the longest. disk: bytes on disk when the run is
+    done. disk_peak: the most before.
+    """
+
+    steps: int
+    about: float
+    at_most: float
+    disk: int
+    disk_peak: int
+
+
+def project(config: RunConfig, outcome: Outcome, train_rows: int, test_rows: int) -> Projection:
+    """Project the run from the rehearsal of its like.
+
+    Args:
+        train_rows, test_rows: of the run's own splits.
+    """
+    steps = config.optim.steps_for(train_rows)
+    assert steps is not None
+    saves = steps // config.save_every if config.save_every else 0
+    validations = steps // config.evaluation.every_steps if config.evaluation.every_steps else 0
+    once = sum(seconds(outcome, name) for name in ("data", "load", "engine", "save model"))
+    once += _evaluation(outcome, test_rows)
+    once += saves * seconds(outcome, "save") + validations * _validation(config, outcome)
+    train = outcome.rows["train"]
+    longest = steps * step_seconds(outcome)
+    kept = min(saves, config.keep_checkpoints + bool(validations))
+    disk = outcome.model + kept * outcome.checkpoint
+    peak = disk + bool(saves) * outcome.checkpoint
+    return Projection(steps, once + longest * train.mean / train.taken, once + longest, disk, peak)
+
+
+def seconds(outcome: Outcome, phase: str) -> float:
+    """Seconds of a phase: of the slowest rank, and the longest where there are several; 0 where there was none."""
+    return max((m.seconds for m in _measures(outcome, phase)), default=0.0)
+
+
+def timed_steps(outcome: Outcome) -> list[list[Measure]]:
+    """Steps [step][rank] after the first of their process, and not slowed by a profiler; else all."""
+    by_step: dict[int, list[Measure]] = {}
+    for measure in _measures(outcome, "step"):
+        by_step.setdefault(measure.step or 0, []).append(measure)
+    steps = sorted(by_step)
+    return [by_step[step] for step in steps[1:-1] or steps]
+
+
+def step_seconds(outcome: Outcome) -> float:
+    """Median over steps of the seconds of the slowest rank."""
+    return statistics.median(max(m.seconds for m in ranks) for ranks in timed_steps(outcome))
+
+
+def _validation(config: RunConfig, outcome: Outcome) -> float:
+    rows = outcome.rows.get("validation")
+    if rows is None:
+        return 0.0
+    return seconds(outcome, "validation") * min(config.evaluation.validation_rows, rows.rows) / len(rows.indices)
+
+
+def _evaluation(outcome: Outcome, rows: int) -> float:
+    """Seconds of the final evaluation of so many rows; the weights are loaded once."""
+    load = seconds(outcome, "load")
+    scored = max(0.0, seconds(outcome, "evaluation") - load)
+    return load + scored * rows / len(outcome.rows["test"].indices)
+
+
+def _measures(outcome: Outcome, phase: str) -> Iterable[Measure]:
+    return (m for measures in outcome.measures.values() for m in measures if m.phase == phase)

@@ -1,0 +1,135 @@
+"""What a rehearsal prints: phases of every rehearsed run, and what the sweep will take."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from data.common.counts import counted
+from ntil.config.schema import RunConfig
+from ntil.console import Table, duration, first_left, gigabytes
+from ntil.models.inventory import needed_memory
+from ntil.preflight import rank_count
+from ntil.rehearsal.meter import Measure
+from ntil.rehearsal.perform import Outcome
+from ntil.rehearsal.projection import Projection, timed_steps
+
+PHASES = ("data", "load", "engine", "first step", "step", "save", "resume", "validation", "save model", "evaluation")
+PARTS = ("data", "forward", "backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """A rehearsed run, with the runs of the sweep that are like it, and what each of them will take."""
+
+    title: str
+    config: RunConfig
+    outcome: Outcome
+    projections: list[Projection]
+
+
+def phase_table(rehearsed: Rehearsed) -> Table:
+    """Seconds (of the slowest rank), peak memory (of the largest) of every phase, and the parts of a step."""
+    on_gpu = torch.cuda.is_available()
+    memory = ["GPU GB", "reserved GB", "host GB"] if on_gpu else ["GB"]
+    columns = ["phase", "seconds", *memory, *(f"{part} s" for part in PARTS)]
+    rows = []
+    for phase in (*PHASES, "export"):
+        measures = _of_phase(rehearsed.outcome, phase)
+        if measures:
+            parts = [_part(measures, part) if "step" in phase else "" for part in PARTS]
+            rows.append([phase, f"{max(m.seconds for m in measures):.3g}", *_memory(measures, on_gpu), *parts])
+    return Table(rehearsed.title, columns, first_left(columns), rows)
+
+
+def _of_phase(outcome: Outcome, phase: str) -> list[Measure]:
+    every = [m for measures in outcome.measures.values() for m in measures]
+    if phase == "first step":
+        return [m for m in every if m.step == 1]
+    if phase == "step" and any(m.step for m in every):
+        return [m for ranks in timed_steps(outcome) for m in ranks]
+    return [m for m in every if m.phase == phase]
+
+
+def _part(measures: Sequence[Measure], part: str) -> str:
+    values = [m.parts[part] for m in measures if part in m.parts]
+    return f"{statistics.median(values):.3g}" if values else ""
+
+
+def _memory(measures: Sequence[Measure], on_gpu: bool) -> list[str]:
+    host = gigabytes(max(m.memory.host for m in measures))
+    if not on_gpu:
+        return [host]
+    return [*(gigabytes(max(getattr(m.memory, key) or 0 for m in measures)) for key in ("gpu", "reserved")), host]
+
+
+def communication_line(outcome: Outcome) -> str | None:
+    """How long collective operations took in the profiled step."""
+    profiled = [m for measures in outcome.measures.values() for m in measures if "communication" in m.parts]
+    if not profiled:
+        return None
+    busy, whole = max(m.parts["communication"] for m in profiled), max(m.seconds for m in profiled)
+    return (
+        f"collective operations are busy for {busy:.3g} s of the last step's {whole:.3g} s, which ran under a profiler"
+    )
+
+
+def waits_line(outcome: Outcome) -> str | None:
+    """What a step waits for most."""
+    steps = _of_phase(outcome, "step")
+    if not steps:
+        return None
+    whole = sum(m.seconds for m in steps)
+    shares = {part: sum(m.parts.get(part, 0.0) for m in steps) / whole for part in PARTS}
+    listed = ", ".join(f"{name} {share:.0%}" for name, share in sorted(shares.items(), key=lambda item: -item[1]))
+    return f"a step is {listed} (backward with the loss and what of communication isn't overlapped)"
+
+
+def sweep_table(rehearsals: Sequence[Rehearsed]) -> Table:
+    """Hours, GPU-hours and disk of every kind of run and of the sweep, beside the estimated memory."""
+    unit = "GPU-hours" if torch.cuda.is_available() else "process-hours"
+    columns = ["run", "runs", "steps", "a run", "at most", f"{unit}, all", "at most", "disk left, all, GB"]
+    columns += ["measured GB per rank", "estimated"]
+    rows, total = [], [0.0, 0.0, 0.0, 0.0]
+    for one in rehearsals:
+        if one.outcome.failure is not None:
+            rows.append(
+                [one.title, str(len(one.projections)), *["-"] * 6, _measured(one.outcome), _estimated(one.config)]
+            )
+            continue
+        ranks, first = rank_count(one.config.engine), one.projections[0]
+        about, most = (sum(getattr(p, key) for p in one.projections) for key in ("about", "at_most"))
+        disk = sum(p.disk for p in one.projections)
+        total = [a + b for a, b in zip(total, (about, most, ranks * about, ranks * most), strict=True)]
+        hours = [f"{ranks * value / 3600:.3g}" for value in (about, most)]
+        cells = [one.title, str(len(one.projections)), str(first.steps), duration(first.about), duration(first.at_most)]
+        rows.append([*cells, *hours, gigabytes(disk), _measured(one.outcome), _estimated(one.config)])
+    disk = sum(p.disk for one in rehearsals for p in one.projections)
+    count = sum(len(one.projections) for one in rehearsals)
+    sums = [duration(total[0]), duration(total[1]), *(f"{value / 3600:.3g}" for value in total[2:]), gigabytes(disk)]
+    rows.append(["all", str(count), "", *sums, "", ""])
+    return Table("projected", columns, first_left(columns), rows)
+
+
+def _measured(outcome: Outcome) -> str:
+    """Peak memory of a rank over the whole rehearsal: on the GPU, else resident."""
+    peaks = [m.memory.host if m.memory.gpu is None else m.memory.gpu for ms in outcome.measures.values() for m in ms]
+    return gigabytes(max(peaks)) if peaks else "-"
+
+
+def _estimated(config: RunConfig) -> str:
+    """What `ntil train --dry-run` says."""
+    size = needed_memory(config)
+    return "not known" if size is None else gigabytes(size)
+
+
+def verdict(rehearsals: Sequence[Rehearsed], failures: Sequence[str]) -> str:
+    """The last line."""
+    if failures:
+        return f"{counted(len(failures), 'problem')}: the sweep would not go through as it is"
+    runs = sum(len(one.projections) for one in rehearsals)
+    kinds = counted(len(rehearsals), "kind")
+    return f"{counted(runs, 'run')} of {kinds} rehearsed: neither memory nor disk nor a typo will end the sweep"
