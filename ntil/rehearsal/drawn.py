@@ -13,12 +13,14 @@ from ntil.config.compose import CONF, choices
 from ntil.config.errors import ConfigError
 from ntil.config.schema import Component, RunConfig
 
+FEWEST = 64  # rows of a split that are drawn, of which the longest are taken
+
 
 def with_drawn_rows(config: RunConfig, rows: dict[str, int], size: int) -> RunConfig:
     """The config with a source that draws its rows; one that draws already stays as it is.
 
     Args:
-        rows: split -> how many. size: pixels of a picture's side.
+        rows: split -> how many, at least. size: pixels of a picture's side.
 
     Raises:
         ConfigError: no config of conf/task draws rows for this task.
@@ -43,7 +45,7 @@ def _draws(source: Any) -> bool:
 
 def _fitted(source: dict[str, Any], rows: dict[str, int], size: int) -> dict[str, Any]:
     """The source with these rows, pictures of this size, and the most that it can put into one."""
-    changes: dict[str, Any] = {"rows": rows}
+    changes: dict[str, Any] = {"rows": {split: max(count, FEWEST) for split, count in rows.items()}}
     if "size" in source:
         changes["size"] = size
     if "difficulty" in source:

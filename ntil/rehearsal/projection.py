@@ -41,8 +41,8 @@ def project(config: RunConfig, outcome: Outcome, train_rows: int, test_rows: int
     once += saves * seconds(outcome, "save") + validations * _validation(config, outcome)
     train = outcome.rows["train"]
     longest = steps * step_seconds(outcome)
-    kept = min(saves, config.keep_checkpoints + bool(validations))
-    disk = outcome.model + kept * outcome.checkpoint
+    checkpoints = min(saves, config.keep_checkpoints + bool(validations))
+    disk = outcome.model + checkpoints * outcome.checkpoint
     peak = disk + bool(saves) * outcome.checkpoint
     return Projection(steps, once + longest * train.mean / train.taken, once + longest, disk, peak)
 

@@ -46,12 +46,12 @@ def phase_table(rehearsed: Rehearsed) -> Table:
 
 
 def _of_phase(outcome: Outcome, phase: str) -> list[Measure]:
-    every = [m for measures in outcome.measures.values() for m in measures]
+    measures = [m for ranks in outcome.measures.values() for m in ranks]
     if phase == "first step":
-        return [m for m in every if m.step == 1]
-    if phase == "step" and any(m.step for m in every):
+        return [m for m in measures if m.step == 1]
+    if phase == "step" and any(m.step for m in measures):
         return [m for ranks in timed_steps(outcome) for m in ranks]
-    return [m for m in every if m.phase == phase]
+    return [m for m in measures if m.phase == phase]
 
 
 def _part(measures: Sequence[Measure], part: str) -> str:
@@ -71,9 +71,9 @@ def communication_line(outcome: Outcome) -> str | None:
     profiled = [m for measures in outcome.measures.values() for m in measures if "communication" in m.parts]
     if not profiled:
         return None
-    busy, whole = max(m.parts["communication"] for m in profiled), max(m.seconds for m in profiled)
+    busy, total = max(m.parts["communication"] for m in profiled), max(m.seconds for m in profiled)
     return (
-        f"collective operations are busy for {busy:.3g} s of the last step's {whole:.3g} s, which ran under a profiler"
+        f"collective operations are busy for {busy:.3g} s of the last step's {total:.3g} s, which ran under a profiler"
     )
 
 
@@ -82,8 +82,8 @@ def waits_line(outcome: Outcome) -> str | None:
     steps = _of_phase(outcome, "step")
     if not steps:
         return None
-    whole = sum(m.seconds for m in steps)
-    shares = {part: sum(m.parts.get(part, 0.0) for m in steps) / whole for part in PARTS}
+    total = sum(m.seconds for m in steps)
+    shares = {part: sum(m.parts.get(part, 0.0) for m in steps) / total for part in PARTS}
     listed = ", ".join(f"{name} {share:.0%}" for name, share in sorted(shares.items(), key=lambda item: -item[1]))
     return f"a step is {listed} (backward with the loss and what of communication isn't overlapped)"
 

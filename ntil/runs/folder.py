@@ -139,7 +139,7 @@ class RunFolder:
 
 
 def find_runs(root: Path | str) -> list[RunFolder]:
-    """The run at `root`, or all runs below it, in the order of their paths; hidden folders (a rehearsal's) hold none."""
+    """The run at `root`, or all runs below it, in the order of their paths; none in hidden folders (of rehearsals)."""
     runs = []
     for folder, below, files in os.walk(Path(root).expanduser(), followlinks=True):
         below[:] = [name for name in below if not name.startswith(".")]

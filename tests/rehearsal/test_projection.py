@@ -1,0 +1,115 @@
+"""Hours and disk of a run, from measured phases; and the sentence where the disk is too small."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from ntil.config.compose import compose
+from ntil.rehearsal.meter import Measure
+from ntil.rehearsal.peaks import Peak
+from ntil.rehearsal.perform import Outcome
+from ntil.rehearsal.prepare import SplitRows
+from ntil.rehearsal.projection import project, seconds, step_seconds
+from ntil.rehearsal.report import Rehearsed, phase_table, sweep_table, verdict, waits_line
+from ntil.rehearsal.sweep import disk_problems
+
+
+def measure(phase, seconds, step=None, gigabytes=1.0, **parts):
+    return Measure(phase, seconds, Peak(int(gigabytes * 1e9)), step, parts, "communication" in parts)
+
+
+def outcome():
+    """Two ranks; steps 1 and 3 are the first of their processes."""
+    ranks = {}
+    for rank, factor in ((0, 1.0), (1, 2.0)):
+        ranks[rank] = [
+            measure("data", 1.0),
+            measure("load", 10.0 * factor),
+            measure("engine", 5.0),
+            measure("step", 90.0, 1),
+            measure("step", 2.0 * factor, 2, 4.0, data=0.5, forward=1.0, backward=0.4, optimizer=0.1),
+            measure("save", 20.0),
+            measure("resume", 8.0),
+            measure("step", 50.0, 3, 3.0, data=1.0, forward=20.0, backward=28.0, optimizer=1.0, communication=7.0),
+            measure("validation", 6.0, gigabytes=5.0),
+            measure("save model", 4.0),
+            measure("evaluation", 50.0),
+        ]
+    rows = {
+        "train": SplitRows(1000, [0, 1], longest=400, mean=100.0, taken=400.0, answer=20),
+        "validation": SplitRows(40, [0, 1, 2, 3], 400, 100.0, 400.0, 20),
+        "test": SplitRows(300, [0, 1, 2], 400, 100.0, 400.0, 20),
+    }
+    return Outcome(rows, ranks, checkpoint=100, model=30)
+
+
+def config(*words):
+    return compose(["model=llava_nano", "optim.steps=1000", "evaluation.every_steps=100", "save_every=200", *words])
+
+
+def test_the_slowest_rank_counts_and_no_first_step():
+    assert seconds(outcome(), "load") == 20.0
+    assert step_seconds(outcome()) == 4.0
+
+
+def test_hours_follow_from_phases():
+    projection = project(config("evaluation.validation_rows=40"), outcome(), 1000, 300)
+    # data, load, engine, save model; evaluation: the weights once, 30 s for three rows; saves; validations of 40 rows
+    once = 1 + 20 + 5 + 4 + (20 + 30 * 300 / 3) + 5 * 20 + 10 * 6 * 40 / 4
+    assert projection.at_most == pytest.approx(once + 1000 * 4.0)
+    assert projection.about == pytest.approx(once + 1000 * 4.0 / 4)
+    assert projection.steps == 1000
+
+
+def test_disk_is_checkpoints_that_stay_and_one_that_is_written():
+    projection = project(config("keep_checkpoints=2"), outcome(), 1000, 300)
+    assert projection.disk == 30 + 3 * 100  # the best one stays too
+    assert projection.disk_peak == 30 + 4 * 100
+    without = project(config("save_every=0"), outcome(), 1000, 300)
+    assert (without.disk, without.disk_peak) == (30, 30)
+
+
+def test_epochs_become_steps_of_the_runs_own_rows():
+    words = ("optim.epochs=2", "optim.steps=null", "optim.batch_size=10")
+    assert project(config(*words), outcome(), 1000, 300).steps == 200
+
+
+def rehearsed(one=None):
+    made = one or outcome()
+    projections = [project(config(), made, 1000, 300)] * 3
+    return Rehearsed("a run", config("engine.processes=2", "engine.device=cpu"), made, projections)
+
+
+def test_phases_are_shown_with_the_peak_of_the_largest_rank():
+    rows = {row[0]: row for row in phase_table(rehearsed()).rows}
+    assert rows["step"][:3] == ["step", "4", "4.0"]
+    assert rows["first step"][1] == "90"
+    assert rows["validation"][2] == "5.0"
+    assert rows["step"][-4:] == ["0.5", "1", "0.4", "0.1"]
+    assert str(waits_line(outcome())).startswith("a step is forward")
+
+
+def test_the_sweep_is_summed_over_runs_and_ranks():
+    table = sweep_table([rehearsed()])
+    kind, total = table.rows
+    projection = rehearsed().projections[0]
+    assert kind[1] == total[1] == "3"
+    assert float(kind[5]) == pytest.approx(2 * 3 * projection.about / 3600, rel=0.01)
+    assert kind[8] == "5.0"
+    assert verdict([rehearsed()], []).startswith("3 runs of 1 kind rehearsed")
+    assert "would not go through" in verdict([rehearsed()], ["no"])
+
+
+def test_a_failed_rehearsal_projects_nothing():
+    failed = Rehearsed("a run", config(), Outcome(failure="step: out of memory"), [])
+    assert sweep_table([failed]).rows[0][2:8] == ["-"] * 6
+
+
+def test_a_disk_that_is_too_small_is_a_problem(monkeypatch):
+    needed = 3 * rehearsed().projections[0].disk + 100
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    (line,) = disk_problems([rehearsed()])
+    assert "free space, set runs= to another disk, or save less" in line
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
+    assert disk_problems([rehearsed()]) == []
