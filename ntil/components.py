@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -63,6 +63,15 @@ class Components:
                 f"{self.family.tokenizer.convert_ids_to_tokens(answers[0][:12].tolist())})"
             )
         return share
+
+    def longest_answer(self, rows: Iterable[Row]) -> int:
+        """Tokens of the longest answer of the rows, its end included; at most the task's limit, also without rows.
+
+        Raises:
+            ConfigError: an answer that the family can't encode.
+        """
+        lengths = (len(self._answer_ids(row)) for row in rows)
+        return min(max(lengths, default=self.task.max_new_tokens), self.task.max_new_tokens)
 
     def _answer_ids(self, row: Row) -> list[int]:
         prompt, answer = self.task.prompt(row), self.task.answer(row)

@@ -6,8 +6,10 @@
     ntil eval run=runs/demo task.source.difficulty=rich           on other data of the same source
     ntil eval run=runs/demo task=clock_photos task.source.labels=labels.csv    on another source: a config of conf/task
     ntil eval run=runs/demo evaluation.split=validation           on another split
+    ntil eval run=runs/demo processes=8                           rows shared by eight ranks
 
-run: the folder. All else overrides the run's configuration: task, task.*, evaluation.* and max_length.
+run: the folder. processes: ranks that share the rows (one per GPU by default). All else overrides the run's
+configuration: task, task.*, evaluation.* and max_length.
 
 Results are in <run>/evaluations/<hash>/; the run's own predictions and metrics stay as they are.
 """
@@ -15,40 +17,36 @@ Results are in <run>/evaluations/<hash>/; the run's own predictions and metrics 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils import logging as transformers_logging
 
-from data.common.errors import UserError
 from ntil import preflight
 from ntil.commands.options import parse_options, split_options
-from ntil.components import Components
 from ntil.config.compose import task_dict
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.identity import config_hash
 from ntil.config.schema import RunConfig, to_plain_dict
-from ntil.evaluation.batch_size import evaluation_batch_size
-from ntil.evaluation.generate import evaluate_to, predict
-from ntil.evaluation.usable_rows import usable_rows
-from ntil.models.saving import load_saved
-from ntil.runs.folder import RunFolder, find_runs, read_json
-from ntil.runs.inputs import missing_inputs
-from ntil.runs.run import build_from_saved
+from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.ranks import Ranks
+from ntil.launch.processes import spawn
+from ntil.runs.folder import RunFolder, find_runs
+from ntil.train.evaluation import evaluate
 
 CHANGEABLE = ("task", "evaluation", "max_length")
 
 
 @dataclass
 class EvaluateOptions:
-    """Options of `ntil eval`; `run` is a run's folder or one above several."""
+    """Options of `ntil eval`. `run`: folder of a run, or one above several. `processes`: ranks (None: one per GPU)."""
 
     run: str = MISSING
+    processes: int | None = None
 
 
 def main(arguments: list[str]) -> int:
@@ -58,13 +56,17 @@ def main(arguments: list[str]) -> int:
         UserError: no run= given, no finished run there, or an override the run's config has no place for.
     """
     words, overrides = split_options(EvaluateOptions, arguments)
-    root = parse_options("eval", EvaluateOptions, words).run
+    options = parse_options("eval", EvaluateOptions, words)
+    root, processes = options.run, options.processes
+    if processes is not None and processes < 1:
+        raise ConfigError(f"processes={processes}: take 1 or more, or leave it out for one per GPU")
+    processes = processes or max(1, torch.cuda.device_count())
     folders = [folder for folder in find_runs(root) if folder.done]
     if not folders:
         raise ConfigError(f"{root}: no finished run there (a run is finished when it has metrics.json)")
     transformers_logging.disable_progress_bar()
     for folder in folders:
-        out, metrics = evaluate_run(folder, overridden(folder.config(), overrides))
+        out, metrics = evaluate_run(folder, overridden(folder.config(), overrides), processes)
         print(f"{out}")
         print("  " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not k.startswith("lenient_")))
     return 0
@@ -106,35 +108,25 @@ def _merged(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"no key {key!r} in the run's configuration{nearest(key, names)}") from error
 
 
-def _rows(folder: RunFolder, config: RunConfig, components: Components) -> Dataset:
-    """The rows to evaluate on.
+def evaluate_run(folder: RunFolder, config: RunConfig, processes: int = 1) -> tuple[Path, dict[str, float]]:
+    """Score a finished run's model on the data of another config; the folder of the results, and the metrics.
+
+    Args:
+        processes: ranks that share the rows; one is this process.
 
     Raises:
-        UserError: they can't be read; of files that the run had and that aren't here, with what to do.
+        UserError: see `evaluate`; or ranks that failed.
+        KeyboardInterrupt: they were interrupted.
     """
-    try:
-        return components.task.rows(config.evaluation.split)
-    except UserError as error:
-        missing = missing_inputs(read_json(folder.inputs), config)
-        if not missing:
-            raise
-        raise ConfigError(
-            f"{folder.path}: {error}; its data are not here: paths start from the working folder, so evaluate where it "
-            f"was trained, or set {' and '.join(f'{key}=<path>' for key in missing)}"
-        ) from error
-
-
-def evaluate_run(folder: RunFolder, config: RunConfig) -> tuple[Path, dict[str, float]]:
-    """Score a finished run's model on the data of another config; the folder of the results, and the metrics."""
-    components = build_from_saved(folder, config, Components.build)
-    split = config.evaluation.split
-    rows = usable_rows(config, components, split, _rows(folder, config, components))
     results = RunFolder(folder.evaluations / config_hash(config))
     results.freeze(config)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_saved(components.family, folder.model).to(device)
-    title = f"{config.loss.name} on {split}"
-    records = predict(model, components.collator, rows, evaluation_batch_size(config), title)
-    metrics = evaluate_to(results.predictions, records, components.task.summarize)
-    results.write_metrics(metrics, components.task.protocol)
-    return results.path, metrics
+    if processes == 1:
+        evaluate(folder, results, None, Ranks())
+        return results.path, results.read_metrics()
+    ranks = replace(config.engine, processes=processes, hostfile=None)
+    code = spawn(results, replace(config, engine=ranks))
+    if code == Interrupt.EXIT_CODE:
+        raise KeyboardInterrupt
+    if code:
+        raise ConfigError(f"{folder.path}: {results.last_error()}; more in {results.error}")
+    return results.path, results.read_metrics()

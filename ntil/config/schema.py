@@ -180,6 +180,8 @@ class RunSettings:
 
     max_length: longest prompt with its answer, in tokens, picture included; a longer one is an error, never cut.
     vision_cache_gb: limit of the disk cache for features of frozen vision towers, of all runs together; 0: no cache.
+    save_every, save_minutes: steps and minutes between two checkpoints, 0: never. keep_checkpoints: how many of the
+        newest are kept; the best one is, too. keep_checkpoints_when_done: also when the run is done.
     retry: run a job again that failed before. accept_changes: resume although the data changed since the checkpoint.
     """
 
@@ -194,7 +196,9 @@ class RunSettings:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     log_every: int = 20
     save_every: int = 400
+    save_minutes: float = 0.0
     keep_checkpoints: int = 1
+    keep_checkpoints_when_done: bool = False
     max_length: int = 4096
     vision_cache_gb: float = 20.0
     retry: bool = False
@@ -328,6 +332,7 @@ def _check(run: RunSettings) -> None:
     for name in ("log_every", "keep_checkpoints", "max_length"):
         _at_least(1, name, getattr(run, name))
     _at_least(0, "save_every", run.save_every, "0: never")
+    _at_least(0, "save_minutes", run.save_minutes, "0: never")
     _at_least(0, "vision_cache_gb", run.vision_cache_gb, "0: keep nothing")
     for kind in run.tracker.kinds:
         if kind not in TRACKERS:

@@ -27,13 +27,13 @@ Metrics = dict[str, float]
 
 
 @torch.no_grad()
-def generate(model: Any, collator: Collator, rows: list[Row]) -> list[str]:
-    """Greedy answers of a batch of rows, cut at the end token."""
+def generate(model: Any, collator: Collator, rows: list[Row], max_new_tokens: int | None = None) -> list[str]:
+    """Greedy answers of a batch of rows, cut at the end token, or after `max_new_tokens` (None: the task's)."""
     family = collator.family
     inputs = {k: v.to(model.device) for k, v in collator.prompts(rows).items()}
     output = model.generate(
         **inputs,
-        max_new_tokens=collator.task.max_new_tokens,
+        max_new_tokens=max_new_tokens or collator.task.max_new_tokens,
         do_sample=False,
         pad_token_id=family.tokenizer.pad_token_id,
         eos_token_id=family.end_id,
@@ -61,6 +61,7 @@ def predict_shard(
     ranks: Ranks,
     title: str | None = None,
     check: Callable[[], None] = lambda: None,
+    max_new_tokens: int | None = None,
 ) -> Iterator[tuple[int, Row]]:
     """Yield the records of this rank's batches, each with its row's index.
 
@@ -75,7 +76,7 @@ def predict_shard(
             if spare and not any_partitioned(model):
                 continue
             batch = [rows[i] for i in indices]
-            texts = generate(model, collator, batch)
+            texts = generate(model, collator, batch, max_new_tokens)
             if not spare:
                 for i, row, text in zip(indices, batch, texts, strict=True):
                     yield i, collator.task.record(text.strip(), row)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,10 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.launcher import LAUNCHER
+from ntil.distributed.ports import free_port
 from ntil.distributed.ranks import ranks_on_this_host
 from ntil.preflight import hosts
 from ntil.runs.folder import RunFolder
@@ -88,7 +86,7 @@ def _environments(engine: EngineConfig) -> Iterator[dict[str, str]]:
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
         LAUNCHER: str(os.getpid()),
     }
     # Tools of this interpreter's environment must be found also where it is not activated.
@@ -109,18 +107,6 @@ def _imports() -> dict[str, str]:
     if root not in paths and Path.cwd() == Path(root):
         paths.append(root)
     return {"PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
-
-
-def _free_port() -> int:
-    """A port that nobody listens on, below those that systems hand out by themselves (Linux: from 32768).
-
-    Seconds pass until rank 0 listens on it, and one of those would be taken by then where many processes are busy.
-    """
-    for port in random.SystemRandom().sample(range(20_000, 32_768), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise ConfigError("of 100 ports between 20000 and 32767 on 127.0.0.1 none is free; end what holds them")
 
 
 def _wait(children: list[subprocess.Popen[bytes]], received: Sequence[int] = ()) -> list[int]:
@@ -205,7 +191,7 @@ def hosts_command(folder: Path, hostfile: Path, worker: str = WORKER) -> list[st
     first = next(iter(hosts(hostfile)))
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile.absolute())]
     # --no_local_rank: it would append `--local_rank` to the worker's arguments. A single localhost needs no ssh.
-    options = ["--no_local_rank", "--module", "--master_port", str(_free_port())]
+    options = ["--no_local_rank", "--module", "--master_port", str(free_port())]
     if first in ("localhost", "127.0.0.1"):
         options += ["--no_ssh_check", "--master_addr", "127.0.0.1"]
     return [*launcher, *options, worker, str(folder.absolute())]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -55,21 +56,27 @@ def check_saved(folder: Path) -> None:
         raise ConfigError(f"{file}: only LoRA adapters without megatron_config are read")
 
 
-def load_saved(family: Family, folder: Path) -> Any:
-    """Load the model that a run saved in `folder`: whole, or an adapter on its base.
+def load_saved(family: Family, folder: Path, device: torch.device | str = "cpu") -> Any:
+    """Load the model that a run saved in `folder`, whole or an adapter on its base, onto a device.
 
     Raises:
         ConfigError: see `check_saved`.
     """
     check_saved(folder)
+    # Straight onto a GPU, so that the ranks of a host don't each fill its memory with a model first.
+    on_device = nullcontext() if torch.device(device).type == "cpu" else torch.device(device)
     if not (folder / "adapter_config.json").exists():
-        return family.load(folder)
+        with on_device:
+            model: nn.Module = family.load(folder)
+        return model.to(device)
     from peft import PeftModel
 
     if (base := folder / BASE).exists():
         check_saved(base)
-    model = family.load(base if base.exists() else None)
-    return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
+    with on_device:
+        model = family.load(base if base.exists() else None)
+    adapted: nn.Module = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
+    return adapted.to(device)
 
 
 @contextmanager

@@ -10,13 +10,14 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
+from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from data.common.files import write_text
@@ -49,7 +50,7 @@ class Measure:
 class Script:
     """What a rehearsal's process does.
 
-    rows: field of `ntil.train.run.Data` -> indices of the rows to take. save_after: after this step the run is
+    rows: split -> indices of the rows to take. save_after: after this step the run is
     interrupted: it saves and ends. end_after: after this step the process ends, and nothing is saved.
     """
 
@@ -113,11 +114,9 @@ class Meter(TrainerCallback):
         if name == "load":
             self._begin("engine")
 
-    def result(self, name: str, value: Any) -> Any:
-        """The chosen rows where the data were read; else the value itself."""
-        if name != "data":
-            return value
-        return replace(value, **{split: getattr(value, split).select(rows) for split, rows in self.script.rows.items()})
+    def rows(self, split: str, rows: Dataset) -> Dataset:
+        """The rows of the script."""
+        return rows.select(self.script.rows[split])
 
     def _begin(self, name: str) -> None:
         _synchronize()

@@ -55,8 +55,7 @@ def perform(config: RunConfig, rows: dict[str, SplitRows], place: Path) -> Outco
     folder.freeze(config)
     steps = config.optim.steps
     assert steps is not None
-    taken = {name: split.indices for name, split in rows.items()}
-    Script(taken, save_after=steps - 1).write(folder)
+    Script(_taken(config, rows), save_after=steps - 1).write(folder)
     outcome.failure = _until_saved(folder, config, steps - 1)
     if outcome.failure is None:
         outcome.checkpoint = sum(map(size_on_disk, complete_checkpoints(folder.checkpoints)))
@@ -72,7 +71,7 @@ def try_loss(config: RunConfig, rows: dict[str, SplitRows]) -> str | None:
     """Train one step with the config's loss, and save nothing; what it died of."""
     folder = folder_of(config)
     folder.freeze(config)
-    Script({name: split.indices for name, split in rows.items()}, end_after=1).write(folder)
+    Script(_taken(config, rows), end_after=1).write(folder)
     code = _spawned(folder, config)
     if code != Interrupt.EXIT_CODE:
         return _reason(folder, config, code)
@@ -80,6 +79,11 @@ def try_loss(config: RunConfig, rows: dict[str, SplitRows]) -> str | None:
     if not any(m.phase == "step" for m in measures_of(folder).get(0, [])):
         raise KeyboardInterrupt
     return None
+
+
+def _taken(config: RunConfig, rows: dict[str, SplitRows]) -> dict[str, list[int]]:
+    """Split -> indices of the rows to take; those of the test last, whose split may be that of the validation."""
+    return {config.evaluation.split if name == "test" else name: part.indices for name, part in rows.items()}
 
 
 def _until_saved(folder: RunFolder, config: RunConfig, step: int) -> str | None:

@@ -26,24 +26,30 @@ class Projection:
     disk_peak: int
 
 
-def project(config: RunConfig, outcome: Outcome, train_rows: int, test_rows: int) -> Projection:
-    """Project the run from the rehearsal of its like.
+@dataclass(frozen=True)
+class Counts:
+    """Rows of a run's own splits: to train on, to validate on each time, and to test on."""
 
-    Args:
-        train_rows, test_rows: of the run's own splits.
-    """
-    steps = config.optim.steps_for(train_rows)
+    train: int
+    validation: int
+    test: int
+
+
+def project(config: RunConfig, outcome: Outcome, rows: Counts) -> Projection:
+    """Project the run on its own rows from the rehearsal of its like."""
+    steps = config.optim.steps_for(rows.train)
     assert steps is not None
-    saves = steps // config.save_every if config.save_every else 0
-    validations = steps // config.evaluation.every_steps if config.evaluation.every_steps else 0
-    once = sum(seconds(outcome, name) for name in ("data", "load", "engine", "save model"))
-    once += _evaluation(outcome, test_rows)
-    once += saves * seconds(outcome, "save") + validations * _validation(config, outcome)
     train = outcome.rows["train"]
     longest = steps * step_seconds(outcome)
+    saves = (steps - 1) // config.save_every if config.save_every else 0  # the last step saves the model itself
+    saves = max(saves, int(longest // (60 * config.save_minutes)) if config.save_minutes else 0)
+    validations = steps // config.evaluation.every_steps if config.evaluation.every_steps else 0
+    once = sum(seconds(outcome, name) for name in ("data", "load", "engine", "save model"))
+    once += _evaluation(outcome, rows.test)
+    once += saves * seconds(outcome, "save") + validations * _validation(outcome, rows.validation)
     checkpoints = min(saves, config.keep_checkpoints + bool(validations))
-    disk = outcome.model + checkpoints * outcome.checkpoint
-    peak = disk + bool(saves) * outcome.checkpoint
+    peak = outcome.model + (checkpoints + bool(saves)) * outcome.checkpoint
+    disk = outcome.model + checkpoints * outcome.checkpoint * config.keep_checkpoints_when_done
     return Projection(steps, once + longest * train.mean / train.taken, once + longest, disk, peak)
 
 
@@ -66,11 +72,9 @@ def step_seconds(outcome: Outcome) -> float:
     return statistics.median(max(m.seconds for m in ranks) for ranks in timed_steps(outcome))
 
 
-def _validation(config: RunConfig, outcome: Outcome) -> float:
-    rows = outcome.rows.get("validation")
-    if rows is None:
-        return 0.0
-    return seconds(outcome, "validation") * min(config.evaluation.validation_rows, rows.rows) / len(rows.indices)
+def _validation(outcome: Outcome, rows: int) -> float:
+    rehearsed = outcome.rows.get("validation")
+    return 0.0 if rehearsed is None else seconds(outcome, "validation") * rows / len(rehearsed.indices)
 
 
 def _evaluation(outcome: Outcome, rows: int) -> float:

@@ -22,10 +22,11 @@ from ntil.launch.plan import plan
 from ntil.rehearsal.drawn import with_drawn_rows
 from ntil.rehearsal.perform import Outcome, perform, try_loss
 from ntil.rehearsal.prepare import longest_rows, rehearsal_config, rows_needed
-from ntil.rehearsal.projection import Projection, project
+from ntil.rehearsal.projection import Counts, Projection, project
 from ntil.rehearsal.report import Rehearsed, communication_line, phase_table, sweep_table, verdict, waits_line
 from ntil.rehearsal.weights import write_random
 from ntil.runs.run import Run
+from ntil.train.libraries import set_up_libraries
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Kind:
     config: RunConfig
 
     @property
+    def drawn(self) -> bool:
+        """Whether the rows are drawn in place of the run's own."""
+        return self.config is not self.runs[0].config
+
+    @property
     def title(self) -> str:
         config = self.config
         ranks = preflight.rank_count(config.engine)
@@ -63,6 +69,7 @@ def rehearse(overrides: Sequence[str], settings: Settings) -> int:
     Raises:
         UserError, HydraException: a job that can't be composed or run, as `ntil train` refuses it.
     """
+    set_up_libraries(None)
     kinds = kinds_of(overrides, settings)
     if not kinds:
         print("every run is done: there is nothing to rehearse")
@@ -124,7 +131,7 @@ class Stage:
         try:
             config = self._with_weights(kind.config, remarks)
             outcome = self._performed(config, kind)
-            projections = [] if outcome.failure else [projected(run, outcome) for run in kind.runs]
+            projections = [] if outcome.failure else [projected(run, outcome, kind.drawn) for run in kind.runs]
         except UserError as error:
             outcome, projections = Outcome(failure=str(error)), []
         if self.settings.drawn_data and "train" in outcome.rows:
@@ -173,21 +180,30 @@ def _loss_key(config: RunConfig) -> str:
     return json.dumps([*parts, config.loss.to_dict()], sort_keys=True)
 
 
-def projected(run: Run, outcome: Outcome) -> Projection:
-    """What the run will take, on its own number of rows where that is known."""
-    task, rows = run.built_task, outcome.rows
-    train = task.expected_rows("train") or rows["train"].rows
-    return project(run.config, outcome, train, task.expected_rows(run.config.evaluation.split) or rows["test"].rows)
+def projected(run: Run, outcome: Outcome, drawn: bool) -> Projection:
+    """What the run will take, on its own number of rows as far as that is known where others were drawn."""
+    rows = {name: split.rows for name, split in outcome.rows.items()}
+    if drawn:
+        expected = run.built_task.expected_rows
+        rows["train"] = expected("train") or rows["train"]
+        rows["validation"] = min(run.config.evaluation.validation_rows, expected("validation") or sys.maxsize)
+        rows["test"] = expected(run.config.evaluation.split) or rows["test"]
+    return project(run.config, outcome, Counts(rows["train"], rows.get("validation", 0), rows["test"]))
 
 
 def _remarks_on_drawn_rows(kind: Kind, outcome: Outcome) -> list[str]:
-    if kind.config is kind.runs[0].config:
+    if not kind.drawn:
         return []
     longest = max(split.answer for split in outcome.rows.values())
     limit = kind.runs[0].built_task.max_new_tokens
     return [
         f"the rows are drawn: {outcome.rows['train'].longest} tokens at most, answers of {longest}, while generation "
-        f"goes to its limit of {limit}; a training on longer answers takes more memory and time"
+        f"goes to its limit of {limit}; a training on longer answers takes more memory and time",
+        *(
+            f"how many rows the split {split} has isn't known: as many as were drawn are counted"
+            for split in ("train", kind.config.evaluation.split)
+            if kind.runs[0].built_task.expected_rows(split) is None
+        ),
     ]
 
 

@@ -47,14 +47,16 @@ def _fingerprint(rows: Dataset) -> str:
 def check_data(file: Path, splits: Mapping[str, Dataset], resuming: bool, accept: bool) -> None:
     """Write the splits' fingerprints to `file`; when resuming, compare them with those of the run's start first.
 
+    A resumed run may check some of the splits; the record of the others stays.
+
     Raises:
         ConfigError: a run with a checkpoint would go on with other data, and `accept_changes` is not set.
     """
     now: dict[str, dict[str, Any]] = {
         name: {"rows": len(rows), "fingerprint": fingerprint(rows)} for name, rows in splits.items()
     }
-    before = recorded(file) if resuming and not accept else {}
-    for name in now.keys() & before.keys():
+    before = recorded(file) if resuming else {}
+    for name in now.keys() & before.keys() if not accept else ():
         was, split = before[name], now[name]
         if was != split:
             raise ConfigError(
@@ -62,7 +64,7 @@ def check_data(file: Path, splits: Mapping[str, Dataset], resuming: bool, accept
                 f"{was['fingerprint']}, now {counted(split['rows'], 'row')} {split['fingerprint']}); "
                 "set accept_changes=true to go on with it, or remove the folder to start again"
             )
-    write_text(file, json.dumps(now))
+    write_text(file, json.dumps({**before, **now}))
 
 
 def recorded(file: Path) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ JSON_BYTES = 64 << 20  # of a run folder's .json files; the largest seen is digi
 JSONL_BYTES = 2 << 30  # of history.jsonl and predictions.jsonl
 PREDICTION = {"id": object, "answer": str, "text": str, "scores": dict, "lenient": dict}  # keys of a record
 _OUR_ERROR = re.compile(r"^(?:data|tasks|ntil)(?:\.\w+)+: ")  # the class before the sentence
+EVALUATIONS = "evaluations"
 PROTOCOL = "task_protocol"  # the key of metrics.json beside the metrics
 
 
@@ -29,8 +30,8 @@ class RunFolder:
     """A run's files; the presence of metrics.json, written last, means done.
 
     Others: config.yaml, environment.json, data.json, inputs.json, length.json, tracking.json, skipped.txt,
-    history.jsonl, checkpoints/, model/, predictions.jsonl, digits.json; error.txt and replay/ of a failure, stop to
-    interrupt, evaluations/ of `ntil eval`.
+    history.jsonl, checkpoints/, model/, trained.json (written when the model is saved), predictions.jsonl, digits.json;
+    error.txt and replay/ of a failure, stop to interrupt, evaluations/ of `ntil eval`.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -49,13 +50,21 @@ class RunFolder:
         self.skipped = self.path / "skipped.txt"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
+        self.unfinished_model = self.path / "model.unfinished"
+        self.trained = self.path / "trained.json"
         self.replay = self.path / "replay"
-        self.evaluations = self.path / "evaluations"
+        self.evaluations = self.path / EVALUATIONS
         self.stop = self.path / "stop"
 
     @property
     def done(self) -> bool:
         return self.metrics.exists()
+
+    @property
+    def evaluated(self) -> RunFolder | None:
+        """The run that this folder is an evaluation of; None of a run's own folder."""
+        above = self.path.parent
+        return RunFolder(above.parent) if above.name == EVALUATIONS else None
 
     def freeze(self, config: RunConfig) -> None:
         self.path.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,8 @@ def status(run: Run) -> Status:
     if run.done:
         return Status("done", step if steps is None else steps, steps, "")
     if holder is not None:
-        return Status("running", step, steps, f"{_eta(history, step, steps)}{holder}")
+        phase = "testing, " if run.folder.trained.exists() else _eta(history, step, steps)
+        return Status("running", step, steps, f"{phase}{holder}")
     if run.folder.error.exists():
         return Status("failed", step, steps, run.folder.last_error())
     if run.folder.checkpoints.exists() or history:
@@ -53,7 +54,7 @@ def _eta(history: list[dict[str, Any]], step: int, steps: int | None) -> str:
     if steps is None:
         return ""
     if step >= steps:
-        return "evaluating, "
+        return "saving, "
     seconds = pace(history[-20:])
     if seconds is None:
         return ""

@@ -122,6 +122,33 @@ def _to_disk(file: Path) -> None:
         os.close(descriptor)
 
 
+class SaveWhenDue(TrainerCallback):
+    """Save after so many minutes, whatever the step, and never at the last step, when the model itself is saved.
+
+    Args:
+        minutes: since the training began or the last save; 0: never.
+        every: steps between two looks at the clock, which is rank 0's.
+    """
+
+    def __init__(self, minutes: float, every: int, ranks: Ranks) -> None:
+        self.minutes, self.every, self.ranks = minutes, every, ranks
+        self._since = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._since = time.monotonic()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        if self.minutes and state.global_step % self.every == 0:
+            late = time.monotonic() - self._since >= 60 * self.minutes
+            control.should_save |= self.ranks.any(late and self.ranks.first)
+        if state.global_step >= state.max_steps:
+            control.should_save = False
+        return control
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._since = time.monotonic()
+
+
 class StopOnInterrupt(TrainerCallback):
     """Save and stop when an interrupt is requested, on all ranks at the same step."""
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import wraps
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
+from datasets import Dataset
 from transformers import TrainerCallback
+
+from tasks.base import Task
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -26,8 +29,8 @@ class Listener(Protocol):
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Context of one phase."""
 
-    def result(self, name: str, value: Any) -> Any:
-        """What the run goes on with, where the phase gave `value`."""
+    def rows(self, split: str, rows: Dataset) -> Dataset:
+        """The rows of a split that the run takes."""
 
 
 _listeners: list[Listener] = []
@@ -43,6 +46,14 @@ def listening_callbacks() -> list[TrainerCallback]:
     return [callback for listener in _listeners for callback in listener.callbacks]
 
 
+def chosen_rows(task: Task, split: str) -> Dataset:
+    """The task's rows of a split; those of them that a listener chooses."""
+    rows = task.rows(split)
+    for listener in _listeners:
+        rows = listener.rows(split, rows)
+    return rows
+
+
 def phase(name: str) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
     """Decorator: a call of the function is the phase `name`."""
 
@@ -52,10 +63,7 @@ def phase(name: str) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
             with ExitStack() as stack:
                 for listener in _listeners:
                     stack.enter_context(listener.phase(name))
-                result = function(*args, **kwargs)
-            for listener in _listeners:
-                result = listener.result(name, result)
-            return result
+                return function(*args, **kwargs)
 
         return within
 

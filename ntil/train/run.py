@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
-import os
-import warnings
+import shutil
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -17,12 +14,10 @@ import torch
 from datasets import Dataset
 from rich.console import Console
 from transformers import TrainerCallback, TrainingArguments, set_seed
-from transformers.utils import logging as transformers_logging
 
 from data.common.counts import counted
 from data.common.files import write_text
 from data.common.rows import sample_rows
-from ntil.compat import limit_waits_for_builds
 from ntil.components import Components
 from ntil.config.schema import RunConfig
 from ntil.console import epochs
@@ -48,61 +43,90 @@ from ntil.train.arguments import (
     training_arguments,
     zero3_init_disabled,
 )
-from ntil.train.callbacks import Checkpoints, History, Progress, StopOnInterrupt
+from ntil.train.callbacks import Checkpoints, History, Progress, SaveWhenDue, StopOnInterrupt
 from ntil.train.guards import FiniteCheck, LossSpikes
-from ntil.train.phases import listening_callbacks, phase
+from ntil.train.libraries import set_up_libraries
+from ntil.train.phases import chosen_rows, listening_callbacks, phase
 from ntil.train.trackers import SHOWN, Trackers
 from ntil.train.trainer import NumberTrainer, build_trainer
 
 
-def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> None:
-    """Train, save and test the run that is frozen in `folder`.
+def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
+    """Train and save the run that is frozen in `folder`, then test it.
+
+    Returns:
+        Whether a fresh process has to go on with the same call: the model is saved, and its test would share the
+        memory with what is left of the training.
 
     Raises:
         KeyboardInterrupt: an interrupt was requested; the same call resumes from what is saved.
         UserError: an error that shows only in the data or the checkpoint.
     """
     config = folder.config()
-    _set_up_libraries(config.engine.threads)
+    set_up_libraries(config.engine.threads)
     if ranks.first:
         _record_environment(folder)
     components = Components.build(config)
     set_seed(config.seed)
     trackers = Trackers(config, folder.path, ranks)
-    metrics = None
+    metrics, goes_on = None, False
     try:
-        arguments = training_arguments(config, folder.checkpoints, components.family.dtype)
-        data = read_data(config, components, arguments).usable(config, components, ranks, interrupt)
-        coverage = check_before_training(folder, config, components, data, ranks)
-        trackers.note({"coverage": coverage})
-        model, vision_cache = load_model(folder, config, components, arguments, ranks)
-        watch = Watch.over(folder, config, components, interrupt, ranks)
-        trainer = build_trainer(
-            config,
-            components,
-            model,
-            data.train,
-            folder.checkpoints,
-            arguments=arguments,
-            validation=data.validation,
-            validate=partial(validate, config=config, components=components, ranks=ranks),
-            callbacks=[*watch.callbacks, trackers, *listening_callbacks()],
-            finite=watch.finite,
-        )
-        fit(folder, config, trainer, watch, ranks)
-        save_model(folder, components, trainer, ranks)
-        seconds = watch.checkpoints.seconds
-        _print_hits(vision_cache)
-        release_deepspeed(trainer)
-        del trainer, model, vision_cache
-        metrics = test(folder, config, components, data.test, arguments.device, interrupt, ranks)
-        if metrics is not None:
-            trackers.predictions(components.task, data.test, list(islice(read_jsonl(folder.predictions), SHOWN)))
-            metrics |= {"train_seconds": seconds}
-            folder.write_metrics(metrics, components.task.protocol)
+        if not folder.trained.exists():
+            train(folder, config, components, trackers, interrupt, ranks)
+            goes_on = _test_needs_fresh_process(ranks)
+        if goes_on:
+            trackers.pause()
+        else:
+            metrics = test(folder, config, components, trackers, interrupt, ranks)
     finally:
         trackers.finish(metrics, interrupt.requested)
     ranks.barrier()
+    if metrics is not None and not config.keep_checkpoints_when_done:
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    return goes_on
+
+
+def _test_needs_fresh_process(ranks: Ranks) -> bool:
+    """Whether a trainer that is deleted would still hold memory that matters.
+
+    DeepSpeed's engine, its hooks and the parameters hold each other: 22 bytes a parameter stay alive (version 0.19.8).
+    One rank on the CPU is a model of nano size, for which the start of a process would take longer than its test.
+    """
+    return ranks.count > 1 or torch.cuda.is_available()
+
+
+def train(
+    folder: RunFolder,
+    config: RunConfig,
+    components: Components,
+    trackers: Trackers,
+    interrupt: Interrupt,
+    ranks: Ranks,
+) -> None:
+    """Train the model and save it, with the mark that says so."""
+    arguments = training_arguments(config, folder.checkpoints, components.family.dtype)
+    data = read_data(config, components, arguments).usable(config, components, ranks, interrupt)
+    coverage = check_before_training(folder, config, components, data, ranks)
+    trackers.note({"coverage": coverage})
+    model, vision_cache = load_model(folder, config, components, arguments, ranks)
+    watch = Watch.over(folder, config, components, interrupt, ranks)
+    trainer = build_trainer(
+        config,
+        components,
+        model,
+        data.train,
+        folder.checkpoints,
+        arguments=arguments,
+        validation=data.validation,
+        validate=Validation.of(config, components, data.validation, ranks),
+        callbacks=[*watch.callbacks, trackers, *listening_callbacks()],
+        finite=watch.finite,
+    )
+    fit(folder, config, trainer, watch, ranks)
+    save_model(folder, components, trainer, watch.checkpoints.seconds, ranks)
+    if vision_cache is not None:
+        print(f"vision features: {vision_cache.hits:,} read, {vision_cache.misses:,} computed")
+    release_deepspeed(trainer)
 
 
 def _record_environment(folder: RunFolder) -> None:
@@ -139,9 +163,9 @@ def read_data(config: RunConfig, components: Components, arguments: TrainingArgu
     """Read every split that the run needs, so that a missing one is reported before training."""
     evaluation, task = config.evaluation, components.task
     with arguments.main_process_first(desc="rows"):  # it renders or reads what the others then find in the cache
-        train = task.rows("train")
-        held_out = task.rows("validation") if evaluation.every_steps else None
-        tested = task.rows(evaluation.split)
+        train = chosen_rows(task, "train")
+        held_out = chosen_rows(task, "validation") if evaluation.every_steps else None
+        tested = chosen_rows(task, evaluation.split)
     if held_out is not None:
         held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows)))
     return Data(train, held_out, tested)
@@ -195,8 +219,10 @@ def load_model(
     scratch = not config.model.options.get("checkpoint")
     with zero3_init_disabled(arguments) if scratch else nullcontext():
         model: Any = family.load()
+    if ranks.first:
+        shutil.rmtree(folder.unfinished_model, ignore_errors=True)
     if config.tuning.mode == "lora" and scratch:
-        save_base(model, family, folder.model)
+        save_base(model, family, folder.unfinished_model)
     model = tune(model, family, config.tuning)
     if config.engine.compile:
         compile_blocks(model)
@@ -229,21 +255,39 @@ class Watch:
         checkpoints = Checkpoints(config.keep_checkpoints, ranks, task.metric, task.greater_is_better, layout)
         interrupts = StopOnInterrupt(interrupt, ranks)
         progress = Progress(title_of(config), task.metric)
-        callbacks = (LossSpikes(), History(folder.history), interrupts, progress, checkpoints)
+        due = SaveWhenDue(config.save_minutes, config.log_every, ranks)
+        callbacks = (LossSpikes(), History(folder.history), due, interrupts, progress, checkpoints)
         # With several ranks each may hold only a share of the weights, so they can't be saved for a replay.
         keep = (lambda model, place: save(model, components.family, place)) if ranks.count == 1 else None
         return cls(checkpoints, interrupts, FiniteCheck(folder.replay, keep), callbacks)
 
 
-@phase("validation")
-def validate(trainer: NumberTrainer, config: RunConfig, components: Components, ranks: Ranks) -> dict[str, float]:
-    """Scores and teacher-forced figures on the validation rows, with the model as it is now."""
-    rows: Any = trainer.eval_dataset
-    model, size = trainer.inner_model, evaluation_batch_size(config)
-    shard = list(predict_shard(model, components.collator, rows, size, ranks))
-    in_order = sorted((pair for part in ranks.gather(shard) for pair in part), key=lambda pair: pair[0])
-    scores = components.task.summarize(record for _, record in in_order)
-    return {**scores, **teacher_forced(trainer.head, model, components.collator, rows, size, ranks)[0]}
+@dataclass(frozen=True)
+class Validation:
+    """Scores and teacher-forced figures on the validation rows, with the model as it is when this is called.
+
+    longest: tokens of the longest true answer, end included. An answer is cut there: a model that rambles would have
+        all rows and ranks wait for it, and what follows a longer answer is wrong anyway.
+    """
+
+    config: RunConfig
+    components: Components
+    ranks: Ranks
+    longest: int
+
+    @classmethod
+    def of(cls, config: RunConfig, components: Components, rows: Dataset | None, ranks: Ranks) -> Validation:
+        return cls(config, components, ranks, components.longest_answer(rows or ()))
+
+    @phase("validation")
+    def __call__(self, trainer: NumberTrainer) -> dict[str, float]:
+        rows: Any = trainer.eval_dataset
+        model, task, size = trainer.inner_model, self.components.task, evaluation_batch_size(self.config)
+        collator, ranks = self.components.collator, self.ranks
+        shard = list(predict_shard(model, collator, rows, size, ranks, max_new_tokens=self.longest))
+        in_order = sorted((pair for part in ranks.gather(shard) for pair in part), key=lambda pair: pair[0])
+        scores = task.summarize(record for _, record in in_order)
+        return {**scores, **teacher_forced(trainer.head, model, collator, rows, size, ranks)[0]}
 
 
 def fit(folder: RunFolder, config: RunConfig, trainer: NumberTrainer, watch: Watch, ranks: Ranks) -> None:
@@ -265,17 +309,20 @@ def fit(folder: RunFolder, config: RunConfig, trainer: NumberTrainer, watch: Wat
         raise KeyboardInterrupt
 
 
-def _print_hits(vision_cache: VisionCache | None) -> None:
-    if vision_cache is not None:
-        print(f"vision features: {vision_cache.hits:,} read, {vision_cache.misses:,} computed")
-
-
 @phase("save model")
-def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer, ranks: Ranks) -> None:
-    """Save the trained model from rank 0; all ranks must call."""
+def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer, seconds: float, ranks: Ranks) -> None:
+    """Save the trained model from rank 0, whole or not at all; all ranks must call.
+
+    Args:
+        seconds: of the training so far, for the mark.
+    """
     with whole_model(trainer.inner_model) as writes:
         if writes:
-            save(trainer.inner_model, components.family, folder.model)
+            save(trainer.inner_model, components.family, folder.unfinished_model)
+            shutil.rmtree(folder.model, ignore_errors=True)
+            folder.unfinished_model.rename(folder.model)
+            record = {"step": trainer.state.global_step, "seconds": seconds}
+            write_text(folder.trained, json.dumps(record))
     ranks.barrier()
 
 
@@ -284,42 +331,58 @@ def test(
     folder: RunFolder,
     config: RunConfig,
     components: Components,
-    rows: Dataset,
-    device: torch.device,
+    trackers: Trackers,
     interrupt: Interrupt,
     ranks: Ranks,
 ) -> dict[str, float] | None:
-    """Score the saved model, every rank on its share of the rows; the metrics on rank 0, None on others."""
+    """Score the saved model, every rank on its share of the rows, and write the metrics.
+
+    Returns:
+        The metrics on rank 0, None on others.
+    """
     interrupt.raise_at_once()
-    gc.collect()  # the trainer's copy of the model
-    model = load_saved(components.family, folder.model).to(device)
+    gc.collect()  # what is left of the training
+    alone = replace(config, engine=replace(config.engine, zero_stage=None, offload=False))
+    arguments = training_arguments(alone, folder.checkpoints, components.family.dtype)
+    device = arguments.device  # joins the ranks of a fresh process
+    rows = _test_rows(folder, config, components, arguments, interrupt, ranks)
+    model = load_saved(components.family, folder.model, device)
     _vision_cache(config, components, model)
     title = f"{config.loss.name} on {config.evaluation.split}" if ranks.first else None
     size = evaluation_batch_size(config)
     records = predict_shard(model, components.collator, rows, size, ranks, title, lambda: interrupt.check(ranks))
-    metrics = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
+    scores = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
     forced, digits = teacher_forced(SupervisedHead(model), model, components.collator, rows, size, ranks)
-    if metrics is None:
+    if scores is None:
         return None
     write_text(folder.digits, json.dumps(digits))
-    return {**metrics, **forced}
+    trackers.predictions(components.task, rows, list(islice(read_jsonl(folder.predictions), SHOWN)))
+    metrics = {**scores, **forced, "train_seconds": float(read_json(folder.trained)["seconds"])}
+    folder.write_metrics(metrics, components.task.protocol)
+    return metrics
+
+
+def _test_rows(
+    folder: RunFolder,
+    config: RunConfig,
+    components: Components,
+    arguments: TrainingArguments,
+    interrupt: Interrupt,
+    ranks: Ranks,
+) -> Dataset:
+    """The rows to test on.
+
+    Raises:
+        UserError: they can't be read, or have changed since the training began.
+    """
+    split = config.evaluation.split
+    with arguments.main_process_first(desc="rows"):
+        rows = chosen_rows(components.task, split)
+    if ranks.first:
+        check_data(folder.data, {split: rows}, resuming=True, accept=config.accept_changes)
+    return usable_rows(config, components, split, rows, ranks, interrupt)
 
 
 def title_of(config: RunConfig) -> str:
     """Title of a run in messages and progress bars."""
     return f"{config.loss.name} seed {config.seed}"
-
-
-def _set_up_libraries(threads: int | None) -> None:
-    if threads:
-        torch.set_num_threads(threads)
-        # accelerate sets the number of threads itself where the variable isn't there (accelerate 1.15, state.py).
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-    limit_waits_for_builds()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()

@@ -107,7 +107,8 @@ class TensorBoard(Backend):
 
         self.writer = SummaryWriter(str(folder / "tensorboard"))
         self.writer.add_text("config", "\n".join(f"    {k}: {v}" for k, v in config.to_dict().items()))
-        self.step = 0
+        history = RunFolder(folder).read_history()
+        self.step = int(history[-1]["step"]) if history else 0  # of the final scores, also where nothing is trained
 
     def log(self, values: dict[str, float], step: int) -> None:
         self.step = step
@@ -158,6 +159,11 @@ class Trackers(TrainerCallback):
         if self.backends and records:
             table = [table_row(task, rows[i], record) for i, record in enumerate(records[:SHOWN])]
             self._each(lambda backend: backend.predictions(table))
+
+    def pause(self) -> None:
+        """Close for a process that goes on with this run."""
+        self._each(lambda backend: backend.finish(self.facts, failed=False))
+        self.backends = []
 
     def finish(self, metrics: dict[str, float] | None, interrupted: bool = False) -> None:
         """Write the final metrics (None: the run failed, or was `interrupted` and goes on later) and close."""

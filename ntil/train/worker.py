@@ -1,5 +1,7 @@
 """One run in one process, or one rank of it: `python -m ntil.train.worker <run folder>`, from its frozen config.
 
+The folder of an evaluation of a run (<run folder>/evaluations/<hash>) is evaluated.
+
 `ntil train` starts it; torchrun and DeepSpeed's launcher can. Only rank 0 prints; the output of the others is in
 <run folder>/logs. The run itself is in `ntil.train.run`.
 
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ntil.distributed.interrupt import Interrupt, end_process
 from ntil.distributed.launcher import LAUNCHER, look_here_last
+from ntil.distributed.renewal import Beginning
 from ntil.runs.variables import remove_foreign_variables
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ _DEADLINE = 30.0  # seconds that a process gets to end where nothing can be lost
 
 def main(path: Path) -> int:
     """Run the frozen folder `path` on this rank; the exit code, see the module's docstring."""
+    beginning = Beginning.now()
     interrupt = Interrupt(path / "stop")
     try:
         interrupt.install(at_once=True, deadline=_DEADLINE, last_words="")
@@ -36,14 +40,14 @@ def main(path: Path) -> int:
         if os.environ.get("NTIL_PACKAGES"):
             look_here_last()
         remove_foreign_variables()
-        return _work(path, interrupt)
+        return _work(path, interrupt, beginning)
     except KeyboardInterrupt:
         return Interrupt.EXIT_CODE
     finally:
         interrupt.defer()  # the exit code stands
 
 
-def _work(path: Path, interrupt: Interrupt) -> int:
+def _work(path: Path, interrupt: Interrupt, beginning: Beginning) -> int:
     # Imported once this process listens, since it takes seconds.
     from ntil.distributed.ranks import Ranks
     from ntil.runs.folder import RunFolder
@@ -54,16 +58,27 @@ def _work(path: Path, interrupt: Interrupt) -> int:
     elif ranks.count == 1:
         folder.error.unlink(missing_ok=True)
     try:
-        from ntil.train.run import run
-
-        interrupt.raise_at_once()
-        run(folder, interrupt, ranks)
+        goes_on = _act(folder, interrupt, ranks)
     except Exception as error:
         if interrupt.requested:  # as where another rank has ended before this one
             print(f"ended by an interrupt, then: {type(error).__name__}: {error}", file=sys.stderr)
             raise KeyboardInterrupt from error
         return _fail(error, folder, ranks)
-    return 0
+    return beginning.start_anew(interrupt, ranks) if goes_on else 0
+
+
+def _act(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
+    """Do what the folder is for: a run, or an evaluation of one; whether a fresh process has to go on with it."""
+    from ntil.train.evaluation import evaluate
+    from ntil.train.libraries import set_up_libraries
+    from ntil.train.run import run
+
+    interrupt.raise_at_once()
+    if folder.evaluated is None:
+        return run(folder, interrupt, ranks)
+    set_up_libraries(None)
+    evaluate(folder.evaluated, folder, interrupt, ranks)
+    return False
 
 
 def _fail(error: Exception, folder: RunFolder, ranks: Ranks) -> int:
@@ -76,7 +91,7 @@ def _fail(error: Exception, folder: RunFolder, ranks: Ranks) -> int:
 
     text = traceback.format_exc()
     # With the model saved, the failure is one of its evaluation.
-    hint = failure_hint(error, folder.config(), evaluating=(folder.model / "config.json").exists())
+    hint = failure_hint(error, folder.config(), evaluating=folder.trained.exists())
     text += f"{hint}\n" if hint else ""
     if ranks.count == 1:
         remove_incomplete(folder.checkpoints)  # they are of no use, and error.txt needs room on the disk

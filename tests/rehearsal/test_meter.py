@@ -17,7 +17,6 @@ from ntil.rehearsal.meter import Meter, Script, communication_seconds, measures_
 from ntil.rehearsal.peaks import peak, reset_peak
 from ntil.runs.folder import RunFolder
 from ntil.train import phases
-from ntil.train.run import Data
 
 CONTROL = TrainerControl()
 
@@ -46,10 +45,8 @@ def test_a_phase_that_ends_is_measured_and_one_that_dies_is_named(meter):
 def test_rows_are_those_of_the_script(tmp_path):
     rows = Dataset.from_dict({"id": list("abcdef")})
     meter = Meter(RunFolder(tmp_path), 0, Script({"train": [5, 1, 5], "test": [0]}))
-    chosen = meter.result("data", Data(rows, None, rows))
-    assert chosen.train["id"][:] == ["f", "b", "f"]
-    assert chosen.test["id"][:] == ["a"]
-    assert meter.result("load", rows) is rows
+    assert meter.rows("train", rows)["id"][:] == ["f", "b", "f"]
+    assert meter.rows("test", rows)["id"][:] == ["a"]
 
 
 def test_a_script_is_read_as_it_was_written(tmp_path):

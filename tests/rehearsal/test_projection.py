@@ -10,9 +10,12 @@ from ntil.rehearsal.meter import Measure
 from ntil.rehearsal.peaks import Peak
 from ntil.rehearsal.perform import Outcome
 from ntil.rehearsal.prepare import SplitRows
-from ntil.rehearsal.projection import project, seconds, step_seconds
+from ntil.rehearsal.projection import Counts, project, seconds, step_seconds
 from ntil.rehearsal.report import Rehearsed, phase_table, sweep_table, verdict, waits_line
 from ntil.rehearsal.sweep import disk_problems
+
+
+ROWS = Counts(train=1000, validation=40, test=300)
 
 
 def measure(phase, seconds, step=None, gigabytes=1.0, **parts):
@@ -54,30 +57,38 @@ def test_the_slowest_rank_counts_and_no_first_step():
 
 
 def test_hours_follow_from_phases():
-    projection = project(config("evaluation.validation_rows=40"), outcome(), 1000, 300)
+    projection = project(config(), outcome(), ROWS)
     # data, load, engine, save model; evaluation: the weights once, 30 s for three rows; saves; validations of 40 rows
-    once = 1 + 20 + 5 + 4 + (20 + 30 * 300 / 3) + 5 * 20 + 10 * 6 * 40 / 4
+    once = 1 + 20 + 5 + 4 + (20 + 30 * 300 / 3) + 4 * 20 + 10 * 6 * 40 / 4
     assert projection.at_most == pytest.approx(once + 1000 * 4.0)
     assert projection.about == pytest.approx(once + 1000 * 4.0 / 4)
     assert projection.steps == 1000
 
 
 def test_disk_is_checkpoints_that_stay_and_one_that_is_written():
-    projection = project(config("keep_checkpoints=2"), outcome(), 1000, 300)
-    assert projection.disk == 30 + 3 * 100  # the best one stays too
-    assert projection.disk_peak == 30 + 4 * 100
-    without = project(config("save_every=0"), outcome(), 1000, 300)
+    projection = project(config("keep_checkpoints=2"), outcome(), ROWS)
+    assert projection.disk == 30  # a run that is done has no use for its checkpoints
+    assert projection.disk_peak == 30 + 4 * 100  # the best one stays too
+    kept = project(config("keep_checkpoints=2", "keep_checkpoints_when_done=true"), outcome(), ROWS)
+    assert kept.disk == 30 + 3 * 100
+    without = project(config("save_every=0"), outcome(), ROWS)
     assert (without.disk, without.disk_peak) == (30, 30)
+
+
+def test_saves_may_come_by_the_clock():
+    by_steps, by_clock = (project(config(*words), outcome(), ROWS) for words in ((), ("save_minutes=10",)))
+    # 1000 steps of 4 s are 66 minutes: six saves instead of four
+    assert by_clock.at_most - by_steps.at_most == pytest.approx(2 * 20)
 
 
 def test_epochs_become_steps_of_the_runs_own_rows():
     words = ("optim.epochs=2", "optim.steps=null", "optim.batch_size=10")
-    assert project(config(*words), outcome(), 1000, 300).steps == 200
+    assert project(config(*words), outcome(), ROWS).steps == 200
 
 
 def rehearsed(one=None):
     made = one or outcome()
-    projections = [project(config(), made, 1000, 300)] * 3
+    projections = [project(config(), made, ROWS)] * 3
     return Rehearsed("a run", config("engine.processes=2", "engine.device=cpu"), made, projections)
 
 
@@ -107,7 +118,8 @@ def test_a_failed_rehearsal_projects_nothing():
 
 
 def test_a_disk_that_is_too_small_is_a_problem(monkeypatch):
-    needed = 3 * rehearsed().projections[0].disk + 100
+    (projection, *_) = rehearsed().projections
+    needed = 2 * projection.disk + projection.disk_peak
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
     (line,) = disk_problems([rehearsed()])
     assert "free space, set runs= to another disk, or save less" in line

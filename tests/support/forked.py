@@ -7,7 +7,7 @@ import os
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ntil.distributed.launcher import LAUNCHER
 from ntil.launch.processes import _environments
@@ -31,6 +31,7 @@ _context.set_forkserver_preload(
     ]
 )
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+AGAIN = 75
 
 FORKED_RUN = [
     *TINY_RUN,
@@ -61,11 +62,20 @@ def start(run: RunFolder) -> list[BaseProcess]:
 
 def finish(run: RunFolder, timeout: float = 300) -> list[int | None]:
     """Run to the end; the ranks' exit codes."""
-    processes = start(run)
+    codes = wait(start(run), timeout)
+    return wait(start(run), timeout) if set(codes) == {AGAIN} else codes
+
+
+def wait(processes: list[BaseProcess], timeout: float = 300) -> list[int | None]:
+    """The exit codes; `AGAIN` of ranks that would start anew in their own place, which a fork can't."""
     for process in processes:
         process.join(timeout)
         process.kill()
     return [process.exitcode for process in processes]
+
+
+def _end_to_start_anew(*_: Any) -> NoReturn:
+    sys.exit(AGAIN)
 
 
 def _work(folder: Path, environment: dict[str, str]) -> None:
@@ -73,7 +83,9 @@ def _work(folder: Path, environment: dict[str, str]) -> None:
     os.setsid()
     # As in a run that a launcher starts; here the fork server's own way would be inherited.
     multiprocessing.set_start_method("fork", force=True)
+    from ntil.distributed.renewal import Beginning
     from ntil.train import worker
 
+    Beginning.start_anew = _end_to_start_anew  # type: ignore[assignment, method-assign]
     worker._print_to(folder / "logs" / f"rank{environment['RANK']}.log")
     sys.exit(worker.main(folder))

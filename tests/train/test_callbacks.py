@@ -8,7 +8,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from ntil.distributed.ranks import Ranks
 from ntil.runs.checkpoints import read_mark
 from ntil.train import callbacks
-from ntil.train.callbacks import Checkpoints
+from ntil.train.callbacks import Checkpoints, SaveWhenDue
 
 
 @pytest.fixture
@@ -41,3 +41,19 @@ def test_a_checkpoint_of_before_says_no_seconds(tmp_path, clock):
     (tmp_path / "checkpoint-4").mkdir()
     (tmp_path / "checkpoint-4" / "COMPLETE").write_text("{}")
     assert leg(tmp_path, clock, 4, 8, 5.0).seconds == 5
+
+
+@pytest.mark.parametrize(("minutes", "saved"), [(0, []), (1, [4, 8]), (0.1, [2, 4, 6, 8])])
+def test_a_checkpoint_is_due_by_the_clock_and_never_at_the_last_step(monkeypatch, minutes, saved):
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    due, state, made = SaveWhenDue(minutes, 2, Ranks()), TrainerState(max_steps=10), []
+    due.on_train_begin(None, state, TrainerControl())
+    for step in range(1, 11):
+        now[0] += 15.0
+        state.global_step = step
+        control = due.on_step_end(None, state, TrainerControl(should_save=step == 10))
+        if control.should_save:
+            made.append(step)
+            due.on_save(None, state, control)
+    assert made == saved

@@ -1,0 +1,77 @@
+"""Evaluation of a finished run's model by the config of another evaluation, on one rank or over several."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from datasets import Dataset
+
+from data.common.errors import UserError
+from ntil.components import Components
+from ntil.config.errors import ConfigError
+from ntil.config.schema import RunConfig
+from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.ranks import Ranks
+from ntil.evaluation.batch_size import evaluation_batch_size
+from ntil.evaluation.generate import evaluate_sharded, predict_shard
+from ntil.evaluation.usable_rows import usable_rows
+from ntil.models.saving import load_saved
+from ntil.runs.folder import RunFolder, read_json
+from ntil.runs.inputs import missing_inputs
+from ntil.runs.run import build_from_saved
+from ntil.train.arguments import training_arguments
+
+
+def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None, ranks: Ranks) -> None:
+    """Score the model of `folder`, every rank on its share of the rows, and write the metrics to `results`.
+
+    Args:
+        results: one of the run's evaluations, with its config.
+        interrupt: looked at before every batch; None where a signal raises by itself.
+
+    Raises:
+        KeyboardInterrupt: an interrupt was requested.
+        UserError: rows that can't be read or used.
+    """
+    config = results.config()
+    components = build_from_saved(folder, config, Components.build)
+    device = _device(config, results, ranks)
+    split = config.evaluation.split
+    rows = usable_rows(config, components, split, _rows(folder, config, components), ranks, interrupt)
+    model = load_saved(components.family, folder.model, device)
+    title = f"{config.loss.name} on {split}" if ranks.first else None
+    check = (lambda: interrupt.check(ranks)) if interrupt else (lambda: None)
+    size = evaluation_batch_size(config)
+    records = predict_shard(model, components.collator, rows, size, ranks, title, check)
+    metrics = evaluate_sharded(results.predictions, records, components.task.summarize, ranks)
+    if metrics is not None:
+        results.write_metrics(metrics, components.task.protocol)
+    ranks.barrier()
+
+
+def _device(config: RunConfig, results: RunFolder, ranks: Ranks) -> torch.device:
+    """This rank's device; several ranks are joined."""
+    if ranks.count == 1:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    alone = replace(config.engine, zero_stage=None, offload=False, accumulation=1, dtype="float32")
+    optim = replace(config.optim, batch_size=ranks.count)
+    return training_arguments(replace(config, engine=alone, optim=optim), results.checkpoints).device
+
+
+def _rows(folder: RunFolder, config: RunConfig, components: Components) -> Dataset:
+    """The rows to evaluate on.
+
+    Raises:
+        UserError: they can't be read; of files that the run had and that aren't here, with what to do.
+    """
+    try:
+        return components.task.rows(config.evaluation.split)
+    except UserError as error:
+        missing = missing_inputs(read_json(folder.inputs), config)
+        if not missing:
+            raise
+        raise ConfigError(
+            f"{folder.path}: {error}; its data are not here: paths start from the working folder, so evaluate where it "
+            f"was trained, or set {' and '.join(f'{key}=<path>' for key in missing)}"
+        ) from error
