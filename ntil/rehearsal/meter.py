@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from data.common.files import write_text
@@ -198,6 +198,8 @@ class Meter(TrainerCallback):
         if state.global_step + 1 == self.script.save_after and not self._began_at_step:
             self.folder.stop.touch()
         if state.global_step == self.script.save_after and not self._began_at_step:
+            # All ranks have agreed to end by now; with the request still there an error while saving would pass for it.
+            self.folder.stop.unlink(missing_ok=True)
             self._begin("save")
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:

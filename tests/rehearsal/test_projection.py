@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from ntil.config.build import build
 from ntil.config.compose import compose
+from ntil.config.schema import Component
 from ntil.rehearsal.meter import Measure
 from ntil.rehearsal.peaks import Peak
 from ntil.rehearsal.perform import Outcome
@@ -13,7 +15,6 @@ from ntil.rehearsal.prepare import SplitRows
 from ntil.rehearsal.projection import Counts, project, seconds, step_seconds
 from ntil.rehearsal.report import Rehearsed, phase_table, sweep_table, verdict, waits_line
 from ntil.rehearsal.sweep import disk_problems
-
 
 ROWS = Counts(train=1000, validation=40, test=300)
 
@@ -125,3 +126,14 @@ def test_a_disk_that_is_too_small_is_a_problem(monkeypatch):
     assert "free space, set runs= to another disk, or save less" in line
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
     assert disk_problems([rehearsed()]) == []
+
+
+def test_rows_of_joined_splits_are_known_before_they_are_here():
+    source = build("source", Component("refcoco", "data.grounding.refcoco:RefCOCO", {"folder": "refer/refcoco"}))
+    assert source.expected_rows("train") == 120_624
+    joined = {"folder": "refer/refcoco", "splits": {"test": "testA+testB", "validation": "val"}}
+    source = build("source", Component("refcoco", "data.grounding.refcoco:RefCOCO", joined))
+    assert source.expected_rows("test") == 5_657 + 5_095
+    assert source.expected_rows("validation") == 10_834
+    unknown = build("source", Component("refcoco", "data.grounding.refcoco:RefCOCO", {**joined, "folder": "refcoco+"}))
+    assert unknown.expected_rows("test") is None
