@@ -29,7 +29,7 @@ from data.grounding.coco import FETCH, Coco, Entry, declared_size, read_coco
 from data.grounding.schema import FEATURES, BoxColumn
 
 NEEDED = ("ref_id", "ann_id", "image_id", "split", "sentences")
-# Sentences of (name of the release's folder, authors of the splits, official split), as the releases have them; those of
+# Sentences of (name of the release's folder, authors of the splits, official split), as the releases have them; of
 # RefCOCO's other splits as FlagEval's page of the data set lists them.
 PUBLISHED = {
     ("refcoco", "unc", "train"): 120_624,

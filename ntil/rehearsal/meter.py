@@ -188,8 +188,8 @@ class Meter(TrainerCallback):
         self._since = time.perf_counter() - total
         self._end("step", state.global_step)
         self._profiler = None
-        self._follow_script(state)
         self._write({"begin": "step" if state.global_step < state.max_steps else "end of training"})
+        self._follow_script(state)
 
     def _follow_script(self, state: TrainerState) -> None:
         if state.global_step == self.script.end_after:
