@@ -16,8 +16,8 @@ SMALL: dict[str, Any] = {
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "initializer_range": 0.3,  # of random weights; large enough that logits differ well
 }
+DEVIATION = 0.3  # of random weights; large enough that logits differ well
 # Config of conf/model -> tokenizer, and what config.json says apart from the sizes.
 CHECKPOINTS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "qwen25_7b": (
@@ -39,54 +39,57 @@ CHECKPOINTS: dict[str, tuple[str, dict[str, Any] | None]] = {
 NAMES = list(CHECKPOINTS)
 
 
-def write(name: str, shared: Path, folder: Path) -> Path:
+def write(name: str, shared: Path, folder: Path, deviation: float = DEVIATION) -> Path:
     """The checkpoint of that config of conf/model, random weights from a fixed seed.
 
     Args:
         shared: the folder with the assets, where the real tokenizers are.
+        deviation: standard deviation of the weights.
     """
     tokenizer, config = CHECKPOINTS[name]
     folder.mkdir(parents=True, exist_ok=True)
     copy_tokenizer(tokenizer, shared, folder)
     torch.manual_seed(0)
     if config is None and name == "baichuan2_7b":
-        write_baichuan2(folder)
+        write_baichuan2(folder, deviation=deviation)
     elif config is None:
-        write_minicpm3(folder, json.loads((shared / "assets/tokenizers/minicpm3/config.json").read_text()))
+        write_minicpm3(folder, json.loads((shared / "assets/tokenizers/minicpm3/config.json").read_text()), deviation)
     else:
-        AutoModelForCausalLM.from_config(AutoConfig.for_model(**SMALL, **config)).save_pretrained(folder)
+        AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(**SMALL, initializer_range=deviation, **config)
+        ).save_pretrained(folder)
         # As instruct checkpoints have it; decoding must be greedy all the same.
         generation = {"do_sample": True, "repetition_penalty": 1.5, "temperature": 0.7, "top_p": 0.8}
         (folder / "generation_config.json").write_text(json.dumps(generation))
     return folder
 
 
-def llama_layers(width: int, inner: int, layers: int, attention: dict[str, tuple[int, int]]) -> dict[str, torch.Tensor]:
+def llama_layers(
+    width: int, inner: int, layers: int, attention: dict[str, tuple[int, int]], deviation: float
+) -> dict[str, torch.Tensor]:
     """Weights [out, in] of Llama's blocks with the given attention matrices, norms around one."""
     found = {}
     shapes = {"gate_proj": (inner, width), "up_proj": (inner, width), "down_proj": (width, inner)}
     for i in range(layers):
         start = f"model.layers.{i}"
         for name, shape in attention.items():
-            found[f"{start}.self_attn.{name}.weight"] = weight(*shape)
-        found |= {f"{start}.mlp.{name}.weight": weight(*shape) for name, shape in shapes.items()}
+            found[f"{start}.self_attn.{name}.weight"] = deviation * torch.randn(*shape)
+        found |= {f"{start}.mlp.{name}.weight": deviation * torch.randn(*shape) for name, shape in shapes.items()}
         for name in ("input_layernorm", "post_attention_layernorm"):
             found[f"{start}.{name}.weight"] = 1 + 0.1 * torch.randn(width)
     return found
 
 
-def weight(*shape: int) -> torch.Tensor:
-    return 0.3 * torch.randn(*shape)
-
-
-def write_baichuan2(folder: Path, vocabulary: int = 125696, file: str = "bin") -> dict[str, torch.Tensor]:
+def write_baichuan2(
+    folder: Path, vocabulary: int = 125696, file: str = "bin", deviation: float = DEVIATION
+) -> dict[str, torch.Tensor]:
     """The original layout: W_pack, a head to be normalised, two .bin shards, a config that points to remote code."""
     width, inner = SMALL["hidden_size"], SMALL["intermediate_size"]
     weights = {
-        "model.embed_tokens.weight": weight(vocabulary, width),
-        **llama_layers(width, inner, 2, {"W_pack": (3 * width, width), "o_proj": (width, width)}),
+        "model.embed_tokens.weight": deviation * torch.randn(vocabulary, width),
+        **llama_layers(width, inner, 2, {"W_pack": (3 * width, width), "o_proj": (width, width)}, deviation),
         "model.norm.weight": 1 + 0.1 * torch.randn(width),
-        "lm_head.weight": weight(vocabulary, width),
+        "lm_head.weight": deviation * torch.randn(vocabulary, width),
     }
     if file == "bin":
         names = [f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)]
@@ -99,6 +102,7 @@ def write_baichuan2(folder: Path, vocabulary: int = 125696, file: str = "bin") -
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = {
         **SMALL,
+        "initializer_range": deviation,
         "architectures": ["BaichuanForCausalLM"],
         "auto_map": {
             "AutoConfig": "configuration_baichuan.BaichuanConfig",
@@ -125,7 +129,7 @@ def write_baichuan2(folder: Path, vocabulary: int = 125696, file: str = "bin") -
     return weights
 
 
-def write_minicpm3(folder: Path, config: dict[str, Any]) -> dict[str, torch.Tensor]:
+def write_minicpm3(folder: Path, config: dict[str, Any], deviation: float = DEVIATION) -> dict[str, torch.Tensor]:
     """Openbmb's layout, their config.json with smaller sizes (its rotary factors need qk_rope_head_dim 32)."""
     width, heads, nope, rope, value = 64, 4, 16, 32, 16
     config |= {
@@ -148,8 +152,8 @@ def write_minicpm3(folder: Path, config: dict[str, Any]) -> dict[str, torch.Tens
         "o_proj": (width, heads * value),
     }
     weights = {
-        "model.embed_tokens.weight": weight(config["vocab_size"], width),
-        **llama_layers(width, 96, 2, attention),
+        "model.embed_tokens.weight": deviation * torch.randn(config["vocab_size"], width),
+        **llama_layers(width, 96, 2, attention, deviation),
         "model.norm.weight": 1 + 0.1 * torch.randn(width),
     }
     for i in range(2):

@@ -38,7 +38,9 @@ from data.common import fields
 from data.common.column_form import ColumnForm, Misfit, read_with_evidence
 from data.common.decimals import plain
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
-from data.common.images import check_size, given_picture
+from data.common.frames import Frames
+from data.common.images import given_picture
+from data.common.row_cache import cached_rows
 from data.common.rows import RowWriter
 from data.common.source import Source, optional_path, without_nulls
 from data.common.table_files import columns as table_columns
@@ -108,8 +110,13 @@ class Jsonl(Source):
 
     def _rows_of_file(self, split: str) -> Dataset:
         if split not in self._read:
-            how = (self.metric, self.columns, self.box_format, self.images, self.row_errors)
-            self._read[split] = load(self._matching(split), *how)
+            files, how = self._matching(split), (self.metric, self.columns, self.box_format, self.images)
+            options = {"how": list(map(str, how))}
+
+            def read(row_errors: RowErrors) -> Dataset:
+                return load(files, *how, row_errors)
+
+            self._read[split] = cached_rows(self, split, files, options, self.row_errors, lambda _: {split: read})
         return self._read[split]
 
     def check_files(self) -> None:
@@ -151,7 +158,7 @@ def load(
         writer = RowWriter(features(metric), ", ".join(map(str, files)), policy, "prompt", truth)
         answers = AnswerColumn(metric, box_format)
         image = columns.get("image", "image")
-        layout = Layout(mostly_filled(files, image), images)
+        layout = Layout(mostly_filled(files, image), images, Frames("shown"))
         for path in files:
             names: dict[str, str] | None = None
             for number, where, item in read_table(path, policy):
@@ -160,16 +167,18 @@ def load(
                     writer.add(where, _row(item, names, answers, layout.beside(path), where, f"{path.stem}-{number}"))
             if names:
                 answers.check(str(path), names["answer"], policy)
+        layout.frames.note(str(files[0]), policy)
         return writer.dataset()
 
     return read_with_evidence(read, row_errors)
 
 
 class Layout(NamedTuple):
-    """Whether the rows of a table have pictures, and the folder of those; None: the table's own."""
+    """Whether the rows of a table have pictures, the folder of those (None: the table's own), and their frames."""
 
     illustrated: bool
     images: Path | None
+    frames: Frames
 
     def beside(self, table: Path) -> Layout:
         return self._replace(images=self.images or table.parent)
@@ -199,8 +208,8 @@ def _row(
     if value("image") is not None and layout.images:
         image, true_size = given_picture(value("image"), layout.images, where, names["image"])
         remedy = "use the pictures that the answers were made on"
-        check_size(size or true_size, true_size, where, "the table", remedy, names["image"])
-        size = true_size
+        declared = size or (None, None)
+        image, size = layout.frames.choose(image, true_size, declared, where, "the table", remedy, names["image"])
     truth = answers.read(answer, size, where, names["answer"])
     if layout.illustrated != (image is not None):
         problem = "has a picture and most rows have none" if image else "has no picture and most rows have one"

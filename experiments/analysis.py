@@ -131,7 +131,7 @@ def _missing(cell: Cell, losses: Sequence[str], expected: Sequence[Key]) -> Iter
     # A finished run counts, whatever else was tried for its loss and seed.
     run_of = {(run.loss, run.seed): run for run in sorted(cell.runs, key=lambda run: run.done)}
     for loss in losses:
-        for seed in seeds:
+        for seed in seeds if loss not in cell.untrained else ():
             run = run_of.get((loss, seed))
             if run is None or not run.done:
                 yield f"{loss} seed {seed}: {status(run) if run else 'not started'}"

@@ -32,9 +32,15 @@ class Cell:
 
     @property
     def losses(self) -> list[str]:
-        """Names of the losses: cross-entropy, then the others in the order of their first runs."""
-        names = dict.fromkeys(run.loss for run in self.runs)
-        return sorted(names, key=lambda name: (name != "ce", list(names).index(name)))
+        """Names of the losses: none (untrained), cross-entropy, then the others in the order of their first runs."""
+        names = {run.loss: run.trains for run in reversed(self.runs)}
+        order = list(dict.fromkeys(run.loss for run in self.runs))
+        return sorted(names, key=lambda name: (names[name], name != "ce", order.index(name)))
+
+    @property
+    def untrained(self) -> set[str]:
+        """Names of losses that train nothing, so that a single seed tells all."""
+        return {run.loss for run in self.runs if not run.trains}
 
     @property
     def seeds(self) -> list[int]:
@@ -97,9 +103,13 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Map the keys outside `loss` and `seed` in which the runs differ to their values, in the order of the runs.
 
     Also `data.<split>`, by the fingerprints of all that have one (the config names files, not their content), and
-    `task.protocol`, the version of how answers were read and scored.
+    `task.protocol`, the version of how answers were read and scored. An untrained model is compared by model, task and
+    split alone, since it is asked in its own words and no key of a training matters to it.
     """
-    differing = _differences([{k: v for k, v in identity(run.config).items() if k != "loss"} for run in runs])
+    trained = [run for run in runs if run.trains]
+    differing = _differences([{k: v for k, v in identity(run.config).items() if k != "loss"} for run in trained])
+    if len(trained) < len(runs):
+        differing |= _differences([_tested(run) for run in runs])
     data = [run.data for run in runs]
     for split in dict.fromkeys(split for one in data for split in one):
         prints = [one[split] for one in data if split in one]
@@ -109,6 +119,13 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     if len(set(protocols)) > 1:
         differing["task.protocol"] = protocols
     return differing
+
+
+def _tested(run: Run) -> dict[str, Any]:
+    """What a test of an untrained model shares with those of trained ones: not how it is asked, nor the training."""
+    settings = identity(run.config)
+    task = {k: v for k, v in settings["task"].items() if k not in ("question", "question_style", "max_new_tokens")}
+    return {"model": settings["model"], "task": task, "evaluation": {"split": run.config.evaluation.split}}
 
 
 def _differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -13,6 +13,7 @@ from ntil.config.errors import ConfigError
 from ntil.config.schema import RunSettings
 from ntil.losses.base import IGNORE
 from ntil.models.base import Encoded, Family
+from ntil.numbers.measured import unmeasured
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 from tasks.base import Task
@@ -23,7 +24,8 @@ class Collator:
 
     The batch holds the model's inputs, and besides them `positions` [N] (indices into the flattened [B * T] hidden
     states whose next token is supervised), `targets` [N], `spans` (of these positions), `samples` (how many rows),
-    `tokens` (how many, without padding), `digits` and `numbers` (how many in the targets; counted on the CPU, which
+    `tokens` (how many, without padding), `unmeasured` (indices of targets whose digits are no numbers to be measured,
+    see `Task.number_ranges`), `digits` and `numbers` (how many in the targets; counted on the CPU, which
     saves a synchronisation with the GPU) and `ids` (of the rows).
 
     Args:
@@ -41,7 +43,8 @@ class Collator:
         self.family, self.task, self.vocab, self.style, self.max_length = family, task, vocab, style, max_length
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        encoded = [self.encode(row, self.task.answer(row)) for row in rows]
+        texts = [self.task.answer(row) for row in rows]
+        encoded = [self.encode(row, text) for row, text in zip(rows, texts, strict=True)]
         lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
         width = max(lengths)
         input_ids = torch.full((len(rows), width), _pad(self.family), dtype=torch.long)
@@ -55,9 +58,13 @@ class Collator:
         keep = answers != IGNORE
         # The hidden state one before a token predicts it.
         before = torch.arange(len(rows))[:, None] * width + starts[:, None] + torch.arange(answers.shape[1]) - 1
+        hidden = torch.zeros_like(keep)
+        for i, (text, e) in enumerate(zip(texts, encoded, strict=True)):
+            hidden[i, self.unmeasured(text, e.answer_ids)] = True
         spans = None
         if self.vocab is not None:
-            spans = NumberSpans.find(answers, self.vocab, self.style).select(keep.reshape(-1))
+            labels = answers.masked_fill(hidden, IGNORE)
+            spans = NumberSpans.find(labels, self.vocab, self.style).select(keep.reshape(-1))
         return {
             "input_ids": input_ids,
             "attention_mask": attention,
@@ -66,6 +73,7 @@ class Collator:
             "positions": before[keep],
             "targets": answers[keep],
             "spans": spans,
+            "unmeasured": hidden[keep].nonzero()[:, 0].tolist(),
             "samples": len(rows),
             "tokens": sum(lengths),
             "digits": 0 if spans is None else int(spans.is_digit.sum()),
@@ -85,6 +93,16 @@ class Collator:
         ends = torch.full((len(rows),), width)
         extra = self.family.extra_inputs(input_ids, attention, ends)
         return {"input_ids": input_ids, "attention_mask": attention, **self._features(encoded), **extra}
+
+    def unmeasured(self, answer: str, answer_ids: Sequence[int]) -> list[int]:
+        """Indices into an answer's ids whose digits the task doesn't measure."""
+        ranges = self.task.number_ranges(answer)
+        if ranges is None:
+            return []
+        text = self.family.answer_text(answer)
+        start = text.index(answer)
+        tokens = self.family.tokenizer.convert_ids_to_tokens(list(answer_ids))
+        return unmeasured(tokens, text, [(start + first, start + end) for first, end in ranges])
 
     def encode(self, row: Row, answer: str | None) -> Encoded:
         """Encode one row with the family; where `answer` is None, the prompt alone.

@@ -54,7 +54,10 @@ class Components:
         """
         answers = [torch.tensor(self._answer_ids(row)) for row in rows]
         labels = pad_sequence(answers, batch_first=True, padding_value=IGNORE)
-        spans = NumberSpans.find(labels, self.vocab, self.loss.number_style).select((labels != IGNORE).reshape(-1))
+        keep = (labels != IGNORE).reshape(-1)
+        for i, (row, answer_ids) in enumerate(zip(rows, answers, strict=True)):
+            labels[i, self.collator.unmeasured(self.task.answer(row), answer_ids.tolist())] = IGNORE
+        spans = NumberSpans.find(labels, self.vocab, self.loss.number_style).select(keep)
         share = spans.is_digit.float().mean().item()
         if share == 0 and self.loss.needs_numbers:
             answer = self.task.answer(rows[0])
@@ -93,9 +96,24 @@ def build_task(config: RunConfig, family: Family | None = None) -> Task:
     name, frame = (family.coords, family.frame) if family else _written_by(config)
     prompt = _own_prompt(config)
     own_question = prompt.question if prompt else None
-    coords = coordinate_format(name).within(frame)
+    resized = family.resized if family else _ResizedByModel(config.model)
+    coords = coordinate_format(name).within(frame, resized)
     task: Task = build("task", config.task, coords=coords, own_question=own_question)
     return task
+
+
+@dataclass
+class _ResizedByModel:
+    """The sizes to which a model's processor scales pictures; the processor is read when one is asked for."""
+
+    model: Component
+    family: Family | None = None
+
+    def __call__(self, size: Size) -> Size:
+        if self.family is None:
+            self.family = build("model", self.model)
+        assert self.family is not None
+        return self.family.resized(size)
 
 
 def _own_prompt(config: RunConfig) -> OwnPrompt | None:

@@ -11,6 +11,7 @@ from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
 from ntil.distributed.ranks import ranks_on_this_host
+from ntil.estimates.fit import check_memory, gpu_memory, idle_gpus, short_of_memory
 from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
 from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.tuning import check_tuning
@@ -44,6 +45,8 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
         _check_names(config)
         _check_weights(config)
         _check_devices(config.engine)
+        if not config.engine.hostfile:
+            check_memory(config, gpu_memory())
         _check_batch(config)
         _check_checkpoint(config)
         task = build_task(config)
@@ -123,12 +126,13 @@ def _check_checkpoint(config: RunConfig) -> None:
 def remarks(config: RunConfig) -> list[str]:
     """What a run can do but is hardly meant to."""
     optim = config.optim
-    if optim.steps is None or optim.warmup < optim.steps or optim.warmup < 1:
-        return []
-    return [
-        f"optim.warmup={optim.warmup} is not over after optim.steps={optim.steps}: the learning rate only rises, to "
-        f"{optim.steps / optim.warmup:.0%} of optim.lr; set optim.warmup={optim.steps // 10}"
-    ]
+    sentences = [idle_gpus(config, len(gpu_memory())), short_of_memory(config)]
+    if optim.steps is not None and optim.warmup >= max(1, optim.steps):
+        sentences.append(
+            f"optim.warmup={optim.warmup} is not over after optim.steps={optim.steps}: the learning rate only rises, "
+            f"to {optim.steps / optim.warmup:.0%} of optim.lr; set optim.warmup={optim.steps // 10}"
+        )
+    return [sentence for sentence in sentences if sentence]
 
 
 def rank_count(engine: EngineConfig) -> int:

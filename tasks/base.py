@@ -109,6 +109,13 @@ class Task(ABC):
     def answer(self, row: Row) -> str:
         """The exact text that the model is taught."""
 
+    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+        """Characters of an answer that are numbers to be measured, each the first and the one after the last.
+
+        Losses, coverage and digit statistics see no digit outside of them. None: every digit is one of a number.
+        """
+        return None
+
     def picture(self, row: Row) -> Image.Image | None:
         """The model's picture, in RGB; None for a row without a picture."""
         return rgb(row["image"]) if row.get("image") is not None else None

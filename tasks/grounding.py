@@ -46,7 +46,9 @@ class Grounding(Task):
 
     metric = "acc_0.5"
     subject = "grounding"
-    protocol = 2  # 2: the lenient reading takes four numbers that stand together
+    # 2: the lenient reading takes four numbers that stand together
+    # 3: the strict one takes what the format's models write by themselves (a label, two decimals)
+    protocol = 3
     coordinates = True
     columns = ("box", "width", "height")
 
@@ -75,6 +77,9 @@ class Grounding(Task):
 
     def answer(self, row: Row) -> str:
         return self.coords.box(row["box"], (row["width"], row["height"]))
+
+    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+        return self.coords.number_ranges(answer)
 
     def parse(self, text: str, row: Row) -> Box | ParseFailure:
         """Exactly one box in the format, x1 <= x2 and y1 <= y2."""

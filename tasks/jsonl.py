@@ -108,7 +108,9 @@ class PolygonAnswers(Task):
     """One polygon a row."""
 
     metric = "acc_0.5"
-    protocol = 2  # 2: the lenient reading takes numbers that stand together, in any nesting
+    # 2: the lenient reading takes numbers that stand together, in any nesting
+    # 3: the strict one takes what the format's models write by themselves (a label, two decimals)
+    protocol = 3
     coordinates = True
     columns = ("polygon", "width", "height")
     max_new_tokens = 256
@@ -121,6 +123,9 @@ class PolygonAnswers(Task):
 
     def answer(self, row: Row) -> str:
         return self.coords.polygon(row["polygon"], (row["width"], row["height"]))
+
+    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+        return self.coords.number_ranges(answer)
 
     def parse(self, text: str, row: Row) -> Polygon | ParseFailure:
         return self.coords.parse_polygon(text, (row["width"], row["height"])) or ParseFailure("no polygon")

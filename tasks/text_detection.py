@@ -32,8 +32,9 @@ from PIL import Image, ImageDraw
 from data.common.counts import counted
 from data.common.errors import InvalidOption
 from data.common.source import Source
-from tasks.answers.coordinates import FORMATS, NONE, Coords, Polygon, around, corners
+from tasks.answers.coordinates import FORMATS, Coords, Polygon, around, corners
 from tasks.answers.reading_order import outline, reading_order
+from tasks.answers.shape_forms import NONE
 from tasks.base import ParseFailure, Row, Scores, Task
 from tasks.drawing import PREDICTION, TRUTH, captioned, enlarged
 from tasks.metrics.detection import DetEval, TrueText, deteval, figures, match, means
@@ -59,7 +60,9 @@ class TextDetection(Task):
     """
 
     metric = "acc_0.5"
-    protocol = 2  # 2: the lenient reading takes numbers that stand together, in any nesting
+    # 2: the lenient reading takes numbers that stand together, in any nesting
+    # 3: the strict one takes what the format's models write by themselves (labels, two decimals)
+    protocol = 3
     coordinates = True
     columns = ("polygons", "ignore", "width", "height")
 
@@ -107,6 +110,9 @@ class TextDetection(Task):
             return self.coords.boxes([around(p) for p in taught], size)
         return self.coords.polygons([outline(p) for p in taught], size)
 
+    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+        return self.coords.number_ranges(answer)
+
     def parse(self, text: str, row: Row) -> Prediction | ParseFailure:
         """Exactly a list of boxes (or polygons) in the format, or `none`."""
         size = row["width"], row["height"]
@@ -118,7 +124,7 @@ class TextDetection(Task):
 
     def search(self, text: str, row: Row) -> Prediction | ParseFailure:
         """Every shape found anywhere, a box too where polygons are asked for; no shape is a failure unless `none`."""
-        if text.strip().lower().rstrip(".") == NONE:
+        if text.strip().lower().rstrip(".") in (NONE, self.coords.form.none):
             return []
         shapes = self.coords.find_shapes(text, (row["width"], row["height"]))
         return shapes or ParseFailure("no shape in the text")

@@ -39,6 +39,7 @@ from data.common.counts import counted
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
 from data.common.images import given_picture, png
 from data.common.rgb import rgb
+from data.common.row_cache import cached_rows
 from data.common.rows import RowWriter
 from data.common.source import Source, optional_path, require_file
 from data.common.table_files import columns, read_table
@@ -65,7 +66,8 @@ class ClockPhotos(Source):
 
     def rows(self, split: str) -> Dataset:
         self.check_split(split)
-        return load(self.labels, self.images, self.row_errors)
+        read, options = partial(load, self.labels, self.images), {"images": str(self.images)}
+        return cached_rows(self, split, [self.labels], options, self.row_errors, lambda _: {split: read})
 
     def check_split(self, split: str) -> None:
         if split != "test":
@@ -147,7 +149,7 @@ def _row(item: dict[str, Any], number: int, image: str, images: Path, where: str
     if not (0 <= hour <= 24 and 0 <= minute <= 59):
         raise Misfit(where, "hour", f"{hour}:{minute} is no time", "correct the row")
     stored, size = given_picture(item.get(image), images, where, image)
-    crop = _wanted(item, size, where, read.columns)
+    crop = _wanted(item, size.shown, where, read.columns)
     hour = (hour - 1) % 12 + 1
     read.check_time((_known_by(stored), str(crop and crop.box)), f"{hour}:{minute:02}", where)
     picture = _decoded(stored, where, image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -87,6 +87,11 @@ class RowErrors:
     def skip(self, line: str) -> None:
         """List a row that is left out."""
         self._skipped[line] = None
+
+    def replay(self, skipped: Iterable[str], notes: Iterable[str]) -> None:
+        """List again what another reading of the same files listed."""
+        self._skipped |= dict.fromkeys(skipped)
+        self._notes |= dict.fromkeys(notes)
 
     @contextmanager
     def row(self) -> Iterator[None]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as PILImage
@@ -29,21 +32,46 @@ SHORTEST_BASE64 = 40  # characters; no picture is smaller
 REEXPORT = "export the row again"
 LONGEST_NAME = 400  # characters of a path in a message
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_SEEN: ContextVar[set[Path] | None] = ContextVar("_SEEN", default=None)
 
 
-def check_picture(path: Path, where: str, field: str = "image") -> tuple[int, int]:
-    """Width and height of a picture file that exists and is whole, as it is shown (see `shown_size`).
+class PictureSize(NamedTuple):
+    """Width and height of a picture's stored pixels, and its EXIF orientation (1 to 8; 1: shown as stored)."""
+
+    stored: tuple[int, int]
+    orientation: int = 1
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Width and height as viewers and `datasets.Image` show the picture: turned as its orientation says."""
+        return self.stored[::-1] if self.orientation in _SIDEWAYS else self.stored
+
+
+@contextmanager
+def seen_pictures() -> Iterator[set[Path]]:
+    """Collect the picture files that are looked for within the block, also those that aren't there."""
+    seen: set[Path] = set()
+    token = _SEEN.set(seen)
+    try:
+        yield seen
+    finally:
+        _SEEN.reset(token)
+
+
+def check_picture(path: Path, where: str, field: str = "image") -> PictureSize:
+    """Size of a picture file that exists and is whole.
 
     Raises:
         InvalidData: missing, no picture, or truncated.
     """
+    if (seen := _SEEN.get()) is not None:
+        seen.add(path)
     if not is_file(path):
         raise InvalidData(where, field, f"{_named(path)} does not exist", "put the picture there or correct the path")
     try:
         with PILImage.open(path) as picture:
-            if not _ends_well(path, picture.format):
-                picture.load()
-            problem, size = unfit(picture), shown_size(picture)
+            size = size_of(picture) if _ends_well(path, picture.format) else _loaded(picture)
+            problem = unfit(picture)
     except Exception as error:  # a broken picture raises nearly anything
         kind = "is no picture" if isinstance(error, UnidentifiedImageError) else "is broken or truncated"
         problem = f"{_named(path)} {kind} ({error})"
@@ -53,12 +81,15 @@ def check_picture(path: Path, where: str, field: str = "image") -> tuple[int, in
     return size
 
 
-def check_bytes(content: bytes, where: str, field: str = "image") -> tuple[int, int]:
-    """Width and height, as shown, of a picture in memory, which is decoded whole."""
+def check_bytes(content: bytes, where: str, field: str = "image") -> PictureSize:
+    """Size of a picture in memory, which is decoded whole.
+
+    Raises:
+        InvalidData: no picture, or a broken one.
+    """
     try:
         with PILImage.open(io.BytesIO(content)) as picture:
-            picture.load()
-            problem, size = unfit(picture), shown_size(picture)
+            size, problem = _loaded(picture), unfit(picture)
     except Exception as error:  # as above
         why = "in no known format" if isinstance(error, UnidentifiedImageError) else error
         raise InvalidData(where, field, f"the stored picture is broken ({why})", REEXPORT) from error
@@ -67,11 +98,20 @@ def check_bytes(content: bytes, where: str, field: str = "image") -> tuple[int, 
     return size
 
 
-def shown_size(picture: PILImage.Image) -> tuple[int, int]:
-    """Width and height as viewers and `datasets.Image` show the picture: turned as its EXIF orientation says."""
+def size_of(picture: PILImage.Image) -> PictureSize:
+    """Size and orientation of an opened picture; its pixels aren't read."""
     # By the base class, because PNG's own way is to decode the picture first.
-    turned = PILImage.Image.getexif(picture).get(ExifTags.Base.Orientation) in _SIDEWAYS
-    return (picture.height, picture.width) if turned else picture.size
+    orientation: Any = PILImage.Image.getexif(picture).get(ExifTags.Base.Orientation)
+    size = PictureSize(picture.size, orientation if orientation in range(1, 9) else 1)
+    # Pillow (12) turns a TIFF itself while it decodes it, and gives the size of then.
+    return size._replace(stored=size.shown) if picture.format == "TIFF" else size
+
+
+def _loaded(picture: PILImage.Image) -> PictureSize:
+    """`size_of` a picture, which is decoded: a PNG's orientation may stand behind its pixels."""
+    size = size_of(picture) if picture.format == "TIFF" else None
+    picture.load()
+    return size or size_of(picture)
 
 
 def stored_size(picture: dict[str, Any]) -> tuple[int, int]:
@@ -82,27 +122,10 @@ def stored_size(picture: dict[str, Any]) -> tuple[int, int]:
     """
     source = io.BytesIO(picture["bytes"]) if picture.get("bytes") else picture["path"]
     with PILImage.open(source) as opened:
-        return shown_size(opened)
+        return size_of(opened).shown
 
 
-def check_size(
-    declared: tuple[int, int], size: tuple[int, int], where: str, source: str, remedy: str, field: str = "image"
-) -> None:
-    """Check that width and height in a table or annotation file are those of the picture as it is shown.
-
-    Raises:
-        InvalidData: they aren't; the message begins with `source` and ends with `remedy`.
-    """
-    if declared == size:
-        return
-    if declared == size[::-1]:
-        # Boxes may be drawn on the stored pixels of a rotated photo; turning them would be a guess.
-        remedy = "perhaps its EXIF orientation turns it: store it upright, or give width, height and boxes as shown"
-    problem = f"{source} says {declared[0]} x {declared[1]}, the picture is {size[0]} x {size[1]}"
-    raise InvalidData(where, field, problem, remedy)
-
-
-def given_picture(value: Any, folder: Path, where: str, field: str) -> tuple[dict[str, Any], tuple[int, int]]:
+def given_picture(value: Any, folder: Path, where: str, field: str) -> tuple[dict[str, Any], PictureSize]:
     """Read a table's picture: its value as stored, and its size.
 
     It is a path (from `folder`), the file's bytes, those as base64 or as a data URI, or a struct with `bytes` or

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -24,7 +25,9 @@ from data.common import fields
 from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, OnError, RowErrors, short
 from data.common.fields import Key
-from data.common.images import check_picture, check_size, picture_path, stored
+from data.common.frames import Frames, Picture
+from data.common.images import check_picture, picture_path, stored
+from data.common.row_cache import cached_rows
 from data.common.rows import RowWriter
 from data.common.source import Source, matching_file, matching_files, optional_path, require_folder, without_nulls
 from data.grounding import yolo
@@ -60,10 +63,15 @@ class CategoryBoxes(Source):
 
     def rows(self, split: str) -> Dataset:
         official = self.official.get(split, split)
-        if not self.annotations:
-            return load(self.folder, official, None, self.row_errors)
-        annotations = matching_file(self.annotations, split, "annotations")
-        return load(self.images or self.folder, official, annotations, self.row_errors)
+        if self.annotations:
+            annotations = matching_file(self.annotations, split, "annotations")
+            folder, files = self.images or self.folder, [annotations]
+        else:
+            annotations, folder = None, self.folder
+            files = yolo.locate(folder, official).files()
+        read = partial(load, folder, official, annotations)
+        options = {"folder": str(folder.absolute())}
+        return cached_rows(self, official, files, options, self.row_errors, lambda _: {official: read})
 
     def check_split(self, split: str) -> None:
         """Check the splits of COCO files; a YOLO folder's own split names are known only when it is read."""
@@ -88,9 +96,10 @@ class Thing(NamedTuple):
 
 
 class Photo(NamedTuple):
-    """Picture file with its width and height, its objects and its name in ids."""
+    """Picture file, as rows store it, with its width and height, its objects and its name in ids."""
 
     path: Path
+    picture: Picture
     size: tuple[int, int]
     things: list[Thing]
     name: str  # in ids
@@ -109,7 +118,7 @@ def load(folder: Path, split: str, annotations: Path | None, row_errors: RowErro
             for index, (expression, region, level) in enumerate(expressions(photo)):
                 row = {
                     "id": f"{split}-{photo.name}-{index}",
-                    "image": stored(photo.path),
+                    "image": photo.picture,
                     "width": photo.size[0],
                     "height": photo.size[1],
                     "expression": expression,
@@ -122,6 +131,15 @@ def load(folder: Path, split: str, annotations: Path | None, row_errors: RowErro
         return writer.dataset()
 
     return read_with_evidence(read, row_errors)
+
+
+def photos(folder: Path, split: str, annotations: Path | None, row_errors: RowErrors) -> Iterator[Photo]:
+    """The pictures of one split with their objects, in a fixed order; `annotations` is None for a YOLO folder.
+
+    Raises:
+        InvalidData: a missing file or split, or (on_error=raise) a broken picture or box.
+    """
+    return _coco(folder, annotations, row_errors) if annotations else _yolo(folder, split, row_errors)
 
 
 def expressions(photo: Photo) -> Iterator[tuple[str, Thing, int]]:
@@ -152,13 +170,15 @@ def expressions(photo: Photo) -> Iterator[tuple[str, Thing, int]]:
 
 def _yolo(folder: Path, split: str, row_errors: RowErrors) -> Iterator[Photo]:
     layout = yolo.read_layout(folder, split, row_errors)
-    boxes, repeated = BoxColumn("cxcywh", "fractions"), 0
+    boxes, frames, repeated = BoxColumn("cxcywh", "fractions"), Frames("shown"), 0
     sharing = layout.sharing_labels()
     for path, name in zip(layout.pictures, short_names(layout.relative_names()), strict=True):
         with row_errors.row():
             if path in sharing:
                 raise sharing[path]
-            size = check_picture(path, str(path))
+            picture, size = frames.choose(
+                stored(path), check_picture(path, str(path)), (None, None), str(path), "the file", "fetch it again"
+            )
             labels = yolo.read_labels(layout.labels_of(path), layout.names, layout.keypoints)
             once = {(label.category, *label.box): label for label in labels}
             repeated += len(labels) - len(once)
@@ -166,9 +186,10 @@ def _yolo(folder: Path, split: str, row_errors: RowErrors) -> Iterator[Photo]:
                 Thing(label.category, boxes.read(label.box, size, label.where, "box"), label.area >= SMALLEST)
                 for label in once.values()
             ]
-            yield Photo(path, size, regions, name)
+            yield Photo(path, picture, size, regions, name)
     if repeated:
         row_errors.note(str(layout.labels), f"{repeated} labels are there twice, and read once")
+    frames.note(f"{layout.config}, split {split}", row_errors)
     boxes.check(str(layout.config), "labels", row_errors)
 
 
@@ -184,35 +205,36 @@ def _coco(images: Path, annotations: Path, row_errors: RowErrors) -> Iterator[Ph
                 f"{len(coco.homeless)} annotations are of no image of the file, the first is {coco.homeless[0].where}"
             )
             raise InvalidData(str(annotations), "image_id", problem, "correct the ids, or drop the annotations")
-    boxes = BoxColumn("xywh")
+    boxes, frames = BoxColumn("xywh"), Frames("stored")
     keys = [key for key in sorted(coco.images.entries, key=fields.key_order) if key not in coco.images.broken]
     names = short_names([str(coco.images.entries[key].get("file_name")) for key in keys])
     repeated = 0
     for key, name in zip(keys, names, strict=True):
         with row_errors.row():
-            photo = _coco_photo(coco, key, name, images, boxes)
+            photo = _coco_photo(coco, key, name, images, boxes, frames)
             once = {(region.category, region.crowd, *region.box): region for region in photo.things}
             repeated += len(photo.things) - len(once)
             yield photo._replace(things=list(once.values()))
     if repeated:
         row_errors.note(str(annotations), f"{repeated} annotations repeat another's category and box, read once")
+    frames.note(str(annotations), row_errors)
     boxes.check(str(annotations), "bbox", row_errors)
 
 
-def _coco_photo(coco: Coco, key: Key, name: str, images: Path, boxes: BoxColumn) -> Photo:
+def _coco_photo(coco: Coco, key: Key, name: str, images: Path, boxes: BoxColumn, frames: Frames) -> Photo:
     where = f"{coco.path}, image {key}"
     image = coco.images.get(key)
     assert image is not None
     path = picture_path(image.get("file_name"), images, where, "file_name")
-    size = check_picture(path, where)
-    check_size(declared_size(image, size, where), size, where, "the file", "use COCO's own pictures")
+    declared, remedy = declared_size(image, where), "use COCO's own pictures"
+    picture, size = frames.choose(stored(path), check_picture(path, where), declared, where, "the file", remedy)
     regions = []
     for inside, annotation in coco.of_image[key]:
         box = boxes.read(annotation.get("bbox"), size, inside, "bbox")
         area = (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])
         crowd = fields.flag(annotation.get("iscrowd"), inside, "iscrowd")
         regions.append(Thing(_category(coco, annotation, inside), box, area >= SMALLEST, crowd))
-    return Photo(path, size, regions, name)
+    return Photo(path, picture, size, regions, name)
 
 
 def _category(coco: Coco, annotation: Entry, where: str) -> str:

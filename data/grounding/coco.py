@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from data.common import fields
 from data.common.errors import InvalidData, RowErrors, short
 from data.common.fields import Key
+from data.common.frames import Sides
 from data.common.table_files import read_json
 
 Entry = dict[str, Any]
@@ -87,14 +88,17 @@ def refuse_repeated_pictures(coco: Coco) -> None:
             coco.images.broken.setdefault(key, InvalidData(_at(coco.path, "image", key), "file_name", problem, remedy))
 
 
-def declared_size(image: Entry, size: tuple[int, int], where: str) -> tuple[int, int]:
-    """Width and height that the file gives an image, `size` where it has none.
+def declared_size(image: Entry, where: str) -> Sides:
+    """Width and height that the file gives an image, None where it has none.
 
     Raises:
         InvalidData: they are no numbers.
     """
-    width, height = (fields.filled(image.get(name)) or of for name, of in zip(("width", "height"), size, strict=True))
-    return fields.whole(width, where, "width"), fields.whole(height, where, "height")
+    width, height = (fields.filled(image.get(name)) or None for name in ("width", "height"))
+    return (
+        None if width is None else fields.whole(width, where, "width"),
+        None if height is None else fields.whole(height, where, "height"),
+    )
 
 
 def _document(path: Path) -> Entry:

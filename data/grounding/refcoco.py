@@ -14,6 +14,7 @@ otherwise run arbitrary code.
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,9 @@ from datasets import Dataset
 from data.common import fields
 from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, OnError, RowErrors, short
-from data.common.images import check_picture, check_size, picture_path, stored
+from data.common.frames import Frames
+from data.common.images import check_picture, picture_path, stored
+from data.common.row_cache import Read, cached_rows
 from data.common.rows import RowWriter
 from data.common.source import Source, optional_path, require_file
 from data.grounding.coco import FETCH, Coco, Entry, declared_size, read_coco
@@ -70,8 +73,15 @@ class RefCOCO(Source):
         self.official, self.row_errors = splits or {}, RowErrors(on_error)
 
     def rows(self, split: str) -> Dataset:
-        official = self.official.get(split, split).split("+")
-        return load(self.folder, self.split_by, official, self.images, self.row_errors)
+        official = self.official.get(split, split)
+        files = [refs_file(self.folder, self.split_by), self.folder / "instances.json"]
+        options = {"pictures": str(pictures_of(self.folder, self.images))}
+        return cached_rows(self, official, files, options, self.row_errors, partial(self._open, official))
+
+    def _open(self, asked_for: str, row_errors: RowErrors) -> dict[str, Read]:
+        release = read_release(self.folder, self.split_by, self.images, row_errors)
+        splits = dict.fromkeys([asked_for, "train", *self.official.values(), *release.splits])
+        return {split: partial(rows_of, release, split.split("+")) for split in splits}
 
     def expected_rows(self, split: str) -> int | None:
         names = self.official.get(split, split).split("+")
@@ -92,33 +102,65 @@ def load(folder: Path, split_by: str, splits: list[str], images: Path | None, ro
     Raises:
         InvalidData: a missing file, an unknown split, or (on_error=raise) a row that can't be used.
     """
-    file, pictures = refs_file(folder, split_by), images or folder.parent / "images" / "mscoco" / "images" / "train2014"
+    return rows_of(read_release(folder, split_by, images, row_errors), splits, row_errors)
+
+
+class Release(NamedTuple):
+    """A release's references, each with its place, and the annotations and pictures that they point into."""
+
+    folder: Path
+    file: Path
+    refs: list[tuple[str, dict[str, Any]]]
+    coco: Coco
+    pictures: Path
+
+    @property
+    def splits(self) -> list[str]:
+        """The release's own names."""
+        return sorted({ref["split"] for _, ref in self.refs})
+
+
+def read_release(folder: Path, split_by: str, images: Path | None, row_errors: RowErrors) -> Release:
+    """The two files of a release, which all splits share.
+
+    Raises:
+        InvalidData: a missing or broken file, or (on_error=raise) an entry that can't be used.
+    """
+    file = refs_file(folder, split_by)
+    refs = _refs(file, row_errors)
+    coco = read_coco(folder / "instances.json", row_errors)
+    return Release(folder, file, refs, coco, pictures_of(folder, images))
+
+
+def rows_of(release: Release, splits: list[str], row_errors: RowErrors) -> Dataset:
+    """The expressions of some of the release's splits.
+
+    Raises:
+        InvalidData: an unknown split, or (on_error=raise) a row that can't be used.
+    """
 
     def read(policy: RowErrors) -> Dataset:
-        refs = _refs(file, policy)
-        names = sorted({ref["split"] for _, ref in refs})
         for split in splits:
-            if split not in names:
-                remedy = f"choose of {', '.join(names)}"
-                raise InvalidData(str(file), "split", f"there is no split {split!r}", remedy)
-        release = Release(read_coco(folder / "instances.json", policy), pictures, BoxColumn("xywh"))
-        writer = RowWriter(FEATURES, f"{folder}, split {'+'.join(splits)}", policy, "expression", ["box"])
+            if split not in release.splits:
+                remedy = f"choose of {', '.join(release.splits)}"
+                raise InvalidData(str(release.file), "split", f"there is no split {split!r}", remedy)
+        where = f"{release.folder}, split {'+'.join(splits)}"
+        writer = RowWriter(FEATURES, where, policy, "expression", ["box"])
+        boxes, frames = BoxColumn("xywh"), Frames("stored")
         for split in splits:
-            for where, ref in refs:
+            for place, ref in release.refs:
                 if ref["split"] == split:
-                    _add_sentences(writer, ref, release, where)
-        release.boxes.check(str(release.coco.path), "bbox", policy)
+                    _add_sentences(writer, ref, release, boxes, frames, place)
+        frames.note(where, policy)
+        boxes.check(str(release.coco.path), "bbox", policy)
         return writer.dataset()
 
     return read_with_evidence(read, row_errors)
 
 
-class Release(NamedTuple):
-    """The annotations and pictures that references point into."""
-
-    coco: Coco
-    pictures: Path
-    boxes: BoxColumn
+def pictures_of(folder: Path, images: Path | None) -> Path:
+    """Folder of the pictures; by default the REFER release's."""
+    return images or folder.parent / "images" / "mscoco" / "images" / "train2014"
 
 
 def refs_file(folder: Path, split_by: str) -> Path:
@@ -155,21 +197,23 @@ def _refs(path: Path, row_errors: RowErrors) -> list[tuple[str, dict[str, Any]]]
     return listed
 
 
-def _add_sentences(writer: RowWriter, ref: dict[str, Any], release: Release, where: str) -> None:
+def _add_sentences(
+    writer: RowWriter, ref: dict[str, Any], release: Release, boxes: BoxColumn, frames: Frames, where: str
+) -> None:
     with writer.row_errors.row():
         image, annotation = _referred(ref, release.coco, where)
         path = picture_path(image.get("file_name"), release.pictures, where, "file_name")
-        size = check_picture(path, where)
-        remedy = "use COCO's own pictures, not resized ones"
-        check_size(declared_size(image, size, where), size, where, f"of {path} instances.json", remedy)
-        box = release.boxes.read(annotation.get("bbox"), size, where, "bbox")
-        picture = {"image": stored(path), "width": size[0], "height": size[1], "box": box}
+        declared, remedy = declared_size(image, where), "use COCO's own pictures, not resized ones"
+        source = f"of {path} instances.json"
+        shown, size = frames.choose(stored(path), check_picture(path, where), declared, where, source, remedy)
+        box = boxes.read(annotation.get("bbox"), size, where, "bbox")
+        picture = {"image": shown, "width": size[0], "height": size[1], "box": box}
         sentences = fields.items(ref["sentences"], where, "sentences", FETCH)
         if not sentences:
             raise InvalidData(where, "sentences", "is an empty list", "drop the entry")
         for index, sentence in enumerate(sentences):
             with writer.row_errors.row():
-                row = _sentence(ref, sentence, index, where)
+                row = sentence_row(ref, sentence, index, where)
                 writer.add(f"{where}, sentence {index}", {**row, **picture})
 
 
@@ -194,7 +238,8 @@ def _referred(ref: dict[str, Any], coco: Coco, where: str) -> tuple[Entry, Entry
     return image, annotation
 
 
-def _sentence(ref: dict[str, Any], sentence: Any, index: int, where: str) -> dict[str, Any]:
+def sentence_row(ref: dict[str, Any], sentence: Any, index: int, where: str) -> dict[str, Any]:
+    """Id, expression, split and level of one sentence of a reference."""
     field = f"sentences[{index}]"
     if isinstance(sentence, str):
         sentence = {"sent": sentence}

@@ -102,7 +102,7 @@ def load(split: str, *, rows: int, size: int = 64, difficulty: Difficulty = "pla
 def _row(row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng([seed, STREAMS[split], row["index"]])
     while True:  # a few scenes of several shapes have no unambiguous expression
-        shapes = _scene(rng, difficulty)
+        shapes = scene(rng, difficulty)
         expressions = _expressions(shapes, difficulty)
         if expressions:
             break
@@ -113,7 +113,7 @@ def _row(row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, 
     ]
     return {
         "id": f"{difficulty}-{split}-{seed}-{row['index']}",
-        "image": png(_render(shapes, rng, size, difficulty)),
+        "image": png(render(shapes, rng, size, difficulty)),
         "width": size,
         "height": size,
         "expression": expression,
@@ -123,7 +123,7 @@ def _row(row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, 
     }
 
 
-def _scene(rng: np.random.Generator, difficulty: Difficulty) -> list[Thing]:
+def scene(rng: np.random.Generator, difficulty: Difficulty) -> list[Thing]:
     """Draw shapes that don't overlap. Rich scenes use few kinds and colours, so that places must distinguish them."""
     few = difficulty == "rich"
     fewest, most = {"single": (1, 1), "plain": (2, 4), "rich": (3, 7)}[difficulty]
@@ -227,7 +227,8 @@ def _outline(shape: Thing) -> list[tuple[float, float]]:
     return [at(i / (3 if shape.shape == "triangle" else 4)) for i in range(3 if shape.shape == "triangle" else 4)]
 
 
-def _render(shapes: list[Thing], rng: np.random.Generator, size: int, difficulty: Difficulty) -> PILImage.Image:
+def render(shapes: list[Thing], rng: np.random.Generator, size: int, difficulty: Difficulty) -> PILImage.Image:
+    """The picture of a scene, of `size` pixels a side, on a ground drawn from `rng`."""
     side = size * SUPERSAMPLE
     # Greys between the colours of the shapes, so that black and white shapes both stand out.
     low, high = (115, 185) if difficulty == "rich" else (135, 165)

@@ -24,7 +24,9 @@ from datasets import Dataset
 from data.common import fields
 from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
-from data.common.images import check_size, given_picture
+from data.common.frames import Frames
+from data.common.images import given_picture
+from data.common.row_cache import cached_rows
 from data.common.rows import RowWriter
 from data.common.source import Source, matching_files, optional_path, without_nulls
 from data.common.table_files import columns as table_columns
@@ -72,7 +74,12 @@ class ExpressionTable(Source):
     def rows(self, split: str) -> Dataset:
         official = self.official.get(split, split)
         files = matching_files(self.files, split)
-        return load(files, official, self.columns, self.box_format, self.images, self.row_errors)
+        options = {"columns": self.columns, "box_format": self.box_format, "images": str(self.images)}
+
+        def read(row_errors: RowErrors) -> Dataset:
+            return load(files, official, self.columns, self.box_format, self.images, row_errors)
+
+        return cached_rows(self, official, files, options, self.row_errors, lambda _: {official: read})
 
     def check_files(self) -> None:
         for split in self.files:
@@ -100,7 +107,7 @@ def load(
             prefix = re.split(r"[-_.]", path.name)[0]
             default_split = prefix if prefix in OFFICIAL else split
             names: dict[str, str] = {}
-            boxes = BoxColumn()
+            boxes, frames = BoxColumn(), Frames("shown")
             for number, where, item in read_table(path, policy):
                 if not names:
                     names = _names(table_columns(path, policy), columns, path)
@@ -109,7 +116,9 @@ def load(
                     row_split = _split(item, names["split"], where) if "split" in names else default_split
                     if "split" in names and row_split not in parts:
                         continue
-                    _add(writer, item, names, boxes, images or path.parent, where, f"{path.stem}-{number}", row_split)
+                    fallback = f"{path.stem}-{number}"
+                    _add(writer, item, names, boxes, frames, images or path.parent, where, fallback, row_split)
+            frames.note(f"{path}, split {split}", policy)
             if names:
                 boxes.check(str(path), names["box"], policy)
         return writer.dataset()
@@ -158,14 +167,16 @@ def _add(
     item: dict[str, Any],
     names: dict[str, str],
     boxes: BoxColumn,
+    frames: Frames,
     images: Path,
     where: str,
     fallback: str,
     split: str,
 ) -> None:
-    image, size = given_picture(item.get(names["image"]), images, where, names["image"])
-    declared = fields.size(item.get("width"), item.get("height"), where) or size
-    check_size(declared, size, where, "the table", "use the pictures that the boxes were drawn on", names["image"])
+    image, true_size = given_picture(item.get(names["image"]), images, where, names["image"])
+    declared = fields.size(item.get("width"), item.get("height"), where) or (None, None)
+    remedy = "use the pictures that the boxes were drawn on"
+    image, size = frames.choose(image, true_size, declared, where, "the table", remedy, names["image"])
     box = boxes.read(item.get(names["box"]), size, where, names["box"])
     expression = _expressions(item.get(names["expression"]), where, names["expression"])
     texts = expression if isinstance(expression, list) else [expression]

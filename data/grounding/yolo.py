@@ -49,6 +49,10 @@ class Layout(NamedTuple):
         """Paths of the pictures from their folder."""
         return [path.relative_to(self.folder).as_posix() for path in self.pictures]
 
+    def files(self) -> list[Path]:
+        """Files and folders that the split's rows are read from."""
+        return [self.config, self.labels, *(self.pictures or [self.folder])]
+
     def labels_of(self, picture: Path) -> Path:
         """The picture's file of labels, which need not exist."""
         return self.labels / picture.relative_to(self.folder).with_suffix(".txt")
@@ -84,6 +88,21 @@ def read_layout(folder: Path, split: str, row_errors: RowErrors) -> Layout:
     """Pictures and labels of a split; what else lies there is noted.
 
     Raises:
+        InvalidData: see `locate`.
+    """
+    layout = locate(folder, split)
+    if layout.pictures:
+        return layout
+    files = sorted(path for path in layout.folder.rglob("*") if path.is_file())
+    layout = layout._replace(pictures=[path for path in files if _is_picture(path)])
+    _note_leftovers(layout, files, row_errors)
+    return layout
+
+
+def locate(folder: Path, split: str) -> Layout:
+    """A split's layout, with its pictures where a file lists them; those of a folder aren't looked for.
+
+    Raises:
         InvalidData: no description of the data set, no such split, or no folder of pictures or labels.
     """
     config = description_file(folder)
@@ -104,10 +123,7 @@ def read_layout(folder: Path, split: str, row_errors: RowErrors) -> Layout:
         listed = _listed(folder, root, image_folder, config)
         return Layout(config, *_common_folders(listed, config), listed, names, keypoints)
     pictures, labels = _folders(folder, root, image_folder, config)
-    files = sorted(path for path in pictures.rglob("*") if path.is_file())
-    layout = Layout(config, pictures, labels, [path for path in files if _is_picture(path)], names, keypoints)
-    _note_leftovers(layout, files, row_errors)
-    return layout
+    return Layout(config, pictures, labels, [], names, keypoints)
 
 
 def _listed(folder: Path, root: str, file_name: str, config: Path) -> list[Path]:

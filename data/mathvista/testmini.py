@@ -9,6 +9,7 @@ The answers of the large `test` split aren't public, so it can't be scored here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from datasets import Dataset
 from data.common import fields
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
 from data.common.images import given_picture, is_file
+from data.common.row_cache import Read, cached_rows
 from data.common.rows import RowWriter
 from data.common.source import Source, optional_path, require_file
 from data.common.table_files import matching, read_json, read_table
@@ -60,11 +62,18 @@ class MathVistaRelease(Source):
     def rows(self, split: str) -> Dataset:
         if split in ("test", "testmini"):
             files = matching(self.test, "task.source.test")
-            return load(files, self.images, self.queries, self.row_errors)
+            used = [*files, self.queries] if self.queries else files
+            options: dict[str, Any] = {"images": str(self.images)}
+            readers: dict[str, Read] = {"test": partial(load, files, self.images, self.queries)}
+            return cached_rows(self, "test", used, options, self.row_errors, lambda _: readers)
         self.check_split(split)
         assert self.train is not None
-        part: Literal["train", "validation"] = "train" if split == "train" else "validation"
-        return visual_math.load(self.train, part, self.validation, self.train_images, self.row_errors)
+        options = {"validation": self.validation, "images": str(self.train_images)}
+        parts: tuple[Literal["train", "validation"], ...] = ("train", "validation")
+        readers = {
+            part: partial(visual_math.load, self.train, part, self.validation, self.train_images) for part in parts
+        }
+        return cached_rows(self, split, [self.train], options, self.row_errors, lambda _: readers)
 
     def check_split(self, split: str) -> None:
         if split in ("train", "validation") and self.train is None:

@@ -15,7 +15,9 @@ from datasets import Dataset
 from data.common.column_form import read_with_evidence
 from data.common.counts import counted
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
-from data.common.images import check_picture, check_size, picture_path, stored
+from data.common.frames import Frames
+from data.common.images import check_picture, picture_path, stored
+from data.common.row_cache import cached_rows
 from data.common.rows import RowWriter
 from data.common.source import Source, require_folder, without_nulls
 from data.text_detection.ground_truth import Annotated, Format, key_of, truth_readers
@@ -58,7 +60,9 @@ class TextRelease(Source):
         shared = "validation" not in self.truth and split in ("train", "validation")
         stored_split = "train" if shared else split
         truth, images = self._paths(stored_split)
-        rows = load(truth, images, self.format, stored_split, self.row_errors)
+        read, options = partial(load, truth, images, self.format, stored_split), {"format": self.format}
+        files = [truth, images]
+        rows = cached_rows(self, stored_split, files, options, self.row_errors, lambda _: {stored_split: read})
         if not shared:
             return rows
         chosen = [i for i in range(len(rows)) if (i % self.every == self.every - 1) == (split == "validation")]
@@ -109,6 +113,7 @@ def _load(truth: Path, images: Path, form: Format, split: str, row_errors: RowEr
     pictures = None if form == "mmocr" else _pictures(images)
     writer = RowWriter(FEATURES, f"{truth}, split {split}", row_errors)
     column, read_so_far = OutlineColumn(rectangles=form == "icdar2013"), list[Annotated]()
+    frames = Frames("stored")
     for key, read in readers.items():
         with row_errors.row():
             one = read()
@@ -117,12 +122,13 @@ def _load(truth: Path, images: Path, form: Format, split: str, row_errors: RowEr
                 if pictures is None
                 else _picture(pictures, key, images, one)
             )
-            size = check_picture(path, one.where)
-            check_size(one.declared or size, size, one.where, "the file", "use the pictures that it was made on")
+            declared, remedy = one.declared or (None, None), "use the pictures that it was made on"
+            file_size = check_picture(path, one.where)
+            picture, size = frames.choose(stored(path), file_size, declared, one.where, "the file", remedy)
             column.check_instances(one.instances, size, one.where)
             row = {
                 "id": key,
-                "image": stored(path),
+                "image": picture,
                 "width": size[0],
                 "height": size[1],
                 "polygons": [i.points for i in one.instances],
@@ -138,6 +144,7 @@ def _load(truth: Path, images: Path, form: Format, split: str, row_errors: RowEr
             continue
         with row_errors.row():
             raise InvalidData(str(paths[0]), None, "has no ground truth", f"compare its name with {truth}")
+    frames.note(f"{truth}, split {split}", row_errors)
     column.check(str(truth))
     _note_oddities(read_so_far, truth, row_errors)
     return writer.dataset()

@@ -10,7 +10,7 @@ Notes say what a reader resolved by itself: files that are no pictures, repeated
 is the scores that the taught answers themselves reach, with a warning below 0.99.
 With `model=` every row is encoded as that model is trained: pictures of a shape that it doesn't take, answers that its
 tokenizer doesn't give back, lengths. Its tokenizer is read, no weights; a training of the same reads the result.
-`show` draws some rows with their answers on one sheet.
+`show` draws some rows with their answers on one sheet; with `model=` the pictures are as sharp as that model sees them.
 
 splits: of check, separated by commas; by default all. workers: processes of check; by default one a processor, up to 8.
 split, n: of show, and how many rows. out: the file to write. All else overrides the configuration of a run; answers are
@@ -32,7 +32,8 @@ from tqdm.auto import tqdm
 
 from data.common.counts import counted
 from data.common.errors import UserError
-from data.common.rows import undecoded
+from data.common.rgb import rgb
+from data.common.rows import Row, undecoded
 from ntil.commands.options import parse_options, split_options
 from ntil.components import Components, build_task
 from ntil.config.errors import ConfigError, nearest
@@ -90,10 +91,11 @@ def main(arguments: list[str]) -> int:
     config = compose_checked(overrides, on_this_machine=False)
     task = build_task(config)
     task.check_files()
+    with_model = any(word.partition("=")[0].partition(".")[0].lstrip("+") == "model" for word in overrides)
     if action == "check":
-        with_model = any(word.partition("=")[0].partition(".")[0].lstrip("+") == "model" for word in overrides)
         return _check(config, task, with_model, parse_options("data check", CheckOptions, words))
-    return _show(task, config.task.name, parse_options("data show", ShowOptions, words))
+    family = Components.build(config).family if with_model else None
+    return _show(task, config.task.name, parse_options("data show", ShowOptions, words), family)
 
 
 @dataclass
@@ -202,13 +204,18 @@ class ModelLimits:
     option: str
 
 
-def contact_sheet(task: Task, split: str, n: int, path: Path, columns: int | None = None) -> Path:
-    """Draw `n` rows, spread evenly over the split, each with its answer as the prediction, and write one PNG."""
+def contact_sheet(
+    task: Task, split: str, n: int, path: Path, columns: int | None = None, family: Family | None = None
+) -> Path:
+    """Draw `n` rows, spread evenly over the split, each with its answer as the prediction, and write one PNG.
+
+    `family`: draw pictures as sharp as that model sees them.
+    """
     if n < 1:
         raise ValueError(f"a contact sheet needs n >= 1, got {n}")
     rows = task.rows(split)
     n = min(n, len(rows))
-    chosen = [rows[number * len(rows) // n] for number in range(n)]
+    chosen = [seen_by(family, rows[number * len(rows) // n]) for number in range(n)]
     tiles = [task.draw(row, task.parse(task.answer(row), row)) for row in chosen]
     across = columns or math.ceil(math.sqrt(n))
     wide, high = max(t.width for t in tiles) + 8, max(t.height for t in tiles) + 8
@@ -218,6 +225,22 @@ def contact_sheet(task: Task, split: str, n: int, path: Path, columns: int | Non
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
     return path
+
+
+def seen_by(family: Family | None, row: Row) -> Row:
+    """The row with its picture scaled down to what the family's processor makes of it, and up again.
+
+    A picture that the processor enlarges stays, and so does one whose family doesn't tell its size.
+    """
+    if family is None or row.get("image") is None or type(family).resized is Family.resized:
+        return row
+    image = row["image"]
+    wide, high, _, _ = family.frame(image.size)
+    across, down = family.resized(image.size)
+    seen = max(1, round(image.width * across / wide)), max(1, round(image.height * down / high))
+    small = min(seen[0], image.width), min(seen[1], image.height)
+    picture = rgb(image).resize(small, Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC)
+    return {**row, "image": picture}
 
 
 def _check(config: RunConfig, task: Task, with_model: bool, options: CheckOptions) -> int:
@@ -249,14 +272,14 @@ def _check_with_model(
     return cached_check(config, components, rows, True, workers_for(rows, workers), _bar(split))
 
 
-def _show(task: Task, name: str, options: ShowOptions) -> int:
+def _show(task: Task, name: str, options: ShowOptions, family: Family | None) -> int:
     if options.n < 1:
         raise ConfigError(f"n={options.n}: must be a number from 1")
     split = options.split if options.split in task.splits or len(task.splits) > 1 else task.splits[0]
     path = Path(options.out or f"{name}-{split}.png")
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"out={path}: a sheet is a .png or .jpg file{nearest(path.suffix, ('.png', '.jpg'))}")
-    contact_sheet(task, split, options.n, path)
+    contact_sheet(task, split, options.n, path, family=family)
     for line in task.skipped[:LISTED]:
         print(f"skipped: {line}", file=sys.stderr)
     print(f"{path}: {split}, {counted(len(task.skipped), 'row')} skipped")

@@ -1,17 +1,23 @@
-"""Evaluate finished runs again, perhaps on other data.
+"""Evaluate finished runs again, perhaps on other data; or a model without any training.
 
     ntil eval run=<folder> [task.<key>=... evaluation.<key>=... task=<name>]
+    ntil eval model=<name> task=<name> [<key>=...]
 
     ntil eval run=runs/demo                                       finished runs (or all below a folder) once more
     ntil eval run=runs/demo task.source.difficulty=rich           on other data of the same source
     ntil eval run=runs/demo task=clock_photos task.source.labels=labels.csv    on another source: a config of conf/task
     ntil eval run=runs/demo evaluation.split=validation           on another split
     ntil eval run=runs/demo processes=8                           rows shared by eight ranks
+    ntil eval model=qwen2_vl_2b task=refcoco name=grounding       the model as it is, in the experiment `grounding`
 
 run: the folder. processes: ranks that share the rows (one per GPU by default). All else overrides the run's
 configuration: task, task.*, evaluation.* and max_length.
 
 Results are in <run>/evaluations/<hash>/; the run's own predictions and metrics stay as they are.
+
+Without run= the model is tested as it is loaded, asked in its family's own words where there are any, with at least 128
+tokens to answer. The result is a run of loss=untrained (runs/<name>/<task>/<model>/untrained/), which a report shows
+before cross-entropy.
 """
 
 from __future__ import annotations
@@ -22,12 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils import logging as transformers_logging
 
 from ntil import preflight
 from ntil.commands.options import parse_options, split_options
+from ntil.commands.summary import print_metrics
+from ntil.config.build import locate, parameters
 from ntil.config.compose import task_dict
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.identity import config_hash
@@ -35,9 +43,12 @@ from ntil.config.schema import RunConfig, to_plain_dict
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
 from ntil.launch.processes import spawn
+from ntil.launch.sweep import Sweep
+from ntil.preflight import compose_checked
 from ntil.runs.folder import RunFolder, find_runs
 from ntil.train.evaluation import evaluate
 
+LEAST_TOKENS = 128  # of an untrained model's answer, which may stand in a fence and repeat what was asked
 CHANGEABLE = ("task", "evaluation", "max_length")
 
 
@@ -45,7 +56,7 @@ CHANGEABLE = ("task", "evaluation", "max_length")
 class EvaluateOptions:
     """Options of `ntil eval`. `run`: folder of a run, or one above several. `processes`: ranks (None: one per GPU)."""
 
-    run: str = MISSING
+    run: str = ""
     processes: int | None = None
 
 
@@ -53,13 +64,18 @@ def main(arguments: list[str]) -> int:
     """Run `ntil eval` on every finished run at or below the folder; the exit code.
 
     Raises:
-        UserError: no run= given, no finished run there, or an override the run's config has no place for.
+        UserError: neither run= nor model= given, no finished run there, or an override the run's config has no place
+            for.
     """
     words, overrides = split_options(EvaluateOptions, arguments)
     options = parse_options("eval", EvaluateOptions, words)
     root, processes = options.run, options.processes
     if processes is not None and processes < 1:
         raise ConfigError(f"processes={processes}: take 1 or more, or leave it out for one per GPU")
+    if not root and any(word.startswith("model=") for word in overrides):
+        return evaluate_untrained([*overrides, *([f"engine.processes={processes}"] if processes else [])])
+    if not root:
+        raise ConfigError("ntil eval needs run=<folder>, or model=<name> and task=<name> for a model as it is")
     processes = processes or max(1, torch.cuda.device_count())
     folders = [folder for folder in find_runs(root) if folder.done]
     if not folders:
@@ -70,6 +86,29 @@ def main(arguments: list[str]) -> int:
         print(f"{out}")
         print("  " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not k.startswith("lenient_")))
     return 0
+
+
+def evaluate_untrained(overrides: Sequence[str]) -> int:
+    """Test a model as it is loaded, as a run of loss=untrained; the exit code.
+
+    Raises:
+        UserError: the config can't be run.
+    """
+    config = compose_checked([*overrides, "loss=untrained"], on_this_machine=False)
+    family = locate(config.model.target, "model")
+    task, options = locate(config.task.target, "task"), dict(config.task.options)
+    takes, chosen = parameters(task)[0], {word.partition("=")[0] for word in overrides}
+    asks_freely = not chosen & {"task.question", "task.question_style"}
+    if "question_style" in takes and asks_freely and getattr(task, "subject", None) in family.own_prompts:
+        options["question_style"] = "family"
+    if "max_new_tokens" in takes and "task.max_new_tokens" not in chosen:
+        options["max_new_tokens"] = max(LEAST_TOKENS, options.get("max_new_tokens") or 0)
+    config = replace(config, task=replace(config.task, options=options))
+    sweep = Sweep()
+    sweep.run(config)
+    if sweep.done:
+        print_metrics(sweep.done)
+    return 1 if sweep.failed else 0
 
 
 def overridden(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

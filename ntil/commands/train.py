@@ -118,6 +118,8 @@ def check_storage(arguments: list[str]) -> None:
 
 def _dry_run(arguments: list[str]) -> int:
     with Console().status("composing the runs"):
-        table = dry_run(arguments)
-    table.print()
-    return 0
+        planned = dry_run(arguments)
+    planned.table.print()
+    for remark in planned.remarks:
+        print(f"ntil: {remark}", file=sys.stderr)
+    return 2 if planned.refused else 0

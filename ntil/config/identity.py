@@ -25,6 +25,7 @@ UNHASHED_KEYS = (
     "vision_cache_gb",
     "retry",
     "accept_changes",
+    "accept_memory",
 )
 # Nor do those that distribute the same step, so that a run can resume on another machine.
 UNHASHED_ENGINE_KEYS = ("processes", "hostfile", "accumulation", "gradient_checkpointing", "threads", "workers")

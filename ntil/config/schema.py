@@ -183,6 +183,7 @@ class RunSettings:
     save_every, save_minutes: steps and minutes between two checkpoints, 0: never. keep_checkpoints: how many of the
         newest are kept; the best one is, too. keep_checkpoints_when_done: also when the run is done.
     retry: run a job again that failed before. accept_changes: resume although the data changed since the checkpoint.
+    accept_memory: start although the estimate of the memory exceeds the GPUs'.
     """
 
     name: str = "default"
@@ -203,6 +204,7 @@ class RunSettings:
     vision_cache_gb: float = 20.0
     retry: bool = False
     accept_changes: bool = False
+    accept_memory: bool = False
 
 
 @dataclass(kw_only=True)

@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import psutil
+import torch
+from datasets import Dataset
+
+from data.common.rows import sample_rows
+from ntil.collator import Collator
 from ntil.config.schema import RunConfig
+from ntil.distributed.ranks import Ranks
+from ntil.estimates.shape import layers_of
 
-USUAL = 32
+LIMIT = 240  # ours: larger batches hardly answer more rows a second, and wait longer for their longest answer
+SHARE = 0.5  # of the free memory, ours: prompts, logits and what a step needs next come on top
+SAMPLED, LONGER = 16, 1.25  # rows whose prompts are measured, and how much longer others may be
 
 
-def evaluation_batch_size(config: RunConfig) -> int:
-    """Rows that generate at once on a rank: `evaluation.batch_size`, or `USUAL` where that is null."""
-    return config.evaluation.batch_size or USUAL
+def evaluation_batch_size(config: RunConfig, model: Any, collator: Collator, rows: Dataset, ranks: Ranks) -> int:
+    """Rows that generate at once on a rank, the same on all: `evaluation.batch_size`, or what memory has room for.
+
+    Where that is null, a row takes the key-value cache of its prompt and of the longest answer that may be generated;
+    free is what is left beside the model, and during training beside gradients and optimizer.
+    """
+    if config.evaluation.batch_size is not None or not len(rows):
+        return config.evaluation.batch_size or 1
+    prompts = (len(collator.encode(row, None).prompt_ids) for row in sample_rows(rows, SAMPLED))
+    tokens = int(LONGER * max(prompts)) + collator.task.max_new_tokens
+    size = rows_with_room(key_value_bytes_per_token(model) * tokens, free_memory(model.device))
+    return min(ranks.gather(size))
+
+
+def rows_with_room(row_bytes: int, free: int) -> int:
+    """At least one row, at most `LIMIT`."""
+    return max(1, min(LIMIT, int(SHARE * free / row_bytes))) if row_bytes else LIMIT
+
+
+def key_value_bytes_per_token(model: Any) -> int:
+    """Bytes of the key-value cache per token: keys and values of every layer, in the dtype of the model."""
+    layers = layers_of(model.config.get_text_config())
+    width = torch.empty((), dtype=model.dtype).element_size()
+    return 2 * layers.count * layers.key_value * width if layers else 0
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that the device has left, with those that torch holds unused."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

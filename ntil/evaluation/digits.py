@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntil.losses.base import IGNORE
 from ntil.losses.values import expected_value_distance
 from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab
@@ -47,12 +48,14 @@ class DigitTally:
         self._sums = {k: torch.zeros(s, dtype=torch.float64, device=device) for k, s in shapes.items()}
 
     @torch.no_grad()
-    def add(self, logits: Tensor, labels: Tensor) -> None:
+    def add(self, logits: Tensor, labels: Tensor, unmeasured: Sequence[int] = ()) -> None:
         """Add logits [N, V] at the supervised positions, and labels [N]: answers with their end tokens in sequence.
 
-        Numbers are read as `decimal`, whatever the loss in training reads.
+        Numbers are read as `decimal`, whatever the loss in training reads; `unmeasured` positions hold none.
         """
-        spans = NumberSpans.find(labels.cpu(), self.vocab).to(labels.device)
+        numbers_in = labels.cpu().clone()
+        numbers_in[list(unmeasured)] = IGNORE
+        spans = NumberSpans.find(numbers_in, self.vocab).to(labels.device)
         at_digit = spans.is_digit
         weight = at_digit.double()
         log_p = torch.log_softmax(logits.float(), -1)

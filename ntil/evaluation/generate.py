@@ -164,7 +164,7 @@ def teacher_forced(
         if not spare:
             costs.append((indices.start, cost, targets.numel()))
             if digits:
-                digits.add(logits, targets)
+                digits.add(logits, targets, batch["unmeasured"])
     model.train(training)
     # In the order of the rows, as one rank would have added them.
     in_order = sorted(cost for shard in ranks.gather(costs) for cost in shard)

@@ -1,16 +1,15 @@
 """Dry run of a sweep: its runs with their state, estimated time and memory, before anything starts.
 
 Time is taken from finished or running runs of the same task and model below the same folder (seconds per step, whatever
-their loss: losses differ by a few percent); without such a run it is not known yet. Memory is `ntil models`' estimate
-for the run's engine and tuning: GB per rank for weights, gradients and optimizer states; activations come on top.
+their loss: losses differ by a few percent). Without such a run, that of a full-size model is estimated from its
+arithmetic, and of others it is not known yet. Memory and disk are those of `ntil.estimates`.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hydra
@@ -19,12 +18,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from data.common.counts import counted
+from data.common.errors import UserError
 from ntil.config.compose import CONF, register_schema
 from ntil.config.errors import ConfigError
-from ntil.config.schema import OptimConfig, RunConfig
-from ntil.console import Table, duration, epochs, gigabytes
-from ntil.models.inventory import needed_memory
-from ntil.preflight import compose_checked
+from ntil.console import Table
+from ntil.estimates.time import Device, device_here
+from ntil.launch.costs import Estimator, disk_warning, total_disk, total_time
+from ntil.preflight import check, compose_checked
 from ntil.runs.folder import folder_of, read_json
 from ntil.runs.inputs import changed_inputs
 from ntil.runs.run import Run, read_runs
@@ -81,72 +81,60 @@ def _swept_by_experiment(sweeper: Any) -> dict[str, str]:
     return {str(k): str(v) for k, v in params.items()}
 
 
+COLUMNS = ["task", "model", "loss", "seed", "steps", "GB a rank", "GB of disk", "state", "time", "GPU-hours"]
+
+
 @dataclass(frozen=True)
-class Length:
-    """Length of a run's training. rows: of the training split, or about; None where neither is known yet."""
+class DryRun:
+    """Table of a sweep's jobs. remarks: sentences on what can't run here, or won't fit."""
 
-    optim: OptimConfig
-    steps: int | None
-    rows: int | None
-
-    @classmethod
-    def of(cls, run: Run) -> Length:
-        """The length that the run has recorded, else what follows from the config and the expected rows."""
-        recorded, optim = read_json(run.folder.length), run.config.optim
-        rows = recorded.get("rows") or run.built_task.expected_rows("train")
-        return cls(optim, recorded.get("steps") or optim.steps_for(rows), rows)
-
-    def __str__(self) -> str:
-        """`2000 (1.1 epochs)`; where the rows aren't known, what bounds the steps."""
-        if self.steps is None and self.optim.steps is not None:
-            return f"up to {self.optim.steps} (up to {epochs(self.optim.max_epochs or 0)})"
-        if self.steps is None:
-            return f"not known yet ({epochs(self.optim.epochs or 0)})"
-        if not self.rows:
-            return str(self.steps)
-        return f"{self.steps} ({epochs(self.steps * self.optim.batch_size / self.rows)})"
+    table: Table
+    remarks: list[str]
+    refused: int
 
 
-def dry_run(arguments: Sequence[str]) -> Table:
-    """Table of a sweep's jobs; its last line sums the time that is left."""
-    jobs = [planned.run for planned in plan(arguments)]
-    pace_of = seconds_per_step(read_runs(jobs[0].config.runs))
-    memory = _memory()
-    rows, left, unknown = [], 0.0, 0
+def dry_run(arguments: Sequence[str], device: Device | None = None) -> DryRun:
+    """The jobs of a sweep; the table's last line sums disk, time and GPU-hours of those that are left.
+
+    Args:
+        device: whose speed the estimates assume; this machine's GPU by default, else an H100's.
+    """
+    jobs = [planned.run for planned in plan(arguments, on_this_machine=False)]
+    estimator = Estimator(device or device_here(), seconds_per_step(read_runs(jobs[0].config.runs)))
+    rows, costs, remarks, refused = [], [], [], 0
     for job in jobs:
-        state: str = status(job).state if job.folder.config_file.exists() else "to do"
-        if state == "done" and changed_inputs(read_json(job.folder.inputs), job.config):
-            state = "done on other data"
-        length = Length.of(job)
-        pace_of_job = pace_of.get(job.key[:2])
-        seconds = None if pace_of_job is None or length.steps is None else length.steps * pace_of_job
+        refusal = _refusal(job)
+        cost = estimator.cost(job)
+        state = _state(job) if refusal is None else "refused here"
+        if refusal is not None:
+            refused += 1
+            remarks += [refusal] if refusal not in remarks else []
         if state != "done":
-            left, unknown = left + (seconds or 0), unknown + (seconds is None)
-        time = "done" if state == "done" else "not known yet" if seconds is None else duration(seconds)
-        rows.append([*map(str, job.key), str(length), memory(job.config), state, time])
-    total = (
-        f"{duration(left)} left"
-        if not unknown
-        else f"{duration(left)} left, and {counted(unknown, 'run')} not known yet"
-    )
-    rows.append([counted(len(jobs), "run"), "", "", "", "", "", f"{sum(row[6] == 'done' for row in rows)} done", total])
-    columns = ["task", "model", "loss", "seed", "steps", "GB per rank", "state", "time"]
-    return Table("planned", columns, ["l", "l", "l", "r", "r", "r", "l", "r"], rows)
+            costs.append(cost)
+        time = ["done", ""] if state == "done" else [cost.time, cost.gpu_hours]
+        rows.append([*map(str, job.key), str(cost.length), cost.memory, cost.disk, state, *time])
+    done = sum(row[7] == "done" for row in rows)
+    rows.append([counted(len(jobs), "run"), "", "", "", "", "", total_disk(costs), f"{done} done", *total_time(costs)])
+    if warning := disk_warning(jobs[0].config.runs, costs):
+        remarks.append(warning)
+    align: Any = ["l", "l", "l", "r", "r", "r", "r", "l", "r", "r"]
+    return DryRun(Table(estimator.caption(), COLUMNS, align, rows), remarks, refused)
 
 
-def _memory() -> Callable[[RunConfig], str]:
-    """Function from a run's config to its memory as text, computed once per model, engine and tuning."""
-    memory_of: dict[str, str] = {}
+def _refusal(job: Run) -> str | None:
+    """Why the job can't run on this machine."""
+    try:
+        check(job.config)
+    except UserError as error:
+        return str(error)
+    return None
 
-    def of(config: RunConfig) -> str:
-        parts = [config.model.to_dict(), asdict(config.engine), asdict(config.tuning)]
-        key = json.dumps(parts, sort_keys=True)
-        if key not in memory_of:
-            size = needed_memory(config)
-            memory_of[key] = "not known" if size is None else gigabytes(size)
-        return memory_of[key]
 
-    return of
+def _state(job: Run) -> str:
+    state: str = status(job).state if job.folder.config_file.exists() else "to do"
+    if state == "done" and changed_inputs(read_json(job.folder.inputs), job.config):
+        return "done on other data"
+    return state
 
 
 def seconds_per_step(runs: Iterable[Run]) -> dict[tuple[str, str], float]:

@@ -2,7 +2,7 @@
 
 from ntil.losses.base import LossOutput, LossParts, NumberLoss, StepInfo
 from ntil.losses.baselines import DEL, DIST2, EMO, NTL, SMMD, SoftLabel
-from ntil.losses.cross_entropy import CE
+from ntil.losses.cross_entropy import CE, Untrained
 from ntil.losses.ntil import EMD, NTIL
 from ntil.losses.value_emd import ValueEMD
 
@@ -20,5 +20,6 @@ __all__ = [
     "NumberLoss",
     "SoftLabel",
     "StepInfo",
+    "Untrained",
     "ValueEMD",
 ]

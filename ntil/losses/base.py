@@ -120,12 +120,13 @@ class NumberLoss(nn.Module):
 
     Attributes:
         has_terms: there are terms besides cross-entropy. needs_numbers: they depend on numbers, so a run whose answers
-            have none is an error. weighs_places: digits weigh by their place. uses_noise, uses_embeddings: the terms
-            use these parts of `StepInfo`.
+            have none is an error. trains: there is a training (`Untrained` has none). weighs_places: digits weigh by
+            their place. uses_noise, uses_embeddings: the terms use these parts of `StepInfo`.
     """
 
     has_terms: ClassVar[bool] = False
     needs_numbers: ClassVar[bool] = False
+    trains: ClassVar[bool] = True
     weighs_places: ClassVar[bool] = False
     uses_noise: ClassVar[bool] = False
     uses_embeddings: ClassVar[bool] = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ntil.losses.base import NumberLoss
 from ntil.numbers.vocab import NumberVocab
 
@@ -16,3 +18,9 @@ class CE(NumberLoss):
 
     def __init__(self, vocab: NumberVocab | None = None, *, smoothing: float = 0.0) -> None:
         super().__init__(vocab, smoothing=smoothing)
+
+
+class Untrained(CE):
+    """No training at all: the model is tested as it was loaded, the baseline before any loss."""
+
+    trains: ClassVar[bool] = False

@@ -118,6 +118,19 @@ class Family(ABC):
         """
         return (*size, 0.0, 0.0)
 
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height in pixels to which the processor scales the frame of a picture of (width, height).
+
+        Coordinates in pixels (`json_pixels`) are of it; so this and `picture` must ask the same processor.
+
+        Raises:
+            ValueError: the family takes no picture of that size, or doesn't tell.
+        """
+        raise ValueError(
+            f"{type(self).__name__} doesn't tell to which size it scales a picture, so boxes can't be in its pixels; "
+            "set model.coords to another format"
+        )
+
     def number_vocab(self, coordinates: bool) -> NumberVocab:
         """Digit ids of the answers: those of coordinates as `coords` writes them, or of plain numbers.
 

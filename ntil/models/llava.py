@@ -194,6 +194,10 @@ class Llava(Family):
         square = set(sides) in ({"shortest_edge"}, {"height", "width"}) and len(set(sides.values())) == 1
         return int(max(sides.values())) if processor.do_resize and square else None
 
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        side = self._scaled_side()
+        return (side, side) if side else super().resized(size)
+
     @staticmethod
     def frame(size: tuple[int, int]) -> tuple[float, float, float, float]:
         side = max(size)

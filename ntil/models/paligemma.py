@@ -149,6 +149,9 @@ class PaliGemma(Family):
     def picture_tokens(self, size: tuple[int, int]) -> int:
         return self.image_tokens
 
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        return self.image_processor.size["width"], self.image_processor.size["height"]
+
     def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
         # Padding may count as either: the attention mask hides it from every other token.
         return {"token_type_ids": (torch.arange(input_ids.shape[1]) >= prompt_lengths[:, None]).long()}

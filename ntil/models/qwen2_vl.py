@@ -134,16 +134,24 @@ class Qwen2VL(Family):
     def answer_text(self, answer: str) -> str:
         return f"{answer}{self.tokenizer.eos_token}"
 
-    def picture_tokens(self, size: tuple[int, int]) -> int:
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         if max(size) > LARGEST_RATIO * min(size):
             raise ValueError(
                 f"Qwen2-VL takes pictures whose sides differ up to {LARGEST_RATIO} times, and this one is "
                 f"{size[0]} x {size[1]}; crop it, or leave the row out"
             )
-        processor = self.image_processor
-        cell, bounds = processor.patch_size * processor.merge_size, processor.size
-        high, wide = smart_resize(size[1], size[0], cell, bounds["shortest_edge"], bounds["longest_edge"])
-        return high // cell * (wide // cell)
+        bounds = self.image_processor.size
+        high, wide = smart_resize(size[1], size[0], self._cell, bounds["shortest_edge"], bounds["longest_edge"])
+        return wide, high
+
+    @property
+    def _cell(self) -> int:
+        """Side in pixels of the square of a picture that becomes one token."""
+        return int(self.image_processor.patch_size * self.image_processor.merge_size)
+
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        wide, high = self.resized(size)
+        return high // self._cell * (wide // self._cell)
 
     def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
         self.picture_tokens(image.size)

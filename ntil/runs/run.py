@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import TypeVar
 
 from ntil.components import build_task
+from ntil.config.build import locate
 from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
+from ntil.losses import NumberLoss
 from ntil.runs.data_fingerprint import recorded
 from ntil.runs.folder import RunFolder, find_runs, read_json
 from tasks.base import Task
@@ -55,6 +57,12 @@ class Run:
         """Optimizer steps, as the run has resolved them from its rows; None where it hasn't yet."""
         steps = read_json(self.folder.length).get("steps")
         return steps if isinstance(steps, int) else self.config.optim.steps_for(None)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains at all; a run that doesn't tests the model that it starts from."""
+        loss: type[NumberLoss] = locate(self.config.loss.target, "loss")
+        return loss.trains
 
     @property
     def done(self) -> bool:

@@ -108,7 +108,9 @@ def float32_masters(model: torch.nn.Module, engine: EngineConfig) -> Iterator[No
 
 def deepspeed_config(engine: EngineConfig, clip: float) -> dict[str, Any]:
     """DeepSpeed's config: ZeRO with torch's AdamW, as for all engines; HF fills in batch size and accumulation."""
-    zero: dict[str, Any] = {"stage": engine.zero_stage, "overlap_comm": False}
+    # Overlapped sums arrive in another order: on the CPU, where equal bits are tested, there is nothing to gain.
+    overlap = engine.zero_stage == 3 and engine.device != "cpu" and torch.cuda.is_available()  # DeepSpeed's default
+    zero: dict[str, Any] = {"stage": engine.zero_stage, "overlap_comm": overlap}
     if engine.zero_stage == 3:
         # Thresholds from the model's width: with DeepSpeed's defaults no small model would be partitioned.
         auto = ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")

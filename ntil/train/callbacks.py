@@ -127,18 +127,18 @@ class SaveWhenDue(TrainerCallback):
 
     Args:
         minutes: since the training began or the last save; 0: never.
-        every: steps between two looks at the clock, which is rank 0's.
+        steps: between two looks at the clock, which is rank 0's.
     """
 
-    def __init__(self, minutes: float, every: int, ranks: Ranks) -> None:
-        self.minutes, self.every, self.ranks = minutes, every, ranks
+    def __init__(self, minutes: float, steps: int, ranks: Ranks) -> None:
+        self.minutes, self.steps, self.ranks = minutes, steps, ranks
         self._since = time.monotonic()
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._since = time.monotonic()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
-        if self.minutes and state.global_step % self.every == 0:
+        if self.minutes and state.global_step % self.steps == 0:
             late = time.monotonic() - self._since >= 60 * self.minutes
             control.should_save |= self.ranks.any(late and self.ranks.first)
         if state.global_step >= state.max_steps:

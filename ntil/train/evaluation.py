@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -39,15 +40,22 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
     device = _device(config, results, ranks)
     split = config.evaluation.split
     rows = usable_rows(config, components, split, _rows(folder, config, components), ranks, interrupt)
-    model = load_saved(components.family, folder.model, device)
+    model = load_tested(folder, components, device)
     title = f"{config.loss.name} on {split}" if ranks.first else None
     check = (lambda: interrupt.check(ranks)) if interrupt else (lambda: None)
-    size = evaluation_batch_size(config)
+    size = evaluation_batch_size(config, model, components.collator, rows, ranks)
     records = predict_shard(model, components.collator, rows, size, ranks, title, check)
     metrics = evaluate_sharded(results.predictions, records, components.task.summarize, ranks)
     if metrics is not None:
         results.write_metrics(metrics, components.task.protocol)
     ranks.barrier()
+
+
+def load_tested(folder: RunFolder, components: Components, device: torch.device) -> Any:
+    """The model that a run has saved, onto a device; of a run without training the one that it started from."""
+    if components.loss.trains:
+        return load_saved(components.family, folder.model, device)
+    return components.family.load().eval().to(device)
 
 
 def _device(config: RunConfig, results: RunFolder, ranks: Ranks) -> torch.device:

@@ -6,7 +6,8 @@ import errno
 import shutil
 
 from ntil.config.schema import RunConfig
-from ntil.evaluation.batch_size import evaluation_batch_size
+from ntil.distributed.ranks import ranks_on_this_host
+from ntil.estimates.fit import fits, gpu_memory, remedy
 
 MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 # The last two are in torch.save's messages when a write fails.
@@ -54,16 +55,26 @@ def _without_workers() -> str:
 
 
 def _smaller(config: RunConfig, evaluating: bool) -> str:
-    engine = config.engine
+    """A setting that can help: one that the estimate says is too large, else the finest cut of what a step does."""
     if evaluating:
-        size = evaluation_batch_size(config)
-        return f"set evaluation.batch_size={max(1, size // 2)} (now {size}); the trained model is kept"
-    size, parts = config.optim.batch_size, engine.accumulation
-    finer = next((n for n in range(2 * parts, size + 1) if size % n == 0), None)
+        return _fewer_rows(config)
+    gpus = gpu_memory() if config.engine.device != "cpu" else []
+    ranks = ranks_on_this_host(config.engine)
+    if gpus and not config.engine.hostfile and not fits(config, ranks, min(gpus)):
+        return remedy(config, ranks, len(gpus), min(gpus)) or "no setting is estimated to fit; take a smaller model"
+    engine, size = config.engine, config.optim.batch_size
+    finer = next((n for n in range(2 * engine.accumulation, size + 1) if size % n == 0), None)
     if finer is not None:
-        return f"set engine.accumulation={finer} (now {parts}): the same step in smaller pieces"
+        return f"set engine.accumulation={finer} (now {engine.accumulation}): the same step in smaller pieces"
     if not engine.gradient_checkpointing:
         return "a micro-batch is one row already; set engine.gradient_checkpointing=true"
     if engine.zero_stage != 3:
         return "a micro-batch is one row already; take engine=zero3_offload, or tuning=lora"
     return "a micro-batch is one row already; take tuning=lora, more GPUs (engine.processes=...), or a smaller model"
+
+
+def _fewer_rows(config: RunConfig) -> str:
+    size = config.evaluation.batch_size
+    if size is None:
+        return "set evaluation.batch_size=1 (it was chosen from the free memory); the trained model is kept"
+    return f"set evaluation.batch_size={max(1, size // 2)} (now {size}); the trained model is kept"

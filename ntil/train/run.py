@@ -27,7 +27,7 @@ from ntil.evaluation.batch_size import evaluation_batch_size
 from ntil.evaluation.generate import evaluate_sharded, predict_shard, teacher_forced
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.head import SupervisedHead
-from ntil.models.saving import load_saved, save, save_base, whole_model
+from ntil.models.saving import save, save_base, whole_model
 from ntil.models.tuning import is_frozen, parameter_table, tune
 from ntil.models.vision_cache import VisionCache, attach
 from ntil.runs.checkpoints import complete_checkpoints, remove_incomplete
@@ -44,6 +44,7 @@ from ntil.train.arguments import (
     zero3_init_disabled,
 )
 from ntil.train.callbacks import Checkpoints, History, Progress, SaveWhenDue, StopOnInterrupt
+from ntil.train.evaluation import load_tested
 from ntil.train.guards import FiniteCheck, LossSpikes
 from ntil.train.libraries import set_up_libraries
 from ntil.train.phases import chosen_rows, listening_callbacks, phase
@@ -71,7 +72,9 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
     trackers = Trackers(config, folder.path, ranks)
     metrics, goes_on = None, False
     try:
-        if not folder.trained.exists():
+        if not components.loss.trains:
+            leave_untrained(folder, config, components, ranks)
+        elif not folder.trained.exists():
             train(folder, config, components, trackers, interrupt, ranks)
             goes_on = _test_needs_fresh_process(ranks)
         if goes_on:
@@ -127,6 +130,15 @@ def train(
     if vision_cache is not None:
         print(f"vision features: {vision_cache.hits:,} read, {vision_cache.misses:,} computed")
     release_deepspeed(trainer)
+
+
+def leave_untrained(folder: RunFolder, config: RunConfig, components: Components, ranks: Ranks) -> None:
+    """Record the data of a test without training, as a training records its own; no weights are saved."""
+    if ranks.first:
+        check_data(folder.data, {config.evaluation.split: components.task.rows(config.evaluation.split)}, False, False)
+        write_text(folder.inputs, json.dumps(inputs(config)))
+        write_text(folder.trained, json.dumps({"step": 0, "seconds": 0.0}))
+    ranks.barrier()
 
 
 def _record_environment(folder: RunFolder) -> None:
@@ -282,8 +294,9 @@ class Validation:
     @phase("validation")
     def __call__(self, trainer: NumberTrainer) -> dict[str, float]:
         rows: Any = trainer.eval_dataset
-        model, task, size = trainer.inner_model, self.components.task, evaluation_batch_size(self.config)
+        model, task = trainer.inner_model, self.components.task
         collator, ranks = self.components.collator, self.ranks
+        size = evaluation_batch_size(self.config, model, collator, rows, ranks)
         shard = list(predict_shard(model, collator, rows, size, ranks, max_new_tokens=self.longest))
         in_order = sorted((pair for part in ranks.gather(shard) for pair in part), key=lambda pair: pair[0])
         scores = task.summarize(record for _, record in in_order)
@@ -346,10 +359,12 @@ def test(
     arguments = training_arguments(alone, folder.checkpoints, components.family.dtype)
     device = arguments.device  # joins the ranks of a fresh process
     rows = _test_rows(folder, config, components, arguments, interrupt, ranks)
-    model = load_saved(components.family, folder.model, device)
+    model = load_tested(folder, components, device)
     _vision_cache(config, components, model)
     title = f"{config.loss.name} on {config.evaluation.split}" if ranks.first else None
-    size = evaluation_batch_size(config)
+    size = evaluation_batch_size(config, model, components.collator, rows, ranks)
+    if config.evaluation.batch_size is None and ranks.first:
+        print(f"evaluation: {counted(size, 'row')} at once on a rank, from the free memory")
     records = predict_shard(model, components.collator, rows, size, ranks, title, lambda: interrupt.check(ranks))
     scores = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
     forced, digits = teacher_forced(SupervisedHead(model), model, components.collator, rows, size, ranks)

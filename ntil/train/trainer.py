@@ -31,7 +31,19 @@ from ntil.train.sampler import CurriculumSampler
 from ntil.train.throughput import Throughput
 
 # Keys of a batch that are no inputs of the model: the collator's, and those that the trainer adds.
-NOT_INPUTS = ("positions", "targets", "spans", "samples", "tokens", "digits", "numbers", "ids", "info", "first")
+NOT_INPUTS = (
+    "positions",
+    "targets",
+    "spans",
+    "samples",
+    "tokens",
+    "digits",
+    "numbers",
+    "ids",
+    "info",
+    "first",
+    "unmeasured",
+)
 DATA_LIMIT = 600  # seconds that a batch may take: a data worker may be stuck, as on a file system that is gone
 Validate = Callable[["NumberTrainer"], dict[str, float]]
 

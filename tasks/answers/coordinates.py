@@ -1,43 +1,64 @@
-"""Text formats of boxes and polygons; each model family was pre-trained on one of them.
+"""Text formats of boxes, points and polygons; each model family was pre-trained on one of them.
 
-| format | a box | steps across the picture |
+| format | a box | scale |
 |---|---|---|
-| `int1000` | `[12, 34, 567, 890]` | 999 |
-| `qwen` | `<|box_start|>(12,34),(567,890)<|box_end|>` | 1000 |
-| `unit` | `[0.012, 0.034, 0.567, 0.890]` | 1000 |
-| `loc` | `<loc0034><loc0012><loc0890><loc0567>` (y before x) | 1023 |
+| `int1000` | `[12, 34, 567, 890]` | 0..999 across the picture |
+| `qwen` | `<|box_start|>(12,34),(567,890)<|box_end|>` | 0..1000 |
+| `unit` | `[0.012, 0.034, 0.567, 0.890]` | 0..1 in thousandths |
+| `loc` | `<loc0034><loc0012><loc0890><loc0567>` (y before x) | 0..1023 |
+| `json1000` | `{"bbox_2d": [12, 34, 567, 890]}` | 0..1000 |
+| `json_pixels` | `{"bbox_2d": [5, 14, 232, 365]}` | pixels of the picture after the model's own resizing |
+| `tags` | `<box>[[12, 34, 567, 890]]</box>` | 0..1000 |
 
 A coordinate v in a picture of w pixels is written as round(v / w * steps), so both edges are exact and any other value
-comes back within half a step. Some models see a picture in a larger frame (padded to a square): `Coords.within` writes
-and reads fractions of that frame, while boxes stay in pixels of the picture. Polygons are the same with any number of
-points from 3 up; `qwen` uses its quad tokens. Several shapes follow one another, with `; ` between them (nothing in
-`qwen`). No shape at all is the word `none`.
+comes back within half a step. In `json_pixels` the steps across the picture are the pixels that the model sees
+(`Coords.within`), and the right edge of W pixels is W - 1, as in Qwen's `process_bbox.ipynb`. Some models see a picture
+in a larger frame (padded to a square): fractions are of that frame, while boxes stay in pixels of the picture.
+Several shapes follow one another; how, and where a label stands, is in `tasks.answers.shape_forms`. No shape at all is
+the word `none` (in JSON `[]`).
 
-Reading is strict: exactly what writing could have written, with whitespace allowed around it. The lenient reading takes
-numbers that stand together anywhere in the text (`tasks.answers.number_groups`), in the format's own scale; it never
-guesses another scale from their size. What lies a little beyond the picture (`reach`) is moved to its edge. Where this
-differs from the readers of lmms-eval and VLMEvalKit is in docs/tasks.md.
+Reading is strict: exactly what writing could have written, with whitespace allowed around it, or what the format's
+models write by themselves: a label beside the shape, two decimals in `unit`, a JSON list or fence. The lenient reading
+takes numbers that stand together anywhere in the text (`tasks.answers.number_groups`), in the format's own scale; it
+never guesses another scale from their size. What lies a little beyond the picture (`reach`) is moved to its edge. Where
+this differs from the readers of lmms-eval and VLMEvalKit is in docs/tasks.md.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import pairwise
+from typing import TypeVar
 
 from data.common.errors import InvalidOption
+from tasks.answers.box_candidates import box_candidates, of_more
 from tasks.answers.characters import ascii_variants
-from tasks.answers.number_groups import LOCATION, NUMBER, Group, groups
+from tasks.answers.number_groups import LOCATION as LOCATION_TOKEN
+from tasks.answers.number_groups import NUMBER, groups
+from tasks.answers.shape_forms import (
+    FRACTION,
+    LOCATION,
+    Brackets,
+    Form,
+    Json,
+    Kind,
+    Locations,
+    QwenTokens,
+    Range,
+    Shape,
+    Tags,
+    search_objects,
+)
 
+T = TypeVar("T")
 Size = tuple[int, int]  # width, height
 Frame = tuple[float, float, float, float]  # width and height of what a model sees; left and top of the picture in it
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 Polygon = tuple[Point, ...]
 
-NONE = "none"
 FRACTIONS = 1.5  # numbers up to here, not all of them whole, are parts of the picture's sides, as VLMEvalKit has it
 LONGEST = 20_000  # characters: limit of a text that is read, so that no reading takes long
 
@@ -47,68 +68,146 @@ def unframed(size: Size) -> Frame:
     return (*size, 0.0, 0.0)
 
 
+def unresized(size: Size) -> Size:
+    """Size of a picture that its model sees as it is."""
+    return size
+
+
+@dataclass(frozen=True)
+class Item:
+    """One shape of a list: its points in pixels (a box has two corners), and its label (empty: none)."""
+
+    points: Polygon
+    label: str = ""
+
+    @property
+    def box(self) -> Box:
+        return around(self.points)
+
+    @property
+    def point(self) -> Point:
+        """The point itself, or the middle of the box around several."""
+        x1, y1, x2, y2 = around(self.points)
+        return (x1 + x2) / 2, (y1 + y2) / 2
+
+
 @dataclass(frozen=True)
 class Coords:
     """Format of coordinates.
 
     Attributes:
-        number: pattern of a number within a shape, as writing writes it.
+        form: the text around the numbers.
+        steps: across the picture; None: as many as it has pixels after the model's own resizing.
         loose: pattern of a number anywhere in a text, in its group `number`.
         unit: steps that a written 1 stands for.
-        reach: the largest number, in either direction, that the lenient reading takes for one of this scale.
+        reach: the largest number, in either direction, that the lenient reading takes for one of this scale; None: the
+            longer side in steps.
+        frame: what a model sees of a picture of (width, height).
+        resized: the frame's width and height after the model's own resizing, by the picture's.
     """
 
     name: str
-    steps: int
-    write: Callable[[int], str]
-    read: Callable[[str], int]
-    number: re.Pattern[str]
-    loose: re.Pattern[str]
-    box_form: Callable[[list[str]], str]
-    polygon_form: Callable[[list[str]], str]
-    separator: str = "; "
+    form: Form
+    steps: int | None
+    write: Callable[[int], str] = str
+    read: Callable[[str], int] = int
+    loose: re.Pattern[str] = NUMBER
     y_first: bool = False
     unit: int = 1
-    reach: float = 1000
+    reach: float | None = 1000
     frame: Callable[[Size], Frame] = unframed
+    resized: Callable[[Size], Size] = unresized
 
-    def within(self, frame: Callable[[Size], Frame]) -> Coords:
-        """The same format for a model that sees pictures in a frame of its own."""
-        return replace(self, frame=frame)
+    def within(self, frame: Callable[[Size], Frame], resized: Callable[[Size], Size] | None = None) -> Coords:
+        """The same format for a model that sees pictures in a frame of its own, and scales that frame."""
+        return replace(self, frame=frame, resized=resized or self.resized)
+
+    def limits(self, size: Size) -> Size:
+        """Steps across the frame and down it, for a picture of (width, height)."""
+        return self.resized(size) if self.steps is None else (self.steps, self.steps)
 
     def box(self, box: Sequence[float], size: Size) -> str:
         """A box in pixels as text. Points outside the picture are moved to its edge."""
-        return self.box_form(self._write([(box[0], box[1]), (box[2], box[3])], size))
+        return self.form.write([self._shape([(box[0], box[1]), (box[2], box[3])], size)], "box", many=False)
 
     def polygon(self, points: Sequence[Sequence[float]], size: Size) -> str:
         """A polygon in pixels as text."""
-        return self.polygon_form(self._write(points, size))
+        return self.form.write([self._shape(points, size)], "polygon", many=False)
 
     def boxes(self, boxes: Sequence[Sequence[float]], size: Size) -> str:
-        return self.separator.join(self.box(b, size) for b in boxes) or NONE
+        return self.items([Item(((b[0], b[1]), (b[2], b[3]))) for b in boxes], size, "box")
 
     def polygons(self, polygons: Sequence[Sequence[Sequence[float]]], size: Size) -> str:
-        return self.separator.join(self.polygon(p, size) for p in polygons) or NONE
+        return self.form.write([self._shape(p, size) for p in polygons], "polygon")
+
+    def items(self, items: Sequence[Item], size: Size, kind: Kind) -> str:
+        """Shapes with their labels as text.
+
+        Raises:
+            ValueError: a label that the format can't hold.
+        """
+        return self.form.write([self._shape(item.points, size, item.label) for item in items], kind)
+
+    def number_ranges(self, text: str) -> list[Range] | None:
+        """Characters of the coordinates in a text that was written here; None: all digits are of coordinates."""
+        return None if self.form.digits else self.form.number_ranges(text)
 
     def parse_box(self, text: str, size: Size) -> Box | None:
         """Strictly one box, corners in order."""
-        points = self._strict(text.strip(), size, self.box_form)
-        return _ordered(points) if points is not None and len(points) == 2 else None
+        items = self._without_labels(text, size, "box")
+        return items[0].box if items is not None and len(items) == 1 else None
 
     def parse_polygon(self, text: str, size: Size) -> Polygon | None:
         """Strictly one polygon of 3 points or more."""
-        points = self._strict(text.strip(), size, self.polygon_form)
-        return tuple(points) if points is not None and len(points) >= 3 else None
+        items = self._without_labels(text, size, "polygon")
+        return items[0].points if items is not None and len(items) == 1 else None
 
     def parse_boxes(self, text: str, size: Size) -> list[Box] | None:
         """Strictly a list of boxes, perhaps empty."""
-        read = [self.parse_box(part, size) for part in self._parts(text)]
-        return None if None in read else read  # type: ignore[return-value]
+        items = self._without_labels(text, size, "box")
+        return None if items is None else [item.box for item in items]
 
     def parse_polygons(self, text: str, size: Size) -> list[Polygon] | None:
         """Strictly a list of polygons, perhaps empty."""
-        read = [self.parse_polygon(part, size) for part in self._parts(text)]
-        return None if None in read else read  # type: ignore[return-value]
+        items = self._without_labels(text, size, "polygon")
+        return None if items is None else [item.points for item in items]
+
+    def _without_labels(self, text: str, size: Size, kind: Kind) -> list[Item] | None:
+        """Shapes that no label was asked for; one is allowed where the format's models write it by themselves."""
+        items = self.parse_items(text, size, kind)
+        added = items is not None and not self.form.adds_labels and any(item.label for item in items)
+        return None if added else items
+
+    def parse_items(self, text: str, size: Size, kind: Kind) -> list[Item] | None:
+        """Strictly a list of shapes of the kind, perhaps empty, with labels or without; corners of boxes in order."""
+        text = text.strip()
+        if text == self.form.none:
+            return []
+        shapes = self.form.read(text, kind) if len(text) <= LONGEST else None
+        if shapes is None:
+            return None
+        items = []
+        for shape in shapes:
+            points = self._strict(shape.numbers, size)
+            if points is None or (kind == "box" and _ordered(points) is None):
+                return None
+            items.append(Item(tuple(points), shape.label))
+        return items
+
+    def find_items(self, text: str, size: Size, kind: Kind) -> list[Item]:
+        """Shapes of the kind anywhere in a text, with the labels that stand with them; corners put in order.
+
+        The first of these that there is: JSON-like objects; shapes in the format's own form; groups of numbers, which
+        have no labels. A box where a point is asked for stands for its middle.
+        """
+        text = self._plain(text)
+        shapes = search_objects(text, kind) or self.form.search(text, kind)
+        items = [item for shape in shapes if (item := self._loose_item(shape, size, kind)) is not None]
+        if items or kind == "polygon":
+            return items or [Item(points) for points in self.find_shapes(text, size)]
+        if kind == "box":
+            return [Item(_diagonal(around(points))) for points in self.find_shapes(text, size)]
+        return self._find_points(text, size)
 
     def find_box(self, text: str, size: Size) -> Box | None:
         """Four numbers of the format's scale, corners put in order.
@@ -118,8 +217,8 @@ class Coords:
         numbers, if alone and with words for sides or none. Five without brackets are none: the first may be of a label.
         """
         together = groups(self._plain(text), self.loose)
-        for candidate in _box_candidates(together, text):
-            steps = self._steps(candidate)
+        for candidate in box_candidates(together, text):
+            steps = self._steps(candidate, size)
             if steps is not None:
                 (x1, y1), (x2, y2) = self._points(steps, size)
                 return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
@@ -134,8 +233,8 @@ class Coords:
         for group in groups(self._plain(text), self.loose):
             numbers = group.corners() if len(group) == 4 else group.numbers
             if len(group) == 5:
-                numbers = next(_of_more(group), ())
-            steps = self._steps(numbers) if numbers else None
+                numbers = next(of_more(group), ())
+            steps = self._steps(numbers, size) if numbers else None
             points = self._points(steps, size) if steps is not None else []
             if len(points) == 2:
                 points = list(corners((*points[0], *points[1])))
@@ -148,58 +247,68 @@ class Coords:
         # A number that the limit cuts would be read as another one.
         return ascii_variants(text if len(text) <= LONGEST else text[:LONGEST].rstrip("0123456789.<loc"))
 
-    def _steps(self, numbers: Sequence[str]) -> list[float] | None:
+    def _steps(self, numbers: Sequence[str], size: Size) -> list[float] | None:
         """Numbers in steps, moved into the picture; None unless all are of the format's scale."""
         values = [Decimal(n) for n in numbers]
-        largest = max(map(abs, values))
+        largest, limits = max(map(abs, values)), self._in_order(self.limits(size))
         fractions = self.unit == 1 and largest <= FRACTIONS and any(not n.lstrip("+-").isdigit() for n in numbers)
-        if largest > self.reach or fractions:
+        if largest > (max(limits) if self.reach is None else self.reach) or fractions:
             return None
-        return [min(max(float(v * self.unit), 0.0), self.steps) for v in values]
+        return [min(max(float(v * self.unit), 0.0), limits[i % 2]) for i, v in enumerate(values)]
 
-    def _write(self, points: Sequence[Sequence[float]], size: Size) -> list[str]:
-        values = []
+    def _shape(self, points: Sequence[Sequence[float]], size: Size, label: str = "") -> Shape:
+        numbers: list[str] = []
         wide, high, left, top = self.frame(size)
+        limits = self.limits(size)
         for x, y in points:
             inside = (min(max(x, 0.0), size[0]) + left) / wide, (min(max(y, 0.0), size[1]) + top) / high
-            steps = [round(v * self.steps) for v in inside]
-            values += steps[::-1] if self.y_first else steps
-        return [self.write(v) for v in values]
+            steps = [round(v * limit) for v, limit in zip(inside, limits, strict=True)]
+            if self.steps is None:
+                steps = [min(v, limit - 1) for v, limit in zip(steps, limits, strict=True)]
+            numbers += map(self.write, self._in_order(steps))
+        return Shape(tuple(numbers), label)
 
-    def _strict(self, text: str, size: Size, form: Callable[[list[str]], str]) -> list[Point] | None:
-        if len(text) > LONGEST:
-            return None
-        # Strict by construction: the text must be what writing its own numbers gives.
-        numbers = self.number.findall(text)
-        if not numbers or len(numbers) % 2 or form(numbers) != text:
-            return None
-        values = [self.read(n) for n in numbers]
-        if max(values) > self.steps or [self.write(v) for v in values] != numbers:
+    def _strict(self, numbers: Sequence[str], size: Size) -> list[Point] | None:
+        values, limits = [self.read(n) for n in numbers], self._in_order(self.limits(size))
+        if any(value > limits[i % 2] for i, value in enumerate(values)):
             return None
         return self._points(values, size)
 
-    def _parts(self, text: str) -> list[str]:
-        text = text.strip()
-        if text == NONE:
-            return []
-        if len(text) > LONGEST:
-            return [""]
-        if self.separator:
-            return text.split(self.separator)
-        return re.split(r"(?<=_end\|>)(?!$)", text)
+    def _loose_item(self, shape: Shape, size: Size, kind: Kind) -> Item | None:
+        steps = self._steps(shape.numbers, size)
+        if steps is None:
+            return None
+        points = tuple(self._points(steps, size))
+        return Item(_diagonal(around(points)) if kind == "box" else points, _loose_label(shape.label))
+
+    def _find_points(self, text: str, size: Size) -> list[Item]:
+        items = []
+        for group in groups(text, self.loose):
+            steps = self._steps(group.corners(), size) if len(group) in (2, 4) else None
+            if steps is not None:
+                items.append(Item(tuple(self._points(steps, size))))
+        return items
 
     def _points(self, values: Sequence[float], size: Size) -> list[Point]:
-        pairs = list(zip(values[::2], values[1::2], strict=False))
-        if self.y_first:
-            pairs = [(x, y) for y, x in pairs]
+        pairs = [self._in_order(pair) for pair in zip(values[::2], values[1::2], strict=False)]
         wide, high, left, top = self.frame(size)
-        return [(x / self.steps * wide - left, y / self.steps * high - top) for x, y in pairs]
+        across, down = self.limits(size)
+        return [(x / across * wide - left, y / down * high - top) for x, y in pairs]
+
+    def _in_order(self, pair: Sequence[T]) -> tuple[T, T]:
+        """Two values, x first, in the order in which the format writes them; and back."""
+        first, second = pair
+        return (second, first) if self.y_first else (first, second)
 
 
 def corners(box: Sequence[float]) -> Polygon:
     """The four corners of a box, clockwise from the top left."""
     x1, y1, x2, y2 = box
     return (x1, y1), (x2, y1), (x2, y2), (x1, y2)
+
+
+def _diagonal(box: Box) -> Polygon:
+    return (box[0], box[1]), (box[2], box[3])
 
 
 def around(points: Sequence[Sequence[float]]) -> Box:
@@ -213,92 +322,30 @@ def _ordered(points: list[Point]) -> Box | None:
     return (x1, y1, x2, y2) if x1 <= x2 and y1 <= y2 else None
 
 
-def _in_brackets(numbers: list[str]) -> str:
-    return f"[{', '.join(numbers)}]"
-
-
-def _qwen(kind: str) -> Callable[[list[str]], str]:
-    def form(numbers: list[str]) -> str:
-        pairs = ",".join(f"({x},{y})" for x, y in zip(numbers[::2], numbers[1::2], strict=False))
-        return f"<|{kind}_start|>{pairs}<|{kind}_end|>"
-
-    return form
-
-
-def _box_candidates(together: list[Group], text: str) -> Iterator[tuple[str, ...]]:
-    fours = [group for group in together if len(group) == 4]
-    yield from (group.corners() for group in sorted(fours, key=lambda group: (not group.bracketed, group.joined)))
-    for a, b in pairwise(group for group in together if len(group) > 1):  # numbers of a list may stand between points
-        if len(a) == len(b) == 2:
-            yield Group(a.numbers + b.numbers, a.names + b.names, bracketed=False).corners()
-    for group in together:
-        if len(group) > 4:
-            yield from _of_more(group)
-    if [len(group) for group in together] == [1] * 4 and _are_sides(together, text):
-        numbers, names = zip(*((group.numbers[0], group.names[0]) for group in together), strict=True)
-        yield Group(numbers, names, bracketed=False).corners()
-
-
-def _are_sides(singles: list[Group], text: str) -> bool:
-    """Whether single numbers have words for sides with them, or no words between them (`<1><2><3><4>`)."""
-    between = text[text.index(singles[0].numbers[0]) : text.rindex(singles[-1].numbers[0])]
-    return len(_SIDES.findall(text)) >= 4 or not re.search(r"[^\W\d_]", between)
-
-
-def _of_more(group: Group) -> Iterator[tuple[str, ...]]:
-    """The box of more than four numbers: around points, or the first four before a score or another box."""
-    if len(group) % 2 == 0 and (group.joined or group.bracketed):
-        yield _enclosing(group.numbers)
-    elif (group.bracketed and _is_score(group.numbers[-1])) or len(group) % 4 == 0:
-        yield group.numbers[:4]
-
-
-def _is_score(number: str) -> bool:
-    return not number.lstrip("+-").isdigit() and 0 <= Decimal(number) <= 1
-
-
-def _enclosing(numbers: Sequence[str]) -> tuple[str, ...]:
-    """The corners of the box around points."""
-    xs, ys = sorted(numbers[::2], key=Decimal), sorted(numbers[1::2], key=Decimal)
-    return xs[0], ys[0], xs[-1], ys[-1]
+def _loose_label(label: str) -> str:
+    """A label without a list's number before it and a colon behind it: `1. cat:`."""
+    return re.sub(r"^\s*(?:[0-9]{1,3}[.)]|[-*])\s+", "", label).rstrip(" :=")
 
 
 def _thousandths(text: str) -> int:
     return round(float(text) * 1000)
 
 
-_SIDES = re.compile(r"(?<![A-Za-z])(?:left|right|top|bottom|[xy] ?(?:min|max|[0-3])?)(?![A-Za-z])", re.IGNORECASE)
-_INTEGER = re.compile(r"[0-9]{1,9}")
-_FRACTION = re.compile(r"[0-9]\.[0-9]{3}")
-_LOC = re.compile(r"(?<=<loc)[0-9]{4}(?=>)")
+def _as_thousandths(value: int) -> str:
+    return f"{value // 1000}.{value % 1000:03d}"
+
 
 FORMATS = {
-    "int1000": Coords("int1000", 999, str, int, _INTEGER, NUMBER, _in_brackets, _in_brackets),
-    "qwen": Coords("qwen", 1000, str, int, _INTEGER, NUMBER, _qwen("box"), _qwen("quad"), separator=""),
-    "unit": Coords(
-        "unit",
-        1000,
-        lambda v: f"{v // 1000}.{v % 1000:03d}",
-        _thousandths,
-        _FRACTION,
-        NUMBER,
-        _in_brackets,
-        _in_brackets,
-        unit=1000,
-        reach=FRACTIONS,
-    ),
-    "loc": Coords(
-        "loc",
-        1023,
-        lambda v: f"{v:04d}",
-        int,
-        _LOC,
-        LOCATION,
-        lambda n: "".join(f"<loc{v}>" for v in n),
-        lambda n: "".join(f"<loc{v}>" for v in n),
-        y_first=True,
-        reach=1023,
-    ),
+    coords.name: coords
+    for coords in (
+        Coords("int1000", Brackets(), 999),
+        Coords("qwen", QwenTokens(), 1000),
+        Coords("unit", Brackets(FRACTION), 1000, _as_thousandths, _thousandths, unit=1000, reach=FRACTIONS),
+        Coords("loc", Locations(LOCATION), 1023, "{:04d}".format, int, LOCATION_TOKEN, y_first=True, reach=1023),
+        Coords("json1000", Json(), 1000),
+        Coords("json_pixels", Json(), None, reach=None),
+        Coords("tags", Tags(), 1000),
+    )
 }
 
 

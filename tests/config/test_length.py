@@ -6,7 +6,8 @@ from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.identity import config_hash
 from ntil.config.schema import OptimConfig, RunConfig
-from ntil.launch.plan import Length, plan
+from ntil.launch.costs import Length
+from ntil.launch.plan import plan
 from ntil.preflight import remarks
 
 

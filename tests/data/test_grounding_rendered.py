@@ -54,7 +54,7 @@ def fitting(expression, things, slack=0.0):
 def test_every_expression_fits_exactly_one_shape_and_none_nearly(difficulty):
     rng, kinds = np.random.default_rng(1), {0: 0, 1: 0, 2: 0}
     for _ in range(SCENES):
-        things = rendered._scene(rng, difficulty)
+        things = rendered.scene(rng, difficulty)
         for expression, meant, level in rendered._expressions(things, difficulty):
             assert fitting(expression, things) == [things[meant]], (expression, things)
             assert fitting(expression, things, slack=CLEAR * 0.99) == [things[meant]], (expression, things)
@@ -68,13 +68,13 @@ def test_the_row_is_of_its_scene_and_its_box_holds_just_the_shapes_pixels(diffic
     for index in range(60):
         row = rendered._row({"index": index}, split="test", size=96, difficulty=difficulty, seed=3)
         rng = np.random.default_rng([3, STREAMS["test"], index])
-        while not (said := rendered._expressions(things := rendered._scene(rng, difficulty), difficulty)):
+        while not (said := rendered._expressions(things := rendered.scene(rng, difficulty), difficulty)):
             pass
         thing = things[next(meant for expression, meant, _ in said if expression == row["expression"])]
         assert row["box"] == pytest.approx([v * 96 for v in box_of(thing)])
         last = [t for t in things if t is not thing] + [thing]
-        with_it = np.asarray(rendered._render(last, np.random.default_rng(0), 96, difficulty)).astype(int)
-        without = np.asarray(rendered._render(last[:-1], np.random.default_rng(0), 96, difficulty)).astype(int)
+        with_it = np.asarray(rendered.render(last, np.random.default_rng(0), 96, difficulty)).astype(int)
+        without = np.asarray(rendered.render(last[:-1], np.random.default_rng(0), 96, difficulty)).astype(int)
         rows, columns = np.nonzero(np.abs(with_it - without).sum(axis=2) > 20)
         around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         assert np.abs(np.array(around) - row["box"]).max() <= 1.5
@@ -84,7 +84,7 @@ def test_the_row_is_of_its_scene_and_its_box_holds_just_the_shapes_pixels(diffic
 
 def test_single_is_one_shape_large_enough_to_be_measured():
     for seed in range(100):
-        (thing,) = rendered._scene(np.random.default_rng(seed), "single")
+        (thing,) = rendered.scene(np.random.default_rng(seed), "single")
         assert 0.12 <= thing.radius <= 0.3
         assert rendered._expressions([thing], "single") == [(f"the {thing.shape}", 0, 0)]
 

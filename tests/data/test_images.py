@@ -8,9 +8,7 @@ from datasets import Image as Column
 from PIL import ExifTags, Image, ImageDraw, PngImagePlugin
 
 from data.clock import photos
-from data.common.errors import InvalidData, RowErrors
 from data.common.images import check_bytes, check_picture, stored
-from data.grounding import categories
 from data.jsonl import Jsonl
 from tasks.jsonl import table_task
 
@@ -43,7 +41,9 @@ def test_a_picture_has_the_size_that_is_shown(tmp_path, suffix, orientation):
     file = sideways(tmp_path / f"a{suffix}", orientation)
     size = decoded(file).size
     assert size == (SHOWN if orientation > 4 else SHOWN[::-1])
-    assert check_picture(file, "here") == check_bytes(file.read_bytes(), "here") == size
+    assert check_picture(file, "here") == check_bytes(file.read_bytes(), "here")
+    assert check_picture(file, "here").shown == size
+    assert check_picture(file, "here").stored == SHOWN[::-1]
 
 
 def test_an_orientation_behind_the_pixels_of_a_png_counts(tmp_path):
@@ -54,7 +54,7 @@ def test_an_orientation_behind_the_pixels_of_a_png_counts(tmp_path):
     end = start + 12 + int.from_bytes(content[start : start + 4], "big")
     ending = content.index(b"IEND") - 4
     file.write_bytes(content[:start] + content[end:ending] + content[start:end] + content[ending:])
-    assert check_picture(file, "here") == decoded(file).size == SHOWN
+    assert check_picture(file, "here").shown == decoded(file).size == SHOWN
 
 
 def test_a_plain_png_is_not_decoded_for_its_size(tmp_path, monkeypatch):
@@ -62,7 +62,7 @@ def test_a_plain_png_is_not_decoded_for_its_size(tmp_path, monkeypatch):
     about.add_text("Software", "a plotter")
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png", pnginfo=about)
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
-    assert check_picture(tmp_path / "a.png", "here") == (30, 20)
+    assert check_picture(tmp_path / "a.png", "here").stored == (30, 20)
 
 
 def table(folder, **row):
@@ -76,28 +76,6 @@ def test_boxes_lie_on_the_picture_as_shown(tmp_path):
     assert (row["width"], row["height"]) == row["image"].size == SHOWN
     red, green, blue = row["image"].getpixel(((RED[0] + RED[2]) // 2, (RED[1] + RED[3]) // 2))
     assert red > 200 > 100 > max(green, blue)
-
-
-def test_boxes_on_the_stored_pixels_are_refused(tmp_path):
-    with pytest.raises(InvalidData, match=r"says 80 x 40, the picture is 40 x 80; .* EXIF orientation turns it"):
-        table(tmp_path, answer=[0, 0, 30, 30], width=80, height=40).rows("test")
-
-
-@pytest.mark.parametrize(("said", "fits"), [(SHOWN, True), (SHOWN[::-1], False)])
-def test_coco_annotations_are_of_the_picture_as_shown(tmp_path, said, fits):
-    sideways(tmp_path / "a.jpg")
-    coco = {
-        "images": [{"id": 1, "file_name": "a.jpg", "width": said[0], "height": said[1]}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 20], "area": 400}],
-        "categories": [{"id": 1, "name": "box"}],
-    }
-    (tmp_path / "coco.json").write_text(json.dumps(coco))
-    if fits:
-        row = categories.load(tmp_path, "test", tmp_path / "coco.json", RowErrors())[0]
-        assert (row["width"], row["height"]) == row["image"].size == SHOWN
-    else:
-        with pytest.raises(InvalidData, match=r"coco.json, image 1, field image: .* EXIF orientation"):
-            categories.load(tmp_path, "test", tmp_path / "coco.json", RowErrors())
 
 
 def test_a_photo_of_a_clock_stands_upright(tmp_path):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.support.fuzzed import grounding, truths
+from tests.support.fuzzed import grounding, objects, truths
 from tests.support.fuzzed.harness import Fuzzer
 
-SOURCES = {source.name: source for source in (*grounding.SOURCES, *truths.SOURCES)}
+SOURCES = {source.name: source for source in (*grounding.SOURCES, *objects.SOURCES, *truths.SOURCES)}
 FAST, SLOW = 300, 20_000  # mutations of all sources together
 
 # (source, seed) that once ended in something else.

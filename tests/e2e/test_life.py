@@ -56,7 +56,7 @@ def test_a_model_that_a_kill_left_half_saved_does_not_count(tmp_path):
 def test_nothing_of_the_training_is_alive_when_one_rank_is_tested_in_its_own_process(tmp_path, monkeypatch):
     run = freeze([*WORDS, f"runs={tmp_path}/alone"])
     alive: list[str] = []
-    load = run_module.load_saved
+    load = run_module.load_tested
 
     def looking(*args):
         gc.collect()
@@ -64,7 +64,7 @@ def test_nothing_of_the_training_is_alive_when_one_rank_is_tested_in_its_own_pro
         alive.extend(type(o).__name__ for o in gc.get_objects() if type(o).__name__ in names)
         return load(*args)
 
-    monkeypatch.setattr(run_module, "load_saved", looking)
+    monkeypatch.setattr(run_module, "load_tested", looking)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert run_module.run(run, Interrupt(), Ranks()) is False
     assert run.done

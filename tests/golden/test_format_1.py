@@ -16,7 +16,6 @@ from ntil.commands.evaluate import evaluate_run
 from ntil.components import Components
 from ntil.config.compose import report_errors
 from ntil.config.identity import identity
-from ntil.evaluation.batch_size import evaluation_batch_size
 from ntil.evaluation.generate import teacher_forced
 from ntil.launch.sweep import Sweep
 from ntil.models.head import SupervisedHead
@@ -79,7 +78,7 @@ def test_every_finished_run_is_read_as_it_was(place, capsys):
         assert {k: again[k] for k in before} == pytest.approx(before)
         assert all("official_accuracy_nearest" in k for k in again.keys() - before.keys())  # of protocol 2
         head = SupervisedHead(model := load_saved(components.family, folder.model))
-        forced, _ = teacher_forced(head, model, components.collator, rows, evaluation_batch_size(config))
+        forced, _ = teacher_forced(head, model, components.collator, rows, config.evaluation.batch_size or 1)
         assert forced == pytest.approx({k: folder.read_metrics()[k] for k in forced}, rel=1e-4, abs=1e-6)
     assert status.main(["runs"]) == 0
     assert "12 done" in capsys.readouterr().out.replace("\n", " ")

@@ -47,11 +47,11 @@ def test_dry_run_knows_states_and_times(tmp_path, monkeypatch, capsys):
     second.folder.freeze(second.config)
     second.folder.error.write_text("ValueError: no")
     assert seconds_per_step([Run.read(first.folder)]) == {("clock", "llava_nano"): 3.0}
-    rows = dry_run(words).rows
-    assert [row[6] for row in rows[:4]] == ["done", "failed", "to do", "to do"]
-    assert {row[5] for row in rows[:4]} == {"< 0.1"}
+    rows = dry_run(words).table.rows
+    assert [row[7] for row in rows[:4]] == ["done", "failed", "to do", "to do"]
+    assert {row[5] for row in rows[:4]} == {"0.1"}
     assert rows[-1][0] == "4 runs"
-    assert rows[-1][-1] == "15 min left"
+    assert rows[-1][-2] == "15 min left"
     assert main(["train", *words, "--dry-run"]) == 0
     assert "15 min left" in capsys.readouterr().out
     assert not list(tmp_path.glob("**/checkpoints"))
@@ -60,15 +60,16 @@ def test_dry_run_knows_states_and_times(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "gigabytes"),
     [
-        # 7.06e9 parameters of 2 + 18 bytes; 2 + 18/8, and 4 bytes for the largest layer (131 million) beside.
-        ([], "141"),
-        (["engine=zero3", "engine.processes=8"], "16"),
-        (["engine=zero3_offload"], "0.5"),
+        # 141 GB for 7.06e9 parameters of 2 + 18 bytes, and the activations of 64 rows; 16 GB for 2 + 18/8 and 4 bytes
+        # for the largest layer (131 million), and those of 8 rows.
+        ([], "165"),
+        (["engine=zero3", "engine.processes=8"], "19"),
         (["model.checkpoint=somebody/mine", "model.name=mine"], "not known"),
     ],
 )
 def test_dry_run_estimates_memory(tmp_path, words, gigabytes):
-    row = dry_run(["model=llava15_7b", "engine=local", "loss=ce", f"runs={tmp_path}", *words]).rows[0]
+    words = ["model=llava15_7b", "engine=local", "loss=ce", f"runs={tmp_path}", "engine.processes=1", *words]
+    row = dry_run(words).table.rows[0]
     assert row[5] == gigabytes
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from tests.support.objects_files import write_grefs, write_points
 from tests.support.refer_release import write_release
 
 Spec = dict[str, Any]  # a task's options, with those of its source under `source`
@@ -71,6 +72,23 @@ def _icdar2015(folder: Path, shared: Path) -> list[Spec]:
     return [{"source": given, "shape": shape} for shape in ("polygon", "box")]
 
 
+def _objects(folder: Path, shared: Path) -> list[Spec]:
+    return [{"source": {"folder": str(shared / "assets/data/coco128/object_detection")}}]
+
+
+def _grefs(folder: Path, shared: Path) -> list[Spec]:
+    release = write_grefs(folder)
+    return [{"source": {"folder": str(release), "images": str(release)}}]
+
+
+def _points(name: str) -> Callable[[Path, Path], list[Spec]]:
+    def specs(folder: Path, shared: Path) -> list[Spec]:
+        write_points(folder)
+        return [{"source": {"files": {"test": str(folder / name)}}}]
+
+    return specs
+
+
 # Config's name -> what to change in it, once or several times, given a folder to write to and the shared assets.
 SOURCES: dict[str, Callable[[Path, Path], list[Spec]]] = {
     "refcoco": _refer("refcoco"),
@@ -83,4 +101,8 @@ SOURCES: dict[str, Callable[[Path, Path], list[Spec]]] = {
     "gsm8k": _gsm8k,
     "mathvista_testmini": _mathvista,
     "icdar2015": _icdar2015,
+    "detection": _objects,
+    "grefcoco": _grefs,
+    "screenspot": _points("screen.json"),
+    "pixmo_points": _points("pixmo.jsonl"),
 }

@@ -7,10 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.answers.coordinates import FORMATS, LONGEST, NONE, around, coordinate_format, corners
+from tasks.answers.characters import ascii_variants
+from tasks.answers.coordinates import FORMATS, LONGEST, Item, around, coordinate_format, corners
 
 SIZES = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
-FORMAT = st.sampled_from(sorted(FORMATS)).map(coordinate_format)
+
+
+def cells(size):
+    """Sides in whole cells of 28 pixels, as a family of pictures of any shape scales them."""
+    return max(28, round(size[0] / 28) * 28), max(28, round(size[1] / 28) * 28)
+
+
+FORMAT = st.sampled_from(sorted(FORMATS)).map(
+    lambda name: coordinate_format(name).within(coordinate_format(name).frame, cells)
+)
 
 
 @st.composite
@@ -30,7 +40,9 @@ def polygons(draw):
 
 
 def close(read, true, size, coords):
-    half = [side / coords.steps / 2 * (1 + 1e-9) for side in size]
+    # In pixels the right edge of W is W - 1.
+    most = 1 if coords.steps is None else 0.5
+    half = [side / limit * most * (1 + 1e-9) for side, limit in zip(size, coords.limits(size), strict=True)]
     return all(abs(r - t) <= half[i % 2] for i, (r, t) in enumerate(zip(read, true, strict=True)))
 
 
@@ -66,7 +78,7 @@ def test_lists_come_back_in_order(data, coords, size):
     framed = [around(points) for points in many]
     text = coords.boxes(framed, size)
     assert coords.boxes(coords.parse_boxes(text, size), size) == text
-    assert (text == NONE) == (not many)
+    assert (text == coords.form.none) == (not many)
 
 
 @given(st.text() | st.from_regex(r"[\[\]()<>|0-9., ;\-lockbxstarend_]{0,60}"), FORMAT, SIZES)
@@ -78,8 +90,8 @@ def test_no_text_crashes_and_what_is_read_strictly_is_what_was_written(text, coo
         (coords.parse_polygons, coords.polygons),
     ):
         read = parse(text, size)
-        if read is not None:
-            assert write(read, size) == text.strip()
+        if read is not None:  # a label that is written beside a shape, and blanks in JSON, aren't written again
+            assert parse(write(read, size), size) == read
     found = coords.find_box(text, size)
     if found is not None:
         assert 0 <= found[0] <= found[2] <= size[0] * (1 + 1e-12)
@@ -94,6 +106,8 @@ def test_no_text_crashes_and_what_is_read_strictly_is_what_was_written(text, coo
         ("qwen", "<|box_start|>(0,500),(1000,1000)<|box_end|>"),
         ("unit", "[0.000, 0.500, 1.000, 1.000]"),
         ("loc", "<loc0512><loc0000><loc1023><loc1023>"),
+        ("json1000", '{"bbox_2d": [0, 500, 1000, 1000]}'),
+        ("tags", "<box>[[0, 500, 1000, 1000]]</box>"),
     ],
 )
 def test_each_format_is_written_as_its_models_know_it(name, text):
@@ -123,6 +137,25 @@ def test_each_format_is_written_as_its_models_know_it(name, text):
         ("qwen", "<|box_start|>(1,2),(3,1001)<|box_end|>"),
         ("unit", "[0.1, 0.2, 0.3, 0.4]"),
         ("unit", "[0.100, 0.200, 0.300, 1.001]"),
+        ("unit", "[0.10, 0.20, 0.30, 1.01]"),
+        ("unit", "[0.1000, 0.2000, 0.3000, 0.4000]"),
+        ("qwen", "<|object_ref_start|>dog<|object_ref_end|>"),
+        ("qwen", "a dog <|box_start|>(1,2),(3,4)<|box_end|>"),
+        ("tags", "<box>[1, 2, 3, 4]</box>"),
+        ("tags", "<box>[[1, 2, 3, 1001]]</box>"),
+        ("tags", "<box>[[1, 2, 3, 4], [1, 2, 3, 4]]</box>"),
+        ("json1000", '{"bbox_2d": [1, 2, 3]}'),
+        ("json1000", '{"bbox_2d": [1, 2, 3, 4.0]}'),
+        ("json1000", '{"bbox_2d": [1, 2, 3, true]}'),
+        ("json1000", '{"bbox_2d": [1, 2, 3, 1001]}'),
+        ("json1000", '{"bbox_2d": [1, 2, 3, -4]}'),
+        ("json1000", '{"bbox": [1, 2, 3, 4]}'),
+        ("json1000", '{"bbox_2d": [1, 2, 3, 4], "score": 1}'),
+        ("json1000", '{"bbox_2d": [1, 2, 3, 4]} yes'),
+        ("json1000", "[1, 2, 3, 4]"),
+        ("json1000", "[]"),
+        ("json1000", "[" * 9000),
+        ("json_pixels", '{"bbox_2d": [1, 2, 3, 101]}'),
         ("loc", "<loc0001><loc0002><loc0003><loc1024>"),
         ("loc", "<loc1><loc2><loc3><loc4>"),
         ("loc", "<loc0001><loc0002><loc0003><loc0004><loc0005>"),
@@ -186,7 +219,7 @@ BOXES = {
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BOXES.items() for text in texts])
 def test_four_numbers_that_stand_together_are_the_box(name, text):
     coords = coordinate_format(name)
-    size = (coords.steps, coords.steps)
+    size = coords.limits((1, 1))
     assert coords.find_box(text, size) == pytest.approx(BOX)
     assert around(coords.find_shapes(text, size)[0]) == pytest.approx(BOX)
 
@@ -310,5 +343,70 @@ def test_long_texts_are_not_read():
 
 
 def test_unknown_formats_name_the_known():
-    with pytest.raises(ValueError, match="int1000, qwen, unit, loc"):
-        coordinate_format("pixels")
+    with pytest.raises(ValueError, match="int1000, qwen, unit, loc, json1000, json_pixels, tags"):
+        coordinate_format("pixel")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("unit", "[0.16, 0.25, 0.47, 0.75]"),
+        ("loc", "<loc0250><loc0160><loc0750><loc0470> player 23"),
+        ("qwen", "<|object_ref_start|>player 23<|object_ref_end|><|box_start|>(160,250),(470,750)<|box_end|>"),
+        ("tags", "<ref>player 23</ref><box>[[160, 250, 470, 750]]</box>"),
+        ("json1000", '[{"bbox_2d": [160, 250, 470, 750], "label": "player 23"}]'),
+        ("json1000", '```json\n[\n\t{"bbox_2d": [160, 250, 470, 750], "label": "a \\"3\\""}\n]\n```'),
+        ("json1000", '{"bbox_2d":[160,250,470,750]}'),
+        ("json_pixels", '```json\n{"bbox_2d": [160, 250, 470, 750]}\n```'),
+    ],
+)
+def test_what_the_formats_models_write_by_themselves_is_read_strictly(name, text):
+    coords = coordinate_format(name)
+    size = (coords.steps or 1000,) * 2
+    assert coords.parse_box(f" {text}\n", size) == pytest.approx((160, 250, 470, 750))
+    assert coords.find_box(text, size) == coords.parse_box(text, size)
+    assert coords.parse_boxes(text, size) == [coords.parse_box(text, size)]
+
+
+LABEL = st.text(
+    st.characters(codec="utf-8", exclude_characters="[]{}();<>|", exclude_categories=["C", "Z"]), max_size=9
+)
+
+
+@given(st.data(), FORMAT, SIZES, st.sampled_from(["box", "point", "polygon"]))
+def test_labelled_shapes_come_back_in_order(data, coords, size, kind):
+    count = {"box": (2, 2), "point": (1, 1), "polygon": (3, 6)}[kind]
+    point = st.tuples(st.floats(0, size[0]), st.floats(0, size[1]))
+    shapes = data.draw(st.lists(st.lists(point, min_size=count[0], max_size=count[1]), max_size=5))
+    if kind == "box":
+        shapes = [[around(points)[:2], around(points)[2:]] for points in shapes]
+    items = [Item(tuple(points), data.draw(LABEL)) for points in shapes]
+    text = coords.items(items, size, kind)
+    read = coords.parse_items(text, size, kind)
+    assert [item.label for item in read] == [item.label for item in items]
+    for item, again in zip(items, read, strict=True):
+        assert close([v for p in again.points for v in p], [v for p in item.points for v in p], size, coords)
+    assert coords.items(read, size, kind) == text
+    assert coords.find_items(text, size, kind) == [
+        Item(item.points, ascii_variants(item.label).rstrip(":=")) for item in read
+    ]
+    # Every coordinate is a number to be measured, and nothing else is.
+    numbers = [text[a:b] for a, b in coords.form.number_ranges(text)]
+    bare = coords.items([Item(item.points) for item in items], size, kind)
+    assert numbers == re.findall(r"(?<![\w.])[0-9.]+(?![\w.])|(?<=<loc)[0-9]{4}", bare)
+    assert len(numbers) == 2 * sum(map(len, shapes))
+
+
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - {"json1000", "json_pixels"}))
+def test_a_label_that_would_end_itself_is_refused(name):
+    for label in ("a <b>", "two\nlines"):
+        with pytest.raises(ValueError, match="which ends a label in this format"):
+            coordinate_format(name).items([Item(((1, 2), (3, 4)), label)], (9, 9), "box")
+
+
+def test_pixels_are_those_of_the_resized_picture():
+    coords = coordinate_format("json_pixels").within(coordinate_format("json_pixels").frame, lambda _: (616, 476))
+    assert coords.box((100, 60, 640, 480), (640, 480)) == '{"bbox_2d": [96, 60, 615, 475]}'
+    assert coords.parse_box('{"bbox_2d": [77, 119, 308, 476]}', (640, 480)) == pytest.approx((80, 120, 320, 480))
+    assert coords.find_box("at (77, 119), (308, 476)", (640, 480)) == pytest.approx((80, 120, 320, 480))
+    assert coords.find_box("at (77, 119), (640, 480)", (640, 480)) is None  # no pixels of what the model saw

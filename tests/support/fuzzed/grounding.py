@@ -127,12 +127,12 @@ def coco_document(images: int = 3) -> dict[str, Any]:
     }
 
 
-def _write_coco(folder: Path) -> None:
+def write_coco(folder: Path) -> None:
     write_pictures(folder, "1.png", "2.png", "3.png")
     (folder / "coco.json").write_text(json.dumps(coco_document()))
 
 
-def _coco_unit(file: str, tree: Any, steps: Steps) -> str | None:
+def coco_unit(file: str, tree: Any, steps: Steps) -> str | None:
     if not steps:
         return Path(file).stem
     if len(steps) < 2 or steps[0] not in ("images", "annotations"):
@@ -141,7 +141,7 @@ def _coco_unit(file: str, tree: Any, steps: Steps) -> str | None:
     return str(entry["id"] if steps[0] == "images" else entry["image_id"])
 
 
-def _picture_of_row(row: dict[str, Any]) -> str:
+def picture_of_row(row: dict[str, Any]) -> str:
     return str(row["id"]).split("-")[1]
 
 
@@ -175,11 +175,11 @@ SOURCES = [
     _expressions(".parquet", embedded=True),
     FuzzedSource(
         "coco",
-        _write_coco,
+        write_coco,
         lambda folder: CategoryBoxes(str(folder), {"test": str(folder / "coco.json")}, on_error="skip"),
         BOX_TRUTH,
-        unit_of_place=_coco_unit,
-        unit_of_row=_picture_of_row,
+        unit_of_place=coco_unit,
+        unit_of_row=picture_of_row,
         selecting=("category_id", "iscrowd", "name", "bbox", "image_id", "file_name"),
     ),
     FuzzedSource(
@@ -189,7 +189,7 @@ SOURCES = [
         BOX_TRUTH,
         split="train",
         unit_of_place=lambda file, _tree, _steps: Path(file).stem if file.endswith((".txt", ".png")) else None,
-        unit_of_row=_picture_of_row,
+        unit_of_row=picture_of_row,
         codecs={".txt": lines_of(" ")},
         selecting=tuple(f"field {i}" for i in range(5)),
     ),

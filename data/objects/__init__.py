@@ -1,0 +1,1 @@
+"""Sources of several objects or points a picture, and their schema."""

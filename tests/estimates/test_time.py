@@ -1,0 +1,73 @@
+"""Estimates of time and disk against counted operations and written bytes."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ntil.components import Components
+from ntil.config.compose import compose
+from ntil.estimates import time as estimated_time
+from ntil.estimates.disk import CHECKPOINT_BYTES, disk_need
+from ntil.estimates.shape import shape_of
+from ntil.estimates.time import device_here, known_devices, step_flops, training_seconds
+from ntil.models.tuning import tune
+
+
+@pytest.mark.parametrize("tuning", ["full", "freeze_vision", "lora"])
+def test_a_step_takes_the_operations_that_are_estimated(tuning):
+    """Of a text model, whose tokens are known: attention's own products and the head come on top."""
+    config = compose(["model=llama3_nano", "task=arithmetic", f"tuning={tuning if tuning == 'lora' else 'full'}"])
+    family = Components.build(config).family
+    model = tune(family.load(), family, config.tuning).train()
+    shape = shape_of(config)
+    assert shape is not None
+    ids = torch.full((4, 60), 5)
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids).logits.sum().backward()
+    head = 2 * 60 * 4 * model.get_output_embeddings().weight.numel() * 3
+    counted = counter.get_total_flops() - head
+    assert 0.8 < step_flops(shape, 4, checkpointing=False) / counted < 1.25
+
+
+def test_frozen_parts_cost_less_and_checkpointing_costs_a_forward():
+    def flops(*words, checkpointing=False):
+        shape = shape_of(compose(["model=llava15_7b", "task=refcoco", *words]))
+        assert shape is not None
+        return step_flops(shape, 64, checkpointing)
+
+    whole = flops()
+    assert flops("tuning=freeze_vision") < whole
+    assert flops("tuning=lora") < 0.75 * whole
+    assert flops(checkpointing=True) == pytest.approx(4 / 3 * whole, rel=0.01)
+
+
+def test_a_7b_takes_half_an_hour_on_eight_h100():
+    """full_scale: about 0.9 s a step of 64 rows with Qwen2-VL-7B and checkpointing, by hand."""
+    config = compose(["model=qwen2_vl_7b", "task=refcoco"])
+    seconds = training_seconds(config, 2000, 8, known_devices()["H100"])
+    assert seconds is not None
+    assert 0.6 < seconds / 2000 < 1.2
+    tested = estimated_time.test_seconds(config, 10_752, 48, 8, known_devices()["H100"])
+    assert tested is not None
+    assert 30 < tested < 600
+
+
+def test_a_device_has_figures_of_its_order():
+    assert device_here().name in known_devices()
+    for device in known_devices().values():
+        assert 1e14 < device.flops < 1e16
+        assert 5e11 < device.bandwidth < 1e13
+        assert 2e10 < device.memory < 3e11
+
+
+def test_disk_of_a_run():
+    full = disk_need(compose(["model=qwen2_vl_7b", "task=refcoco"]))
+    lora = disk_need(compose(["model=qwen2_vl_7b", "task=refcoco", "tuning=lora"]))
+    none = disk_need(compose(["model=qwen2_vl_7b", "task=refcoco", "save_every=0"]))
+    assert full is not None
+    assert lora is not None
+    assert none is not None
+    assert full.remaining == pytest.approx(16.6e9, rel=0.01)
+    assert full.peak == pytest.approx(full.remaining + 3 * CHECKPOINT_BYTES * 8.29e9, rel=0.01)
+    assert lora.peak < full.peak / 20
+    assert none.peak == none.remaining
