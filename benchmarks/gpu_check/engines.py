@@ -13,8 +13,8 @@ from benchmarks.gpu_check.check import Context, Result
 from ntil.components import Components
 from ntil.config.schema import RunConfig
 from ntil.console import Table, gigabytes
-from ntil.models.inventory import needed_memory
-from ntil.preflight import compose_checked
+from ntil.estimates.memory import memory_need
+from ntil.preflight import compose_checked, rank_count
 from ntil.rehearsal.perform import Outcome, perform
 from ntil.rehearsal.prepare import longest_rows, rehearsal_config
 from ntil.rehearsal.projection import step_seconds
@@ -73,7 +73,7 @@ def run(context: Context, cases: tuple[Case, ...] = CASES, rehearse: Callable[..
     passed = all(row[2].startswith("equal") for row in rows)
     lines = [
         f"losses of {STEPS} steps, one of them after a resume, within {TOLERANCE:g} of those of {REFERENCE}; "
-        "estimated: `ntil train --dry-run`, without activations",
+        "estimated: ntil.estimates, for the training",
         *skipped,
     ]
     return Result("Engines", passed, lines, [table])
@@ -96,5 +96,6 @@ def _cells(config: RunConfig, outcome: Outcome, losses: list[float], reference: 
     verdict = f"equal ({apart:.0e})" if apart <= TOLERANCE else f"DIFFER ({apart:.0e})"
     memories = [m.memory for measures in outcome.measures.values() for m in measures if m.phase == "step"]
     peak = max(memory.host if memory.gpu is None else memory.gpu for memory in memories)
-    estimate = needed_memory(config) or 0
+    need = memory_need(config, rank_count(config.engine))
+    estimate = 0 if need is None else need.training
     return [verdict, f"{step_seconds(outcome):.3g}", gigabytes(peak), gigabytes(estimate), f"{estimate / peak:.0%}"]

@@ -10,7 +10,7 @@ from datasets import Dataset
 from ntil.components import Components
 from ntil.config.errors import ConfigError
 from ntil.config.schema import CurriculumConfig, RunConfig, TrackerConfig
-from ntil.evaluation.batch_size import evaluation_batch_size
+from ntil.evaluation.batch_size import LIMIT
 from ntil.evaluation.row_check import SplitCheck
 from ntil.evaluation.usable_rows import cached_check, usable_rows, workers_for
 from ntil.preflight import rank_count
@@ -65,8 +65,11 @@ def rehearsal_config(config: RunConfig, runs: Path, steps: int, cache_features: 
 
 
 def rows_needed(config: RunConfig, steps: int) -> dict[str, int]:
-    """Split of `Data` -> rows of a rehearsal: those of its steps, and one batch a rank of each evaluation."""
-    batch = evaluation_batch_size(config) * rank_count(config.engine)
+    """Rows of a rehearsal: those of its steps, and one batch a rank of each evaluation.
+
+    Where the size of such a batch is left open, as many as a run would take at most.
+    """
+    batch = (config.evaluation.batch_size or LIMIT) * rank_count(config.engine)
     validated = {"validation": min(batch, config.evaluation.validation_rows)} if config.evaluation.every_steps else {}
     return {"train": config.optim.batch_size * steps, **validated, "test": batch}
 

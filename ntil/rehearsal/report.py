@@ -11,11 +11,14 @@ import torch
 from data.common.counts import counted
 from ntil.config.schema import RunConfig
 from ntil.console import Table, duration, first_left, gigabytes
-from ntil.models.inventory import needed_memory
+from ntil.estimates.memory import memory_need
+from ntil.estimates.time import device_here
+from ntil.launch.costs import Estimator
 from ntil.preflight import rank_count
 from ntil.rehearsal.meter import Measure
 from ntil.rehearsal.perform import Outcome
 from ntil.rehearsal.projection import Projection, timed_steps
+from ntil.runs.run import Run
 
 PHASES = ("data", "load", "engine", "first step", "step", "save", "resume", "validation", "save model", "evaluation")
 PARTS = ("data", "forward", "backward", "optimizer")
@@ -23,9 +26,10 @@ PARTS = ("data", "forward", "backward", "optimizer")
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """A rehearsed run, with the runs of the sweep that are like it, and what each of them will take."""
+    """A rehearsed run with the config that was rehearsed, and what each run of its kind will take."""
 
     title: str
+    run: Run
     config: RunConfig
     outcome: Outcome
     projections: list[Projection]
@@ -89,41 +93,53 @@ def waits_line(outcome: Outcome) -> str | None:
 
 
 def sweep_table(rehearsals: Sequence[Rehearsed]) -> Table:
-    """Hours, GPU-hours and disk of every kind of run and of the sweep, beside the estimated memory."""
+    """Time, GPU-hours, disk and memory of every kind of run and of the sweep, beside what was estimated."""
     unit = "GPU-hours" if torch.cuda.is_available() else "process-hours"
-    columns = ["run", "runs", "steps", "a run", "at most", f"{unit}, all", "at most", "disk left, all, GB"]
-    columns += ["measured GB per rank", "estimated"]
+    columns = ["run", "runs", "steps", "a run", "at most", "estimated", f"{unit}, all", "at most"]
+    columns += ["disk of a run, GB", "estimated", "GB per rank", "estimated"]
     rows, total = [], [0.0, 0.0, 0.0, 0.0]
     for one in rehearsals:
+        estimated = Estimate.of(one.run)
+        memory = [_measured(one.outcome), estimated.memory]
         if one.outcome.failure is not None:
-            rows.append(
-                [one.title, str(len(one.projections)), *["-"] * 6, _measured(one.outcome), _estimated(one.config)]
-            )
+            rows.append([one.title, "-", "-", "-", "-", estimated.time, "-", "-", "-", estimated.disk, *memory])
             continue
         ranks, first = rank_count(one.config.engine), one.projections[0]
         about, most = (sum(getattr(p, key) for p in one.projections) for key in ("about", "at_most"))
-        disk = sum(p.disk for p in one.projections)
         total = [a + b for a, b in zip(total, (about, most, ranks * about, ranks * most), strict=True)]
+        times = [str(first.steps), duration(first.about), duration(first.at_most), estimated.time]
         hours = [f"{ranks * value / 3600:.3g}" for value in (about, most)]
-        cells = [one.title, str(len(one.projections)), str(first.steps), duration(first.about), duration(first.at_most)]
-        rows.append([*cells, *hours, gigabytes(disk), _measured(one.outcome), _estimated(one.config)])
-    disk = sum(p.disk for one in rehearsals for p in one.projections)
-    count = sum(len(one.projections) for one in rehearsals)
-    sums = [duration(total[0]), duration(total[1]), *(f"{value / 3600:.3g}" for value in total[2:]), gigabytes(disk)]
-    rows.append(["all", str(count), "", *sums, "", ""])
-    return Table("projected", columns, first_left(columns), rows)
+        disk = f"{gigabytes(first.disk_peak)} / {gigabytes(first.disk)}"
+        rows.append([one.title, str(len(one.projections)), *times, *hours, disk, estimated.disk, *memory])
+    projections = [projection for one in rehearsals for projection in one.projections]
+    sums = [duration(total[0]), duration(total[1]), "", *(f"{value / 3600:.3g}" for value in total[2:])]
+    left = sum(p.disk for p in projections)
+    peak = left + max((p.disk_peak - p.disk for p in projections), default=0)
+    rows.append(["all", str(len(projections)), "", *sums, f"{gigabytes(peak)} / {gigabytes(left)}", "", "", ""])
+    caption = "projected; estimated: as by --dry-run; disk: at most / when it is done"
+    return Table(caption, columns, first_left(columns), rows)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What `ntil train --dry-run` says of a run, as text."""
+
+    memory: str
+    disk: str
+    time: str
+
+    @classmethod
+    def of(cls, run: Run) -> Estimate:
+        config = run.config
+        need = memory_need(config, rank_count(config.engine), run.built_task.max_new_tokens)
+        cost = Estimator(device_here(), {}).cost(run)
+        return cls("not known" if need is None else gigabytes(need.peak), cost.disk, cost.time)
 
 
 def _measured(outcome: Outcome) -> str:
     """Peak memory of a rank over the whole rehearsal: on the GPU, else resident."""
     peaks = [m.memory.host if m.memory.gpu is None else m.memory.gpu for ms in outcome.measures.values() for m in ms]
     return gigabytes(max(peaks)) if peaks else "-"
-
-
-def _estimated(config: RunConfig) -> str:
-    """What `ntil train --dry-run` says."""
-    size = needed_memory(config)
-    return "not known" if size is None else gigabytes(size)
 
 
 def verdict(rehearsals: Sequence[Rehearsed], failures: Sequence[str]) -> str:

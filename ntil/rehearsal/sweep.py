@@ -15,6 +15,7 @@ from data.common.errors import UserError
 from data.common.files import write_text
 from ntil import preflight
 from ntil.components import Components
+from ntil.config.build import locate
 from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.console import gigabytes
@@ -72,7 +73,7 @@ def rehearse(overrides: Sequence[str], settings: Settings) -> int:
     set_up_libraries(None)
     kinds = kinds_of(overrides, settings)
     if not kinds:
-        print("every run is done: there is nothing to rehearse")
+        print("every training is done: there is nothing to rehearse")
         return 0
     rehearsals = []
     with _place(settings.keep, Path(kinds[0].config.runs).expanduser()) as place:
@@ -89,7 +90,7 @@ def rehearse(overrides: Sequence[str], settings: Settings) -> int:
 
 
 def kinds_of(overrides: Sequence[str], settings: Settings) -> list[Kind]:
-    """The kinds of runs that are to do, each checked for this machine.
+    """The kinds of trainings that are to do, each checked for this machine.
 
     Raises:
         UserError, HydraException: see `rehearse`.
@@ -97,7 +98,7 @@ def kinds_of(overrides: Sequence[str], settings: Settings) -> list[Kind]:
     on_this_machine = not settings.drawn_data
     by_kind: dict[str, list[Run]] = {}
     for planned in plan(overrides, on_this_machine):
-        if not planned.run.done:
+        if not planned.run.done and locate(planned.run.config.loss.target, "loss").trains:
             by_kind.setdefault(_key(planned.run.config), []).append(planned.run)
     kinds = []
     for runs in by_kind.values():
@@ -137,7 +138,7 @@ class Stage:
         if self.settings.drawn_data and "train" in outcome.rows:
             remarks += _remarks_on_drawn_rows(kind, outcome)
         outcome.remarks += remarks
-        return Rehearsed(kind.title, kind.config, outcome, projections)
+        return Rehearsed(kind.title, kind.runs[0], kind.config, outcome, projections)
 
     def _with_weights(self, config: RunConfig, remarks: list[str]) -> RunConfig:
         """The config with random weights of its model, where they are asked for."""

@@ -15,6 +15,8 @@ from ntil.rehearsal.prepare import SplitRows
 from ntil.rehearsal.projection import Counts, project, seconds, step_seconds
 from ntil.rehearsal.report import Rehearsed, phase_table, sweep_table, verdict, waits_line
 from ntil.rehearsal.sweep import disk_problems
+from ntil.runs.folder import RunFolder
+from ntil.runs.run import Run
 
 ROWS = Counts(train=1000, validation=40, test=300)
 
@@ -90,7 +92,8 @@ def test_epochs_become_steps_of_the_runs_own_rows():
 def rehearsed(one=None):
     made = one or outcome()
     projections = [project(config(), made, ROWS)] * 3
-    return Rehearsed("a run", config("engine.processes=2", "engine.device=cpu"), made, projections)
+    settings = config("engine.processes=2", "engine.device=cpu")
+    return Rehearsed("a run", Run(RunFolder("runs"), settings), settings, made, projections)
 
 
 def test_phases_are_shown_with_the_peak_of_the_largest_rank():
@@ -107,15 +110,15 @@ def test_the_sweep_is_summed_over_runs_and_ranks():
     kind, total = table.rows
     projection = rehearsed().projections[0]
     assert kind[1] == total[1] == "3"
-    assert float(kind[5]) == pytest.approx(2 * 3 * projection.about / 3600, rel=0.01)
-    assert kind[8] == "5.0"
+    assert float(kind[6]) == pytest.approx(2 * 3 * projection.about / 3600, rel=0.01)
+    assert kind[10] == "5.0"
     assert verdict([rehearsed()], []).startswith("3 runs of 1 kind rehearsed")
     assert "would not go through" in verdict([rehearsed()], ["no"])
 
 
 def test_a_failed_rehearsal_projects_nothing():
-    failed = Rehearsed("a run", config(), Outcome(failure="step: out of memory"), [])
-    assert sweep_table([failed]).rows[0][2:8] == ["-"] * 6
+    failed = Rehearsed("a run", rehearsed().run, config(), Outcome(failure="step: out of memory"), [])
+    assert sweep_table([failed]).rows[0][:5] == ["a run", *["-"] * 4]
 
 
 def test_a_disk_that_is_too_small_is_a_problem(monkeypatch):
