@@ -237,7 +237,10 @@ def spawned(model: str, name: str, checkpoint: Path | None, options: argparse.Na
     command += ["--workers", str(options.workers), "--steps", str(options.steps)]
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
     command += ["--where"] if options.where else []
-    done = subprocess.run(command, capture_output=True, text=True)
+    # One GPU: with several, Hugging Face's Trainer would cut a batch over them by itself.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{model}, {name}: {done.stderr[-3000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -5,11 +5,14 @@ Each is rehearsed as `ntil rehearse` does it, with real processes, an interrupti
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from benchmarks.gpu_check.check import Context, Result
+from data.common.errors import UserError
 from ntil.components import Components
 from ntil.config.schema import RunConfig
 from ntil.console import Table, gigabytes
@@ -63,11 +66,17 @@ def run(context: Context, cases: tuple[Case, ...] = CASES, rehearse: Callable[..
         if case.ranks is None and context.gpus == 1:
             skipped.append(f"{case.name}: skipped, there is one GPU")
             continue
-        config = _config(context, case, ranks)
-        outcome = rehearse(config, longest_rows(config, Components.build(config), STEPS), context.folder / case.name)
-        losses = _losses(config)
-        reference = reference or losses
-        rows.append([case.name, str(ranks), *_cells(config, outcome, losses, reference)])
+        place = context.folder / case.name
+        try:
+            config = _config(context, case, ranks, place)
+            outcome = rehearse(config, longest_rows(config, Components.build(config), STEPS), place)
+            losses = _losses(config)
+            reference = reference or losses
+            cells = _cells(config, outcome, losses, reference)
+        except UserError as error:  # as where the estimate doesn't fit this GPU
+            cells = [str(error), "", "", "", ""]
+        rows.append([case.name, str(ranks), *cells])
+        shutil.rmtree(place, ignore_errors=True)
     columns = ["engine", "ranks", "losses", "step s", "peak GB", "estimated GB", "of it measured"]
     table = Table("engines", columns, ["l", "r", "l", "r", "r", "r", "r"], rows)
     passed = all(row[2].startswith("equal") for row in rows)
@@ -79,10 +88,10 @@ def run(context: Context, cases: tuple[Case, ...] = CASES, rehearse: Callable[..
     return Result("Engines", passed, lines, [table])
 
 
-def _config(context: Context, case: Case, ranks: int) -> RunConfig:
+def _config(context: Context, case: Case, ranks: int, place: Path) -> RunConfig:
     device = f"engine.device={'cpu' if context.device == 'cpu' else 'cuda'}"
     words = [*context.words, *case.words, f"engine.processes={ranks}", device]
-    return rehearsal_config(compose_checked(words), context.folder / case.name / "runs", STEPS, cache_features=False)
+    return rehearsal_config(compose_checked(words), place / "runs", STEPS, cache_features=False)
 
 
 def _losses(config: RunConfig) -> list[float]:

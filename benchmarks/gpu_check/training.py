@@ -11,7 +11,7 @@ from benchmarks.gpu_check.check import Context
 from ntil.components import Components
 from ntil.models.tuning import tune
 from ntil.preflight import compose_checked
-from ntil.train.arguments import float32_masters
+from ntil.train.arguments import float32_masters, training_arguments
 from ntil.train.trainer import build_trainer
 
 # Nothing but steps; several a logging window, since logging asks the device for numbers.
@@ -34,7 +34,12 @@ def train(context: Context, callbacks: list[TrainerCallback], *words: str) -> An
     components = Components.build(config)
     model = tune(components.family.load(), components.family, config.tuning)
     rows = components.task.rows("train")
-    trainer = build_trainer(config, components, model, rows, Path(context.folder) / "trainer", callbacks=callbacks)
+    folder = Path(context.folder) / "trainer"
+    arguments = training_arguments(config, folder, components.family.dtype)
+    # transformers 5.23 would cut a batch over all GPUs of a process without ranks, once it has looked for its device.
+    assert arguments.device is not None
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    trainer = build_trainer(config, components, model, rows, folder, arguments=arguments, callbacks=callbacks)
     with float32_masters(trainer.inner_model, config.engine):
         trainer.train()
     return trainer

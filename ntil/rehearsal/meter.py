@@ -114,6 +114,11 @@ class Meter(TrainerCallback):
         if name == "load":
             self._begin("engine")
 
+    def result(self, name: str, value: Any) -> None:
+        """Have the model that is tested write answers to their limit."""
+        if name == "load trained":
+            _write_whole_answers(value)
+
     def rows(self, split: str, rows: Dataset) -> Dataset:
         """The rows of the script."""
         return rows.select(self.script.rows[split])
@@ -144,14 +149,8 @@ class Meter(TrainerCallback):
         self._began_at_step = state.global_step
         self._end("resume" if state.global_step else "engine")
         self._clock(model, kwargs.get("optimizer"))
-        for module in model.modules():
-            if getattr(module, "generation_config", None) is not None:
-                self._write_whole_answers(module)
+        _write_whole_answers(model)
         self._begin("step")
-
-    def _write_whole_answers(self, module: Any) -> None:
-        """Validation writes as many tokens as it may, since memory is that of the longest answer."""
-        module.generation_config.min_new_tokens = 1 << 20
 
     def _clock(self, model: nn.Module, optimizer: Any) -> None:
         """Clock the model's forward and the innermost optimizer's step, by their hooks."""
@@ -207,6 +206,14 @@ class Meter(TrainerCallback):
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._write({"begin": "end of training"})
+
+
+def _write_whole_answers(model: nn.Module) -> None:
+    """Have the model write as many tokens as it may: memory and time are those of an answer that rambles."""
+    for module in model.modules():
+        config: Any = getattr(module, "generation_config", None)
+        if config is not None:
+            config.min_new_tokens = 1 << 20
 
 
 def communication_seconds(profiler: profile) -> float:

@@ -20,7 +20,8 @@ from ntil.rehearsal.perform import Outcome
 from ntil.rehearsal.projection import Projection, timed_steps
 from ntil.runs.run import Run
 
-PHASES = ("data", "load", "engine", "first step", "step", "save", "resume", "validation", "save model", "evaluation")
+TRAINING = ("data", "load", "engine", "first step", "step", "save", "resume", "validation", "save model")
+PHASES = (*TRAINING, "load trained", "evaluation", "export")
 PARTS = ("data", "forward", "backward", "optimizer")
 
 
@@ -41,7 +42,7 @@ def phase_table(rehearsed: Rehearsed) -> Table:
     memory = ["GPU GB", "reserved GB", "host GB"] if on_gpu else ["GB"]
     columns = ["phase", "seconds", *memory, *(f"{part} s" for part in PARTS)]
     rows = []
-    for phase in (*PHASES, "export"):
+    for phase in PHASES:
         measures = _of_phase(rehearsed.outcome, phase)
         if measures:
             parts = [_part(measures, part) if "step" in phase else "" for part in PARTS]

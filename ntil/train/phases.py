@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import wraps
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from datasets import Dataset
 from transformers import TrainerCallback
@@ -28,6 +28,9 @@ class Listener(Protocol):
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Context of one phase."""
+
+    def result(self, name: str, value: Any) -> None:
+        """Told what a phase gave, once it has ended."""
 
     def rows(self, split: str, rows: Dataset) -> Dataset:
         """The rows of a split that the run takes."""
@@ -63,7 +66,10 @@ def phase(name: str) -> Callable[[Callable[P, Result]], Callable[P, Result]]:
             with ExitStack() as stack:
                 for listener in _listeners:
                     stack.enter_context(listener.phase(name))
-                return function(*args, **kwargs)
+                value = function(*args, **kwargs)
+            for listener in _listeners:
+                listener.result(name, value)
+            return value
 
         return within
 

@@ -134,6 +134,13 @@ def test_an_engine_that_dies_is_a_failed_row(context):
     assert result.tables[0].rows[0][2] == "step: out of memory"
 
 
+def test_an_engine_that_is_refused_is_a_failed_row(context):
+    refused = engines.Case("too many", ("engine.accumulation=3",))
+    result = engines.run(context, (refused,), rehearsal(9))
+    assert result.passed is False
+    assert "doesn't divide over 1 rank(s) x engine.accumulation=3" in result.tables[0].rows[0][2]
+
+
 @pytest.mark.slow
 def test_engines_really(context):
     result = engines.run(context, (engines.CASES[0], engines.CASES[6]))

@@ -91,7 +91,8 @@ def test_a_loss_that_is_only_tried_ends_after_its_step(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Unfeasible length constraints")
-def test_validation_writes_answers_to_their_limit(meter, tmp_path, monkeypatch):
+@pytest.mark.parametrize("during", ["validation", "test"])
+def test_answers_are_written_to_their_limit(meter, tmp_path, monkeypatch, during):
     """Memory is that of the longest answer, and every night one rambles."""
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
     words = ["model=llava_nano", "task=clock", "task.source.rows={train:4}", "curriculum=none"]
@@ -108,9 +109,15 @@ def test_validation_writes_answers_to_their_limit(meter, tmp_path, monkeypatch):
     rows = [components.task.rows("train")[0]]
     generate(model, components.collator, rows)
     assert len(calls) == 1
-    meter.on_train_begin(None, state(0), CONTROL, model=model)
+    meter.result("load", model)
     generate(model, components.collator, rows)
-    assert len(calls) == 1 + components.task.max_new_tokens
+    assert len(calls) == 2
+    if during == "test":
+        meter.result("load trained", model)
+    else:
+        meter.on_train_begin(None, state(0), CONTROL, model=model)
+    generate(model, components.collator, rows)
+    assert len(calls) == 2 + components.task.max_new_tokens
 
 
 def test_peaks_begin_anew():

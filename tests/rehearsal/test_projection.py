@@ -40,7 +40,8 @@ def outcome():
             measure("step", 50.0, 3, 3.0, data=1.0, forward=20.0, backward=28.0, optimizer=1.0, communication=7.0),
             measure("validation", 6.0, gigabytes=5.0),
             measure("save model", 4.0),
-            measure("evaluation", 50.0),
+            measure("load trained", 20.0),
+            measure("evaluation", 30.0),
         ]
     rows = {
         "train": SplitRows(1000, [0, 1], longest=400, mean=100.0, taken=400.0, answer=20),
@@ -62,7 +63,7 @@ def test_the_slowest_rank_counts_and_no_first_step():
 def test_hours_follow_from_phases():
     projection = project(config(), outcome(), ROWS)
     # data, load, engine, save model; evaluation: the weights once, 30 s for three rows; saves; validations of 40 rows
-    once = 1 + 20 + 5 + 4 + (20 + 30 * 300 / 3) + 4 * 20 + 10 * 6 * 40 / 4
+    once = 1 + 20 + 5 + 4 + 20 + 30 * 300 / 3 + 4 * 20 + 10 * 6 * 40 / 4
     assert projection.at_most == pytest.approx(once + 1000 * 4.0)
     assert projection.about == pytest.approx(once + 1000 * 4.0 / 4)
     assert projection.steps == 1000
