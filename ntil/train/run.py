@@ -231,6 +231,9 @@ def load_model(
     scratch = not config.model.options.get("checkpoint")
     with zero3_init_disabled(arguments) if scratch else nullcontext():
         model: Any = family.load()
+    if not scratch:
+        # How many random numbers reading a checkpoint uses up depends on the engine; adapters are drawn alike by all.
+        set_seed(config.seed)
     if ranks.first:
         shutil.rmtree(folder.unfinished_model, ignore_errors=True)
     if config.tuning.mode == "lora" and scratch:
