@@ -6,13 +6,14 @@ import pytest
 import yaml
 
 from ntil.cli import main
-from ntil.config.compose import CONF, choices, compose
+from ntil.config.compose import CONF, choices, compose, task_dict
 from ntil.config.identity import config_hash
 from ntil.launch.plan import plan
 
 CONFIGS = {name: yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()) for name in choices("model")}
 FULL_SIZE = [name for name, config in CONFIGS.items() if config["checkpoint"]]
 TEXT = [name for name in FULL_SIZE if "language" in CONFIGS[name]]
+DRAWN = [name for name in choices("task") if "size" in task_dict(name, []).get("source", {})]
 NUMBERS = sorted(file for group in ("recipe", "optim", "rates") for file in (CONF / group).glob("*.yaml"))
 
 
@@ -63,9 +64,7 @@ def test_a_full_size_model_brings_its_recipe(model):
     assert in_force(f"model={model}", f"task={task}", "tuning=freeze_vision")["lr"] == RECIPE["lr"]
 
 
-@pytest.mark.parametrize(
-    "task", ["clock", "grounding_nano", "grounding_single", "text_detection_nano", "mathvista_nano"]
-)
+@pytest.mark.parametrize("task", DRAWN)
 def test_every_drawn_picture_is_large_enough_for_a_full_size_tower(task):
     assert in_force("model=llava15_7b", f"task={task}")["size"] == 448
     assert in_force("model=llava_nano", f"task={task}")["size"] == (48 if task == "clock" else 64)
@@ -96,6 +95,10 @@ def test_every_drawn_picture_is_large_enough_for_a_full_size_tower(task):
 def test_the_command_line_wins(words, key, value):
     assert in_force("model=qwen2_vl_7b", *words)[key] == value
     assert in_force(*words, "model=qwen2_vl_7b")[key] == value  # in any order
+
+
+def test_every_task_that_draws_is_known():
+    assert {"clock", "grounding_single", "text_detection_single", "mathvista_nano", "detection_nano"} <= {*DRAWN}
 
 
 def test_a_scale_is_a_grid_and_nothing_else():
