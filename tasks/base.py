@@ -37,7 +37,7 @@ class OwnQuestion:
     separator: str = ", "
 
     @classmethod
-    def in_style(cls, style: Style, own: OwnQuestion | None, subject: str, common: str) -> OwnQuestion:
+    def in_style(cls, style: Style, taught: OwnQuestion | None, subject: str, common: str) -> OwnQuestion:
         """The family's own question where the style asks for it, else the common one.
 
         Raises:
@@ -45,12 +45,12 @@ class OwnQuestion:
         """
         if style != "family":
             return cls(common)
-        if own is None:
+        if taught is None:
             raise InvalidOption(
                 "task.question_style=family: the authors of this model's family publish no words of their own for "
                 f"{subject}; leave it out, or set task.question"
             )
-        return own
+        return taught
 
 
 class Task(ABC):

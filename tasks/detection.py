@@ -69,15 +69,16 @@ class Detection(Task):
         max_instances: int = 32,
         max_new_tokens: int = 512,
     ) -> None:
-        own = OwnQuestion.in_style(question_style, own_question, self.subject, question or (NAMED if named else MEANT))
-        question = own.text
+        common = question or (NAMED if named else MEANT)
+        chosen = OwnQuestion.in_style(question_style, own_question, self.subject, common)
+        question = chosen.text
         if "{names}" not in question:
             raise InvalidOption(f"task.question must hold {{names}}, got {question!r}")
         if max_instances < 1:
             raise InvalidOption(f"task.max_instances must be at least 1, got {max_instances}")
         self.source, self.named, self.coords, self.question = source, named, coords, question
         self.max_instances, self.max_new_tokens = max_instances, max_new_tokens
-        self._separator = own.separator if own is own_question else None
+        self._separator = chosen.separator if chosen is own_question else None
 
     def prompt(self, row: Row) -> str:
         names = self._separator.join(row["asked"]) if self._separator and row["asked"] else row["question"]

@@ -35,7 +35,7 @@ RECIPE = {
     "engine": (2, None, True, 4),
     "length": (2000, None, 30, 64),
     "lr": (1e-5, None, 0.0, 0.05, 0.0),
-    "evaluation": (None, 500, 500),
+    "evaluation": (None, 500, 1000),
     "stages": 0,
     "size": 448,
 }
@@ -88,7 +88,7 @@ def test_every_drawn_picture_is_large_enough_for_a_full_size_tower(task):
         (["tuning=lora", "optim.lr_of.projector=null"], "lr", (2e-4, None, 0.0, 0.05, 0.0)),
         (["tuning=lora", "optim.lr_of.language=1e-4"], "lr", (2e-4, {"projector": 2e-5, "language": 1e-4}, 0, 0.05, 0)),
         (["tuning=projector"], "lr", (2e-5, None, 0.0, 0.05, 0.0)),
-        (["evaluation.batch_size=8"], "evaluation", (8, 500, 500)),
+        (["evaluation.batch_size=8"], "evaluation", (8, 500, 1000)),
         (["recipe=nano_table", "scale=nano"], "lr", (1e-3, None, 0.05, 50, 0.01)),
     ],
 )
@@ -99,6 +99,12 @@ def test_the_command_line_wins(words, key, value):
 
 def test_every_task_that_draws_is_known():
     assert {"clock", "grounding_single", "text_detection_single", "mathvista_nano", "detection_nano"} <= {*DRAWN}
+
+
+def test_a_checkpoint_of_a_recipe_is_of_a_validated_step():
+    config = compose(["model=qwen2_vl_7b"])
+    assert config.save_every % config.evaluation.every_steps == 0
+    assert config.save_minutes == 30
 
 
 def test_a_scale_is_a_grid_and_nothing_else():
