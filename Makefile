@@ -10,7 +10,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist workstea
 PHOTOS ?= $(NTIL_SHARED)/assets/data/clocks/labels.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-clocks test test-slow test-all lint hooks format clean
+.PHONY: help env demo demo-clocks gpu-check test test-slow test-all lint hooks format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ demo-clocks: $(VENV)/.runs  ## teach a small model to read clocks with three los
 	  $(BIN)/ntil eval run=runs/demo_clocks task=clock_photos task.source.labels="$(PHOTOS)"; \
 	fi
 	$(BIN)/ntil report runs=runs/demo_clocks
+
+gpu-check: env  ## check on this machine's GPUs what only they show, and write docs/gpu.md
+	$(BIN)/python -m benchmarks.gpu_check docs/gpu.md
 
 test: env  ## create the environment and pass the tests
 	$(PYTEST) -m "not slow"

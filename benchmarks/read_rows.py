@@ -1,4 +1,4 @@
-"""Seconds that a run's five readings of RefCOCO take: a split at a time, and from the cache of rows.
+"""Processor seconds that a run's five readings of RefCOCO take: a split at a time, and from the cache of rows.
 
 `python -m benchmarks.read_rows [share]` from the project's root, with `NTIL_SHARED` set to the shared assets: a REFER
 release of RefCOCO's size (19,994 pictures, 50,000 references, 142,209 sentences, 196,771 annotations; `share` of it,
@@ -85,15 +85,15 @@ def main(share: float) -> None:
         folder = write_release(root, shared, share)
         official = {"train": "train", "validation": "val", "test": "testA+testB"}
 
-        started = time.perf_counter()
+        started = time.process_time()
         for split in READ_BY_A_RUN:
             load(folder, "unc", official[split].split("+"), root / "pictures", RowErrors())
-        print(f"a split at a time, not kept: {time.perf_counter() - started:.1f} s")
+        print(f"a split at a time, not kept: {time.process_time() - started:.1f} s")
         for title in ("first run of a machine", "every other rank and run"):
-            started = time.perf_counter()
+            started = time.process_time()
             source = RefCOCO(str(folder), images=str(root / "pictures"), splits=official)
             counts = [len(source.rows(split)) for split in READ_BY_A_RUN]
-            print(f"{title}: {time.perf_counter() - started:.2f} s ({sum(counts[:3]):,} rows)")
+            print(f"{title}: {time.process_time() - started:.2f} s ({sum(counts[:3]):,} rows)")
         kept = sum(file.stat().st_size for file in (root / "cache/datasets").rglob("*") if file.is_file())
         print(f"on disk: {kept / 1e6:.0f} MB")
 

@@ -3,6 +3,7 @@
     python -m benchmarks.train_step                               # both models, minutes
     python -m benchmarks.train_step --models llava_nano --losses ce,ntil --rounds 5
     python -m benchmarks.train_step --where                       # where the time of our step goes, too
+    python -m benchmarks.train_step --models qwen2_vl_2b          # the published size in bfloat16, for a GPU
 
 `paligemma` is a mini PaliGemma with the real vocabulary (257,216 tokens, hidden 256, 4 layers, 256 picture tokens): its
 tokenizer is read from $NTIL_SHARED. Every trainer runs in a process of its own, in turns, `--rounds` times round; the
@@ -33,12 +34,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, Trai
 
 from data.common.counts import counted
 from ntil.components import Components
+from ntil.config.compose import compose
 from ntil.config.schema import RunConfig
 from ntil.preflight import compose_checked
+from ntil.rehearsal.weights import write_random
 from ntil.train.trainer import NumberTrainer, build_trainer
 
 PEERS = ["HF Trainer, labels=", "TRL SFTTrainer"]
-MODELS = {"llava_nano": (64, 40), "paligemma": (8, 5)}  # batch, steps
+MODELS = {"llava_nano": (64, 40), "paligemma": (8, 5), "qwen2_vl_2b": (8, 12)}  # batch, steps
+USUAL = ("llava_nano", "paligemma")  # the last takes a GPU
 
 
 class Clock(TrainerCallback):
@@ -106,6 +110,9 @@ def configured(model: str, loss: str, checkpoint: Path | None, workers: int, ste
     words += ["evaluation.every_steps=0", "save_every=0"]
     if checkpoint is None:
         words += [f"model={model}", "task=clock", f"task.source.rows={{train:{batch * steps}}}"]
+    elif model == "qwen2_vl_2b":
+        words += [f"model={model}", f"model.checkpoint={checkpoint}", "task=grounding_nano", "task.source.size=448"]
+        words += [f"task.source.rows={{train:{batch * steps}}}", "optim.lr=1e-5"]
     else:
         # Boxes in <loc> tokens are 5 tokens an answer; digits make them 16 or so, as in most families.
         words += ["model=paligemma_3b", f"model.checkpoint={checkpoint}", "model.coords=int1000", "task=grounding_nano"]
@@ -230,7 +237,10 @@ def spawned(model: str, name: str, checkpoint: Path | None, options: argparse.Na
     command += ["--workers", str(options.workers), "--steps", str(options.steps)]
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
     command += ["--where"] if options.where else []
-    done = subprocess.run(command, capture_output=True, text=True)
+    # One GPU: with several, Hugging Face's Trainer would cut a batch over them by itself.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{model}, {name}: {done.stderr[-3000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -238,7 +248,7 @@ def spawned(model: str, name: str, checkpoint: Path | None, options: argparse.Na
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=lambda s: s.split(","), default=list(MODELS))
+    parser.add_argument("--models", type=lambda s: s.split(","), default=list(USUAL))
     parser.add_argument("--losses", type=lambda s: s.split(","), default=["ce", "ntil", "value_emd"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=0, help="steps of each run; 0: 40 of nano, 5 of paligemma")
@@ -252,10 +262,18 @@ def main() -> None:
         return
     for model in options.models:
         with tempfile.TemporaryDirectory() as folder:
-            checkpoint = Path(folder) if model == "paligemma" else None
-            if checkpoint:
-                mini_paligemma(checkpoint)
-            table(model, checkpoint, options)
+            table(model, write_checkpoint(model, Path(folder) / "checkpoint"), options)
+
+
+def write_checkpoint(model: str, folder: Path) -> Path | None:
+    """Write what the model starts from; None where it starts from scratch."""
+    if model == "llava_nano":
+        return None
+    if model == "paligemma":
+        mini_paligemma(folder)
+    else:
+        write_random(compose([f"model={model}"]).model, folder)
+    return folder
 
 
 def table(model: str, checkpoint: Path | None, options: argparse.Namespace) -> None:

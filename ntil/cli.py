@@ -17,6 +17,7 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil train model=llava_nano task=clock loss=ntil seed=3     one run
   ntil train -m loss=ce,emd,ntil seed=0,1                     a sweep: one child process per job, done ones skipped
   ntil train ... --cfg job                                    print the composed config and stop
+  ntil rehearse -m ...                                        a flight check: real processes, longest rows, few steps
   ntil eval run=<folder> [task=<name> task.key=value ...]     evaluate a finished run (or all below a folder) again
   ntil show task=clock loss=ntil [row=0 split=train]          one example, token by token, as the loss sees it
   ntil models [name ...] [gpus=8 rank=16] [--json]            every model: size, digits, memory, whether it is cached
@@ -38,6 +39,7 @@ NTIL_PACKAGES (packages of your own whose classes a config may name).
 # name -> module with `main(arguments) -> exit code`, whose docstring is the command's help
 COMMANDS = {
     "train": "ntil.commands.train",
+    "rehearse": "ntil.commands.rehearse",
     "eval": "ntil.commands.evaluate",
     "report": "experiments.report",
     "compare": "experiments.compare",

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 
@@ -27,7 +27,7 @@ from data.common.errors import InvalidData, OnError, RowErrors, short
 from data.common.fields import Key
 from data.common.frames import Frames, Picture
 from data.common.images import check_picture, picture_path, stored
-from data.common.row_cache import cached_rows
+from data.common.row_cache import Read, cached_rows
 from data.common.rows import RowWriter
 from data.common.source import Source, matching_file, matching_files, optional_path, require_folder, without_nulls
 from data.grounding import yolo
@@ -62,15 +62,20 @@ class CategoryBoxes(Source):
         self.splits, self.row_errors = tuple(self.annotations) or Source.splits, RowErrors(on_error)
 
     def rows(self, split: str) -> Dataset:
+        folder, official, annotations = self._place(split)
+        return self._kept(split, partial(load, folder, official, annotations), {})
+
+    def _place(self, split: str) -> tuple[Path, str, Path | None]:
+        """Folder, the folder's own name of a split, and its annotation file, None in a YOLO folder."""
         official = self.official.get(split, split)
-        if self.annotations:
-            annotations = matching_file(self.annotations, split, "annotations")
-            folder, files = self.images or self.folder, [annotations]
-        else:
-            annotations, folder = None, self.folder
-            files = yolo.locate(folder, official).files()
-        read = partial(load, folder, official, annotations)
-        options = {"folder": str(folder.absolute())}
+        if not self.annotations:
+            return self.folder, official, None
+        return self.images or self.folder, official, matching_file(self.annotations, split, "annotations")
+
+    def _kept(self, split: str, read: Read, options: dict[str, Any]) -> Dataset:
+        folder, official, annotations = self._place(split)
+        files = [annotations] if annotations else yolo.locate(folder, official).files()
+        options = {**options, "folder": str(folder.absolute())}
         return cached_rows(self, official, files, options, self.row_errors, lambda _: {official: read})
 
     def check_split(self, split: str) -> None:

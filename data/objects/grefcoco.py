@@ -6,6 +6,7 @@ list, [-1] for an expression that means nothing in its picture. A release of one
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, RowErrors
 from data.common.frames import Frames
 from data.common.images import check_picture, picture_path, stored
+from data.common.row_cache import Read, cached_rows
 from data.common.rows import RowWriter
 from data.common.source import require_file
 from data.common.table_files import read_json
 from data.grounding.coco import FETCH, Coco, declared_size, read_coco
-from data.grounding.refcoco import NEEDED, NO_TARGET, RefCOCO, sentence_row
+from data.grounding.refcoco import NEEDED, NO_TARGET, RefCOCO, pictures_of, sentence_row
 from data.grounding.schema import BoxColumn
 from data.objects.schema import FEATURES, TRUTH, objects_row
+
+Located = tuple[str, dict[str, Any]]  # a reference and its place
 
 
 class GRefCOCO(RefCOCO):
@@ -37,32 +41,39 @@ class GRefCOCO(RefCOCO):
             require_file(file, "set task.source.folder to the gRefCOCO release")
 
     def rows(self, split: str) -> Dataset:
-        splits = self.official.get(split, split).split("+")
-        pictures = self.images or self.folder.parent / "images" / "mscoco" / "images" / "train2014"
+        official = self.official.get(split, split)
+        files = [self._file, self.folder / "instances.json"]
+        options = {"pictures": str(pictures_of(self.folder, self.images))}
+        return cached_rows(self, official, files, options, self.row_errors, partial(self._open, official))
 
-        def read(policy: RowErrors) -> Dataset:
-            refs = _refs(self._file, policy)
-            names = sorted({ref["split"] for _, ref in refs})
-            for name in splits:
-                if name not in names:
-                    problem = f"there is no split {name!r}"
-                    raise InvalidData(str(self._file), "split", problem, f"choose of {', '.join(names)}")
-            coco, boxes = read_coco(self.folder / "instances.json", policy), BoxColumn("xywh")
-            frames = Frames("stored")
-            where = f"{self.folder}, split {'+'.join(splits)}"
-            writer = RowWriter(FEATURES, where, policy, "question", TRUTH)
-            for name in splits:
-                for place, ref in refs:
-                    if ref["split"] == name:
-                        _add(writer, ref, coco, pictures, (boxes, frames), place)
-            frames.note(str(coco.path), policy)
-            boxes.check(str(coco.path), "bbox", policy)
-            return writer.dataset()
+    def _open(self, asked_for: str, row_errors: RowErrors) -> dict[str, Read]:
+        refs = _refs(self._file, row_errors)
+        coco = read_coco(self.folder / "instances.json", row_errors)
+        names = sorted({ref["split"] for _, ref in refs})
+        splits = dict.fromkeys([asked_for, "train", *self.official.values(), *names])
+        read = partial(self._read, refs, coco, names)
+        return {split: partial(read_with_evidence, partial(read, split.split("+"))) for split in splits}
 
-        return read_with_evidence(read, self.row_errors)
+    def _read(
+        self, refs: list[Located], coco: Coco, names: list[str], splits: list[str], row_errors: RowErrors
+    ) -> Dataset:
+        for name in splits:
+            if name not in names:
+                problem = f"there is no split {name!r}"
+                raise InvalidData(str(self._file), "split", problem, f"choose of {', '.join(names)}")
+        pictures, boxes, frames = pictures_of(self.folder, self.images), BoxColumn("xywh"), Frames("stored")
+        where = f"{self.folder}, split {'+'.join(splits)}"
+        writer = RowWriter(FEATURES, where, row_errors, "question", TRUTH)
+        for name in splits:
+            for place, ref in refs:
+                if ref["split"] == name:
+                    _add(writer, ref, coco, pictures, (boxes, frames), place)
+        frames.note(where, row_errors)
+        boxes.check(str(coco.path), "bbox", row_errors)
+        return writer.dataset()
 
 
-def _refs(path: Path, row_errors: RowErrors) -> list[tuple[str, dict[str, Any]]]:
+def _refs(path: Path, row_errors: RowErrors) -> list[Located]:
     if not path.is_file():
         raise InvalidData(str(path), None, "there is no such file", "set task.source.folder to the gRefCOCO release")
     try:

@@ -7,6 +7,7 @@ One row is one picture. Asked for are the names of its categories and of `absent
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from datasets import Dataset
@@ -14,7 +15,6 @@ from datasets import Dataset
 from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
 from data.common.rows import RowWriter
-from data.common.source import matching_file
 from data.grounding.categories import CategoryBoxes, Photo, photos
 from data.objects.schema import FEATURES, TRUTH, objects_row
 
@@ -48,9 +48,7 @@ class PhotoObjects(CategoryBoxes):
         self.names, self.absent = names, absent
 
     def rows(self, split: str) -> Dataset:
-        annotations = matching_file(self.annotations, split, "annotations") if self.annotations else None
-        folder = self.images or self.folder if annotations else self.folder
-        official = self.official.get(split, split)
+        folder, official, annotations = self._place(split)
 
         def read(policy: RowErrors) -> Dataset:
             writer = RowWriter(FEATURES, f"{folder}, split {official}", policy, "question", TRUTH)
@@ -65,7 +63,8 @@ class PhotoObjects(CategoryBoxes):
                     writer.add(str(photo.path), _row(photo, asked, official))
             return writer.dataset()
 
-        return read_with_evidence(read, self.row_errors)
+        options = {"names": self.names, "absent": self.absent}
+        return self._kept(split, partial(read_with_evidence, read), options)
 
     def _asked(self, photo: Photo, known: Sequence[str], number: int) -> list[str]:
         there = {region.category for region in photo.things}

@@ -12,6 +12,7 @@ names the rows. Files: .json, .jsonl, .csv or .parquet.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, OnError, RowErrors, short
 from data.common.frames import Frames
 from data.common.images import given_picture
+from data.common.row_cache import cached_rows
 from data.common.rows import RowWriter
 from data.common.source import Source, matching_files, optional_path, without_nulls
 from data.common.table_files import columns, read_table
@@ -64,6 +66,7 @@ class PointTable(Source):
 
     def rows(self, split: str) -> Dataset:
         paths = matching_files(self.files, split)
+        options = {"layout": self.layout, "box_format": self.box_format, "images": str(self.images)}
 
         def read(policy: RowErrors) -> Dataset:
             where = f"{', '.join(map(str, paths))}, split {split}"
@@ -72,7 +75,8 @@ class PointTable(Source):
                 self._read_file(path, split, writer, policy)
             return writer.dataset()
 
-        return read_with_evidence(read, self.row_errors)
+        reader = partial(read_with_evidence, read)
+        return cached_rows(self, split, paths, options, self.row_errors, lambda _: {split: reader})
 
     def _read_file(self, path: Path, split: str, writer: RowWriter, policy: RowErrors) -> None:
         names: dict[str, str] = {}

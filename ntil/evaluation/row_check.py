@@ -10,6 +10,7 @@ read, and only for a family to which it matters; the lengths and scores are the 
 
 from __future__ import annotations
 
+import heapq
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -29,6 +30,7 @@ from tasks.base import Task
 
 NEAR_BEST = 0.01  # how far below the best score a ceiling may be without a warning
 EXAMPLES = 20
+LONGEST = 512  # rows that a rehearsal may train on: eight steps of 64
 BATCH = 16  # rows that a worker sends at once
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
@@ -74,6 +76,7 @@ class SplitCheck:
         characters: of the longest answer.
         answer_tokens, tokens: length -> how many rows have it, of answers with their end and of whole rows.
         longest_answer, longest_row: index of the row with the longest.
+        longest_rows: indices of the `LONGEST` longest rows, the longest first.
         ceiling: the task's metrics of the taught answers.
     """
 
@@ -87,6 +90,7 @@ class SplitCheck:
     tokens: dict[int, int] = field(default_factory=dict)
     longest_answer: int = 0
     longest_row: int = 0
+    longest_rows: list[int] = field(default_factory=list)
     ceiling: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -201,6 +205,7 @@ class SplitChecker:
     def __call__(self, rows: Dataset) -> SplitCheck:
         check = SplitCheck(len(rows))
         self._longest = (0, 0)
+        self._heap: list[tuple[int, int]] = []
         loader = DataLoader(
             RowChecks(self.task, rows, self.family, self.pictures),
             batch_size=BATCH,
@@ -211,6 +216,7 @@ class SplitChecker:
         )
         results = (result for batch in loader for result in batch)
         check.ceiling = self.task.summarize(self._records(check, self.progress(results, len(rows))))
+        check.longest_rows = [-index for _, index in sorted(self._heap, reverse=True)]
         return check
 
     def _records(self, check: SplitCheck, results: Iterable[RowResult]) -> Iterator[Row]:
@@ -235,6 +241,8 @@ class SplitChecker:
         if result.tokens > self._longest[1]:
             check.longest_row = index
         self._longest = max(self._longest[0], result.answer_tokens), max(self._longest[1], result.tokens)
+        push = heapq.heappush if len(self._heap) < LONGEST else heapq.heappushpop
+        push(self._heap, (result.tokens, -index))
 
     def _note_score(self, check: SplitCheck, index: int, result: RowResult) -> None:
         assert result.record is not None

@@ -26,14 +26,18 @@ from ntil.distributed.ranks import ranks_on_this_host
 from ntil.preflight import hosts
 from ntil.runs.folder import RunFolder
 
+WORKER = "ntil.train.worker"
 _GRACE = 30.0  # seconds that ranks get to end after the first of them has ended on request
 _SAVING = 900.0  # seconds that ranks get to save and end after a signal
 # Exit codes of a process that a signal has ended: one that listened, and one that did not yet.
 _INTERRUPTED = (Interrupt.EXIT_CODE, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 
 
-def spawn(run: RunFolder, config: RunConfig, lock: int | None = None) -> int:
+def spawn(run: RunFolder, config: RunConfig, lock: int | None = None, worker: str = WORKER) -> int:
     """Run the workers of a frozen folder to their end; they inherit the folder's lock.
+
+    Args:
+        worker: the module that a rank runs, with the folder as its argument.
 
     Returns:
         0, 130 when they were interrupted and saved, or another code; then error.txt says why.
@@ -42,7 +46,7 @@ def spawn(run: RunFolder, config: RunConfig, lock: int | None = None) -> int:
     run.stop.unlink(missing_ok=True)
     engine = config.engine
     if engine.hostfile:
-        return _spawn_on_hosts(run, Path(engine.hostfile))
+        return _spawn_on_hosts(run, Path(engine.hostfile), worker)
     children: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int) -> None:
@@ -51,7 +55,7 @@ def spawn(run: RunFolder, config: RunConfig, lock: int | None = None) -> int:
                 child.send_signal(number)
 
     with _signals(forward) as received:
-        children += _start(run.path, engine, lock)
+        children += _start(run.path, engine, lock, worker)
         if received:  # before there was anybody to forward it to
             forward(signal.SIGTERM)
         codes = _wait(children, received)
@@ -62,16 +66,18 @@ def spawn(run: RunFolder, config: RunConfig, lock: int | None = None) -> int:
     return _explained(run, codes)
 
 
-def _start(folder: Path, engine: EngineConfig, lock: int | None) -> list[subprocess.Popen[bytes]]:
+def _start(folder: Path, engine: EngineConfig, lock: int | None, worker: str = WORKER) -> list[subprocess.Popen[bytes]]:
     """Start all ranks, in sessions of their own, so that an interrupt reaches each exactly once, from here."""
     return [
-        subprocess.Popen(_worker(folder), env=environment, start_new_session=True, pass_fds=[lock] if lock else [])
+        subprocess.Popen(
+            _worker(folder, worker), env=environment, start_new_session=True, pass_fds=[lock] if lock else []
+        )
         for environment in _environments(engine)
     ]
 
 
-def _worker(folder: Path) -> list[str]:
-    return [sys.executable, "-m", "ntil.train.worker", str(folder)]
+def _worker(folder: Path, module: str = WORKER) -> list[str]:
+    return [sys.executable, "-m", module, str(folder)]
 
 
 def _environments(engine: EngineConfig) -> Iterator[dict[str, str]]:
@@ -158,7 +164,7 @@ def _signals(act: Callable[[int], None]) -> Iterator[list[int]]:
             before[signal.SIGUSR2](signal.SIGUSR2, None)
 
 
-def _spawn_on_hosts(run: RunFolder, hostfile: Path) -> int:
+def _spawn_on_hosts(run: RunFolder, hostfile: Path, worker: str = WORKER) -> int:
     """Start DeepSpeed's launcher. It would kill ranks at a signal, so the file `stop` asks them to end."""
     children: list[subprocess.Popen[bytes]] = []
 
@@ -169,7 +175,7 @@ def _spawn_on_hosts(run: RunFolder, hostfile: Path) -> int:
         run.stop.touch()
 
     with _signals(ask) as received:
-        command, environment = hosts_command(run.path, hostfile), {**os.environ, **_imports()}
+        command, environment = hosts_command(run.path, hostfile, worker), {**os.environ, **_imports()}
         children.append(subprocess.Popen(command, env=environment, start_new_session=True))
         (code,) = _wait(children, received)
     if received or code in _INTERRUPTED:
@@ -180,7 +186,7 @@ def _spawn_on_hosts(run: RunFolder, hostfile: Path) -> int:
     return _explained(run, [code])
 
 
-def hosts_command(folder: Path, hostfile: Path) -> list[str]:
+def hosts_command(folder: Path, hostfile: Path, worker: str = WORKER) -> list[str]:
     """Command of DeepSpeed's launcher for all hosts of the file, which share this file system and environment."""
     first = next(iter(hosts(hostfile)))
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile.absolute())]
@@ -188,7 +194,7 @@ def hosts_command(folder: Path, hostfile: Path) -> list[str]:
     options = ["--no_local_rank", "--module", "--master_port", str(free_port())]
     if first in ("localhost", "127.0.0.1"):
         options += ["--no_ssh_check", "--master_addr", "127.0.0.1"]
-    return [*launcher, *options, "ntil.train.worker", str(folder.absolute())]
+    return [*launcher, *options, worker, str(folder.absolute())]
 
 
 def _explained(run: RunFolder, codes: list[int]) -> int:

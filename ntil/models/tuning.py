@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from rich.table import Table
 from torch import nn
 from transformers import PreTrainedModel
@@ -13,8 +12,6 @@ from ntil.config.errors import ConfigError, nearest
 from ntil.config.schema import TuningConfig
 from ntil.distributed.zero3 import full_size
 from ntil.models.base import Family
-
-_ADAPTER_STREAM = 0x10AA  # keeps the draws of adapters apart from those of the run's seed
 
 
 class Parts:
@@ -95,12 +92,9 @@ def tune(model: PreTrainedModel, family: Family, tuning: TuningConfig) -> Any:
         target_modules=adapted_layers(model, family, tuning),
         modules_to_save=[family.parts[part] for part in trained_whole] or None,
     )
-    # How many random numbers loading has used up depends on the engine; the adapters must not.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(torch.initial_seed() ^ _ADAPTER_STREAM)
-        # peft would make adapters float32 but copies of whole parts 16-bit, and ZeRO-3 gathers one type at a time. What
-        # is trained is kept in float32 all the same, by DeepSpeed or `float32_masters`.
-        return get_peft_model(model, config, autocast_adapter_dtype=False)
+    # peft would make adapters float32 but copies of whole parts 16-bit, and ZeRO-3 gathers one type at a time. What
+    # is trained is kept in float32 all the same, by DeepSpeed or `float32_masters`.
+    return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
 def adapted_layers(model: nn.Module, family: Family, tuning: TuningConfig) -> list[str]:

@@ -139,7 +139,6 @@ class VisionCache:
         self._identity, self._root, self._limit = identity(family, self._model), root, limit
         self._stores: dict[str, FeatureStore] = {}
         self._listed: bool | None = None  # whether the model wants one tensor per picture, or all in one
-        self._partitioned = any_partitioned(self._model)
 
         @wraps(self._original)
         def get_image_features(*args: Any, **kwargs: Any) -> Any:
@@ -189,7 +188,8 @@ class VisionCache:
         """Whether the tower runs on this rank: at first always; under ZeRO-3 on all ranks or on none."""
         if self._listed is None:
             return True
-        if self._partitioned and torch.distributed.get_world_size() > 1:
+        # Asked now, since DeepSpeed cuts a model from scratch only after the cache is attached.
+        if any_partitioned(self._model) and torch.distributed.get_world_size() > 1:
             flag = torch.tensor([missing], dtype=torch.int, device=self._model.device)
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
             return bool(flag.item())

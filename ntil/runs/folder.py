@@ -148,9 +148,10 @@ class RunFolder:
 
 
 def find_runs(root: Path | str) -> list[RunFolder]:
-    """The run at `root`, or all runs below it, in the order of their paths."""
+    """The run at `root`, or all runs below it, in the order of their paths; none in hidden folders (of rehearsals)."""
     runs = []
     for folder, below, files in os.walk(Path(root).expanduser(), followlinks=True):
+        below[:] = [name for name in below if not name.startswith(".")]
         if "config.yaml" in files:
             runs.append(RunFolder(folder))
             below.clear()  # other folders with a config.yaml in a run's folder (evaluations, wandb's files) are no runs

@@ -22,6 +22,7 @@ from ntil.runs.folder import RunFolder, read_json
 from ntil.runs.inputs import missing_inputs
 from ntil.runs.run import build_from_saved
 from ntil.train.arguments import training_arguments
+from ntil.train.phases import phase
 
 
 def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None, ranks: Ranks) -> None:
@@ -51,6 +52,7 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
     ranks.barrier()
 
 
+@phase("load trained")
 def load_tested(folder: RunFolder, components: Components, device: torch.device) -> Any:
     """The model that a run has saved, onto a device; of a run without training the one that it started from."""
     if components.loss.trains:

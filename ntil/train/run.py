@@ -47,6 +47,7 @@ from ntil.train.callbacks import Checkpoints, History, Progress, SaveWhenDue, St
 from ntil.train.evaluation import load_tested
 from ntil.train.guards import FiniteCheck, LossSpikes
 from ntil.train.libraries import set_up_libraries
+from ntil.train.phases import chosen_rows, listening_callbacks, phase
 from ntil.train.trackers import SHOWN, Trackers
 from ntil.train.trainer import NumberTrainer, build_trainer
 
@@ -121,7 +122,7 @@ def train(
         arguments=arguments,
         validation=data.validation,
         validate=Validation.of(config, components, data.validation, ranks),
-        callbacks=[*watch.callbacks, trackers],
+        callbacks=[*watch.callbacks, trackers, *listening_callbacks()],
         finite=watch.finite,
     )
     fit(folder, config, trainer, watch, ranks)
@@ -169,13 +170,14 @@ class Data:
         return Data(of("train", self.train), held_out, of(config.evaluation.split, self.test))
 
 
+@phase("data")
 def read_data(config: RunConfig, components: Components, arguments: TrainingArguments) -> Data:
     """Read every split that the run needs, so that a missing one is reported before training."""
     evaluation, task = config.evaluation, components.task
     with arguments.main_process_first(desc="rows"):  # it renders or reads what the others then find in the cache
-        train = task.rows("train")
-        held_out = task.rows("validation") if evaluation.every_steps else None
-        tested = task.rows(evaluation.split)
+        train = chosen_rows(task, "train")
+        held_out = chosen_rows(task, "validation") if evaluation.every_steps else None
+        tested = chosen_rows(task, evaluation.split)
     if held_out is not None:
         held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows)))
     return Data(train, held_out, tested)
@@ -220,6 +222,7 @@ def _write_length(folder: RunFolder, config: RunConfig, rows: int) -> str:
     return f"{counted(rows, 'row', form=',')}, {counted(steps, 'step', form=',')} ({epochs(passes)})"
 
 
+@phase("load")
 def load_model(
     folder: RunFolder, config: RunConfig, components: Components, arguments: TrainingArguments, ranks: Ranks
 ) -> tuple[Any, VisionCache | None]:
@@ -228,6 +231,9 @@ def load_model(
     scratch = not config.model.options.get("checkpoint")
     with zero3_init_disabled(arguments) if scratch else nullcontext():
         model: Any = family.load()
+    if not scratch:
+        # How many random numbers reading a checkpoint uses up depends on the engine; adapters are drawn alike by all.
+        set_seed(config.seed)
     if ranks.first:
         shutil.rmtree(folder.unfinished_model, ignore_errors=True)
     if config.tuning.mode == "lora" and scratch:
@@ -288,6 +294,7 @@ class Validation:
     def of(cls, config: RunConfig, components: Components, rows: Dataset | None, ranks: Ranks) -> Validation:
         return cls(config, components, ranks, components.longest_answer(rows or ()))
 
+    @phase("validation")
     def __call__(self, trainer: NumberTrainer) -> dict[str, float]:
         rows: Any = trainer.eval_dataset
         model, task = trainer.inner_model, self.components.task
@@ -318,6 +325,7 @@ def fit(folder: RunFolder, config: RunConfig, trainer: NumberTrainer, watch: Wat
         raise KeyboardInterrupt
 
 
+@phase("save model")
 def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer, seconds: float, ranks: Ranks) -> None:
     """Save the trained model from rank 0, whole or not at all; all ranks must call.
 
@@ -334,6 +342,7 @@ def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer
     ranks.barrier()
 
 
+@phase("evaluation")
 def test(
     folder: RunFolder,
     config: RunConfig,
@@ -386,7 +395,7 @@ def _test_rows(
     """
     split = config.evaluation.split
     with arguments.main_process_first(desc="rows"):
-        rows = components.task.rows(split)
+        rows = chosen_rows(components.task, split)
     if ranks.first:
         check_data(folder.data, {split: rows}, resuming=True, accept=config.accept_changes)
     return usable_rows(config, components, split, rows, ranks, interrupt)

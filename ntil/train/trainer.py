@@ -170,7 +170,9 @@ class NumberTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Counts [tokens, samples, digits, numbers] of the whole optimizer step, over accumulation and ranks."""
         counts = [[b["targets"].numel(), b["samples"], b["digits"], b["numbers"]] for b in batch_samples]
-        return self._over_ranks(torch.tensor(counts, dtype=torch.float32, device=device).reshape(-1, 4).sum(0))
+        summed = torch.tensor(counts, dtype=torch.float32).reshape(-1, 4).sum(0)
+        # A copy that blocks would wait for all that the GPU has still to do.
+        return self._over_ranks(summed.to(device, non_blocking=True))
 
     def _step_infos(self, batches: list[Any], counts: Any) -> list[StepInfo]:
         assert isinstance(counts, Tensor)

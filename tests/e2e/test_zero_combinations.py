@@ -8,7 +8,7 @@ In bfloat16 what `engine=local` trains is float32 under autocast, as DeepSpeed's
 all bfloat16: only products are rounded in the one, sums and norms too in the other. A learning rate of fine-tuning
 keeps the second step within the same bound. In float32 nothing but the order of sums differs.
 
-`python tests/e2e/test_zero_combinations.py <folder>` prints the table of docs/models.md.
+`python -m tests.e2e.test_zero_combinations <folder> [<model> ...]` prints the table of docs/models.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ import torch
 from benchmarks import text_checkpoints, vision_checkpoints
 from ntil.commands.export import export
 from ntil.components import Components
+from ntil.config.compose import choices
 from ntil.models.saving import load_saved
 from ntil.runs.checkpoints import complete_checkpoints
 from ntil.runs.folder import RunFolder
@@ -158,11 +160,17 @@ def exported_equals_saved(run: RunFolder, name: str, start: Path, to: Path) -> N
     adapter = hasattr(saved, "peft_config")
     if adapter:
         export(run, to / "adapter", merge=False)
-        expected = logits(saved, family)
-        assert torch.equal(logits(read_by_others(to / "adapter", name, family, start), family), expected)
+        assert_equal(read_by_others(to / "adapter", name, family, start), saved, name, family)
         saved = saved.merge_and_unload()
     export(run, to / "whole")
-    assert torch.equal(logits(read_by_others(to / "whole", name, family), family), logits(saved, family))
+    assert_equal(read_by_others(to / "whole", name, family), saved, name, family)
+
+
+def assert_equal(one: Any, other: Any, name: str, family: Any) -> None:
+    # Baichuan2's own head divides by the lengths of its rows, which are one but for the roundings of what was saved.
+    bounds = {torch.bfloat16: 2e-2, torch.float32: 1e-5} if name == "baichuan2_7b" else {}
+    bound = bounds.get(family.dtype, 0)
+    torch.testing.assert_close(logits(one, family), logits(other, family), rtol=bound, atol=bound)
 
 
 def combination(
@@ -200,7 +208,7 @@ EXACT = [
     ("baichuan2_7b", "full", 3),
     ("minicpm3_4b", "lora", 3),
 ]
-LOSSES = sorted(file.stem for file in (Path(__file__).parents[2] / "conf/loss").glob("*.yaml"))
+LOSSES = [name for name in choices("loss") if name != "untrained"]
 
 
 def assert_within(differences: dict[str, float], dtype: str) -> None:
@@ -237,9 +245,9 @@ def test_every_loss_under_zero3(place: Path, shared: Path, loss: str) -> None:
     assert_within(compare(run, figures(alone)), "float32")
 
 
-def table(place: Path, shared: Path) -> None:
+def table(place: Path, shared: Path, names: Iterable[str]) -> None:
     print("| model | tuning | ZeRO-2 | ZeRO-3 |\n|---|---|---|---|")
-    for name in TUNINGS:
+    for name in names:
         for tuning in TUNINGS[name]:
             cells = [combination(place, shared, name, tuning, zero, "bfloat16") for zero in (2, 3)]
             texts = [f"{cell['loss']:.0e} ({cell['norm']:.0e})" for cell in cells]
@@ -250,4 +258,4 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1]).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["NTIL_CACHE"] = str(folder / "cache")
-    table(folder, Path(os.environ["NTIL_SHARED"]))
+    table(folder, Path(os.environ["NTIL_SHARED"]), sys.argv[2:] or TUNINGS)

@@ -37,7 +37,7 @@ def play(tmp_path, monkeypatch):
         run.freeze(config)
         root = str(Path(processes.__file__).parents[2])
         text = HEAD.format(root=root, folder=str(run.path)) + textwrap.dedent(script)
-        monkeypatch.setattr(processes, "_worker", lambda folder: [sys.executable, "-c", text])
+        monkeypatch.setattr(processes, "_worker", lambda folder, module: [sys.executable, "-c", text])
         return run, processes.spawn(run, config)
 
     return act

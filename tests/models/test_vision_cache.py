@@ -70,6 +70,23 @@ def test_losses_weights_and_answers_are_those_without(tmp_path, name, words):
         torch.testing.assert_close(read[key], plain[key], atol=1e-5, rtol=1e-4, msg=key)
 
 
+@pytest.mark.parametrize("others_miss", [False, True])
+def test_ranks_stay_together_where_a_model_is_cut_after_the_cache_came(tmp_path, monkeypatch, others_miss):
+    """DeepSpeed partitions a model from scratch when training begins; then all ranks run the tower or none does."""
+    _, components, model, kept = built(["tuning=freeze_vision"], tmp_path)
+    rows = components.task.rows("train")
+    generate(model.eval(), components.collator, [rows[0]])
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flag, _how: flag.fill_(int(others_miss)))
+    next(model.parameters()).ds_id = 0  # as `deepspeed.zero.Init` marks it
+    tower = components.family.parts["vision"]
+    seen = []
+    model.get_submodule(tower).register_forward_hook(lambda *_: seen.append(1))
+    generate(model.eval(), components.collator, [rows[0]])
+    assert kept.hits == 1
+    assert bool(seen) == others_miss
+
+
 def test_the_tower_runs_once_per_picture_and_close_gives_it_back(tmp_path):
     _, components, model, kept = built(["tuning=freeze_vision"], tmp_path)
     seen = []
