@@ -104,7 +104,8 @@ def parameters(target: Any) -> tuple[dict[str, Parameter], bool]:
     """
     signature = inspect.signature(target)
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    by_name, takes_others = {}, False
+    by_name: dict[str, Parameter] = {}
+    takes_others = False
     for name, parameter in signature.parameters.items():
         annotation = hints.get(name, Any)
         if parameter.kind is parameter.VAR_KEYWORD:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
 from ntil.numbers.measured import tokens_of
 from ntil.numbers.spans import NumberSpans
-from tasks.answers.coordinates import WrittenBox
+
+
+class BoxInText(Protocol):
+    """Where a text writes a box (`tasks.answers.coordinates.WrittenBox`)."""
+
+    @property
+    def ranges(self) -> Sequence[tuple[int, int]]:
+        """Characters of x1, y1, x2, y2, each the first and the one after the last."""
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Width and height of the picture in the unit of these numbers."""
 
 
 class TokenBox(NamedTuple):
@@ -21,7 +32,7 @@ class TokenBox(NamedTuple):
     extent: tuple[float, float]
 
 
-def token_boxes(tokens: Sequence[str], text: str, boxes: Sequence[WrittenBox], offset: int = 0) -> Iterator[TokenBox]:
+def token_boxes(tokens: Sequence[str], text: str, boxes: Sequence[BoxInText], offset: int = 0) -> Iterator[TokenBox]:
     """Boxes of a text by its tokens.
 
     Args:

@@ -2,7 +2,9 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +13,13 @@ from ntil import NumberSpans, NumberVocab
 from ntil.config.build import build, check_component
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
-from ntil.losses import DEL, DIST2, EMD, NTIL, NTL, SMMD, NTLNumber, ValueEMD
+from ntil.losses import DEL, DIST2, EMD, NTIL, NTL, SMMD, NTLNumber, NumberLoss, ValueEMD
+from ntil.losses.mass import MassOptions
 
 IDS = [7, 3, 5, 11, 2, 13, 17, 19, 23, 29]
 SIZE = 31
 VOCAB = NumberVocab(IDS, point_ids=[4], minus_ids=[6])
-LARGEST = {"mass": "largest"}
+LARGEST: MassOptions = {"mass": "largest"}
 
 
 def encode(text):
@@ -78,7 +81,7 @@ def test_kl_with_the_gate_is_kl_to_the_whole_softmax():
     assert out["aux"].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-BOUNDED = {
+BOUNDED: dict[str, Callable[..., NumberLoss]] = {
     "was": NTL,
     "mse": partial(NTL, cost="mse"),
     "squash": partial(NTL, squash=3.0),
@@ -139,7 +142,7 @@ def their_tokenizer(shared):
     return tokenizer, logits, labels
 
 
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any], Callable[..., NumberLoss], dict[str, Any]]] = {
     "was": ("NTLoss", {}, NTL, {}),
     "squash": ("NTLoss", {"squash_factor": 2.0}, NTL, {"squash": 2.0}),
     "mse": ("NTLossDotProduct", {}, NTL, {"cost": "mse"}),

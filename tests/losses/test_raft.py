@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -73,5 +74,6 @@ def test_the_right_mean_is_enough_and_mass_off_the_numbers_is_not():
 
 
 def test_a_form_that_there_is_not_is_refused():
+    options: dict[str, Any] = {"form": "relative"}
     with pytest.raises(ValueError, match="absolute"):
-        RAFT(VOCAB, form="relative")
+        RAFT(VOCAB, **options)

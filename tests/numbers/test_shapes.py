@@ -86,7 +86,7 @@ def test_a_batch_of_a_run_has_the_boxes_of_its_rows(tmp_path, monkeypatch, model
     assert components.loss(certain, batch["targets"], spans).components["iou"].item() == pytest.approx(0, abs=1e-5)
     assert components.coverage(rows) > 0
     # Other losses have spans as before.
-    plain = Components.build(compose([f"model={model}", "task=grounding_nano", "loss=emd", ROWS])).collator(rows)
+    plain = Components.build(compose([f"model={model}", "task=grounding_nano", "loss=value_emd", ROWS])).collator(rows)
     assert plain["boxes"] == 0
     assert torch.equal(plain["spans"].value, spans.value)
 
