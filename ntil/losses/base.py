@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ntil.losses.digit_logits import DigitLogits
 from ntil.losses.mass import Largest, MassUse, digit_log_mass, number_log_mass, with_mass
+from ntil.losses.reduction import at_least_one, mean_per_sample
 from ntil.numbers.spans import STYLES, NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 
@@ -68,13 +69,17 @@ WHOLE_STEP = StepInfo()
 
 
 class LossInputs(NamedTuple):
-    """Inputs of the terms: float32 (or float64) logits [N, V], labels [N], digit logits [N, base], numbers."""
+    """Inputs of the terms: float32 (or float64) logits [N, V], labels [N], digit logits [N, base], numbers.
+
+    `log_mass` [N], log of the probability of all digits together, is there for losses that use it (`uses_mass`).
+    """
 
     logits: Tensor
     labels: Tensor
     digit_logits: Tensor
     spans: NumberSpans
     info: StepInfo
+    log_mass: Tensor | None = None
 
 
 class Term(NamedTuple):
@@ -118,8 +123,8 @@ class NumberLoss(nn.Module):
         rescale: multiply lam with (CE / aux).detach().
         reduction: of the terms. `sample`: the mean of each sample, then the mean over samples, a sample without numbers
             counting as 0 (the NTIL paper's code; a number weighs less in a sample with many). `batch`: the mean over
-            all digits or numbers (ntloss). `token`: their sum over the count of supervised tokens (a cost that replaces
-            cross-entropy on some tokens).
+            all digits, numbers or boxes (ntloss). `token`: their sum over the count of supervised tokens (a cost that
+            replaces cross-entropy on some tokens).
         ce_weight: weight of cross-entropy.
         smoothing: label smoothing of cross-entropy.
         number_style: how digits group to numbers, see `NumberSpans.find`.
@@ -130,7 +135,8 @@ class NumberLoss(nn.Module):
         has_terms: there are terms besides cross-entropy. needs_numbers: they depend on numbers, so a run whose answers
             have none is an error. needs_shapes: likewise for boxes, which `spans` must name. trains: there is a
             training (`Untrained` has none). weighs_places: digits weigh by their place. uses_noise, uses_embeddings:
-            the terms use these parts of `StepInfo`. mass_uses: what `mass` may be.
+            the terms use these parts of `StepInfo`. uses_mass: they use `LossInputs.log_mass` by themselves. mass_uses:
+            what `mass` may be.
     """
 
     has_terms: ClassVar[bool] = False
@@ -140,6 +146,7 @@ class NumberLoss(nn.Module):
     weighs_places: ClassVar[bool] = False
     uses_noise: ClassVar[bool] = False
     uses_embeddings: ClassVar[bool] = False
+    uses_mass: ClassVar[bool] = False
     mass_uses: ClassVar[tuple[MassUse, ...]] = get_args(MassUse)
     digit_ids: Tensor
 
@@ -173,6 +180,8 @@ class NumberLoss(nn.Module):
             raise ValueError(f"{type(self).__name__}: mass must be {' or '.join(self.mass_uses)}, got {mass!r}")
         if mass_weight is not None and (mass is None or mass_weight < 0):
             raise ValueError(f"mass_weight={mass_weight} needs a `mass`, and must be >= 0")
+        if smoothing and (mass is not None or self.uses_mass):
+            raise ValueError("mass off the digits is not computed beside label smoothing; leave one of them out")
         self.vocab, self.number_style, self.replace_ce = vocab, number_style, replace_ce
         self.mass, self.mass_weight = mass, 1.0 if mass_weight is None else mass_weight
         self.lam, self.rescale, self.reduction = lam, rescale, reduction
@@ -245,20 +254,26 @@ class NumberLoss(nn.Module):
         self, logits: Tensor, labels: Tensor, spans: NumberSpans | None, info: StepInfo
     ) -> LossParts:
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        tokens = _count(info.tokens, labels != IGNORE)
+        tokens = at_least_one(info.tokens, labels != IGNORE)
         if spans is None or not self.has_terms:
             return LossParts(self.token_loss(logits, labels, spans) / tokens, {})
         logits, digit_logits = DigitLogits.apply(logits, self.digit_ids, spans.is_digit)
-        ce = self.token_loss(logits, labels, spans) / tokens
+        log_mass = None
+        if self.mass is not None or self.uses_mass:
+            costs = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+            log_mass = digit_log_mass(costs, digit_logits, spans)
+            ce = (costs.masked_fill(spans.is_digit, 0) if self.replace_ce else costs).sum() / tokens
+        else:
+            ce = self.token_loss(logits, labels, spans) / tokens
         samples = spans.samples if info.samples is None else info.samples
         counts = Counts(
             tokens,
             samples,
-            _count(info.digits, spans.is_digit),
-            _count(info.numbers, spans.is_number),
-            _count(info.shapes, spans.shape[:, 0] >= 0),
+            at_least_one(info.digits, spans.is_digit),
+            at_least_one(info.numbers, spans.is_number),
+            at_least_one(info.shapes, spans.shape[:, 0] >= 0),
         )
-        terms = self._with_mass(LossInputs(logits, labels, digit_logits, spans, info))
+        terms = self._with_mass(LossInputs(logits, labels, digit_logits, spans, info, log_mass))
         means = {n: (self._reduce(t, labels, spans, counts).to(ce.dtype), t.weight) for n, t in terms.items()}
         return LossParts(ce, means)
 
@@ -269,9 +284,9 @@ class NumberLoss(nn.Module):
     def _with_mass(self, inputs: LossInputs) -> dict[str, Term]:
         """The terms, mass off the digits included."""
         terms = self.terms(inputs)
-        if self.mass is None:
+        log_mass = inputs.log_mass
+        if self.mass is None or log_mass is None:
             return terms
-        log_mass = digit_log_mass(inputs.logits, inputs.digit_logits, inputs.spans)
         if self.mass == "gate":
             return {**terms, "gate": Term(-log_mass, "digit", self.mass_weight)}
         return {name: self._term_with_mass(term, log_mass, inputs.spans) for name, term in terms.items()}
@@ -377,22 +392,9 @@ def _gradient_norm(part: Tensor, leaf: Tensor) -> Tensor:
     return torch.zeros_like(part) if gradient is None else gradient.float().norm()
 
 
-def mean_per_sample(value: Tensor, present: Tensor, sample: Tensor, samples: int) -> Tensor:
-    """Mean of `value` where `present`, within each sample; a sample without any counts as 0 (as released)."""
-    total = torch.zeros(max(samples, 1), dtype=value.dtype, device=value.device)
-    total = total.index_add(0, sample, torch.where(present, value, 0))
-    count = torch.zeros_like(total).index_add(0, sample, present.to(value.dtype))
-    return total / count.clamp(min=1)
-
-
 def _aligned(logits: Tensor, labels: Tensor, shift: bool) -> tuple[Tensor, Tensor]:
     if logits.dim() not in (2, 3) or logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {tuple(logits.shape)} do not fit labels {tuple(labels.shape)}")
     if shift and logits.dim() != 3:
         raise ValueError(f"shift=True needs logits [B, T, V], got {tuple(logits.shape)}")
     return (logits[:, :-1], labels[:, 1:]) if shift else (logits, labels)
-
-
-def _count(known_count: Tensor | float | None, present: Tensor) -> Tensor | float:
-    count = present.sum() if known_count is None else known_count
-    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)

@@ -38,10 +38,17 @@ class MassOptions(TypedDict, total=False):
     mass_weight: float | None
 
 
-def digit_log_mass(logits: Tensor, digit_logits: Tensor, spans: NumberSpans) -> Tensor:
-    """Log of the probability of all digits together under the whole softmax, [N]; 0 where no digit is."""
-    log_mass = digit_logits.logsumexp(-1) - logits.logsumexp(-1)
-    return torch.where(spans.is_digit, log_mass, 0.0)
+def digit_log_mass(token_costs: Tensor, digit_logits: Tensor, spans: NumberSpans) -> Tensor:
+    """Log of the probability of all digits together under the whole softmax, [N]; 0 where no digit is.
+
+    It is log p(y) - log p(y | digits). Cross-entropy has the first already: a second log-sum-exp over the vocabulary,
+    with its gradient of [N, V], would cost more than cross-entropy does.
+
+    Args:
+        token_costs: [N], cross-entropy of every position.
+    """
+    true = digit_logits.gather(1, spans.digit.clamp(min=0)[:, None])
+    return torch.where(spans.is_digit, (digit_logits - true).logsumexp(-1) - token_costs, 0.0)
 
 
 def number_log_mass(log_mass: Tensor, spans: NumberSpans) -> Tensor:

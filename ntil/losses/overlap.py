@@ -48,7 +48,7 @@ def expected_overlap(digit_logits: Tensor, spans: NumberSpans, table: Tensor) ->
         digit_logits: [N, base]. table: of `overlap_table`.
     """
     size = math.isqrt(table.shape[0])
-    values, chances = coordinate_distributions(digit_logits, spans)
+    values, chances = coordinate_distributions(torch.softmax(digit_logits.double(), -1), spans)
     weights = _node_weights(values, chances, spans, size).to(digit_logits.dtype)
     left, top, right, bottom = weights.unbind(1)
     across = (left[:, :, None] * right[:, None]).flatten(1)
@@ -56,21 +56,24 @@ def expected_overlap(digit_logits: Tensor, spans: NumberSpans, table: Tensor) ->
     return ((across @ table.to(across)) * down).sum(-1)
 
 
-def coordinate_distributions(digit_logits: Tensor, spans: NumberSpans) -> tuple[Tensor, Tensor]:
-    """Values and probabilities of every box's x1, y1, x2, y2, each [S, 4, K] float64, K = base ** places."""
+def coordinate_distributions(p: Tensor, spans: NumberSpans) -> tuple[Tensor, Tensor]:
+    """Values and probabilities of every box's x1, y1, x2, y2, each [S, 4, K] float64, K = base ** places.
+
+    Args:
+        p: [N, base] float64, of the digits.
+    """
     base, places = spans.base, PLACES if spans.base <= LARGEST_BASE else 1
     positions = _positions(spans, places)[spans.shape]
     present = positions >= 0
     positions = positions.clamp(min=0)
-    absent = torch.arange(base, device=digit_logits.device) == 0
-    p = torch.where(present[..., None], torch.softmax(digit_logits.double(), -1)[positions], absent.double())
     digits = torch.arange(base, device=p.device, dtype=p.dtype)
+    of_places = torch.where(present[..., None], p[positions], (digits == 0).double())  # a missing digit is 0
     scale = torch.where(present, spans.scale[positions], 0.0)
-    values = _tails(digit_logits, spans, places)[spans.shape][..., None]
+    values = _tails(p, spans, places)[spans.shape][..., None]
     chances = torch.ones_like(values)
     for place in range(places):
         values = (values[..., None] + (scale[..., place, None] * digits)[..., None, :]).flatten(-2)
-        chances = (chances[..., None] * p[..., place, None, :]).flatten(-2)
+        chances = (chances[..., None] * of_places[..., place, None, :]).flatten(-2)
     return values, chances
 
 
@@ -84,9 +87,8 @@ def _positions(spans: NumberSpans, places: int) -> Tensor:
     return table[:slots].reshape(-1, places)
 
 
-def _tails(digit_logits: Tensor, spans: NumberSpans, places: int) -> Tensor:
+def _tails(p: Tensor, spans: NumberSpans, places: int) -> Tensor:
     """Mean value of the digits after the first `places` of each number, [M] float64."""
-    p = torch.softmax(digit_logits.double(), -1)
     mean = (p * torch.arange(p.shape[-1], device=p.device, dtype=p.dtype)).sum(-1)
     tail = torch.where(spans.place >= places, mean, 0.0) * spans.scale
     return torch.zeros_like(spans.value).index_add(0, spans.number, tail)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 
 from ntil.losses.base import LossInputs, NumberLoss, Reduction, Term
-from ntil.losses.mass import digit_log_mass, number_log_mass
+from ntil.losses.mass import number_log_mass
 from ntil.losses.value_emd import LARGEST
 from ntil.losses.values import expected_values, largest_values
 from ntil.numbers.spans import NumberStyle
@@ -41,6 +41,7 @@ class RAFT(NumberLoss):
 
     has_terms: ClassVar[bool] = True
     needs_numbers: ClassVar[bool] = True
+    uses_mass: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -59,7 +60,8 @@ class RAFT(NumberLoss):
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
         spans = inputs.spans
-        mass = number_log_mass(digit_log_mass(inputs.logits, inputs.digit_logits, spans), spans).exp()
+        assert inputs.log_mass is not None
+        mass = number_log_mass(inputs.log_mass, spans).exp()
         error = mass * expected_values(inputs.digit_logits, spans) - spans.value.abs()
         if self.form == "range":
             error = error / torch.maximum(largest_values(spans), spans.unit)

@@ -79,7 +79,7 @@ def test_expected_iou_on_bins_is_the_sum_over_all_boxes(box, kind):
     (one,), (two,) = torch.autograd.grad(expected, z), torch.autograd.grad(found, z)
     torch.testing.assert_close(two, one, atol=1e-3, rtol=0)
     fine = ExpectedIoU(BINS, nodes=32).parts(z, labels, spans).terms["iou"][0]
-    assert fine.item() == pytest.approx(expected.item(), abs=3e-4)
+    assert fine.item() == pytest.approx(expected.item(), abs=5e-4)
 
 
 @pytest.mark.parametrize("text", ["012,103,230,311", "0,1,2,3", "3,12,20,131"])
