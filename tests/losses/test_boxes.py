@@ -11,6 +11,7 @@ from ntil.config.build import build
 from ntil.config.compose import choices, compose
 from ntil.losses import CoordExp, ExpectedIoU, NumberLoss
 from ntil.losses.base import StepInfo
+from ntil.losses.boxes import complete_iou
 from ntil.numbers.shapes import TokenBox, with_shapes
 
 BINS = NumberVocab(range(5, 29), one_place=True)  # 24 bins of a picture 23 wide
@@ -167,6 +168,23 @@ def test_coordexp_is_smooth_l1_and_ciou_of_the_mean_coordinates(seed):
     assert out.components["smooth_l1"].item() == pytest.approx(l1, rel=1e-6)
     assert out.components["ciou"].item() == pytest.approx(ciou, rel=1e-6)
     assert (out.total - out.components["ce"]).item() == pytest.approx(2 * l1 + 0.5 * ciou, rel=1e-5)
+
+
+# Outputs of `bbox_smoothl1_ciou_loss` of Pein2017/CoordExp at cd05f3b: predicted box, true box, SmoothL1, 1 - CIoU.
+THEIRS = [
+    ((0.1, 0.2, 0.6, 0.9), (0.15, 0.25, 0.55, 0.8), 0.0021874993, 0.3722730875),
+    ((0.7, 0.2, 0.1, 0.9), (0.1, 0.2, 0.7, 0.9), 0.0899999887, 0.0),
+    ((0.0, 0.0, 0.05, 0.05), (0.9, 0.9, 1.0, 1.0), 0.4281249642, 1.8556250334),
+    ((0.3, 0.3, 0.7, 1.2), (0.2, 0.4, 0.9, 0.5), 0.0687500089, 1.0076010227),
+]
+
+
+@pytest.mark.parametrize(("predicted", "true", "smooth_l1", "ciou"), THEIRS)
+def test_the_geometry_of_coordexp_is_its_repositorys(predicted, true, smooth_l1, ciou):
+    p, t = torch.tensor([predicted]), torch.tensor([true])
+    assert (1 - complete_iou(p, t)).item() == pytest.approx(ciou, abs=1e-6)
+    assert torch.nn.functional.smooth_l1_loss(p, t).item() == pytest.approx(smooth_l1, abs=1e-7)
+    assert slow_ciou(predicted, true) == pytest.approx(ciou, abs=1e-6)
 
 
 def test_coordexp_on_digits_has_the_mean_given_the_true_digits_before():
