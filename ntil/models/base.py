@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -59,8 +59,9 @@ class Family(ABC):
     """Model family: built from its config in `conf/model` it prepares inputs, and `load` reads the weights.
 
     Attributes:
-        parts: name of a part (`vision`, `projector`, `language`) -> prefix of its parameters. A parameter belongs to
-            the part with the longest prefix that fits, and to `language` where none does (an untied `lm_head`).
+        parts: name of a part (`vision`, `projector`, `language`) -> prefix of its parameters, or several of them. A
+            parameter belongs to the part with the longest prefix that fits, and to `language` where none does (an
+            untied `lm_head`).
         lora_targets: part -> last names of its linear layers that get adapters under `tuning=lora`.
         lora_trainable: parts trained whole in addition to the adapters.
         coords: name of the coordinate format the family was pre-trained on, see tasks/answers/coordinates.py.
@@ -75,7 +76,7 @@ class Family(ABC):
         any_size: every picture becomes the same number of tokens, whatever its size.
     """
 
-    parts: ClassVar[dict[str, str]] = {"language": ""}
+    parts: ClassVar[Mapping[str, str | tuple[str, ...]]] = {"language": ""}
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {"language": LLAMA_LINEAR}
     lora_trainable: ClassVar[tuple[str, ...]] = ("projector",)
     any_size: ClassVar[bool] = False
@@ -217,10 +218,33 @@ class Family(ABC):
     def split_images(self, inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """Split the inputs of the model's `get_image_features` into those of single pictures, along dimension 0.
 
-        This version is for models whose every tensor has one entry per picture.
+        This version is for models whose every tensor has one entry per picture, or per tile of a picture.
         """
         count = len(inputs["pixel_values"])
         return [{name: value[i : i + 1] for name, value in inputs.items()} for i in range(count)]
+
+    def project(
+        self,
+        model: Any,
+        projectors: Sequence[Callable[[Tensor], Tensor]],
+        kept: Sequence[Tensor],
+        images: Sequence[dict[str, Tensor]],
+    ) -> dict[str, Any]:
+        """Fields of what `get_image_features` returns, from what entered the projector; for kept vision features.
+
+        This version is for models whose output is the projector's.
+
+        Args:
+            projectors: the modules of the part `projector`, in the order of `parts`.
+            kept: of each picture [entries, ..., width]; inputs of several projectors are joined along the width.
+            images: what `split_images` gave.
+
+        Returns:
+            `pooler_output`, one tensor per picture, and whatever else the model reads.
+        """
+        projected = projectors[0](torch.cat(list(kept)))
+        rows = [len(features) for features in kept]
+        return {"pooler_output": projected.split([n * len(projected) // sum(rows) for n in rows])}
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         model.save_pretrained(folder)

@@ -49,7 +49,7 @@ NANO_TABLE = {
 
 
 def test_there_are_as_many_full_size_models_as_the_docs_say():
-    assert len(FULL_SIZE) == 11
+    assert len(FULL_SIZE) == 16
     assert len(TEXT) == 6
 
 

@@ -61,6 +61,7 @@ def test_numbers_are_seen_with_the_real_tokenizer(built, task):
         assert int(spans.is_digit.sum()) == 4 * len(rows)
         numbers = [int(a[i * 9 + 4 : i * 9 + 8]) for a in answers for i in range(4)]
     else:
+        answers = [a.replace("bbox_2d", "") for a in answers]  # a key's digit is no number
         assert int(spans.is_digit.sum()) == sum(c.isdigit() for a in answers for c in a)
         cut = "".join(c if c.isdigit() or c == "." else " " for a in answers for c in f"{a} ")
         numbers = [float(n) for n in cut.split()]

@@ -17,6 +17,12 @@ SIZES = {
     "llava15_7b": 7_063_427_072,
     "qwen2_vl_2b": 2_208_985_600,
     "qwen2_vl_7b": 8_291_375_616,
+    "qwen2_5_vl_3b": 3_754_622_976,
+    "qwen2_5_vl_7b": 8_292_166_656,
+    "qwen3_vl_2b": 2_127_532_032,
+    "qwen3_vl_4b": 4_437_815_808,
+    "qwen3_vl_8b": 8_767_123_696,
+    "internvl3_5_1b": 1_060_897_792,
     "qwen25_7b": 7_615_616_512,
     "qwen25_1_5b": 1_543_714_304,
     "llama3_8b": 8_030_261_248,
@@ -65,7 +71,14 @@ def test_memory_is_partitioned_as_the_stage_says():
 def test_the_digits_published_are_those_of_the_real_tokenizers(shared):
     from transformers import PreTrainedTokenizerFast
 
-    at = {"llava15_7b": "llava15", "qwen2_vl_2b": "qwen2_vl", "llama3_8b": "llama3", "yi_6b": "yi"}
+    at = {
+        "llava15_7b": "llava15",
+        "qwen2_vl_2b": "qwen2_vl",
+        "qwen2_5_vl_3b": "qwen2_5",
+        "qwen3_vl_2b": "qwen3",
+        "llama3_8b": "llama3",
+        "yi_6b": "yi",
+    }
     at |= {"paligemma_3b": "paligemma", "qwen25_7b": "qwen2_5", "minicpm3_4b": "minicpm3", "baichuan2_7b": "baichuan2"}
     facts = yaml.safe_load(PUBLISHED.read_text())
     for name, folder in at.items():

@@ -46,6 +46,21 @@ def cache(tmp_path, monkeypatch):
             "<|im_start|>user\n<|vision_start|><image><|vision_end|><|object_ref_start|>{expression}<|object_ref_end|>"
             "<|im_end|>\n<|im_start|>assistant\n",
         ),
+        (
+            "qwen2_5_vl_nano",
+            "<|im_start|>user\n<|vision_start|><image><|vision_end|>Locate {expression} in this image and output the "
+            "bbox coordinates in JSON format.<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            "internvl_nano",
+            "<|im_start|>user\n<img><image></img>\nPlease provide the bounding box coordinate of the region this sentence "
+            "describes: <ref>{expression}</ref><|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            "qwen3_vl_nano",
+            "<|im_start|>user\n<|vision_start|><image><|vision_end|>Locate every object that matches the description "
+            '"{expression}" in the image. Report bbox coordinates in JSON format.<|im_end|>\n<|im_start|>assistant\n',
+        ),
     ],
 )
 def test_a_family_is_asked_in_its_own_words(model, full):

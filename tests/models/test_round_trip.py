@@ -19,6 +19,10 @@ ENDS = {
     "yi_vl_6b": "###",
     "paligemma_3b": "<eos>",
     "qwen2_vl_2b": "<|im_end|>",
+    "qwen2_5_vl_3b": "<|im_end|>",
+    "qwen3_vl_2b": "<|im_end|>",
+    "internvl3_1b": "<|im_end|>",
+    "internvl3_5_1b": "<|im_end|>",
     "qwen25_7b": "<|im_end|>",
     "llama3_8b": "<|end_of_text|>",
     "yi_6b": "<|endoftext|>",
@@ -47,7 +51,7 @@ def test_answers_come_back_or_are_refused(family):
 @pytest.mark.parametrize("text", ["e\u0301", "\u1112\u1161\u11ab"])
 def test_decomposed_text_comes_back_or_is_refused_with_the_remedy(family, text):
     name, family = family
-    if name.startswith("qwen"):
+    if name.startswith(("qwen", "internvl")):
         with pytest.raises(ValueError, match="store the answer in Unicode's form NFC") as refused:
             family.encode_text("What?", text, False)
         assert ascii(text) in str(refused.value)
