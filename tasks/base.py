@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset
 from datasets import Image as Picture
@@ -20,13 +21,43 @@ from tasks.answers.failure import ParseFailure
 from tasks.drawing import captioned, text_picture
 
 Scores = dict[str, float]
+Style = Literal["common", "family"] | None  # of a question; null: common
+
+
+@dataclass(frozen=True)
+class OwnQuestion:
+    """A question in the words that a model's family was taught with.
+
+    Attributes:
+        text: with the task's own fields, as `{expression}` of grounding.
+        separator: between several things that are asked for.
+    """
+
+    text: str
+    separator: str = ", "
+
+    @classmethod
+    def in_style(cls, style: Style, taught: OwnQuestion | None, subject: str, common: str) -> OwnQuestion:
+        """The family's own question where the style asks for it, else the common one.
+
+        Raises:
+            InvalidOption: the family has none.
+        """
+        if style != "family":
+            return cls(common)
+        if taught is None:
+            raise InvalidOption(
+                "task.question_style=family: the authors of this model's family publish no words of their own for "
+                f"{subject}; leave it out, or set task.question"
+            )
+        return taught
 
 
 class Task(ABC):
     """Task: one subclass in `tasks/` and one or more YAML files in `conf/task`.
 
     A subclass may ask for `source` in its constructor, the rows that its YAML chooses; for `coords`, the coordinate
-    format of the model in use; and for `own_question`, the words of the model in use for the task's `subject`, or None.
+    format of the model in use; and for `own_question`, the words of the model in use for the task's `subject`.
 
     Attributes:
         metric: the summary's headline figure.

@@ -28,7 +28,7 @@ from data.common.errors import InvalidOption
 from data.common.source import Source
 from tasks.answers.coordinates import FORMATS, Coords, Item
 from tasks.answers.shape_forms import NONE
-from tasks.base import ParseFailure, Row, Scores, Task
+from tasks.base import OwnQuestion, ParseFailure, Row, Scores, Style, Task
 from tasks.drawing import PREDICTION, TRUTH, captioned, enlarged, picture_of
 from tasks.metrics.objects import THRESHOLDS, Labelled, f1, matched, mean_average_precision, repeats
 
@@ -45,11 +45,15 @@ class Detection(Task):
         named: the answer has the name of every box; else one expression is asked for, and the answer has boxes alone.
         coords: the model's coordinate format.
         question: the prompt, with `{names}`: what is asked for. Null: one for `named`.
+        question_style: `family` asks in the words that the model's family was taught with, in place of `question`; null
+            or `common` asks every model alike.
+        own_question: those words, given by the model; None where its family states none.
         max_instances: how many objects a taught answer lists at most, of each name the topmost first.
         max_new_tokens: what generation may write at most.
     """
 
     metric = "f1_0.5"
+    subject = "detection"
     secondary_metrics = MappingProxyType({"f1": True, "duplicates": False, "count_error": False})
     coordinates = True
     columns = ("boxes", "labels", "crowd", "question", "asked", "width", "height")
@@ -60,19 +64,25 @@ class Detection(Task):
         named: bool = True,
         coords: Coords = FORMATS["int1000"],
         question: str | None = None,
+        question_style: Style = None,
+        own_question: OwnQuestion | None = None,
         max_instances: int = 32,
         max_new_tokens: int = 512,
     ) -> None:
-        question = question or (NAMED if named else MEANT)
+        common = question or (NAMED if named else MEANT)
+        chosen = OwnQuestion.in_style(question_style, own_question, self.subject, common)
+        question = chosen.text
         if "{names}" not in question:
             raise InvalidOption(f"task.question must hold {{names}}, got {question!r}")
         if max_instances < 1:
             raise InvalidOption(f"task.max_instances must be at least 1, got {max_instances}")
         self.source, self.named, self.coords, self.question = source, named, coords, question
         self.max_instances, self.max_new_tokens = max_instances, max_new_tokens
+        self._separator = chosen.separator if chosen is own_question else None
 
     def prompt(self, row: Row) -> str:
-        return self.question.replace("{names}", row["question"])
+        names = self._separator.join(row["asked"]) if self._separator and row["asked"] else row["question"]
+        return self.question.replace("{names}", names)
 
     def answer(self, row: Row) -> str:
         """Boxes by name in the order asked for, then from the top down; no crowds."""

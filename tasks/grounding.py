@@ -17,14 +17,12 @@ Metrics (means over all sentences; an answer that can't be read has IoU 0):
 
 from __future__ import annotations
 
-from typing import Literal
-
 from PIL import Image, ImageDraw
 
 from data.common.errors import InvalidOption
 from data.common.source import Source
 from tasks.answers.coordinates import FORMATS, Box, Coords
-from tasks.base import ParseFailure, Row, Scores, Task
+from tasks.base import OwnQuestion, ParseFailure, Row, Scores, Style, Task
 from tasks.drawing import PREDICTION, TRUTH, captioned, enlarged, picture_of
 from tasks.metrics.boxes import box_iou
 
@@ -57,17 +55,11 @@ class Grounding(Task):
         source: Source,
         coords: Coords = FORMATS["int1000"],
         question: str = "Where is {expression}? Answer with its box.",
-        question_style: Literal["common", "family"] | None = None,
-        own_question: str | None = None,
+        question_style: Style = None,
+        own_question: OwnQuestion | None = None,
         max_new_tokens: int = 48,
     ) -> None:
-        if question_style == "family":
-            if own_question is None:
-                raise InvalidOption(
-                    "task.question_style=family: the authors of this model's family publish no words of their own for "
-                    "grounding; leave it out, or set task.question"
-                )
-            question = own_question
+        question = OwnQuestion.in_style(question_style, own_question, self.subject, question).text
         if "{expression}" not in question:
             raise InvalidOption(f"task.question must hold {{expression}}, got {question!r}")
         self.source, self.coords, self.question, self.max_new_tokens = source, coords, question, max_new_tokens

@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from ntil.config.errors import ConfigError
 from ntil.models.pretrained import read_weights
 from ntil.numbers.vocab import NumberVocab
+from tasks.base import OwnQuestion
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class OwnPrompt:
     """How a family was taught to be asked for something.
 
     Attributes:
-        question: the task's question in its words, with the task's own fields, as `{expression}`.
+        question: the task's question in its words.
         options: of the family's constructor, where the question isn't put into the usual frame.
     """
 
-    question: str
+    question: OwnQuestion
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

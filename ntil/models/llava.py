@@ -29,6 +29,7 @@ from transformers import (
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
+from tasks.base import OwnQuestion
 
 # A picture is narrow where its square has more pixels than this, and its sides this ratio or more.
 LARGE_SQUARE, NARROW = 1 << 24, 3
@@ -69,7 +70,9 @@ class Llava(Family):
     # The rows of RefCOCO and Visual Genome in LLaVA-1.5's training data, llava_v1_5_mix665k.json.
     own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {
         "grounding": OwnPrompt(
-            "Please provide the bounding box coordinate of the region this sentence describes: {expression}"
+            OwnQuestion(
+                "Please provide the bounding box coordinate of the region this sentence describes: {expression}"
+            )
         )
     }
     model_class: ClassVar[Any] = LlavaForConditionalGeneration

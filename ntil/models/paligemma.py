@@ -28,6 +28,7 @@ from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 from ntil.numbers.vocab import NumberVocab
+from tasks.base import OwnQuestion
 
 LOCATIONS = [f"<loc{i:04d}>" for i in range(1024)]
 SEGMENTS = [f"<seg{i:03d}>" for i in range(128)]
@@ -61,9 +62,12 @@ class PaliGemma(Family):
     }
 
     any_size: ClassVar[bool] = True
-    # The bare sentence, as in big_vision's own transfer to RefCOCO (pp/proj/paligemma/segmentation.py,
-    # refcoco_mask2str); pre-training has `detect {expression}` for things named in a few words.
-    own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {"grounding": OwnPrompt("{expression}", {"prefix": "{prompt}"})}
+    # As in pre-training (ai.google.dev/gemma/docs/paligemma, task syntax), which is what the checkpoint knows. In
+    # big_vision's own transfer to RefCOCO the prompt is the bare sentence (pp/proj/paligemma/segmentation.py).
+    own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {
+        "grounding": OwnPrompt(OwnQuestion("detect {expression}"), {"prefix": "{prompt}"}),
+        "detection": OwnPrompt(OwnQuestion("detect {names}", " ; "), {"prefix": "{prompt}"}),
+    }
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
+from tasks.base import OwnQuestion
 
 IMAGE = "<|image_pad|>"
 LARGEST_RATIO = 200  # of a picture's sides, a bound of the family's own preprocessing
@@ -64,7 +65,7 @@ class Qwen2VL(Family):
     }
     # The referring expression of arXiv 2409.12191, section 2.1, as what the user says.
     own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {
-        "grounding": OwnPrompt("<|object_ref_start|>{expression}<|object_ref_end|>")
+        "grounding": OwnPrompt(OwnQuestion("<|object_ref_start|>{expression}<|object_ref_end|>"))
     }
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
         "language": LLAMA_LINEAR,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -50,7 +51,8 @@ def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torc
         ddp_find_unused_parameters=True,
         ddp_backend="gloo" if on_cpu and ranks > 1 else None,
         use_cpu=on_cpu,
-        dataloader_num_workers=engine.workers,
+        # More than there are cores would wait for each other (torch warns of it); the rows' order doesn't depend on it.
+        dataloader_num_workers=min(engine.workers, _cores()),
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         label_names=[],
@@ -63,6 +65,11 @@ def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torc
         report_to=[],
         disable_tqdm=True,
     )
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _optimizer_arguments(optim: OptimConfig) -> dict[str, Any]:

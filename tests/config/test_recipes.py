@@ -6,13 +6,14 @@ import pytest
 import yaml
 
 from ntil.cli import main
-from ntil.config.compose import CONF, choices, compose
+from ntil.config.compose import CONF, choices, compose, task_dict
 from ntil.config.identity import config_hash
 from ntil.launch.plan import plan
 
 CONFIGS = {name: yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()) for name in choices("model")}
 FULL_SIZE = [name for name, config in CONFIGS.items() if config["checkpoint"]]
 TEXT = [name for name in FULL_SIZE if "language" in CONFIGS[name]]
+DRAWN = [name for name in choices("task") if "size" in task_dict(name, []).get("source", {})]
 NUMBERS = sorted(file for group in ("recipe", "optim", "rates") for file in (CONF / group).glob("*.yaml"))
 
 
@@ -34,7 +35,7 @@ RECIPE = {
     "engine": (2, None, True, 4),
     "length": (2000, None, 30, 64),
     "lr": (1e-5, None, 0.0, 0.05, 0.0),
-    "evaluation": (None, 500, 500),
+    "evaluation": (None, 500, 1000),
     "stages": 0,
     "size": 448,
 }
@@ -63,9 +64,7 @@ def test_a_full_size_model_brings_its_recipe(model):
     assert in_force(f"model={model}", f"task={task}", "tuning=freeze_vision")["lr"] == RECIPE["lr"]
 
 
-@pytest.mark.parametrize(
-    "task", ["clock", "grounding_nano", "grounding_single", "text_detection_nano", "mathvista_nano"]
-)
+@pytest.mark.parametrize("task", DRAWN)
 def test_every_drawn_picture_is_large_enough_for_a_full_size_tower(task):
     assert in_force("model=llava15_7b", f"task={task}")["size"] == 448
     assert in_force("model=llava_nano", f"task={task}")["size"] == (48 if task == "clock" else 64)
@@ -89,13 +88,23 @@ def test_every_drawn_picture_is_large_enough_for_a_full_size_tower(task):
         (["tuning=lora", "optim.lr_of.projector=null"], "lr", (2e-4, None, 0.0, 0.05, 0.0)),
         (["tuning=lora", "optim.lr_of.language=1e-4"], "lr", (2e-4, {"projector": 2e-5, "language": 1e-4}, 0, 0.05, 0)),
         (["tuning=projector"], "lr", (2e-5, None, 0.0, 0.05, 0.0)),
-        (["evaluation.batch_size=8"], "evaluation", (8, 500, 500)),
+        (["evaluation.batch_size=8"], "evaluation", (8, 500, 1000)),
         (["recipe=nano_table", "scale=nano"], "lr", (1e-3, None, 0.05, 50, 0.01)),
     ],
 )
 def test_the_command_line_wins(words, key, value):
     assert in_force("model=qwen2_vl_7b", *words)[key] == value
     assert in_force(*words, "model=qwen2_vl_7b")[key] == value  # in any order
+
+
+def test_every_task_that_draws_is_known():
+    assert {"clock", "grounding_single", "text_detection_single", "mathvista_nano", "detection_nano"} <= {*DRAWN}
+
+
+def test_a_checkpoint_of_a_recipe_is_of_a_validated_step():
+    config = compose(["model=qwen2_vl_7b"])
+    assert config.save_every % config.evaluation.every_steps == 0
+    assert config.save_minutes == 30
 
 
 def test_a_scale_is_a_grid_and_nothing_else():

@@ -68,6 +68,7 @@ def test_a_signal_that_came_before_ends_it_there(tmp_path):
     assert len((tmp_path / "seen.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_between_is_not_lost(tmp_path, number):
     """It waits until the new beginning listens, or ends the process where another thread gets it."""

@@ -42,6 +42,7 @@ TUNINGS = {
     **dict.fromkeys(TEXT, ("full", "lora")),
 }
 LAYOUTS_OF_THEIR_OWN = ("yi_vl_6b",)  # what plain transformers has no class for
+RESUMED_UNDER_ZERO2 = ("full", "lora")  # where it is cut alike for all, and tests/e2e/test_kill.py resumes it 20 times
 # Relative, of the losses and the test's cross-entropy; and of the gradient norms.
 TOLERANCES = {"bfloat16": (2e-4, 2e-2), "float32": (1e-5, 1e-4)}
 RUN = [
@@ -114,9 +115,10 @@ def run_on_two_ranks(place: Path, shared: Path, name: str, tuning: str, zero: in
     engine = [f"engine=zero{zero}", "engine.processes=2"]
     run = freeze([*settings(place, shared, name, tuning, dtype), f"runs={place}/two", *engine])
     note = place / "partitions.json"
-    checked(finish(run, before=partial(probe, note, True, cut)), 130, run)
-    assert [folder.name for folder in complete_checkpoints(run.checkpoints)] == ["checkpoint-1"]
-    assert [record["step"] for record in run.read_history() if "loss" in record] == [1]
+    if zero == 3 or tuning in RESUMED_UNDER_ZERO2:
+        checked(finish(run, before=partial(probe, note, True, cut)), 130, run)
+        assert [folder.name for folder in complete_checkpoints(run.checkpoints)] == ["checkpoint-1"]
+        assert [record["step"] for record in run.read_history() if "loss" in record] == [1]
     checked(finish(run, before=partial(probe, note, False, cut)), 0, run)
     if zero == 3:
         sizes = json.loads(note.read_text())
@@ -234,15 +236,17 @@ def test_in_float32_nothing_differs_but_the_order_of_sums(
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_under_zero3(place: Path, shared: Path, loss: str) -> None:
-    """Of partitioned weights, which EMO looks at."""
-    words = [*settings(place, shared, "llava15_7b", "full", "float32"), f"loss={loss}", "save_every=0"]
-    alone = freeze([*words, f"runs={place}/{loss}-alone", "engine=local"])
-    checked(finish(alone), 0, alone)
-    run = freeze([*words, f"runs={place}/{loss}", "engine=zero3", "engine.processes=2"])
-    note = place / f"{loss}.json"
-    checked(finish(run, before=partial(probe, note, partition_all=True)), 0, run)
+    """Of partitioned weights, which EMO looks at; one step."""
+    words = [*settings(place, shared, "llava15_7b", "full", "float32"), f"loss={loss}"]
+    note, steps = place / f"{loss}.json", []
+    for engine in (["engine=local"], ["engine=zero3", "engine.processes=2"]):
+        run = freeze([*words, f"runs={place}/{loss}-{len(engine)}", *engine])
+        checked(finish(run, before=partial(probe, note, interrupt=True, partition_all=True)), 130, run)
+        steps += [record for record in run.read_history() if "loss" in record]
     assert json.loads(note.read_text())["whole"] == 0
-    assert_within(compare(run, figures(alone)), "float32")
+    alone, ranks = steps
+    assert ranks["loss"] == pytest.approx(alone["loss"], rel=TOLERANCES["float32"][0])
+    assert ranks["grad_norm"] == pytest.approx(alone["grad_norm"], rel=TOLERANCES["float32"][1])
 
 
 def table(place: Path, shared: Path, names: Iterable[str]) -> None:

@@ -63,11 +63,14 @@ def test_a_device_has_figures_of_its_order():
 def test_disk_of_a_run():
     full = disk_need(compose(["model=qwen2_vl_7b", "task=refcoco"]))
     lora = disk_need(compose(["model=qwen2_vl_7b", "task=refcoco", "tuning=lora"]))
-    none = disk_need(compose(["model=qwen2_vl_7b", "task=refcoco", "save_every=0"]))
+    by_clock = disk_need(compose(["model=qwen2_vl_7b", "task=refcoco", "save_every=0"]))
+    none = disk_need(compose(["model=qwen2_vl_7b", "task=refcoco", "save_every=0", "save_minutes=0"]))
     assert full is not None
     assert lora is not None
+    assert by_clock is not None
     assert none is not None
     assert full.remaining == pytest.approx(16.6e9, rel=0.01)
     assert full.peak == pytest.approx(full.remaining + 3 * CHECKPOINT_BYTES * 8.29e9, rel=0.01)
     assert lora.peak < full.peak / 20
+    assert by_clock == full
     assert none.peak == none.remaining

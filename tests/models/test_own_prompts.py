@@ -40,7 +40,7 @@ def cache(tmp_path, monkeypatch):
             "<s>USER: <image>\nPlease provide the bounding box coordinate of the region this sentence describes: "
             "{expression} ASSISTANT:",
         ),
-        ("paligemma_nano", "<image><s>{expression}\n"),
+        ("paligemma_nano", "<image><s>detect {expression}\n"),
         (
             "qwen2_vl_nano",
             "<|im_start|>user\n<|vision_start|><image><|vision_end|><|object_ref_start|>{expression}<|object_ref_end|>"
@@ -72,6 +72,27 @@ def test_a_family_is_asked_in_its_own_words(model, full):
     common, _, _ = asked(f"model={model}", "task=grounding_nano")
     assert f"Where is {expression}?" in common
     assert ("answer en" in common) == (model == "paligemma_nano")
+
+
+def test_several_things_are_listed_as_a_family_lists_them():
+    for words, asks in (
+        (["task.question_style=family"], "<image><s>detect {}\n"),
+        ([], "<image><s>answer en Find all of these in the picture and give the box and the name of each: {}.\n"),
+    ):
+        config = compose([ROWS, "model=paligemma_nano", "task=detection_nano", *words])
+        components = Components.build(config)
+        row = components.task.rows("train")[0]
+        assert len(row["asked"]) == 2
+        names = (" ; " if words else ", ").join(row["asked"])
+        assert components.family.template(components.task.prompt(row), True) == asks.format(names)
+        assert components.collator.encode(row, components.task.answer(row)).answer_ids
+    components = Components.build(
+        compose([ROWS, "model=paligemma_nano", "task=grec_nano", "task.question_style=family"])
+    )
+    row = components.task.rows("train")[0]
+    assert components.task.prompt(row) == f"detect {row['question']}"
+    with pytest.raises(UserError, match="no words of their own for detection"):
+        compose_checked(["model=llava_nano", "task=detection_nano", "task.question_style=family"])
 
 
 def test_a_family_without_words_of_its_own_is_refused():
