@@ -13,7 +13,7 @@ from datasets import Image as Picture
 from PIL import Image
 
 from data.common.errors import InvalidOption
-from data.common.images import stored_size
+from data.common.images import stored_key, stored_size
 from data.common.rgb import rgb
 from data.common.rows import Row
 from data.common.source import Source
@@ -159,6 +159,15 @@ class Task(ABC):
             return stored_size(row["image"])
         picture = self.picture({**row, "image": Picture().decode_example(row["image"])})
         return picture.size if picture else None
+
+    def picture_key(self, row: Row) -> str | None:
+        """What tells the row's picture from those of other rows, for a row whose picture is as stored.
+
+        Rows with one key have one picture. None: a row without a picture, or nothing is known of it.
+        """
+        if row.get("image") is None or type(self).picture is not Task.picture:
+            return None
+        return stored_key(row["image"])
 
     @abstractmethod
     def parse(self, text: str, row: Row) -> Any | ParseFailure:

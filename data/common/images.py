@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -112,6 +113,13 @@ def _loaded(picture: PILImage.Image) -> PictureSize:
     size = size_of(picture) if picture.format == "TIFF" else None
     picture.load()
     return size or size_of(picture)
+
+
+def stored_key(stored: dict[str, Any]) -> str:
+    """What tells a picture from others, of one as `datasets.Image` stores it: its path, or a hash of its bytes."""
+    if not stored.get("bytes"):
+        return str(stored["path"])
+    return hashlib.blake2b(stored["bytes"], digest_size=16).hexdigest()
 
 
 def stored_size(picture: dict[str, Any]) -> tuple[int, int]:

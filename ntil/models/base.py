@@ -75,12 +75,15 @@ class Family(ABC):
         own_prompts: subject of a task (`Task.subject`) -> how the family was taught to be asked for it, where its
             authors say so; `task.question_style=family` asks this way.
         any_size: every picture becomes the same number of tokens, whatever its size.
+        causal: no state of a token depends on what follows it, the prompt's included; so rows with the same beginning,
+            a picture or examples, may share it.
     """
 
     parts: ClassVar[Mapping[str, str | tuple[str, ...]]] = {"language": ""}
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {"language": LLAMA_LINEAR}
     lora_trainable: ClassVar[tuple[str, ...]] = ("projector",)
     any_size: ClassVar[bool] = False
+    causal: ClassVar[bool] = True
     own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {}
     coords: str = "int1000"
     tokenizer: PreTrainedTokenizerBase

@@ -62,6 +62,7 @@ class PaliGemma(Family):
     }
 
     any_size: ClassVar[bool] = True
+    causal: ClassVar[bool] = False
     # As in pre-training (ai.google.dev/gemma/docs/paligemma, task syntax), which is what the checkpoint knows. In
     # big_vision's own transfer to RefCOCO the prompt is the bare sentence (pp/proj/paligemma/segmentation.py).
     own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {
