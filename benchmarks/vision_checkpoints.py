@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from transformers import (
+    AutoConfig,
     CLIPImageProcessorPil,
     CLIPVisionConfig,
     CLIPVisionModel,
-    GemmaConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessorPil,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -49,7 +52,8 @@ def tokenizer(shared: Path, name: str, folder: Path, **config: Any) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def paligemma(shared: Path, folder: Path) -> None:
+def paligemma(shared: Path, folder: Path, kind: str = "gemma") -> None:
+    """PaliGemma (`gemma`) or PaliGemma 2 (`gemma2`), which have the same tokenizer."""
     source = json.loads((shared / "assets/tokenizers/paligemma/tokenizer.json").read_text())
     keys = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
     added = {str(t["id"]): {k: t[k] for k in keys} for t in source["added_tokens"]}
@@ -67,13 +71,32 @@ def paligemma(shared: Path, folder: Path) -> None:
         vision_config=SiglipVisionConfig(
             **heads, hidden_size=24, intermediate_size=48, patch_size=14, image_size=56, vision_use_head=False
         ),
-        text_config=GemmaConfig(vocab_size=257216, pad_token_id=0, bos_token_id=2, eos_token_id=1, **text),
+        text_config=AutoConfig.for_model(
+            kind, vocab_size=257216, pad_token_id=0, bos_token_id=2, eos_token_id=1, **text
+        ),
         image_token_index=257152,
         projection_dim=16,
         hidden_size=16,
     )
     PaliGemmaForConditionalGeneration(config).save_pretrained(folder)
     SiglipImageProcessorPil(size={"height": 56, "width": 56}).save_pretrained(folder)
+
+
+def gemma3(shared: Path, folder: Path) -> None:
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(shared / "assets" / "tokenizers" / "gemma3" / file, folder)
+    heads: dict[str, Any] = {"num_attention_heads": 2, "num_hidden_layers": 2}
+    text: dict[str, Any] = {"vocab_size": 262208, "hidden_size": 16, "intermediate_size": 32, "head_dim": 8}
+    text |= {"num_key_value_heads": 1, "query_pre_attn_scalar": 8, "sliding_window": 16}
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 24, "intermediate_size": 48, "image_size": 56}
+    config = Gemma3Config(
+        text_config={**heads, **text, "layer_types": ["sliding_attention", "full_attention"]},
+        vision_config={**heads, **vision, "patch_size": 14, "vision_use_head": False},
+        mm_tokens_per_image=4,
+        eos_token_id=[1, 106],
+    )
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    Gemma3ImageProcessorPil(size={"height": 56, "width": 56}, image_seq_length=4).save_pretrained(folder)
 
 
 LLAMA_TOKENIZER = {
@@ -237,11 +260,13 @@ def yi_vl(shared: Path, folder: Path) -> None:
 # Config of conf/model -> what writes its checkpoint.
 WRITERS: dict[str, Callable[[Path, Path], None]] = {
     "paligemma_3b": paligemma,
+    "paligemma2_3b": partial(paligemma, kind="gemma2"),
     "llava15_7b": llava,
     "yi_vl_6b": yi_vl,
     "qwen2_vl_2b": qwen2_vl,
     "qwen2_5_vl_3b": qwen2_5_vl,
     "qwen3_vl_2b": qwen3_vl,
+    "gemma3_4b": gemma3,
     "internvl3_1b": partial(internvl, kind="qwen2", rows=151674),
     "internvl3_5_1b": partial(internvl, kind="qwen3", rows=151936),
 }

@@ -75,6 +75,7 @@ class Family(ABC):
         own_prompts: subject of a task (`Task.subject`) -> how the family was taught to be asked for it, where its
             authors say so; `task.question_style=family` asks this way.
         any_size: every picture becomes the same number of tokens, whatever its size.
+        patches_per_token: how many patches of the vision tower become one image token.
         causal: no state of a token depends on what follows it, the prompt's included; so rows with the same beginning,
             a picture or examples, may share it.
     """
@@ -83,6 +84,7 @@ class Family(ABC):
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {"language": LLAMA_LINEAR}
     lora_trainable: ClassVar[tuple[str, ...]] = ("projector",)
     any_size: ClassVar[bool] = False
+    patches_per_token: int = 1
     causal: ClassVar[bool] = True
     own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {}
     coords: str = "int1000"
@@ -231,7 +233,7 @@ class Family(ABC):
         self,
         model: Any,
         projectors: Sequence[Callable[[Tensor], Tensor]],
-        kept: Sequence[Tensor],
+        features: Sequence[Tensor],
         images: Sequence[dict[str, Tensor]],
     ) -> dict[str, Any]:
         """Fields of what `get_image_features` returns, from what entered the projector; for kept vision features.
@@ -240,14 +242,14 @@ class Family(ABC):
 
         Args:
             projectors: the modules of the part `projector`, in the order of `parts`.
-            kept: of each picture [entries, ..., width]; inputs of several projectors are joined along the width.
+            features: of each picture [entries, ..., width]; inputs of several projectors are joined along the width.
             images: what `split_images` gave.
 
         Returns:
             `pooler_output`, one tensor per picture, and whatever else the model reads.
         """
-        projected = projectors[0](torch.cat(list(kept)))
-        rows = [len(features) for features in kept]
+        projected = projectors[0](torch.cat(list(features)))
+        rows = [len(entries) for entries in features]
         return {"pooler_output": projected.split([n * len(projected) // sum(rows) for n in rows])}
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
@@ -298,10 +300,13 @@ def load_model(
     source: str | Path | None,
     config: Any,
     dtype: torch.dtype,
-    attention: str,
+    attention: str | dict[str, str],
     allow_pickle: bool = False,
 ) -> PreTrainedModel:
     """Load a model with the weights of `source`, or with random ones for `config` if that is None.
+
+    Args:
+        attention: of all parts, or of each by the name of its config, with the model's own under the empty name.
 
     Raises:
         CheckpointError: the weights can't be read.

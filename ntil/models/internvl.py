@@ -108,7 +108,9 @@ class InternVL(Family):
             with reading(checkpoint):
                 self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
             fits(self.tokenizer, self.config, checkpoint)
-        self._prepare_pictures(checkpoint, {"crop_to_patches": True, "min_patches": min_tiles, "max_patches": max_tiles})
+        self._prepare_pictures(
+            checkpoint, {"crop_to_patches": True, "min_patches": min_tiles, "max_patches": max_tiles}
+        )
         self.image_token = token_of(self.tokenizer, self.config.image_token_id, checkpoint)
 
     def _prepare_pictures(self, checkpoint: str | None, tiles: dict[str, Any]) -> None:

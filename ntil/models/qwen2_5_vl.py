@@ -17,6 +17,7 @@ from transformers.vision_utils import get_vision_window_index
 
 from ntil.models.base import LLAMA_LINEAR, Attention, OwnPrompt
 from ntil.models.qwen2_vl import Qwen2VL
+from tasks.base import OwnQuestion
 
 
 class Qwen25VL(Qwen2VL):
@@ -28,7 +29,9 @@ class Qwen25VL(Qwen2VL):
     width_after_tower: ClassVar[str] = "out_hidden_size"
     # The example of a row with a box in QwenLM/Qwen3-VL, qwen-vl-finetune/README.md.
     own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {
-        "grounding": OwnPrompt("Locate {expression} in this image and output the bbox coordinates in JSON format.")
+        "grounding": OwnPrompt(
+            OwnQuestion("Locate {expression} in this image and output the bbox coordinates in JSON format.")
+        )
     }
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
         "language": LLAMA_LINEAR,
@@ -56,10 +59,10 @@ class Qwen25VL(Qwen2VL):
         self,
         model: Any,
         projectors: Sequence[Callable[[Tensor], Tensor]],
-        kept: Sequence[Tensor],
+        features: Sequence[Tensor],
         images: Sequence[dict[str, Tensor]],
     ) -> dict[str, Any]:
-        by_window = super().project(model, projectors, kept, images)["pooler_output"]
+        by_window = super().project(model, projectors, features, images)["pooler_output"]
         tower: Any = self.config.vision_config
         sizes = tower.spatial_merge_size, tower.window_size, tower.patch_size
         orders = [get_vision_window_index(image["image_grid_thw"], *sizes)[0] for image in images]

@@ -57,6 +57,7 @@ class Qwen2VL(Family):
     width_after_tower: ClassVar[str] = "hidden_size"
     # Of the image processor of a model from scratch, where it isn't the class's default.
     processor_options: ClassVar[Mapping[str, Any]] = {}
+    patches_per_token: int = 4
     # The projector is the tower's last layer, so the longer prefix is its own.
     parts: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
         "vision": "model.visual",

@@ -14,6 +14,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from ntil.models.base import LLAMA_LINEAR, Attention, OwnPrompt
 from ntil.models.qwen2_vl import Qwen2VL
+from tasks.base import OwnQuestion
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -31,12 +32,20 @@ class Qwen3VL(Qwen2VL):
         "projector": ("model.visual.merger", "model.visual.deepstack_merger_list"),
         "language": "model.language_model",
     }
-    # RefCOCO as a maintainer evaluates it: QwenLM/Qwen3-VL#1721.
+    # RefCOCO as a maintainer evaluates it, QwenLM/Qwen3-VL#1721; detection: evaluation/ODinW-13/dataset_utils.py there.
     own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {
         "grounding": OwnPrompt(
-            'Locate every object that matches the description "{expression}" in the image. '
-            "Report bbox coordinates in JSON format."
-        )
+            OwnQuestion(
+                'Locate every object that matches the description "{expression}" in the image. '
+                "Report bbox coordinates in JSON format."
+            )
+        ),
+        "detection": OwnPrompt(
+            OwnQuestion(
+                "Locate every instance that belongs to the following categories: '{names}'. "
+                "Report bbox coordinates in JSON format."
+            )
+        ),
     }
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
         "language": LLAMA_LINEAR,
@@ -64,13 +73,13 @@ class Qwen3VL(Qwen2VL):
         self,
         model: Any,
         projectors: Sequence[Callable[[Tensor], Tensor]],
-        kept: Sequence[Tensor],
+        features: Sequence[Tensor],
         images: Sequence[dict[str, Tensor]],
     ) -> dict[str, Any]:
         # What entered the merger, then what entered each deepstack merger, side by side.
-        entered = zip(*(features.chunk(len(projectors), -1) for features in kept), strict=True)
+        entered = zip(*(entry.chunk(len(projectors), -1) for entry in features), strict=True)
         merged = [
-            super(Qwen3VL, self).project(model, [projector], features, images)["pooler_output"]
-            for projector, features in zip(projectors, entered, strict=True)
+            super(Qwen3VL, self).project(model, [projector], inputs, images)["pooler_output"]
+            for projector, inputs in zip(projectors, entered, strict=True)
         ]
         return {"pooler_output": merged[0], "deepstack_features": merged[1:]}

@@ -219,21 +219,21 @@ class VisionCache:
             vision.train(training)
         entered = torch.cat([c for c in caught if c is not None], -1) if len(caught) > 1 else caught[0]
         assert entered is not None
-        kept = list(entered.split([image["pixel_values"].shape[0] for image in images]))
+        features = list(entered.split([image["pixel_values"].shape[0] for image in images]))
         if self._listed is None:
-            self._check(output, kept, images)
+            self._check(output, features, images)
             self._listed, self._output = not isinstance(output.pooler_output, Tensor), type(output)
-        return kept
+        return features
 
-    def _check(self, output: Any, kept: list[Tensor], images: list[dict[str, Tensor]]) -> None:
+    def _check(self, output: Any, features: list[Tensor], images: list[dict[str, Tensor]]) -> None:
         """Compare what is made of the kept features with the model's own output.
 
         Raises:
             ConfigError: they differ, so features can't be kept of this model.
         """
-        fields = self._family.project(self._model, self._projectors(), kept, images)
-        for name, made in fields.items():
-            one, two = _flat(made), _flat(output[name])
+        fields = self._family.project(self._model, self._projectors(), features, images)
+        for name, value in fields.items():
+            one, two = _flat(value), _flat(output[name])
             limit = 1e-3 if two.dtype == torch.float32 else 5e-2
             if one.shape != two.shape or not torch.allclose(one, two, atol=limit, rtol=limit):
                 raise ConfigError(

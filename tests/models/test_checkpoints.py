@@ -128,8 +128,9 @@ def test_a_step_of_training_then_saved_and_loaded_again(built, tmp_path):
 
 
 @pytest.mark.slow
-def test_paligemma_is_its_own_processor(shared, tmp_path_factory):
-    checkpoint = written("paligemma_3b", shared, tmp_path_factory)
+@pytest.mark.parametrize("name", ["paligemma_3b", "paligemma2_3b"])
+def test_paligemma_is_its_own_processor(shared, tmp_path_factory, name):
+    checkpoint = written(name, shared, tmp_path_factory)
     family = components_of(checkpoint).family
     images = SiglipImageProcessorPil.from_pretrained(checkpoint.folder, image_seq_length=16)
     processor = PaliGemmaProcessor(images, AutoTokenizer.from_pretrained(checkpoint.folder))

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import yaml
+from PIL import Image
 from transformers import (
     AutoTokenizer,
     Qwen2_5_VLProcessor,
@@ -11,6 +13,10 @@ from transformers import (
 
 from ntil.collator import Collator
 from ntil.components import Components
+from ntil.config.build import build
+from ntil.config.compose import compose
+from ntil.models.inventory import PUBLISHED
+from ntil.models.learning_rates import LearningRates
 from ntil.models.tuning import Parts, tune
 from ntil.preflight import compose_checked
 from tests.support.families import without_videos
@@ -92,3 +98,25 @@ def test_positions_of_a_picture_come_from_its_grid(name):
         grid = torch.tensor([[1, 4, 16]])  # as many tokens
         other = model(**{**inputs, "image_grid_thw": grid}, mm_token_type_ids=types).logits
     assert (logits - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl_2b", "qwen2_5_vl_3b", "qwen2_5_vl_7b", "qwen3_vl_2b", "qwen3_vl_8b"])
+def test_published_processors_make_the_published_tokens(name):
+    facts = yaml.safe_load(PUBLISHED.read_text())[name]
+    twin = build("model", compose([f"model={name.rpartition('_')[0]}_nano"]).model)
+    twin.image_processor = Qwen2VLImageProcessorPil(**facts["processor"])
+    picture, _ = twin.picture(Image.new("RGB", (640, 480)))
+    assert int(picture["image_grid_thw"].prod()) // 4 == twin.picture_tokens((640, 480)) == facts["picture_tokens"]
+    vision = facts["config"]["vision_config"]
+    assert picture["pixel_values"].shape[1] == 3 * 2 * vision["patch_size"] ** 2
+
+
+def test_deepstack_mergers_learn_at_the_projectors_rate():
+    config = compose_checked(["model=qwen3_vl_nano", *SMALL, "optim.lr=1e-3", "optim.lr_of.projector=1e-4"])
+    family = Components.build(config).family
+    model = family.load()
+    groups = LearningRates(family, config.optim).groups(model, [])
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    found = {name: rates[id(p)] for name, p in model.named_parameters()}
+    assert {name for name, lr in found.items() if lr == 1e-4} == {name for name in found if "merger" in name}
+    assert sum("deepstack_merger_list" in name for name in found) == 12

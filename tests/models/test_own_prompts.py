@@ -86,6 +86,13 @@ def test_several_things_are_listed_as_a_family_lists_them():
         names = (" ; " if words else ", ").join(row["asked"])
         assert components.family.template(components.task.prompt(row), True) == asks.format(names)
         assert components.collator.encode(row, components.task.answer(row)).answer_ids
+    config = compose([ROWS, "model=qwen3_vl_nano", "task=detection_nano", "task.question_style=family"])
+    task = Components.build(config).task
+    row = task.rows("train")[0]
+    assert task.prompt(row) == (
+        f"Locate every instance that belongs to the following categories: '{', '.join(row['asked'])}'. "
+        "Report bbox coordinates in JSON format."
+    )
     components = Components.build(
         compose([ROWS, "model=paligemma_nano", "task=grec_nano", "task.question_style=family"])
     )
