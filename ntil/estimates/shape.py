@@ -84,7 +84,7 @@ def _shape(config: RunConfig) -> ModelShape | None:
     largest, text = largest_layer(model), model.config.get_text_config()
     vision = getattr(model.config, "vision_config", None)
     counts = Parts(known.owner).counts(tune(model, known.owner, config.tuning))
-    tokens, patches = _picture(known) if vision is not None else (0, 0)
+    tokens, patches = tokens_and_patches(known) if vision is not None else (0, 0)
     return ModelShape(
         counts,
         largest,
@@ -123,7 +123,7 @@ def _first(config: Any, *names: str) -> Any:
     return next((getattr(config, n) for n in names if getattr(config, n, None) is not None), None)
 
 
-def _picture(known: KnownModel) -> tuple[int, int]:
+def tokens_and_patches(known: KnownModel) -> tuple[int, int]:
     """Image tokens of a picture in the language model, and in the tower."""
     if known.family is not None:
         tokens = int(known.family.picture_tokens(PICTURE))

@@ -77,6 +77,7 @@ class Gemma3(Family):
         sizes = {"image_size": image_size, "patch_size": patch_size}
         if checkpoint is None:
             must_be_given(**sizes, mm_tokens_per_image=mm_tokens_per_image, vision=vision, language=language)
+            assert image_size
             assert vision
             assert language
             self.tokenizer = nano_tokenizer.load(TOKENS, eos_token=END)

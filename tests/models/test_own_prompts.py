@@ -53,8 +53,8 @@ def cache(tmp_path, monkeypatch):
         ),
         (
             "internvl_nano",
-            "<|im_start|>user\n<img><image></img>\nPlease provide the bounding box coordinate of the region this sentence "
-            "describes: <ref>{expression}</ref><|im_end|>\n<|im_start|>assistant\n",
+            "<|im_start|>user\n<img><image></img>\nPlease provide the bounding box coordinate of the region this "
+            "sentence describes: <ref>{expression}</ref><|im_end|>\n<|im_start|>assistant\n",
         ),
         (
             "qwen3_vl_nano",

@@ -4,6 +4,7 @@ import json
 import re
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import pytest
 import torch
@@ -263,7 +264,7 @@ def test_published_templates_write_the_same(tmp_path, shared, config, template):
     place = files("trl") / "chat_templates" / f"{template}.jinja"
     assert place.is_file()
     folder = text_checkpoints.write(config, shared, tmp_path)
-    family = Components.build(configured(config, folder)).family
+    family: Any = Components.build(configured(config, folder)).family
     ids = family.encode(PROMPT, "12", None).prompt_ids
     own = PreTrainedTokenizerFast.from_pretrained(folder)
     asked, options = [{"role": "user", "content": PROMPT}], family.template_options
