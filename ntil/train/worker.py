@@ -82,7 +82,7 @@ def _act(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
 
 
 def follows_from(interrupt: Interrupt, error: Exception, ranks: Ranks) -> bool:
-    """Whether an error is one that an interrupt brought about; a save on a full disk that the interrupt asked for isn't.
+    """Whether an interrupt brought an error about; a save on a full disk that it asked for is another failure.
 
     While work can be lost, it is one only where another rank has ended before this one, or where a library has caught
     the interrupt itself.
