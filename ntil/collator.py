@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class Collator:
         encoded = [self.encode(row, text) for row, text in zip(rows, texts, strict=True)]
         lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
         width = max(lengths)
-        input_ids = torch.full((len(rows), width), _pad(self.family), dtype=torch.long)
+        input_ids = torch.full((len(rows), width), pad_id(self.family), dtype=torch.long)
         attention = torch.zeros_like(input_ids)
         answers = torch.full((len(rows), max(len(e.answer_ids) for e in encoded)), IGNORE, dtype=torch.long)
         for i, e in enumerate(encoded):
@@ -85,7 +86,7 @@ class Collator:
         """Left-padded inputs for generation."""
         encoded = [self.encode(row, None) for row in rows]
         width = max(len(e.prompt_ids) for e in encoded)
-        input_ids = torch.full((len(rows), width), _pad(self.family), dtype=torch.long)
+        input_ids = torch.full((len(rows), width), pad_id(self.family), dtype=torch.long)
         attention = torch.zeros_like(input_ids)
         for i, e in enumerate(encoded):
             input_ids[i, width - len(e.prompt_ids) :] = torch.tensor(e.prompt_ids)
@@ -110,10 +111,27 @@ class Collator:
         Raises:
             ConfigError: the family refuses the row, or it is too long; the message names it.
         """
-        try:
+        with _naming(row):
             encoded = self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"row {row['id']}: {error}") from error
+        return self._checked(row, encoded)
+
+    def encode_group(self, rows: Sequence[Row]) -> list[Encoded]:
+        """The prompts of rows that have one picture, or none, as `encode` gives them; the picture is prepared once.
+
+        Raises:
+            ConfigError: as `encode`.
+        """
+        with _naming(rows[0]):
+            image = self.task.picture(rows[0])
+            picture = None if image is None else self.family.picture(image)
+        encoded = []
+        for row in rows:
+            with _naming(row):
+                encoded.append(self.family.encode_prepared(self.task.prompt(row), None, picture))
+            self._checked(row, encoded[-1])
+        return encoded
+
+    def _checked(self, row: Row, encoded: Encoded) -> Encoded:
         length = len(encoded.prompt_ids) + len(encoded.answer_ids)
         if length > self.max_length:
             raise ConfigError(
@@ -127,7 +145,16 @@ class Collator:
         return {name: torch.cat([e.features[name] for e in encoded]) for name in names}
 
 
-def _pad(family: Family) -> int:
+@contextmanager
+def _naming(row: Row) -> Iterator[None]:
+    """Name the row in what is refused about it."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"row {row['id']}: {error}") from error
+
+
+def pad_id(family: Family) -> int:
     pad = family.tokenizer.pad_token_id
     if not isinstance(pad, int):
         raise ConfigError(f"{type(family).__name__}: the tokenizer has no pad token")
