@@ -155,6 +155,11 @@ def _naming(row: Row) -> Iterator[None]:
 
 
 def pad_id(family: Family) -> int:
+    """Id of the token that padding is made of.
+
+    Raises:
+        ConfigError: the tokenizer has none.
+    """
     pad = family.tokenizer.pad_token_id
     if not isinstance(pad, int):
         raise ConfigError(f"{type(family).__name__}: the tokenizer has no pad token")

@@ -178,9 +178,7 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def _forward(
-    model: Any, ids: Tensor, positions: Tensor, visible: Tensor, cache: DynamicCache, **how: Any
-) -> Any:
+def _forward(model: Any, ids: Tensor, positions: Tensor, visible: Tensor, cache: DynamicCache, **how: Any) -> Any:
     mask = visible[:, None]
     if attention_of(model) == "eager":  # it adds its mask to the scores
         lowest = torch.finfo(model.dtype).min

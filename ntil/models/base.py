@@ -178,7 +178,9 @@ class Family(ABC):
         """
         return self.encode_prepared(prompt, answer, None if image is None else self.picture(image))
 
-    def encode_prepared(self, prompt: str, answer: str | None, picture: tuple[dict[str, Tensor], str] | None) -> Encoded:
+    def encode_prepared(
+        self, prompt: str, answer: str | None, picture: tuple[dict[str, Tensor], str] | None
+    ) -> Encoded:
         """As `encode`, with what `picture` has made of the image: questions on one picture share it.
 
         Raises:
