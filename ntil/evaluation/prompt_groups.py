@@ -111,7 +111,7 @@ class Batches:
 
     def _picture_in_common(self, prompts: Sequence[str]) -> bool:
         ids = [self._ids(prompt, True) for prompt in prompts]
-        known = [prompt for prompt in ids if prompt]
+        known = [prompt[:-1] for prompt in ids if prompt]  # a token at least is left for the question
         return len(known) == len(ids) and self._image_id in common_beginning(known)
 
     def _alike(self, indices: Sequence[int], prompts: Mapping[int, str]) -> Iterator[list[int]]:

@@ -139,12 +139,15 @@ def answers(model: Any, family: Family, prompts: Sequence[Prompt], max_new_token
     itself = torch.eye(lanes, dtype=torch.bool, device=model.device).expand(len(layout.ids), -1, -1)
     visible, positions = layout.visible[:, layout.last], layout.positions[:, layout.last]
     finished, written = ~layout.used, []
-    together = any_partitioned(model)
-    for left in range(max_new_tokens, 0, -1):
-        token = logits.float().argmax(-1).masked_fill(finished, pad_id(family))
+    together, least = any_partitioned(model), unwrapped(model).generation_config.min_new_tokens or 0
+    while True:
+        scores = logits.float()
+        if len(written) < least:  # a rehearsal's answers are as long as they may be
+            scores[..., family.end_id] = -torch.inf
+        token = scores.argmax(-1).masked_fill(finished, pad_id(family))
         written.append(token)
         finished = finished | (token == family.end_id)
-        if left == 1 or not _any_goes_on(finished, together):
+        if len(written) == max_new_tokens or not _any_goes_on(finished, together):
             break
         visible, positions = torch.cat([visible, itself], -1), positions + 1
         logits = _forward(model, token, positions, visible, cache).logits

@@ -277,6 +277,24 @@ def test_a_model_that_counts_positions_itself_is_noticed(monkeypatch):
     assert "gives other logits" in sharing.refusal(parts.model, parts.family)
 
 
+def test_refused_before_a_training():
+    words = ["task=clock", "loss=ce", "tracker=none", "evaluation.share_prompts=true"]
+    with pytest.raises(ConfigError, match="PaliGemma reads a prompt in both directions"):
+        compose_checked(["model=paligemma_nano", *words])
+    with pytest.raises(ConfigError, match="attn_implementation=flash_attention_2 can't keep questions apart"):
+        compose_checked(["model=llava_nano", "model.attn_implementation=flash_attention_2", *words])
+    assert compose_checked(["model=llava_nano", *words]).evaluation.share_prompts
+
+
+def test_a_rehearsal_writes_whole_answers(llava, monkeypatch):
+    groups, collator = asked([3]), llava.collator()
+    first = llava.shared(collator, groups)[0][0]
+    monkeypatch.setattr(type(llava.family), "end_id", property(lambda family: first))
+    assert len(llava.shared(collator, groups)[0]) == 1
+    monkeypatch.setattr(llava.model.generation_config, "min_new_tokens", 1 << 20)
+    assert [len(ids) for ids in llava.shared(collator, groups)] == [TOKENS] * 3
+
+
 @pytest.fixture(scope="module")
 def llava():
     return Parts("llava_nano")
