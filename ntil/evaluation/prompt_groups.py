@@ -49,8 +49,8 @@ class Batches:
     def __init__(self, collator: Collator, rows: Dataset, batch_size: int, ranks: Ranks, share: bool) -> None:
         self._collator, self._rows, self._ranks, self._share = collator, rows, ranks, share
         self._batch_size, self._size = batch_size, limited(batch_size, len(rows), ranks)
-        pictures = share and "image" in rows.column_names
-        self._stored = rows.cast_column("image", Image(decode=False)) if pictures else rows
+        self._pictures = share and isinstance(rows.features.get("image"), Image)
+        self._stored = rows.cast_column("image", Image(decode=False)) if self._pictures else rows
         self._image_id = _image_id(collator) if share else None
 
     def windows(self) -> Iterator[list[tuple[Batch, bool]]]:
@@ -83,7 +83,7 @@ class Batches:
         pictures: dict[str, list[int]] = {}
         texts: list[int] = []
         for index, row in self._stored_rows(window):
-            key = self._collator.task.picture_key(row)
+            key = self._collator.task.picture_key(row) if self._pictures else None
             if key is None and row.get("image") is not None:
                 continue  # a picture of which nothing is known
             prompts[index] = self._collator.task.prompt(row)
