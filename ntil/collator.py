@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -82,6 +81,10 @@ class Collator:
             "ids": [str(row["id"]) for row in rows],
         }
 
+    def encode_row(self, row: Row, answer: str | None) -> Encoded:
+        """The row as the family encodes it."""
+        return self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
+
     def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Left-padded inputs for generation."""
         encoded = [self.encode(row, None) for row in rows]
@@ -111,27 +114,10 @@ class Collator:
         Raises:
             ConfigError: the family refuses the row, or it is too long; the message names it.
         """
-        with _naming(row):
-            encoded = self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
-        return self._checked(row, encoded)
-
-    def encode_group(self, rows: Sequence[Row]) -> list[Encoded]:
-        """The prompts of rows that have one picture, or none, as `encode` gives them; the picture is prepared once.
-
-        Raises:
-            ConfigError: as `encode`.
-        """
-        with _naming(rows[0]):
-            image = self.task.picture(rows[0])
-            picture = None if image is None else self.family.picture(image)
-        encoded = []
-        for row in rows:
-            with _naming(row):
-                encoded.append(self.family.encode_prepared(self.task.prompt(row), None, picture))
-            self._checked(row, encoded[-1])
-        return encoded
-
-    def _checked(self, row: Row, encoded: Encoded) -> Encoded:
+        try:
+            encoded = self.encode_row(row, answer)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"row {row['id']}: {error}") from error
         length = len(encoded.prompt_ids) + len(encoded.answer_ids)
         if length > self.max_length:
             raise ConfigError(
@@ -143,15 +129,6 @@ class Collator:
     def _features(self, encoded: list[Encoded]) -> dict[str, Tensor]:
         names = encoded[0].features
         return {name: torch.cat([e.features[name] for e in encoded]) for name in names}
-
-
-@contextmanager
-def _naming(row: Row) -> Iterator[None]:
-    """Name the row in what is refused about it."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"row {row['id']}: {error}") from error
 
 
 def pad_id(family: Family) -> int:

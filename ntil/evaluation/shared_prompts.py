@@ -25,9 +25,25 @@ from data.common.rows import Row
 from ntil.collator import Collator, pad_id
 from ntil.distributed.zero3 import any_partitioned
 from ntil.evaluation.prompt_groups import common_beginning
-from ntil.models.base import Family
+from ntil.models.base import Encoded, Family
 
 LANES = 16  # ours, at most
+
+
+class _OnePicture(Collator):
+    """Rows that have one picture, or none, encoded as ever; the picture is prepared once."""
+
+    def __init__(self, collator: Collator) -> None:
+        super().__init__(collator.family, collator.task, collator.vocab, collator.style, collator.max_length)
+        self._rows = 0
+        self._picture: tuple[dict[str, Tensor], str] | None = None
+
+    def encode_row(self, row: Row, answer: str | None) -> Encoded:
+        image = self.task.picture(row) if not self._rows else None
+        if image is not None:
+            self._picture = self.family.picture(image)
+        self._rows += 1
+        return self.family.encode_prepared(self.task.prompt(row), answer, self._picture)
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,8 @@ class Prompt:
 
     @classmethod
     def of(cls, collator: Collator, rows: Sequence[Row]) -> Prompt:
-        encoded = collator.encode_group(rows)
+        group = _OnePicture(collator)
+        encoded = [group.encode(row, None) for row in rows]
         prompts, features = [e.prompt_ids for e in encoded], encoded[0].features
         length = min(len(common_beginning(prompts)), min(map(len, prompts)) - 1)
         beginning = prompts[0][:length]

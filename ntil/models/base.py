@@ -113,6 +113,10 @@ class Family(ABC):
         _, expansion = self.picture(Image.new("RGB", size))
         return expansion.count(self.image_token) if self.image_token else len(self._tokenize(expansion))
 
+    def position_after(self, prompt_ids: list[int], features: Mapping[str, Tensor]) -> int:
+        """Position of the token that follows these ids, which hold all of the prompt's picture or none of it."""
+        return len(prompt_ids)
+
     @staticmethod
     def frame(size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Frame that the model sees of a picture of (width, height); here the picture itself.
@@ -165,10 +169,6 @@ class Family(ABC):
     def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
         """Further model inputs of a padded batch; `prompt_lengths` [B] says where each prompt ends."""
         return {}
-
-    def position_after(self, prompt_ids: Sequence[int], features: Mapping[str, Tensor]) -> int:
-        """Position of the token that follows these ids, which hold all of the prompt's picture or none of it."""
-        return len(prompt_ids)
 
     def encode(self, prompt: str, answer: str | None, image: Image.Image | None) -> Encoded:
         """One example.

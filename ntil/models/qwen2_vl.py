@@ -9,7 +9,7 @@ its tokenizer: `<|image_pad|>` once per cell, and `mm_token_type_ids` 1 on them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -150,6 +150,13 @@ class Qwen2VL(Family):
         """Side in pixels of the square of a picture that becomes one token."""
         return int(self.image_processor.patch_size * self.image_processor.merge_size)
 
+    def position_after(self, prompt_ids: list[int], features: Mapping[str, Tensor]) -> int:
+        """A picture of h x w tokens takes max(h, w) positions, in all three axes (arXiv 2409.12191, section 2.1)."""
+        if "image_grid_thw" not in features:
+            return len(prompt_ids)
+        high, wide = (int(n) // self.image_processor.merge_size for n in features["image_grid_thw"][0, 1:])
+        return len(prompt_ids) - high * wide + max(high, wide)
+
     def picture_tokens(self, size: tuple[int, int]) -> int:
         wide, high = self.resized(size)
         return high // self._cell * (wide // self._cell)
@@ -163,13 +170,6 @@ class Qwen2VL(Family):
 
     def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
         return {"mm_token_type_ids": (input_ids == self.config.image_token_id).int()}
-
-    def position_after(self, prompt_ids: Sequence[int], features: Mapping[str, Tensor]) -> int:
-        """A picture of h x w tokens takes max(h, w) positions, in all three axes (arXiv 2409.12191, section 2.1)."""
-        if "image_grid_thw" not in features:
-            return len(prompt_ids)
-        high, wide = (int(n) // self.image_processor.merge_size for n in features["image_grid_thw"][0, 1:])
-        return len(prompt_ids) - high * wide + max(high, wide)
 
     def split_images(self, inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         grids: Tensor = inputs["image_grid_thw"]
