@@ -151,12 +151,12 @@ def main() -> None:
         numbers = [int(number) for number in options.questions.split(",")]
         cases = {str(number): [number] * max(1, options.rows // number) for number in numbers}
     print(f"{torch.get_num_threads()} threads, {model.device}, {options.tokens} tokens an answer, {options.batch} rows")
-    print(f"{'questions':>10} {'rows':>5} {'shared s':>9} {'one by one s':>13} {'ratio':>6}  answers")
+    print(f"{'questions':>10} {'rows':>5} {'shared s':>9} {'unshared s':>11} {'ratio':>6}  answers")
     for name, counts in cases.items():
         rows = rows_of(counts, collator)
         took, same = measure(model, collator, rows, options.batch, options.rounds)
         ratio, answers = took[False] / took[True], "equal" if same else "DIFFERENT"
-        print(f"{name:>10} {len(rows):>5} {took[True]:>9.2f} {took[False]:>13.2f} {ratio:>6.2f}  {answers}", flush=True)
+        print(f"{name:>10} {len(rows):>5} {took[True]:>9.2f} {took[False]:>11.2f} {ratio:>6.2f}  {answers}", flush=True)
         if options.where:
             where(model, collator, rows, options.batch)
 

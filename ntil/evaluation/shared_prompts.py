@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from data.common.rows import Row
 from ntil.collator import Collator, pad_id
@@ -151,7 +152,7 @@ def generate_shared(
 def answers(model: Any, family: Family, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
     """Ids of the answers to all questions, in order, perhaps with others after the end token."""
     layout = Layout.of(prompts, max_new_tokens, pad_id(family), model.device)
-    cache, logits = read_questions(model, family, prompts, layout)
+    cache, logits = read_questions(model, family, prompts, layout, max_new_tokens)
     lanes = layout.used.shape[1]
     itself = torch.eye(lanes, dtype=torch.bool, device=model.device).expand(len(layout.ids), -1, -1)
     visible, positions = layout.visible[:, layout.last], layout.positions[:, layout.last]
@@ -172,9 +173,13 @@ def answers(model: Any, family: Family, prompts: Sequence[Prompt], max_new_token
 
 
 def read_questions(
-    model: Any, family: Family, prompts: Sequence[Prompt], layout: Layout
+    model: Any, family: Family, prompts: Sequence[Prompt], layout: Layout, max_new_tokens: int = 1
 ) -> tuple[DynamicCache, Tensor]:
-    """The cache of beginnings and questions, and the logits [N, L, V] that follow each lane's question."""
+    """The cache of beginnings and questions, and the logits [N, L, V] that follow each lane's question.
+
+    Args:
+        max_new_tokens: for which the cache has room.
+    """
     device = model.device
     width = max(len(p.beginning) for p in prompts)
     ids = torch.full((len(prompts), width), pad_id(family))
@@ -187,10 +192,45 @@ def read_questions(
     inputs = {"input_ids": ids, "attention_mask": attention, **features, **extra}
     inputs = {name: value.to(device) for name, value in inputs.items()}
     cache = unwrapped(model)(**inputs, use_cache=True, logits_to_keep=1).past_key_values
-    if len(layout.prompt) > len(prompts):
-        cache.batch_select_indices(layout.prompt)
+    # A lane's tokens, and its answer's but the last, which nothing follows.
+    room = layout.ids.shape[1] + layout.used.shape[1] * (max_new_tokens - 1)
+    for i, layer in enumerate(cache.layers):  # one after the other, so that only one is there twice
+        cache.layers[i] = _Reserved(layer, layout.prompt, width + room)
     output = _forward(model, layout.ids, layout.positions, layout.visible, cache, logits_to_keep=layout.last)
     return cache, output.logits
+
+
+class _Reserved(DynamicLayer):
+    """Layer of a cache with room for all that comes: a token is written beside the others, which aren't copied for it.
+
+    Args:
+        layer: a batch's keys and values, of which `rows` are taken.
+        length: tokens, those of the layer included.
+    """
+
+    def __init__(self, layer: Any, rows: Tensor, length: int) -> None:
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
+        self._held = [self._with_room(states, rows, length) for states in (layer.keys, layer.values)]
+        self._show(layer.keys.shape[-2])
+
+    @staticmethod
+    def _with_room(states: Tensor, rows: Tensor, length: int) -> Tensor:
+        _, heads, tokens, width = states.shape
+        held = states.new_empty(len(rows), heads, length, width)
+        held[:, :, :tokens] = states[rows]
+        return held
+
+    def _show(self, tokens: int) -> None:
+        self.keys, self.values = (held[:, :, :tokens] for held in self._held)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        for held, states in zip(self._held, (key_states, value_states), strict=True):
+            held[:, :, start:end] = states
+        self._show(end)
+        return self.keys, self.values
 
 
 def unwrapped(model: Any) -> Any:
