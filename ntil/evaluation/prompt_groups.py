@@ -155,4 +155,4 @@ def common_beginning(prompts: Sequence[Sequence[int]]) -> Sequence[int]:
 
 def _image_id(collator: Collator) -> int | None:
     family = collator.family
-    return None if family.image_token is None else family.tokenizer.convert_tokens_to_ids(family.image_token)
+    return None if family.image_token is None else family.tokenizer.get_vocab()[family.image_token]

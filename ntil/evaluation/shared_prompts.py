@@ -156,7 +156,8 @@ def answers(model: Any, family: Family, prompts: Sequence[Prompt], max_new_token
     lanes = layout.used.shape[1]
     itself = torch.eye(lanes, dtype=torch.bool, device=model.device).expand(len(layout.ids), -1, -1)
     visible, positions = layout.visible[:, layout.last], layout.positions[:, layout.last]
-    finished, written = ~layout.used, []
+    finished = ~layout.used
+    written: list[Tensor] = []
     together, least = any_partitioned(model), unwrapped(model).generation_config.min_new_tokens or 0
     while True:
         scores = logits.float()
@@ -221,16 +222,17 @@ class _Reserved(DynamicLayer):
         held[:, :, :tokens] = states[rows]
         return held
 
-    def _show(self, tokens: int) -> None:
-        self.keys, self.values = (held[:, :, :tokens] for held in self._held)
+    def _show(self, tokens: int) -> tuple[Tensor, Tensor]:
+        keys, values = (held[:, :, :tokens] for held in self._held)
+        self.keys, self.values = keys, values
+        return keys, values
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         for held, states in zip(self._held, (key_states, value_states), strict=True):
             held[:, :, start:end] = states
-        self._show(end)
-        return self.keys, self.values
+        return self._show(end)
 
 
 def unwrapped(model: Any) -> Any:
