@@ -93,6 +93,11 @@ class Interrupt:
         self.check()
 
     @property
+    def at_once(self) -> bool:
+        """Whether the first signal raises, since nothing can be lost."""
+        return self._at_once
+
+    @property
     def requested(self) -> bool:
         return self._signalled or (self._file is not None and self._file.exists())
 
