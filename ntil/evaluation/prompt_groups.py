@@ -146,7 +146,7 @@ class Batches:
         return [Batch((tuple(indices[i : i + size]),), shared=False) for i in range(0, len(indices), size)]
 
 
-def common_beginning(prompts: Sequence[Sequence[int]]) -> Sequence[int]:
+def common_beginning(prompts: Sequence[list[int]]) -> list[int]:
     """The ids that all prompts begin with."""
     low, high = min(prompts), max(prompts)
     length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))

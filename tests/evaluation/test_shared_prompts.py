@@ -375,9 +375,9 @@ def test_the_cache_is_no_larger_than_that_of_single_rows(shared):
 
 
 def test_what_prompts_begin_with():
-    assert common_beginning([(1, 2, 3), (1, 2, 4), (1, 2)]) == (1, 2)
-    assert common_beginning([(1, 2)]) == (1, 2)
-    assert common_beginning([(1,), (2,)]) == ()
+    assert common_beginning([[1, 2, 3], [1, 2, 4], [1, 2]]) == [1, 2]
+    assert common_beginning([[1, 2]]) == [1, 2]
+    assert common_beginning([[1], [2]]) == []
 
 
 def test_the_key_changes_no_hash():
