@@ -52,7 +52,7 @@ class Collator:
         encoded = [self.encode(row, text) for row, text in zip(rows, texts, strict=True)]
         lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
         width = max(lengths)
-        input_ids = torch.full((len(rows), width), _pad(self.family), dtype=torch.long)
+        input_ids = torch.full((len(rows), width), pad_id(self.family), dtype=torch.long)
         attention = torch.zeros_like(input_ids)
         answers = torch.full((len(rows), max(len(e.answer_ids) for e in encoded)), IGNORE, dtype=torch.long)
         for i, e in enumerate(encoded):
@@ -88,11 +88,15 @@ class Collator:
             "ids": [str(row["id"]) for row in rows],
         }
 
+    def encode_row(self, row: Row, answer: str | None) -> Encoded:
+        """The row as the family encodes it."""
+        return self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
+
     def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Left-padded inputs for generation."""
         encoded = [self.encode(row, None) for row in rows]
         width = max(len(e.prompt_ids) for e in encoded)
-        input_ids = torch.full((len(rows), width), _pad(self.family), dtype=torch.long)
+        input_ids = torch.full((len(rows), width), pad_id(self.family), dtype=torch.long)
         attention = torch.zeros_like(input_ids)
         for i, e in enumerate(encoded):
             input_ids[i, width - len(e.prompt_ids) :] = torch.tensor(e.prompt_ids)
@@ -131,7 +135,7 @@ class Collator:
             ConfigError: the family refuses the row, or it is too long; the message names it.
         """
         try:
-            encoded = self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
+            encoded = self.encode_row(row, answer)
         except (ValueError, OSError) as error:
             raise ConfigError(f"row {row['id']}: {error}") from error
         length = len(encoded.prompt_ids) + len(encoded.answer_ids)
@@ -147,7 +151,12 @@ class Collator:
         return {name: torch.cat([e.features[name] for e in encoded]) for name in names}
 
 
-def _pad(family: Family) -> int:
+def pad_id(family: Family) -> int:
+    """Id of the token that padding is made of.
+
+    Raises:
+        ConfigError: the tokenizer has none.
+    """
     pad = family.tokenizer.pad_token_id
     if not isinstance(pad, int):
         raise ConfigError(f"{type(family).__name__}: the tokenizer has no pad token")
