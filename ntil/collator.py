@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,22 @@ from ntil.numbers.measured import unmeasured
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 from tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the examples of a micro-batch lie in the tensors that the model gets.
+
+    Attributes:
+        inputs: the model's, by name.
+        prompt_ends: [rows] index of the last prompt token of each example in the flattened [B * T] hidden states, which
+            predicts the first token of its answer; the states after it predict the others.
+        tokens: how many there are, without padding.
+    """
+
+    inputs: dict[str, Tensor]
+    prompt_ends: Tensor
+    tokens: int
 
 
 class Collator:
@@ -44,20 +61,13 @@ class Collator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         texts = [self.task.answer(row) for row in rows]
-        encoded = [self.encode(row, text) for row, text in zip(rows, texts, strict=True)]
-        lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
-        width = max(lengths)
-        input_ids = torch.full((len(rows), width), _pad(self.family), dtype=torch.long)
-        attention = torch.zeros_like(input_ids)
+        encoded = self.encode_all(rows, texts)
         answers = torch.full((len(rows), max(len(e.answer_ids) for e in encoded)), IGNORE, dtype=torch.long)
         for i, e in enumerate(encoded):
-            input_ids[i, : lengths[i]] = torch.tensor(e.prompt_ids + e.answer_ids)
-            attention[i, : lengths[i]] = 1
             answers[i, : len(e.answer_ids)] = torch.tensor(e.answer_ids)
-        starts = torch.tensor([len(e.prompt_ids) for e in encoded])
         keep = answers != IGNORE
-        # The hidden state one before a token predicts it.
-        before = torch.arange(len(rows))[:, None] * width + starts[:, None] + torch.arange(answers.shape[1]) - 1
+        layout = self.layout(encoded)
+        before = layout.prompt_ends[:, None] + torch.arange(answers.shape[1])
         hidden = torch.zeros_like(keep)
         for i, (text, e) in enumerate(zip(texts, encoded, strict=True)):
             hidden[i, self.unmeasured(text, e.answer_ids)] = True
@@ -66,33 +76,56 @@ class Collator:
             labels = answers.masked_fill(hidden, IGNORE)
             spans = NumberSpans.find(labels, self.vocab, self.style).select(keep.reshape(-1))
         return {
-            "input_ids": input_ids,
-            "attention_mask": attention,
-            **self._features(encoded),
-            **self.family.extra_inputs(input_ids, attention, starts),
+            **layout.inputs,
             "positions": before[keep],
             "targets": answers[keep],
             "spans": spans,
             "unmeasured": hidden[keep].nonzero()[:, 0].tolist(),
             "samples": len(rows),
-            "tokens": sum(lengths),
+            "tokens": layout.tokens,
             "digits": 0 if spans is None else int(spans.is_digit.sum()),
             "numbers": 0 if spans is None else int(spans.is_number.sum()),
             "ids": [str(row["id"]) for row in rows],
         }
 
+    def encode_row(self, row: Row, answer: str | None) -> Encoded:
+        """The row as the family encodes it."""
+        return self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
+
+    def encode_all(self, rows: Sequence[Row], answers: Sequence[str]) -> list[Encoded]:
+        """The rows of a micro-batch with their answers, each as in `encode`."""
+        return [self.encode(row, answer) for row, answer in zip(rows, answers, strict=True)]
+
+    def layout(self, encoded: Sequence[Encoded]) -> Layout:
+        """The model's inputs: a row of the batch for each example, padded on the right."""
+        lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
+        width = max(lengths)
+        input_ids = torch.full((len(encoded), width), pad_id(self.family), dtype=torch.long)
+        attention = torch.zeros_like(input_ids)
+        for i, e in enumerate(encoded):
+            input_ids[i, : lengths[i]] = torch.tensor(e.prompt_ids + e.answer_ids)
+            attention[i, : lengths[i]] = 1
+        starts = torch.tensor([len(e.prompt_ids) for e in encoded])
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention,
+            **features_of(encoded),
+            **self.family.extra_inputs(input_ids, attention, starts),
+        }
+        return Layout(inputs, torch.arange(len(encoded)) * width + starts - 1, sum(lengths))
+
     def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Left-padded inputs for generation."""
         encoded = [self.encode(row, None) for row in rows]
         width = max(len(e.prompt_ids) for e in encoded)
-        input_ids = torch.full((len(rows), width), _pad(self.family), dtype=torch.long)
+        input_ids = torch.full((len(rows), width), pad_id(self.family), dtype=torch.long)
         attention = torch.zeros_like(input_ids)
         for i, e in enumerate(encoded):
             input_ids[i, width - len(e.prompt_ids) :] = torch.tensor(e.prompt_ids)
             attention[i, width - len(e.prompt_ids) :] = 1
         ends = torch.full((len(rows),), width)
         extra = self.family.extra_inputs(input_ids, attention, ends)
-        return {"input_ids": input_ids, "attention_mask": attention, **self._features(encoded), **extra}
+        return {"input_ids": input_ids, "attention_mask": attention, **features_of(encoded), **extra}
 
     def unmeasured(self, answer: str, answer_ids: Sequence[int]) -> list[int]:
         """Indices into an answer's ids whose digits the task doesn't measure."""
@@ -111,7 +144,7 @@ class Collator:
             ConfigError: the family refuses the row, or it is too long; the message names it.
         """
         try:
-            encoded = self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
+            encoded = self.encode_row(row, answer)
         except (ValueError, OSError) as error:
             raise ConfigError(f"row {row['id']}: {error}") from error
         length = len(encoded.prompt_ids) + len(encoded.answer_ids)
@@ -122,12 +155,19 @@ class Collator:
             )
         return encoded
 
-    def _features(self, encoded: list[Encoded]) -> dict[str, Tensor]:
-        names = encoded[0].features
-        return {name: torch.cat([e.features[name] for e in encoded]) for name in names}
+
+def features_of(encoded: Sequence[Encoded]) -> dict[str, Tensor]:
+    """Image inputs of several examples, one below the other."""
+    names = encoded[0].features
+    return {name: torch.cat([e.features[name] for e in encoded]) for name in names}
 
 
-def _pad(family: Family) -> int:
+def pad_id(family: Family) -> int:
+    """Id of the token that padding is made of.
+
+    Raises:
+        ConfigError: the tokenizer has none.
+    """
     pad = family.tokenizer.pad_token_id
     if not isinstance(pad, int):
         raise ConfigError(f"{type(family).__name__}: the tokenizer has no pad token")

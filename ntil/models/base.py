@@ -172,8 +172,22 @@ class Family(ABC):
         Raises:
             ValueError: the family refuses the picture, or its text, see `encode_text`.
         """
-        features, expansion = ({}, "") if image is None else self.picture(image)
-        return self._encoded(prompt, answer, image is not None, expansion, features)
+        return self.encode_prepared(prompt, answer, None if image is None else self.picture(image))
+
+    def encode_prepared(
+        self, prompt: str, answer: str | None, picture: tuple[dict[str, Tensor], str] | None
+    ) -> Encoded:
+        """As `encode`, with what `picture` has made of the image: questions on one picture share it.
+
+        Raises:
+            ValueError: the family refuses the text, see `encode_text`.
+        """
+        features, expansion = ({}, "") if picture is None else picture
+        return self._encoded(prompt, answer, picture is not None, expansion, features)
+
+    def position_ids(self, encoded: Encoded) -> Tensor:
+        """Positions that the model gives the tokens of an example in a sequence of its own: [T], or [axes, T]."""
+        return torch.arange(len(encoded.prompt_ids) + len(encoded.answer_ids))
 
     def encode_text(self, prompt: str, answer: str | None, has_image: bool) -> Encoded:
         """Ids as in `encode`, but one image token for the picture, which isn't needed; for checks of many rows.
