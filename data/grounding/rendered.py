@@ -77,8 +77,14 @@ class RenderedScenes(RenderedSource):
         self.difficulty, self.size, self.seed, self.questions = difficulty, size, seed, questions
 
     def rows(self, split: str) -> Dataset:
-        options = {"size": self.size, "difficulty": self.difficulty, "seed": self.seed, "questions": self.questions}
-        return load(split, rows=self.count(split), **options)
+        return load(
+            split,
+            rows=self.count(split),
+            size=self.size,
+            difficulty=self.difficulty,
+            seed=self.seed,
+            questions=self.questions,
+        )
 
 
 def load(
@@ -119,7 +125,7 @@ def load(
 
 
 def _row(
-    row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int, questions: int
+    row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int, questions: int = 1
 ) -> dict[str, Any]:
     number, question = divmod(row["index"], questions)
     rng = np.random.default_rng([seed, STREAMS[split], number])

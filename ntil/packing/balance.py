@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
+import numpy as np
 from datasets import Dataset
 from torch.utils.data import Sampler
 
@@ -55,7 +56,7 @@ class BalancedBatches(Sampler[list[int]]):
         batch: int,
         pieces: int,
         sizes: Callable[[int], Size],
-        pictures: Sequence[int],
+        pictures: Sequence[int] | np.ndarray,
     ) -> None:
         self.sampler, self.batch, self.pieces, self.sizes, self.pictures = sampler, batch, pieces, sizes, pictures
 

@@ -1,15 +1,16 @@
 """Micro-batches of about equally many tokens, whose rows are those of the step in their order."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.packing_checks import SCENES
 from ntil.components import Components
 from ntil.config.compose import compose
 from ntil.packing.balance import BalancedBatches, RowSizes, cuts
 from ntil.packing.rows import picture_numbers
-from tests.support.packed import SCENES
 
 
 def tokens(sizes, pictures, first, end):
@@ -41,7 +42,7 @@ def best(sizes, pictures, pieces, first=0):
 
 
 def test_micro_batches_hold_the_rows_of_the_sampler_in_their_order():
-    rows = [7, 3, 3, 1, 0, 2, 5, 4]
+    rows: Any = [7, 3, 3, 1, 0, 2, 5, 4]
     batches = BalancedBatches(rows, 4, 2, lambda row: (10, row), [0] * 8)
     assert [row for batch in batches for row in batch] == rows
     assert len(list(batches)) == len(batches) == 4

@@ -3,20 +3,16 @@
 import pytest
 import torch
 
+from benchmarks.packing_checks import PICTURED, ROWS, SCENES, TEXT, both, rows_at, step, words_of
 from ntil.components import Components
 from ntil.config.compose import choices, compose
 from ntil.config.schema import PackingConfig
 from ntil.models.head import SupervisedHead
 from ntil.models.tuning import tune
-from tests.support.packed import SCENES, assert_same_step, assert_same_targets, both, result, rows_at
+from tests.support.packed import assert_same_step, assert_same_targets
 
-FAMILIES = ["llava_nano", "yi_vl_nano", "qwen2_vl_nano"]
-TEXT = ["qwen25_nano", "llama3_nano", "baichuan2_nano", "minicpm3_nano"]
 LOSSES = [name for name in choices("loss") if name != "untrained"]
 MODES = ["pictures", "tokens"]
-# Pictures with one, two, three and four questions, mixed; 4 questions a picture.
-ROWS = [5, 0, 9, 2, 1, 12, 10, 3, 11]
-EXAMPLES = "Numbers are written in digits, and the sum follows. " + "12 + 31 = 43. 20 + 57 = 77. 10 + 20 = 30. " * 2
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,13 +24,11 @@ def cache(tmp_path_factory):
 
 
 def components_of(model, *more):
-    words = [f"model={model}", *(SCENES if model in FAMILIES else ["task=arithmetic"]), *more]
-    return Components.build(compose(words))
+    return Components.build(compose([*words_of(model), *more]))
 
 
 def text_rows(components):
-    rows = components.task.rows("train")
-    return [rows[i] for i in range(8)]
+    return rows_at(components, range(8))
 
 
 def compare(components, mode, rows, budget=4096, prepare=lambda model: model):
@@ -44,12 +38,12 @@ def compare(components, mode, rows, budget=4096, prepare=lambda model: model):
     assert_same_targets(packed, separate)
     assert packed["tokens"] < separate["tokens"]
     head = SupervisedHead(model)
-    steps = [result(model, components.loss, batch, head) for batch in (packed, separate)]
-    return assert_same_step(*steps)
+    one, other = (step(model, components.loss, batch, head) for batch in (packed, separate))
+    return assert_same_step(one, other)
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", PICTURED)
 def test_losses_and_gradients_are_the_same(model, mode):
     components = components_of(model, "loss=ntil")
     compare(components, mode, rows_at(components, ROWS))
@@ -63,26 +57,22 @@ def test_of_other_losses_too(loss):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("model", [*FAMILIES, "qwen25_nano"])
+@pytest.mark.parametrize("model", [*PICTURED, "qwen25_nano"])
 def test_of_all_losses(model, loss):
-    components = components_of(model, f"loss={loss}", *([] if model in FAMILIES else few_shot()))
-    rows = rows_at(components, ROWS) if model in FAMILIES else text_rows(components)
+    components = components_of(model, f"loss={loss}")
+    rows = rows_at(components, ROWS) if model in PICTURED else text_rows(components)
     compare(components, "tokens", rows, budget=160)
-
-
-def few_shot():
-    return [f'model.template="{EXAMPLES}{{prompt}}\\nAnswer:"']
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("model", TEXT)
 def test_text_models_share_the_examples_before_a_question(model, mode):
-    components = components_of(model, *few_shot())
+    components = components_of(model)
     compare(components, mode, text_rows(components))
 
 
 def test_a_short_beginning_of_texts_is_not_shared():
-    components = components_of("qwen25_nano")
+    components = components_of("qwen25_nano", 'model.template="Question: {prompt}\nAnswer:"')
     packed, separate = both(components, PackingConfig("pictures"), text_rows(components))
     assert torch.equal(packed["input_ids"], separate["input_ids"])
     assert "segments" not in packed
@@ -95,7 +85,8 @@ def test_of_any_budget(budget):
     packed, separate = both(components, PackingConfig("tokens", budget), rows)
     model = components.family.load()
     head = SupervisedHead(model)
-    assert_same_step(*(result(model, components.loss, batch, head) for batch in (packed, separate)))
+    one, other = (step(model, components.loss, batch, head) for batch in (packed, separate))
+    assert_same_step(one, other)
     if budget == 4096:
         assert len(packed["input_ids"]) == 1
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from benchmarks.packing_checks import SCENES
 from ntil.components import Components
 from ntil.config.compose import compose
 from ntil.config.schema import PackingConfig
 from ntil.packing.collator import PackedCollator
 from ntil.packing.rows import SharedPictures
-from tests.support.packed import SCENES
 
 
 def test_rows_fetched_together_hold_one_object_a_picture(tmp_path, monkeypatch):
@@ -32,7 +32,12 @@ def test_a_picture_is_processed_once(tmp_path, monkeypatch):
     components = Components.build(compose(["model=llava_nano", *SCENES]))
     family, processed = components.family, []
     process = family.picture
-    monkeypatch.setattr(family, "picture", lambda image: (processed.append(image.size), process(image))[1])
+
+    def noted(image):
+        processed.append(image.size)
+        return process(image)
+
+    monkeypatch.setattr(family, "picture", noted)
     collator = PackedCollator(components.collator, PackingConfig("pictures"))
     rows = SharedPictures(components.task.rows("train"), components.task).__getitems__([0, 1, 2, 3, 4, 5])
     batch = collator(rows)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.packing_checks import SCENES
 from ntil.components import Components
 from ntil.models.tuning import tune
 from ntil.models.vision_cache import VisionCache
 from ntil.preflight import compose_checked
 from ntil.train.trainer import build_trainer
-from tests.support.packed import SCENES
 from tests.support.runs import TINY_RUN
 
 RUN = [*TINY_RUN, *SCENES, "model=llava_nano", "loss=ntil", "engine=local", "engine.workers=0", "optim.batch_size=12"]
