@@ -2,6 +2,7 @@
 
     python -m benchmarks.packing_checks                                   # all families and losses, a minute
     python -m benchmarks.packing_checks --models llava_nano --losses ce,ntil --modes tokens
+    python -m benchmarks.packing_checks --memory                          # what 8,192 tokens keep for the backward
 
 Differences are relative: of the logits by the largest one, of loss and components (the largest) by their value, of the
 gradients by their norm over all parameters. Pictures have four questions, of which a step has one to four; text models
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LlamaConfig, LlamaModel
 
 from data.common.rows import Row
 from ntil.components import Components
@@ -25,11 +27,12 @@ from ntil.config.schema import PackingConfig
 from ntil.losses.base import NumberLoss, StepInfo
 from ntil.models.head import SupervisedHead
 from ntil.packing.collator import PackedCollator
-from ntil.packing.masks import attention_mask
+from ntil.packing.masks import attention_mask, visible
 from ntil.packing.rows import SharedPictures
 from ntil.train.trainer import NOT_INPUTS
 
-PICTURED = ("llava_nano", "yi_vl_nano", "qwen2_vl_nano")
+FAMILIES = ("llava_nano", "yi_vl_nano", "qwen2_vl_nano", "qwen2_5_vl_nano", "qwen3_vl_nano", "internvl_nano")
+PICTURED = tuple(name for name in FAMILIES if name in choices("model"))
 TEXT = ("qwen25_nano", "llama3_nano", "baichuan2_nano", "minicpm3_nano")
 SCENES = ["task=grounding_nano", "task.source.questions=4", "task.source.rows={train:48,validation:8,test:8}"]
 ROWS = [5, 0, 9, 2, 1, 12, 10, 3, 11]  # one to four questions of each picture, mixed
@@ -100,6 +103,27 @@ def differences(packed: StepResult, separate: StepResult) -> dict[str, float]:
     }
 
 
+def kept_bytes(bool_mask: bool, length: int = 8192, layers: int = 4) -> int:
+    """Bytes that a Llama of few, narrow layers keeps for its backward, with our mask or a bool one of the same."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1, "num_hidden_layers": layers}
+    model = LlamaModel(LlamaConfig(vocab_size=64, max_position_embeddings=length, **sizes))
+    segments = torch.arange(length)[None, None].expand(1, 2, length) // 1024  # eight examples
+    mask = visible(segments) if bool_mask else attention_mask(segments, "sdpa", torch.float32)
+    storages: dict[int, Any] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage  # held, so that no address is used twice
+        return tensor
+
+    places = torch.arange(length)[None] % 1024
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        hidden = model(input_ids=places % 64, attention_mask=mask, position_ids=places, use_cache=False)
+    assert hidden.last_hidden_state.requires_grad
+    return sum(storage.nbytes() for storage in storages.values())
+
+
 def main() -> None:
     """Print a line for each model, loss and mode."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,10 +131,13 @@ def main() -> None:
     parser.add_argument("--models", default=",".join([*PICTURED, *TEXT]))
     parser.add_argument("--losses", default=losses)
     parser.add_argument("--modes", default="pictures,tokens")
+    parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
-    print(
-        "| model | packing | losses | tokens | logits | loss | components | gradients |\n|---|---|---|---|---|---|---|---|"
-    )
+    if options.memory:
+        print(f"bool mask {kept_bytes(True) / 1e6:,.0f} MB, ours {kept_bytes(False) / 1e6:,.0f} MB")
+        return
+    print("| model | packing | losses | tokens | logits | loss | components | gradients |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in options.models.split(","):
         model = None
         for mode in options.modes.split(","):

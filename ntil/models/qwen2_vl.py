@@ -10,7 +10,6 @@ its tokenizer: `<|image_pad|>` once per cell, and `mm_token_type_ids` 1 on them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +26,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from ntil.compat import without_weights
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Encoded, Family, OwnPrompt, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
@@ -170,13 +170,8 @@ class Qwen2VL(Family):
     def position_ids(self, encoded: Encoded) -> Tensor:
         ids = torch.tensor([encoded.prompt_ids + encoded.answer_ids])
         kinds = (ids == self.config.image_token_id).int()
-        return self._structure.get_rope_index(ids, kinds, encoded.features.get("image_grid_thw"))[0][:, 0]
-
-    @cached_property
-    def _structure(self) -> Any:
-        """The model without weights, whose own method says what its positions are."""
-        with torch.device("meta"):
-            return AutoModel.from_config(self.config)
+        model = without_weights(AutoModel._model_mapping[type(self.config)], self.config)
+        return model.get_rope_index(ids, kinds, encoded.features.get("image_grid_thw"))[0][:, 0]
 
     def split_images(self, inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         grids: Tensor = inputs["image_grid_thw"]

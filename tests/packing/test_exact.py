@@ -71,6 +71,11 @@ def test_text_models_share_the_examples_before_a_question(model, mode):
     compare(components, mode, text_rows(components))
 
 
+def test_of_another_architecture():
+    components = components_of("qwen25_nano", "model.language.model_type=qwen3", "+model.language.head_dim=32")
+    compare(components, "pictures", text_rows(components))
+
+
 def test_a_short_beginning_of_texts_is_not_shared():
     components = components_of("qwen25_nano", 'model.template="Question: {prompt}\nAnswer:"')
     packed, separate = both(components, PackingConfig("pictures"), text_rows(components))
