@@ -1,6 +1,9 @@
 """`ntil show` prints what the loss sees of one example."""
 
 import math
+import re
+
+import pytest
 
 from ntil.cli import main
 from ntil.config.compose import choices
@@ -42,3 +45,39 @@ def test_mistakes_are_one_line(capsys, tmp_path, monkeypatch):
     assert "train has the rows 0..2" in capsys.readouterr().err
     assert main(["show", "loss.lamm=1"]) == 2
     assert "did you mean 'loss.lam'?" in capsys.readouterr().err
+
+
+PACKED = ["task=grounding_nano", "task.source.questions=3", "task.source.rows={train:9}", "packing=pictures"]
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "positions"), [("llava_nano", "<image> x 16", "7-22"), ("qwen2_vl_nano", "x 25", "4 4-8 4-8")]
+)
+def test_a_packed_sequence(capsys, tmp_path, monkeypatch, model, tokens, positions):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "140")
+    assert main(["show", f"model={model}", *PACKED, "row=4"]) == 0
+    shown = capsys.readouterr().out
+    table = shown[shown.index("packed") :].splitlines()
+    picture = next(line for line in table if tokens in line)
+    assert "shared by 3 rows" in picture
+    assert f" {positions} " in picture
+    # The last token of the second row sees what is shared and its own row, not the first.
+    rows = [[line for line in table if f"-{row} " in line] for row in (4, 3, 5)]
+    shared_end, first, last = (int(place) for place in (last_seen(rows[0][0])[0], *last_seen(rows[1][-1])[1:]))
+    assert last_seen(rows[1][-1]) == [str(shared_end), str(first), str(last)]
+    assert first == shared_end + len(rows[0]) + 1
+    assert last == first + len(rows[1]) - 1
+    assert all(len(lines) > 3 for lines in rows)
+    assert shown.splitlines()[-1].startswith("tokens ")
+
+
+def last_seen(line):
+    """Numbers of the column `sees` without a leading 0."""
+    return [number for number in re.findall(r"\d+", line.split("│")[-2]) if number != "0"]
+
+
+def test_a_row_that_shares_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
+    assert main(["show", "model=llava_nano", "task=clock", "task.source.rows={train:3}", "packing=tokens"]) == 0
+    assert "nothing is shared with the 1000 rows around" in capsys.readouterr().out
