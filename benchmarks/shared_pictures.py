@@ -106,7 +106,7 @@ def child(trainer: str, options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         if trainer in PEERS:
-            components.task.rows = lambda _split: rows  # type: ignore[method-assign]
+            components.task.rows = lambda split: rows  # type: ignore[method-assign]  # noqa: ARG005
             run_peer(trainer, config, components, Path(folder), clock)  # type: ignore[arg-type]
         else:
             build_trainer(config, components, components.family.load(), rows, Path(folder), callbacks=[clock]).train()
