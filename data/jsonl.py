@@ -11,6 +11,9 @@ Which answer a row needs depends on the metric:
     box       [x1, y1, x2, y2] in pixels of the picture, or [x, y, w, h] with box_format=xywh
     polygon   [[x, y], [x, y], [x, y], ...] in pixels, or one flat list
     time      "HH:MM", or {"hour": 10, "minute": 8}; hours beyond 12 are taken modulo 12
+    boxes     a list of boxes as above, or of {"box": [..], "label": "dog"}; [] where there is none
+    points    a list of [x, y] or {"x": 12, "y": 30} in pixels; [] where there is none
+    count     a whole number from 0 on
 
 In .csv and .tsv lists are written as JSON. Optional columns: `id` (unique; else the file's name and the row's number),
 `group` (metrics are reported per group too), `level` (0, 1, ... for a curriculum), `width` and `height` (where there is
@@ -18,8 +21,7 @@ no picture, boxes and polygons need them). Other columns are left alone. Image p
 A picture may also be stored in the table: as bytes, in base64, or as a data URI.
 Pixels are those of the picture as viewers show it, turned by its EXIF orientation.
 
-Columns given: id, image, width, height, prompt, answer (as text), group, level, and for the last three metrics box,
-polygon, or hour and minute.
+Columns given: id, image, width, height, prompt, answer (as text), group, level, and those of `TRUTH` for the metric.
 """
 
 from __future__ import annotations
@@ -46,8 +48,10 @@ from data.common.source import Source, optional_path, without_nulls
 from data.common.table_files import columns as table_columns
 from data.common.table_files import matching, mostly_filled, read_table
 from data.grounding.schema import FRACTION, BoxColumn, BoxForm, points_are_fractions, points_inside
+from data.objects.cells import BoxCells, PointCells
+from data.objects.schema import FEATURES
 
-Metric = Literal["exact", "numeric", "box", "polygon", "time"]
+Metric = Literal["exact", "numeric", "box", "polygon", "time", "boxes", "points", "count"]
 Size = tuple[int, int]
 TRUTH: dict[str, dict[str, Any]] = {
     "exact": {},
@@ -55,6 +59,9 @@ TRUTH: dict[str, dict[str, Any]] = {
     "box": {"box": List(Value("float64"))},
     "polygon": {"polygon": List(List(Value("float64")))},
     "time": {"hour": Value("int32"), "minute": Value("int32")},
+    "boxes": {name: FEATURES[name] for name in ("boxes", "labels", "crowd")},
+    "points": {name: FEATURES[name] for name in ("boxes", "points")},
+    "count": {},
 }
 OPTIONAL = ("image", "id", "group", "level", "width", "height")
 ROLES = ("prompt", "answer", *OPTIONAL)
@@ -66,7 +73,7 @@ class Jsonl(Source):
     """Source of a user's table.
 
     Args:
-        metric: what the answers are: exact, numeric, box, polygon or time.
+        metric: what the answers are: exact, numeric, box, polygon, time, boxes, points or count.
         train, validation, test: a file or a glob of files each. Without `validation` every twentieth row of `train` (at
             least one, from the first on) is held out for it.
         images: the folder that picture paths start from; null: the table's own.
@@ -240,6 +247,8 @@ class AnswerColumn:
     def __init__(self, metric: Metric, box_format: BoxForm) -> None:
         self.metric = metric
         self.boxes = BoxColumn(box_format)
+        lists: dict[Metric, BoxCells | PointCells] = {"boxes": BoxCells(box_format), "points": PointCells()}
+        self.objects = lists.get(metric)
         self.column = COLUMNS[metric]() if metric in COLUMNS else None
 
     def read(self, answer: Any, size: Size | None, where: str, field: str) -> dict[str, Any]:
@@ -251,6 +260,8 @@ class AnswerColumn:
         """
         if self.metric == "box":
             return {"box": self.boxes.read(answer, _needed(size, where), where, field)}
+        if self.objects:
+            return self.objects.read(answer, _needed(size, where), where, field)
         if self.metric == "polygon":
             points, size = _points(answer, where, field), _needed(size, where)
             if self.column:
@@ -260,7 +271,7 @@ class AnswerColumn:
             answer = fields.unpacked(answer, where, field)
         if self.column:
             self.column.add(where, answer)
-        return {"numeric": _number, "time": _time}.get(self.metric, _text)(answer, where, field)
+        return {"numeric": _number, "time": _time, "count": _count}.get(self.metric, _text)(answer, where, field)
 
     def check(self, where: str, field: str, row_errors: RowErrors) -> None:
         """Check that the answers read so far don't show another form.
@@ -270,6 +281,8 @@ class AnswerColumn:
         """
         if self.metric == "box":
             self.boxes.check(where, field, row_errors)
+        elif self.objects:
+            self.objects.check(where, field, row_errors)
         elif self.column:
             self.column.check(where, field, f"write {self.column.declared}")
 
@@ -292,6 +305,13 @@ def _number(answer: Any, where: str, field: str) -> dict[str, Any]:
     # A text keeps its zeros ("12.50" is taught as 12.50); anything else is written the shortest way.
     is_plain = isinstance(answer, str) and re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?", answer.strip(), re.ASCII)
     return {"answer": answer.strip() if is_plain else plain(value)}
+
+
+def _count(answer: Any, where: str, field: str) -> dict[str, Any]:
+    value = _decimal(answer)
+    if value is None or value < 0 or value != int(value):
+        raise InvalidData(where, field, f"{short(answer)} is no count", "write a whole number from 0 on")
+    return {"answer": str(int(value))}
 
 
 def _decimal(answer: Any) -> Decimal | None:

@@ -15,6 +15,7 @@ from ntil.config.schema import RunSettings
 from ntil.losses.base import IGNORE
 from ntil.models.base import Encoded, Family
 from ntil.numbers.measured import unmeasured
+from ntil.numbers.shapes import TokenBox, token_boxes, with_shapes
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 from tasks.base import Task
@@ -42,10 +43,11 @@ class Collator:
     The batch holds the model's inputs, and besides them `positions` [N] (indices into the flattened [B * T] hidden
     states whose next token is supervised), `targets` [N], `spans` (of these positions), `samples` (how many rows),
     `tokens` (how many, without padding), `unmeasured` (indices of targets whose digits are no numbers to be measured,
-    see `Task.number_ranges`), `digits` and `numbers` (how many in the targets; counted on the CPU, which
+    see `Task.number_ranges`), `digits`, `numbers` and `boxes` (how many in the targets; counted on the CPU, which
     saves a synchronisation with the GPU) and `ids` (of the rows).
 
     Args:
+        shapes: spans say which numbers form a box (`Task.shapes`).
         max_length: longest prompt with answer, in tokens; a longer one is an error, never cut.
     """
 
@@ -56,7 +58,10 @@ class Collator:
         vocab: NumberVocab | None,
         style: NumberStyle,
         max_length: int = RunSettings.max_length,
+        *,
+        shapes: bool = False,
     ) -> None:
+        self.shapes = shapes
         self.family, self.task, self.vocab, self.style, self.max_length = family, task, vocab, style, max_length
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
@@ -75,6 +80,7 @@ class Collator:
         if self.vocab is not None:
             labels = answers.masked_fill(hidden, IGNORE)
             spans = NumberSpans.find(labels, self.vocab, self.style).select(keep.reshape(-1))
+            spans = with_shapes(spans, self.boxes(rows, texts, encoded)) if self.shapes else spans
         return {
             **layout.inputs,
             "positions": before[keep],
@@ -85,6 +91,7 @@ class Collator:
             "tokens": layout.tokens,
             "digits": 0 if spans is None else int(spans.is_digit.sum()),
             "numbers": 0 if spans is None else int(spans.is_number.sum()),
+            "boxes": 0 if spans is None else len(spans.shape),
             "ids": [str(row["id"]) for row in rows],
         }
 
@@ -136,6 +143,19 @@ class Collator:
         start = text.index(answer)
         tokens = self.family.tokenizer.convert_ids_to_tokens(list(answer_ids))
         return unmeasured(tokens, text, [(start + first, start + end) for first, end in ranges])
+
+    def boxes(self, rows: Sequence[Row], answers: Sequence[str], encoded: Sequence[Encoded]) -> list[TokenBox]:
+        """Boxes of the rows' answers, by indices of targets."""
+        boxes: list[TokenBox] = []
+        offset = 0
+        for row, answer, e in zip(rows, answers, encoded, strict=True):
+            text = self.family.answer_text(answer)
+            start = text.index(answer)
+            shapes = [box.moved(start) for box in self.task.shapes(answer, row)]
+            tokens = self.family.tokenizer.convert_ids_to_tokens(list(e.answer_ids))
+            boxes += token_boxes(tokens, text, shapes, offset)
+            offset += len(e.answer_ids)
+        return boxes
 
     def encode(self, row: Row, answer: str | None) -> Encoded:
         """Encode one row with the family; where `answer` is None, the prompt alone.

@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 
 from data.common.errors import InvalidOption
 from data.common.source import Source
-from tasks.answers.coordinates import FORMATS, Coords, Item
+from tasks.answers.coordinates import FORMATS, Coords, Item, WrittenBox
 from tasks.answers.shape_forms import NONE
 from tasks.base import OwnQuestion, ParseFailure, Row, Scores, Style, Task
 from tasks.drawing import PREDICTION, TRUTH, captioned, enlarged, picture_of
@@ -56,7 +56,7 @@ class Detection(Task):
     subject = "detection"
     secondary_metrics = MappingProxyType({"f1": True, "duplicates": False, "count_error": False})
     coordinates = True
-    columns = ("boxes", "labels", "crowd", "question", "asked", "width", "height")
+    columns: tuple[str, ...] = ("boxes", "labels", "crowd", "question", "asked", "width", "height")
 
     def __init__(
         self,
@@ -80,25 +80,36 @@ class Detection(Task):
         self.max_instances, self.max_new_tokens = max_instances, max_new_tokens
         self._separator = chosen.separator if chosen is own_question else None
 
+    def asked_for(self, row: Row) -> str:
+        """What is asked for, in words."""
+        return self._separator.join(row["asked"]) if self._separator and row["asked"] else str(row["question"])
+
+    def names_in_answer(self, row: Row) -> bool:
+        """Whether the row's answer has the name of every box."""
+        return self.named
+
     def prompt(self, row: Row) -> str:
-        names = self._separator.join(row["asked"]) if self._separator and row["asked"] else row["question"]
-        return self.question.replace("{names}", names)
+        return self.question.replace("{names}", self.asked_for(row))
+
+    def taught(self, row: Row) -> list[Labelled]:
+        """The objects that an answer lists: by name in the order asked for, then from the top down; no crowds."""
+        order = {name: place for place, name in enumerate(row["asked"])}
+        return sorted((o for o in self.truth(row) if not o.crowd), key=lambda o: (order.get(o.label, 0), *_middle(o)))
 
     def answer(self, row: Row) -> str:
-        """Boxes by name in the order asked for, then from the top down; no crowds."""
-        order = {name: place for place, name in enumerate(row["asked"])}
-        objects = sorted(
-            (o for o in self.truth(row) if not o.crowd), key=lambda o: (order.get(o.label, 0), *_middle(o))
-        )
+        objects = self.taught(row)
         items = [Item(((o.box[0], o.box[1]), (o.box[2], o.box[3])), o.label) for o in objects[: self.max_instances]]
         return self.coords.items(items, (row["width"], row["height"]), "box")
 
     def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
         return self.coords.form.number_ranges(answer)
 
+    def shapes(self, answer: str, row: Row) -> list[WrittenBox]:
+        return self.coords.written_boxes(answer, (row["width"], row["height"]))
+
     def truth(self, row: Row) -> list[Labelled]:
         """All objects of a row, crowds among them."""
-        labels = row["labels"] if self.named else [""] * len(row["boxes"])
+        labels = row["labels"] if self.names_in_answer(row) else [""] * len(row["boxes"])
         return [Labelled(*one) for one in zip(row["boxes"], labels, row["crowd"], strict=True)]
 
     def parse(self, text: str, row: Row) -> Prediction | ParseFailure:
@@ -106,7 +117,7 @@ class Detection(Task):
         items = self.coords.parse_items(text, (row["width"], row["height"]), "box")
         if items is None:
             return ParseFailure("no list of boxes in the format")
-        if self.named and not all(item.label for item in items):
+        if self.names_in_answer(row) and not all(item.label for item in items):
             return ParseFailure("a box without its name")
         return items
 
@@ -129,7 +140,7 @@ class Detection(Task):
                 "count_error": float(max(count, 1)),
                 **_sums(0, [0] * len(THRESHOLDS), count, max(count, 1), None),
             }
-        predicted = self.predicted(prediction)
+        predicted = self.predicted(prediction, row)
         pairs = [matched(predicted, true, threshold) for threshold in THRESHOLDS]
         values = [f1(right, counted, count) for right, counted in pairs]
         return {
@@ -141,13 +152,14 @@ class Detection(Task):
             **_sums(pairs[0][1], [right for right, _ in pairs], count, 0, bool(predicted)),
         }
 
-    def predicted(self, prediction: Prediction) -> list[Labelled]:
+    def predicted(self, prediction: Prediction, row: Row) -> list[Labelled]:
         """The boxes of an answer; their labels count where names are asked for."""
-        return [Labelled(item.box, item.label if self.named else "") for item in prediction]
+        named = self.names_in_answer(row)
+        return [Labelled(item.box, item.label if named else "") for item in prediction]
 
     def record(self, text: str, row: Row) -> Row:
         prediction = self.parse(text, row)
-        predicted = [] if isinstance(prediction, ParseFailure) else self.predicted(prediction)
+        predicted = [] if isinstance(prediction, ParseFailure) else self.predicted(prediction, row)
         return {
             **super().record(text, row),
             "predicted": [[*item.box, item.label] for item in predicted],
@@ -189,7 +201,7 @@ class Detection(Task):
         value = self.score(prediction, row)["f1_0.5"]
         caption = f"{len(row['boxes'])} objects, F1 {value:.2f}"
         caption = prediction.reason if isinstance(prediction, ParseFailure) else caption
-        return captioned(picture, row["question"], caption, value == 1.0)
+        return captioned(picture, self.asked_for(row), caption, value == 1.0)
 
 
 def _sums(predicted: int, right: list[int], true: int, failed: int, any_box: bool | None) -> Scores:

@@ -11,6 +11,11 @@ What a row holds: `data.jsonl`. How answers are written, read and scored, by `me
 | `box` | in the model's format | `tasks.grounding`: `acc_0.5`, `iou`, ... | one box | the first four numbers together |
 | `polygon` | in the model's format | `acc_0.5`, `iou`, `acc_0.75` | one polygon | the first shape |
 | `time` | `HH:MM` | `tasks.clock`: `exact`, `within_1`, ... | `HH:MM` | the first possible time |
+| `boxes` | in the model's format | `tasks.detection`: `f1_0.5`, `map`, ... | a list of boxes | boxes anywhere |
+| `points` | in the model's format | `tasks.pointing`: `f1`, `in_box`, ... | a list of points | points anywhere |
+| `count` | the number | `tasks.numeric` and `within_1` | one whole number | the last quantity |
+
+Boxes and points are taught in the table's own order, boxes with their names where the table has labels.
 
 `iou` of polygons is that of their areas; a polygon that crosses itself covers what either of its parts covers.
 """
@@ -18,19 +23,26 @@ What a row holds: `data.jsonl`. How answers are written, read and scored, by `me
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
 from decimal import Decimal
 
 from PIL import Image, ImageDraw
 
 from data.common.source import Source
 from data.jsonl import Metric
-from tasks.answers.coordinates import FORMATS, Coords, Polygon
+from tasks.answers.coordinates import FORMATS, Coords, Item, Point, Polygon
 from tasks.base import ParseFailure, Row, Scores, Task
 from tasks.clock import Clock
+from tasks.detection import Detection
 from tasks.drawing import PREDICTION, TRUTH, captioned, enlarged, picture_of
 from tasks.grounding import Grounding
 from tasks.metrics.boxes import polygon_iou
+from tasks.metrics.objects import Labelled
 from tasks.numeric import NumberTask
+from tasks.pointing import Pointing
+
+UNLIMITED = sys.maxsize  # objects that a taught answer lists: those of the table, none left out
 
 
 def table_task(
@@ -43,19 +55,21 @@ def table_task(
 
     Args:
         source: rows of `data.jsonl` with the truth that the metric needs.
-        metric: exact, numeric, box, polygon or time.
+        metric: exact, numeric, box, polygon, time, boxes, points or count.
         coords: the model's coordinate format.
         max_new_tokens: what generation may write at most; null: the metric's own.
     """
-    task: Task
-    if metric == "box":
-        task = Grounding(source, coords)
-    elif metric == "polygon":
-        task = PolygonAnswers(source, coords)
-    elif metric == "time":
-        task = Clock(source)
-    else:
-        task = NumericAnswers(source) if metric == "numeric" else ExactAnswers(source)
+    kinds: dict[Metric, Callable[[], Task]] = {
+        "exact": lambda: ExactAnswers(source),
+        "numeric": lambda: NumericAnswers(source),
+        "box": lambda: Grounding(source, coords),
+        "polygon": lambda: PolygonAnswers(source, coords),
+        "time": lambda: Clock(source),
+        "boxes": lambda: BoxLists(source, coords),
+        "points": lambda: PointLists(source, coords),
+        "count": lambda: Counts(source),
+    }
+    task = kinds[metric]()
     task.max_new_tokens = max_new_tokens or task.max_new_tokens
     return task
 
@@ -104,6 +118,56 @@ class NumericAnswers(NumberTask):
         return Decimal(row["answer"])
 
 
+class Counts(NumericAnswers):
+    """How many there are; besides the scores of numbers the share that is off by one at most."""
+
+    def parse(self, text: str, row: Row) -> Decimal | ParseFailure:
+        return _as_count(super().parse(text, row))
+
+    def search(self, text: str, row: Row) -> Decimal | ParseFailure:
+        return _as_count(super().search(text, row))
+
+    def score(self, prediction: Decimal | ParseFailure, row: Row) -> Scores:
+        near = not isinstance(prediction, ParseFailure) and abs(prediction - self.truth(row)) <= 1
+        return {**super().score(prediction, row), "within_1": float(near)}
+
+
+class BoxLists(Detection):
+    """Any number of boxes a row, each with its name where the row's have labels."""
+
+    columns = ("prompt", "boxes", "labels", "width", "height")
+
+    def __init__(self, source: Source, coords: Coords = FORMATS["int1000"]) -> None:
+        super().__init__(source, coords=coords, question="{names}", max_instances=UNLIMITED)
+
+    def asked_for(self, row: Row) -> str:
+        return str(row["prompt"])
+
+    def names_in_answer(self, row: Row) -> bool:
+        return any(row["labels"])
+
+    def taught(self, row: Row) -> list[Labelled]:
+        return self.truth(row)
+
+    def search(self, text: str, row: Row) -> list[Item] | ParseFailure:
+        return super().search(text, {**row, "asked": []})
+
+
+class PointLists(Pointing):
+    """Any number of points a row."""
+
+    columns = ("prompt", "points", "width", "height")
+
+    def __init__(self, source: Source, coords: Coords = FORMATS["int1000"]) -> None:
+        super().__init__(source, coords=coords, question="{question}", max_instances=UNLIMITED)
+
+    def asked_for(self, row: Row) -> str:
+        return str(row["prompt"])
+
+    def taught(self, row: Row) -> list[Point]:
+        return [(x, y) for x, y in row["points"]]
+
+
 class PolygonAnswers(Task):
     """One polygon a row."""
 
@@ -150,6 +214,12 @@ class PolygonAnswers(Task):
             pen.line([(x * scale, y * scale) for x, y in [*points, points[0]]], fill=colour, width=width)
         caption = prediction.reason if isinstance(prediction, ParseFailure) else f"IoU {scores['iou']:.2f}"
         return captioned(picture, row["prompt"], caption, scores["acc_0.5"] == 1.0)
+
+
+def _as_count(read: Decimal | ParseFailure) -> Decimal | ParseFailure:
+    if isinstance(read, ParseFailure) or (read >= 0 and read == read.to_integral_value()):
+        return read
+    return ParseFailure(f"{read} is no count")
 
 
 def _loosened(text: str) -> str:

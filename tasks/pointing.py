@@ -48,7 +48,7 @@ class Pointing(Task):
 
     secondary_metrics = MappingProxyType({"in_box": True, "duplicates": False, "count_error": False})
     coordinates = True
-    columns = ("boxes", "points", "question", "width", "height")
+    columns: tuple[str, ...] = ("boxes", "points", "question", "width", "height")
 
     def __init__(
         self,
@@ -67,12 +67,19 @@ class Pointing(Task):
         self.metric, self.source, self.reach, self.coords, self.question = headline, source, reach, coords, question
         self.max_instances, self.max_new_tokens = max_instances, max_new_tokens
 
+    def asked_for(self, row: Row) -> str:
+        """What to point at, in words."""
+        return str(row["question"])
+
     def prompt(self, row: Row) -> str:
-        return self.question.replace("{question}", row["question"])
+        return self.question.replace("{question}", self.asked_for(row))
+
+    def taught(self, row: Row) -> list[Point]:
+        """The points that an answer lists, from the top down."""
+        return sorted(((x, y) for x, y in row["points"]), key=lambda point: (point[1], point[0]))
 
     def answer(self, row: Row) -> str:
-        points = sorted(row["points"], key=lambda point: (point[1], point[0]))[: self.max_instances]
-        items = [Item(((x, y),)) for x, y in points]
+        items = [Item((point,)) for point in self.taught(row)[: self.max_instances]]
         return self.coords.items(items, (row["width"], row["height"]), "point")
 
     def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
@@ -129,7 +136,7 @@ class Pointing(Task):
             pen.ellipse([x * scale - 4, y * scale - 4, x * scale + 4, y * scale + 4], fill=PREDICTION)
         value = self.score(prediction, row)["f1"]
         caption = prediction.reason if isinstance(prediction, ParseFailure) else f"F1 {value:.2f}"
-        return captioned(picture, row["question"], caption, value == 1.0)
+        return captioned(picture, self.asked_for(row), caption, value == 1.0)
 
 
 def within(point: Point, box: Box) -> bool:

@@ -198,6 +198,13 @@ def _yolo(folder: Path, split: str, row_errors: RowErrors) -> Iterator[Photo]:
     boxes.check(str(layout.config), "labels", row_errors)
 
 
+def image_names(coco: Coco) -> dict[Key, str]:
+    """Id of every usable image of a file -> its name in the ids of rows, in order."""
+    keys = [key for key in sorted(coco.images.entries, key=fields.key_order) if key not in coco.images.broken]
+    names = short_names([str(coco.images.entries[key].get("file_name")) for key in keys])
+    return dict(zip(keys, names, strict=True))
+
+
 def _coco(images: Path, annotations: Path, row_errors: RowErrors) -> Iterator[Photo]:
     coco = read_coco(annotations, row_errors)
     refuse_repeated_pictures(coco)
@@ -211,10 +218,8 @@ def _coco(images: Path, annotations: Path, row_errors: RowErrors) -> Iterator[Ph
             )
             raise InvalidData(str(annotations), "image_id", problem, "correct the ids, or drop the annotations")
     boxes, frames = BoxColumn("xywh"), Frames("stored")
-    keys = [key for key in sorted(coco.images.entries, key=fields.key_order) if key not in coco.images.broken]
-    names = short_names([str(coco.images.entries[key].get("file_name")) for key in keys])
     repeated = 0
-    for key, name in zip(keys, names, strict=True):
+    for key, name in image_names(coco).items():
         with row_errors.row():
             photo = _coco_photo(coco, key, name, images, boxes, frames)
             once = {(region.category, region.crowd, *region.box): region for region in photo.things}

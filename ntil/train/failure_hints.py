@@ -17,14 +17,23 @@ DISK_SIGNS = ("no space left on device", "disk quota exceeded", "inline_containe
 WORKER_SIGNS = ("dataloader worker (pid", "dataloader timed out", "unable to allocate shared memory", "unable to mmap")
 # Of gloo and NCCL.
 RANK_SIGNS = ("timed out waiting", "watchdog caught collective", "wait timeout after", "socket timeout")
+# Of gloo, NCCL and torch's store, where the process of another rank is gone.
+LOST_RANK_SIGNS = (
+    "connection closed",
+    "connection reset",
+    "connection refused",
+    "broken pipe",
+    "gloo",
+    "nccl",
+    "tcpstore",
+    "process group",
+)
 SHARED_MEMORY = "/dev/shm"
 
 
 def failure_hint(error: BaseException, config: RunConfig, evaluating: bool = False) -> str | None:
     """One sentence naming the setting and its value, or None for an error that no setting fixes."""
-    chain: list[BaseException] = [error]
-    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
-        chain.append(inner)
+    chain = chain_of(error)
     text = " ".join(str(e).lower() for e in chain)
     # Before the sign of memory, since a data worker's memory is another.
     if config.engine.workers and any(sign in text for sign in WORKER_SIGNS):
@@ -40,6 +49,20 @@ def failure_hint(error: BaseException, config: RunConfig, evaluating: bool = Fal
             "then run the same command with retry=true to go on from it"
         )
     return None
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """The error, and those that it was raised from or while they were handled."""
+    chain: list[BaseException] = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    return chain
+
+
+def lost_rank(error: BaseException) -> bool:
+    """Whether it is an error of communication, as where another rank has ended."""
+    text = " ".join(str(e).lower() for e in chain_of(error))
+    return any(sign in text for sign in LOST_RANK_SIGNS + RANK_SIGNS)
 
 
 def _without_workers() -> str:

@@ -42,6 +42,7 @@ NOT_INPUTS = (
     "tokens",
     "digits",
     "numbers",
+    "boxes",
     "ids",
     "info",
     "first",
@@ -193,17 +194,18 @@ class NumberTrainer(Trainer):
         return batches, counts
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
-        """Counts [tokens, samples, digits, numbers] of the whole optimizer step, over accumulation and ranks."""
-        counts = [[b["targets"].numel(), b["samples"], b["digits"], b["numbers"]] for b in batch_samples]
-        summed = torch.tensor(counts, dtype=torch.float32).reshape(-1, 4).sum(0)
+        """Counts [tokens, samples, digits, numbers, boxes] of the whole optimizer step, over accumulation and ranks."""
+        names = ("samples", "digits", "numbers", "boxes")
+        counts = [[b["targets"].numel(), *(b[name] for name in names)] for b in batch_samples]
+        summed = torch.tensor(counts, dtype=torch.float32).reshape(-1, 5).sum(0)
         # A copy that blocks would wait for all that the GPU has still to do.
         return self._over_ranks(summed.to(device, non_blocking=True))
 
     def _step_infos(self, batches: list[Any], counts: Any) -> list[StepInfo]:
         assert isinstance(counts, Tensor)
-        tokens, samples, digits, numbers = counts
+        tokens, samples, digits, numbers, boxes = counts
         draw = self.state.global_step
-        step = StepInfo(tokens, samples, digits.clamp(min=1), numbers.clamp(min=1), draw)
+        step = StepInfo(tokens, samples, digits.clamp(min=1), numbers.clamp(min=1), draw, shapes=boxes.clamp(min=1))
         if not self.number_loss.uses_noise:
             return [step] * len(batches)
         places = self._places_in_step([b["targets"].numel() for b in batches])

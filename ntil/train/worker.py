@@ -60,7 +60,7 @@ def _work(path: Path, interrupt: Interrupt, beginning: Beginning) -> int:
     try:
         goes_on = _act(folder, interrupt, ranks)
     except Exception as error:
-        if interrupt.requested:  # as where another rank has ended before this one
+        if follows_from(interrupt, error, ranks):
             print(f"ended by an interrupt, then: {type(error).__name__}: {error}", file=sys.stderr)
             raise KeyboardInterrupt from error
         return _fail(error, folder, ranks)
@@ -79,6 +79,20 @@ def _act(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
     set_up_libraries(None)
     evaluate(folder.evaluated, folder, interrupt, ranks)
     return False
+
+
+def follows_from(interrupt: Interrupt, error: Exception, ranks: Ranks) -> bool:
+    """Whether an interrupt brought an error about; a save on a full disk that it asked for is another failure.
+
+    While work can be lost, it is one only where another rank has ended before this one, or where a library has caught
+    the interrupt itself.
+    """
+    from ntil.train.failure_hints import chain_of, lost_rank
+
+    if not interrupt.requested:
+        return False
+    caught = any(isinstance(e, KeyboardInterrupt) for e in chain_of(error))
+    return interrupt.at_once or caught or (ranks.count > 1 and lost_rank(error))
 
 
 def _fail(error: Exception, folder: RunFolder, ranks: Ranks) -> int:

@@ -178,3 +178,31 @@ def test_adapters_resume_to_the_uninterrupted_weights(place, engine):
     exported = ntil(place, "export", f"run={cut}", f"to=merged-{engine}")
     assert exported.returncode == 0, exported.stderr
     assert not (place / f"merged-{engine}" / "adapter_config.json").exists()
+
+
+# A loss that asks its own process to end, as a scheduler would, on a disk that has no room for the checkpoint.
+PREEMPTED = """
+import errno, os, signal, torch
+from ntil.losses import CE
+
+class Preempted(CE):
+    def parts(self, *args, **kwargs):
+        torch.save = full
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().parts(*args, **kwargs)
+
+def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+"""
+
+
+def test_an_interrupt_whose_save_fails_is_a_failure_with_its_reason(place):
+    (place / "code").mkdir()
+    (place / "code" / "preempted.py").write_text(PREEMPTED)
+    path = f"{place / 'code'}:{Path(__file__).parents[2]}"
+    words = ["train", *RUN, ROWS, "loss=ce", "loss.target=preempted:Preempted", "runs=preempted"]
+    ended = ntil(place, *words, PYTHONPATH=path, NTIL_PACKAGES="preempted")
+    assert ended.returncode == 1
+    run = RunFolder(only(place, "preempted/**/config.yaml").parent)
+    assert "the disk is full" in run.error.read_text()
+    assert "1 failed" in ntil(place, "status", "preempted", PYTHONPATH=path, NTIL_PACKAGES="preempted").stdout

@@ -130,3 +130,10 @@ def test_the_twin_has_the_architecture():
     facts = yaml.safe_load(inventory.PUBLISHED.read_text())
     twins = {name: nano_twin(compose([f"model={name}"]).model, facts[name]).name for name in ("qwen25_7b", "yi_6b")}
     assert twins == {"qwen25_7b": "qwen25_nano", "yi_6b": "llama3_nano"}
+
+
+@pytest.mark.parametrize(("name", "problem"), [("none", "there is no such folder"), ("empty", "no tokenizer can be")])
+def test_a_folder_without_a_tokenizer_is_named_as_what_it_was_given_for(published, tmp_path, name, problem):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=f"^tokenizer=.*{name}: {problem}"):
+        write_random(published("qwen2_vl_2b").model, tmp_path / "checkpoint", str(tmp_path / name))

@@ -28,6 +28,13 @@ ANSWERS: dict[str, list[tuple[object, str]]] = {
         ([[0, 0], [100, 0], [100, 50]], "[0, 0, 999, 0, 999, 999]"),
         ([0, 0, 100, 0, 0, 50], "[0, 0, 999, 0, 0, 999]"),
     ],
+    "boxes": [
+        ([[10, 10, 90, 40], [0, 0, 100, 50]], "[100, 200, 899, 799]; [0, 0, 999, 999]"),
+        ([], "none"),
+        ([{"box": [0, 0, 50, 25], "label": "dog"}], "dog [0, 0, 500, 500]"),
+    ],
+    "points": [([[50, 25], [0, 0]], "[500, 500]; [0, 0]"), ([{"x": 100, "y": 50}], "[999, 999]"), ("[]", "none")],
+    "count": [(3, "3"), ("0", "0"), (2.0, "2")],
     "time": [("10:08", "10:08"), ("1:05", "01:05"), ("13:05", "01:05"), ({"hour": 0, "minute": 7}, "12:07")],
 }
 
@@ -315,3 +322,50 @@ def test_iou_of_rectangles_is_that_of_boxes(x, y, w, h):
     shared = max(0, min(x + w, 60) - max(x, 20)) * max(0, min(y + h, 70) - max(y, 20))
     assert polygon_iou(tuple(rectangle), other) == pytest.approx(shared / (w * h + 2000 - shared), abs=1e-9)
     assert math.isclose(polygon_iou(tuple(rectangle), rectangle), 1)
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "problem"),
+    [
+        ("boxes", [[1, 2, 30, 40], {"box": [1, 2, 30, 40], "label": "dog"}], "has a label for some boxes only"),
+        ("boxes", [[1, 2, 30]], r"is not \[x1, y1, x2, y2\]"),
+        ("boxes", "a dog", "write a list|is no list"),
+        ("boxes", [[30, 2, 1, 40]], "has no area"),
+        ("points", [[1, 2, 3]], "is no point"),
+        ("points", [[1, 2000]], "lies outside"),
+        ("points", [[0.5, 0.25]], "parts of 1"),
+        ("count", 2.5, "is no count"),
+        ("count", -1, "is no count"),
+    ],
+)
+def test_lists_and_counts_that_cannot_be(tmp_path, metric, answer, problem):
+    file = write(tmp_path, [{"image": "a.png", "prompt": "?", "answer": answer}])
+    with pytest.raises(InvalidData, match=problem) as caught:
+        task_of(metric, test=file).rows("test")
+    assert "line 1, field answer" in str(caught.value)
+
+
+def test_a_column_of_points_as_parts_of_one_is_refused_whatever_on_error_says(tmp_path):
+    answers = [[[0.2, 0.5]], [[0.9, 0.1], [0.4, 0.4]], []]
+    file = write(tmp_path, [{"image": "a.png", "prompt": "?", "answer": a} for a in answers])
+    with pytest.raises(InvalidData, match="points as parts of 1"):
+        task_of("points", test=file, on_error="skip").rows("test")
+
+
+def test_what_lists_and_counts_score(tmp_path):
+    def scores(metric, answer, text, size=None):
+        file = write(tmp_path, [{"image": "a.png", "prompt": "?", "answer": answer}], f"{metric}.jsonl")
+        task = task_of(metric, test=file)
+        record = task.record(text, task.rows("test")[0])
+        return record["scores"], record["lenient"]
+
+    boxes = [{"box": [0, 0, 50, 50], "label": "dog"}, {"box": [50, 0, 100, 50], "label": "cat"}]
+    strict, _ = scores("boxes", boxes, "dog [0, 0, 500, 999]; dog [500, 0, 999, 999]")
+    assert strict["f1_0.5"] == 0.5  # the second has another's name
+    strict, lenient = scores("boxes", boxes, "[0, 0, 500, 999]; [500, 0, 999, 999]")
+    assert strict["f1_0.5"] == lenient["f1_0.5"] == 0  # the names are part of the answer
+    strict, _ = scores("points", [[50, 25], [10, 10]], "[500, 500]")
+    assert strict["f1"] == pytest.approx(2 / 3)
+    strict, lenient = scores("count", 4, "There are three dogs.")
+    assert (strict["exact"], lenient["exact"], lenient["within_1"]) == (0, 0, 1)
+    assert scores("count", 4, "4.5")[0]["mae"] == scores("count", 4, "")[0]["mae"]

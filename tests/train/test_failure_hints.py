@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from ntil.config.compose import compose
+from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.ranks import Ranks
 from ntil.train.failure_hints import failure_hint
+from ntil.train.worker import follows_from
 
 
 def config(batch=8, accumulation=1, checkpointing=False, zero="null"):
@@ -69,3 +72,38 @@ def test_lost_data_workers_and_ranks(text, hint):
 def test_without_data_workers_none_is_to_blame():
     without = compose(["engine.workers=0"])
     assert failure_hint(RuntimeError("DataLoader timed out after 600 seconds"), without) is None
+
+
+def raised_while(error, handled):
+    try:
+        try:
+            raise handled
+        except BaseException:
+            raise error  # noqa: B904
+    except type(error) as raised:
+        return raised
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+GONE = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4242")
+
+
+@pytest.mark.parametrize(
+    ("error", "ranks", "at_once", "follows"),
+    [
+        (FULL, 1, False, False),
+        (FULL, 2, False, False),
+        (FULL, 1, True, True),  # nothing can be lost
+        (OOM, 2, False, False),
+        (GONE, 2, False, True),
+        (GONE, 1, False, False),
+        (raised_while(ValueError("a library's own"), KeyboardInterrupt()), 1, False, True),
+    ],
+)
+def test_what_follows_from_an_interrupt(error, ranks, at_once, follows, tmp_path):
+    interrupt = Interrupt(tmp_path / "stop")
+    if at_once:
+        interrupt.raise_at_once()
+    assert not follows_from(interrupt, error, Ranks(0, ranks))
+    (tmp_path / "stop").touch()
+    assert follows_from(interrupt, error, Ranks(0, ranks)) is follows

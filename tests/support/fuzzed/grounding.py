@@ -15,7 +15,7 @@ from PIL import Image
 from data.grounding.categories import CategoryBoxes
 from data.grounding.refcoco import RefCOCO
 from data.grounding.table import ExpressionTable
-from data.jsonl import Jsonl, Metric
+from data.jsonl import TRUTH, Jsonl, Metric
 from tests.support.fuzzed.harness import Codec, FuzzedSource, Steps, lines_of
 from tests.support.refer_release import REFS, write_release
 
@@ -59,6 +59,9 @@ ANSWERS: dict[Metric, list[Any]] = {
     "numeric": [12, -3.5, 1000],
     "exact": ["Paris", "a b", "7"],
     "time": ["10:08", "1:05", "23:59"],
+    "boxes": [[[1, 2, 30, 40], [5, 6, 60.5, 20]], [[10, 10, 20, 40]], []],
+    "points": [[[1, 2], [30, 40.5]], [[10, 10]], []],
+    "count": [3, 0, 12],
 }
 
 
@@ -70,7 +73,7 @@ def _own_table(metric: Metric, suffix: str) -> FuzzedSource:
         ]
         _table(folder, f"t{suffix}", rows)
 
-    columns = {"box": ("box",), "polygon": ("polygon",), "time": ("hour", "minute")}.get(metric, ("answer",))
+    columns = tuple(TRUTH[metric]) or ("answer",)
     header = 1 if suffix in (".csv", ".tsv") else 0
 
     def unit(file: str, tree: Any, steps: Steps) -> str | None:
