@@ -64,7 +64,7 @@ def test_a_packed_sequence(capsys, tmp_path, monkeypatch, model, tokens, positio
     assert f" {positions} " in picture
     # The last token of the second row sees what is shared and its own row, not the first row between them.
     shared = places([line for line in table if "shared by" in line])
-    first, second = (places([line for line in table if f"-{row} " in line]) for row in (4, 3))
+    first, second = (places([line for line in table if f"train-0-{row} " in line]) for row in (4, 3))
     assert shared[-1] + 1 == first[0]
     assert first[-1] + 1 == second[0]
     last = next(line for line in table if f" {second[-1]} " in line.split("│")[2])
