@@ -74,8 +74,9 @@ def step(model: Any, loss: NumberLoss, batch: dict[str, Any], head: SupervisedHe
     if "segments" in batch:
         inputs["attention_mask"] = attention_mask(batch["segments"], model.config._attn_implementation, model.dtype)
     logits = head.logits(model, inputs, batch["positions"])
-    counts = (batch["targets"].numel(), batch["samples"], max(1, batch["digits"]), max(1, batch["numbers"]))
-    info = StepInfo(*(torch.tensor(float(count)) for count in counts))
+    names = ("digits", "numbers", "boxes")
+    digits, numbers, boxes = (torch.tensor(float(max(1, batch[name]))) for name in names)
+    info = StepInfo(float(batch["targets"].numel()), float(batch["samples"]), digits, numbers, shapes=boxes)
     if loss.uses_embeddings:
         info = replace(info, output_embeddings=model.get_output_embeddings().weight)
     output = loss(logits, batch["targets"], batch["spans"], info)
@@ -106,7 +107,8 @@ def differences(packed: StepResult, separate: StepResult) -> dict[str, float]:
 def kept_bytes(bool_mask: bool, length: int = 8192, layers: int = 4) -> int:
     """Bytes that a Llama of few, narrow layers keeps for its backward, with our mask or a bool one of the same."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1, "num_hidden_layers": layers}
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1}
+    sizes["num_hidden_layers"] = layers
     model = LlamaModel(LlamaConfig(vocab_size=64, max_position_embeddings=length, **sizes))
     segments = torch.arange(length)[None, None].expand(1, 2, length) // 1024  # eight examples
     mask = visible(segments) if bool_mask else attention_mask(segments, "sdpa", torch.float32)

@@ -62,7 +62,7 @@ def limit_waits_for_builds() -> None:
     FileBaton.wait = wait  # type: ignore[method-assign,assignment]
 
 
-def without_weights(kind: type, config: Any) -> Any:
+def without_weights(kind: Any, config: Any) -> Any:
     """A model of transformers that has its configuration and nothing else, for methods that need no more.
 
     One built on the meta device would be partitioned under ZeRO-3, which fails there (transformers 5.23:

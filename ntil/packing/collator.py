@@ -30,7 +30,8 @@ class PackedCollator(Collator):
     """
 
     def __init__(self, collator: Collator, packing: PackingConfig) -> None:
-        super().__init__(collator.family, collator.task, collator.vocab, collator.style, collator.max_length)
+        parts = (collator.family, collator.task, collator.vocab, collator.style, collator.max_length)
+        super().__init__(*parts, shapes=collator.shapes)
         check_family(collator.family)
         self.packing = packing
         token = self.family.image_token

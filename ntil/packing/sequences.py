@@ -11,6 +11,9 @@ from torch import Tensor
 from ntil.models.base import Encoded
 from ntil.packing.groups import Group
 
+# CUDA's memory-efficient kernel copies a mask whose rows are not aligned, in every layer (torch: `preprocess_mask`).
+ALIGNED = 16
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -51,6 +54,7 @@ def pack(
     """
     lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
     width = max(sum(group.tokens(lengths) for group in groups) for groups in sequences)
+    width = -(-width // ALIGNED) * ALIGNED
     axes = max(p.shape[0] if p.dim() == 2 else 1 for p in positions)
     input_ids = torch.full((len(sequences), width), pad, dtype=torch.long)
     position_ids = torch.zeros((axes, len(sequences), width), dtype=torch.long)

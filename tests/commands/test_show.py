@@ -1,7 +1,6 @@
 """`ntil show` prints what the loss sees of one example."""
 
 import math
-import re
 
 import pytest
 
@@ -52,7 +51,7 @@ PACKED = ["task=grounding_nano", "task.source.questions=3", "task.source.rows={t
 
 
 @pytest.mark.parametrize(
-    ("model", "tokens", "positions"), [("llava_nano", "<image> x 16", "7-22"), ("qwen2_vl_nano", "x 25", "4 4-8 4-8")]
+    ("model", "tokens", "positions"), [("llava_nano", "<image> x 16", "4-19"), ("qwen2_vl_nano", "x 25", "5 5-9 5-9")]
 )
 def test_a_packed_sequence(capsys, tmp_path, monkeypatch, model, tokens, positions):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
@@ -63,19 +62,19 @@ def test_a_packed_sequence(capsys, tmp_path, monkeypatch, model, tokens, positio
     picture = next(line for line in table if tokens in line)
     assert "shared by 3 rows" in picture
     assert f" {positions} " in picture
-    # The last token of the second row sees what is shared and its own row, not the first.
-    rows = [[line for line in table if f"-{row} " in line] for row in (4, 3, 5)]
-    shared_end, first, last = (int(place) for place in (last_seen(rows[0][0])[0], *last_seen(rows[1][-1])[1:]))
-    assert last_seen(rows[1][-1]) == [str(shared_end), str(first), str(last)]
-    assert first == shared_end + len(rows[0]) + 1
-    assert last == first + len(rows[1]) - 1
-    assert all(len(lines) > 3 for lines in rows)
+    # The last token of the second row sees what is shared and its own row, not the first row between them.
+    shared = places([line for line in table if "shared by" in line])
+    first, second = (places([line for line in table if f"train-0-{row} " in line]) for row in (4, 3))
+    assert shared[-1] + 1 == first[0]
+    assert first[-1] + 1 == second[0]
+    last = next(line for line in table if f" {second[-1]} " in line.split("│")[2])
+    assert last.split("│")[6].strip() == f"0-{shared[-1]}, {second[0]}-{second[-1]}"
     assert shown.splitlines()[-1].startswith("tokens ")
 
 
-def last_seen(line):
-    """Numbers of the column `sees` without a leading 0."""
-    return [number for number in re.findall(r"\d+", line.split("│")[-2]) if number != "0"]
+def places(lines):
+    """First and last place of each line, in one list."""
+    return [int(place) for line in lines for place in line.split("│")[2].strip().split("-")]
 
 
 def test_a_row_that_shares_nothing(capsys, tmp_path, monkeypatch):

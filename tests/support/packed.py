@@ -13,7 +13,7 @@ TOLERANCE = 1e-5
 
 
 def assert_same_targets(packed: dict[str, Any], separate: dict[str, Any]) -> None:
-    for name in ("samples", "digits", "numbers", "ids", "unmeasured"):
+    for name in ("samples", "digits", "numbers", "boxes", "ids", "unmeasured"):
         assert packed[name] == separate[name]
     assert torch.equal(packed["targets"], separate["targets"])
     for name, value in vars(separate["spans"]).items():
