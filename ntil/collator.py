@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,22 @@ from ntil.numbers.shapes import TokenBox, token_boxes, with_shapes
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 from tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the examples of a micro-batch lie in the tensors that the model gets.
+
+    Attributes:
+        inputs: the model's, by name.
+        prompt_ends: [rows] index of the last prompt token of each example in the flattened [B * T] hidden states, which
+            predicts the first token of its answer; the states after it predict the others.
+        tokens: how many there are, without padding.
+    """
+
+    inputs: dict[str, Tensor]
+    prompt_ends: Tensor
+    tokens: int
 
 
 class Collator:
@@ -49,20 +66,13 @@ class Collator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         texts = [self.task.answer(row) for row in rows]
-        encoded = [self.encode(row, text) for row, text in zip(rows, texts, strict=True)]
-        lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
-        width = max(lengths)
-        input_ids = torch.full((len(rows), width), pad_id(self.family), dtype=torch.long)
-        attention = torch.zeros_like(input_ids)
+        encoded = self.encode_all(rows, texts)
         answers = torch.full((len(rows), max(len(e.answer_ids) for e in encoded)), IGNORE, dtype=torch.long)
         for i, e in enumerate(encoded):
-            input_ids[i, : lengths[i]] = torch.tensor(e.prompt_ids + e.answer_ids)
-            attention[i, : lengths[i]] = 1
             answers[i, : len(e.answer_ids)] = torch.tensor(e.answer_ids)
-        starts = torch.tensor([len(e.prompt_ids) for e in encoded])
         keep = answers != IGNORE
-        # The hidden state one before a token predicts it.
-        before = torch.arange(len(rows))[:, None] * width + starts[:, None] + torch.arange(answers.shape[1]) - 1
+        layout = self.layout(encoded)
+        before = layout.prompt_ends[:, None] + torch.arange(answers.shape[1])
         hidden = torch.zeros_like(keep)
         for i, (text, e) in enumerate(zip(texts, encoded, strict=True)):
             hidden[i, self.unmeasured(text, e.answer_ids)] = True
@@ -72,16 +82,13 @@ class Collator:
             spans = NumberSpans.find(labels, self.vocab, self.style).select(keep.reshape(-1))
             spans = with_shapes(spans, self.boxes(rows, texts, encoded)) if self.shapes else spans
         return {
-            "input_ids": input_ids,
-            "attention_mask": attention,
-            **self._features(encoded),
-            **self.family.extra_inputs(input_ids, attention, starts),
+            **layout.inputs,
             "positions": before[keep],
             "targets": answers[keep],
             "spans": spans,
             "unmeasured": hidden[keep].nonzero()[:, 0].tolist(),
             "samples": len(rows),
-            "tokens": sum(lengths),
+            "tokens": layout.tokens,
             "digits": 0 if spans is None else int(spans.is_digit.sum()),
             "numbers": 0 if spans is None else int(spans.is_number.sum()),
             "boxes": 0 if spans is None else len(spans.shape),
@@ -91,6 +98,28 @@ class Collator:
     def encode_row(self, row: Row, answer: str | None) -> Encoded:
         """The row as the family encodes it."""
         return self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
+
+    def encode_all(self, rows: Sequence[Row], answers: Sequence[str]) -> list[Encoded]:
+        """The rows of a micro-batch with their answers, each as in `encode`."""
+        return [self.encode(row, answer) for row, answer in zip(rows, answers, strict=True)]
+
+    def layout(self, encoded: Sequence[Encoded]) -> Layout:
+        """The model's inputs: a row of the batch for each example, padded on the right."""
+        lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
+        width = max(lengths)
+        input_ids = torch.full((len(encoded), width), pad_id(self.family), dtype=torch.long)
+        attention = torch.zeros_like(input_ids)
+        for i, e in enumerate(encoded):
+            input_ids[i, : lengths[i]] = torch.tensor(e.prompt_ids + e.answer_ids)
+            attention[i, : lengths[i]] = 1
+        starts = torch.tensor([len(e.prompt_ids) for e in encoded])
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention,
+            **features_of(encoded),
+            **self.family.extra_inputs(input_ids, attention, starts),
+        }
+        return Layout(inputs, torch.arange(len(encoded)) * width + starts - 1, sum(lengths))
 
     def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Left-padded inputs for generation."""
@@ -103,7 +132,7 @@ class Collator:
             attention[i, width - len(e.prompt_ids) :] = 1
         ends = torch.full((len(rows),), width)
         extra = self.family.extra_inputs(input_ids, attention, ends)
-        return {"input_ids": input_ids, "attention_mask": attention, **self._features(encoded), **extra}
+        return {"input_ids": input_ids, "attention_mask": attention, **features_of(encoded), **extra}
 
     def unmeasured(self, answer: str, answer_ids: Sequence[int]) -> list[int]:
         """Indices into an answer's ids whose digits the task doesn't measure."""
@@ -146,9 +175,11 @@ class Collator:
             )
         return encoded
 
-    def _features(self, encoded: list[Encoded]) -> dict[str, Tensor]:
-        names = encoded[0].features
-        return {name: torch.cat([e.features[name] for e in encoded]) for name in names}
+
+def features_of(encoded: Sequence[Encoded]) -> dict[str, Tensor]:
+    """Image inputs of several examples, one below the other."""
+    names = encoded[0].features
+    return {name: torch.cat([e.features[name] for e in encoded]) for name in names}
 
 
 def pad_id(family: Family) -> int:

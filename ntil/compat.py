@@ -84,3 +84,14 @@ def leave_out_tied_frozen(engine: Any) -> None:
 
     module_state_dict.leaves_out_tied = True  # type: ignore[attr-defined]
     engine.module_state_dict = module_state_dict
+
+
+def without_weights(kind: Any, config: Any) -> Any:
+    """A model of transformers that has its configuration and nothing else, for methods that need no more.
+
+    One built on the meta device would be partitioned under ZeRO-3, which fails there (transformers 5.23:
+    `integrations.deepspeed.initialize_weights_zero3`).
+    """
+    model = kind.__new__(kind)
+    model.__dict__["config"] = config
+    return model

@@ -19,6 +19,7 @@ from ntil.losses.base import IGNORE
 from ntil.models.base import Family, OwnPrompt
 from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab
+from ntil.packing.refusals import check_family
 from tasks.answers.coordinates import Frame, Size, coordinate_format
 from tasks.base import Row, Task
 
@@ -41,6 +42,8 @@ class Components:
             UserError: what the config describes can't be built; the message names the key.
         """
         family: Family = build("model", _asked_its_own_way(config))
+        if config.packing.on:
+            check_family(family)
         task = build_task(config, family)
         vocab = family.number_vocab(task.coordinates)
         loss: NumberLoss = build("loss", config.loss, vocab=vocab)

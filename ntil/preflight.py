@@ -16,6 +16,7 @@ from ntil.estimates.fit import check_memory, gpu_memory, idle_gpus, short_of_mem
 from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
 from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.tuning import check_tuning
+from ntil.packing.refusals import check_class
 
 LONGEST_NAME, LONGEST_PROJECT = 64, 128  # characters of a tag, and of a project, of W&B
 
@@ -40,6 +41,7 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
         check_component(group, getattr(config, group))
     family = locate(config.model.target, "model")
     check_tuning(config.tuning, family)
+    check_class(config, family)
     check_learning_rates(config, family)
     _check_shared_prompts(config, family)
     if on_this_machine:

@@ -62,19 +62,41 @@ class RenderedScenes(RenderedSource):
         difficulty: `single` (one large shape), `plain` (several, meant by attributes) or `rich` (order and relations).
         size: pixels of a side.
         seed: each split has its own stream of it.
+        questions: about each scene, in rows that follow each other; they may be alike. null: one.
     """
 
-    def __init__(self, rows: dict[str, int], difficulty: Difficulty = "plain", size: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self,
+        rows: dict[str, int],
+        difficulty: Difficulty = "plain",
+        size: int = 64,
+        seed: int = 0,
+        questions: int | None = None,
+    ) -> None:
         super().__init__(rows)
-        self.difficulty, self.size, self.seed = difficulty, size, seed
+        self.difficulty, self.size, self.seed, self.questions = difficulty, size, seed, questions
 
     def rows(self, split: str) -> Dataset:
-        count = self.count(split)
-        return load(split, rows=count, size=self.size, difficulty=self.difficulty, seed=self.seed)
+        return load(
+            split,
+            rows=self.count(split),
+            size=self.size,
+            difficulty=self.difficulty,
+            seed=self.seed,
+            questions=self.questions,
+        )
 
 
-def load(split: str, *, rows: int, size: int = 64, difficulty: Difficulty = "plain", seed: int = 0) -> Dataset:
-    """`rows` scenes of `size` x `size` pixels; row i is the same everywhere.
+def load(
+    split: str,
+    *,
+    rows: int,
+    size: int = 64,
+    difficulty: Difficulty = "plain",
+    seed: int = 0,
+    questions: int | None = None,
+) -> Dataset:
+    """`rows` questions about scenes of `size` x `size` pixels; row i is the same everywhere.
 
     Raises:
         InvalidOption: unknown split or difficulty, or a size or a number of rows that is too small.
@@ -87,8 +109,11 @@ def load(split: str, *, rows: int, size: int = 64, difficulty: Difficulty = "pla
         )
     if rows < 1 or size < 32:
         raise InvalidOption(f"rendered scenes need rows >= 1 and size >= 32, got rows={rows}, size={size}")
-    key = {"split": split, "rows": rows, "size": size, "difficulty": difficulty, "seed": seed}
-    render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed)
+    if questions is not None and questions < 1:
+        raise InvalidOption(f"task.source.questions must be at least 1, got {questions}")
+    asked = questions or 1
+    key = {"split": split, "rows": rows, "size": size, "difficulty": difficulty, "seed": seed, "questions": asked}
+    render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed, questions=asked)
 
     def build() -> Dataset:
         index = Dataset.from_dict({"index": list(range(rows))})
@@ -99,17 +124,22 @@ def load(split: str, *, rows: int, size: int = 64, difficulty: Difficulty = "pla
     return cached_dataset(f"grounding-{difficulty}-{split}", key, [Path(__file__)], build)
 
 
-def _row(row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int) -> dict[str, Any]:
-    rng = np.random.default_rng([seed, STREAMS[split], row["index"]])
+def _row(
+    row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int, questions: int = 1
+) -> dict[str, Any]:
+    number, question = divmod(row["index"], questions)
+    rng = np.random.default_rng([seed, STREAMS[split], number])
     while True:  # a few scenes of several shapes have no unambiguous expression
         shapes = scene(rng, difficulty)
         expressions = _expressions(shapes, difficulty)
         if expressions:
             break
+    # Of several questions each has a stream of its own, so that the picture is the same.
+    asks = rng if questions == 1 else np.random.default_rng([seed, STREAMS[split], number, question])
     # The level is drawn first: relations are many and would otherwise dominate.
-    level = int(rng.choice(sorted({level for _, _, level in expressions})))
+    level = int(asks.choice(sorted({level for _, _, level in expressions})))
     expression, target, level = [s for s in expressions if s[2] == level][
-        int(rng.integers(sum(s[2] == level for s in expressions)))
+        int(asks.integers(sum(s[2] == level for s in expressions)))
     ]
     return {
         "id": f"{difficulty}-{split}-{seed}-{row['index']}",

@@ -1,8 +1,10 @@
 """Show one example, token by token, as the loss sees it.
 
     ntil show task=clock loss=ntil [row=0 split=train]
+    ntil show task=refcoco packing=pictures
 
-row: its number in the split. split: of the task's. All else overrides the configuration of a run.
+row: its number in the split. split: of the task's. All else overrides the configuration of a run. With packing, the
+sequence follows in which the row shares its picture with others.
 """
 
 from __future__ import annotations
@@ -11,17 +13,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from datasets import Dataset
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from data.common.counts import counted
+from data.common.rows import undecoded
 from ntil.commands.options import parse_options, split_options
 from ntil.components import Components
 from ntil.config.errors import ConfigError
+from ntil.config.schema import PackingConfig
 from ntil.losses import StepInfo
 from ntil.numbers.spans import NumberSpans
+from ntil.packing.collator import PackedCollator
+from ntil.packing.rows import SharedPictures
+from ntil.packing.table import packed_table
 from ntil.preflight import compose_checked
+
+NEAR, SHOWN = 500, 3  # rows looked through on either side for the same picture, and shown in a sequence
 
 
 @dataclass
@@ -40,7 +50,8 @@ def main(arguments: list[str]) -> int:
     """
     words, overrides = split_options(ShowOptions, arguments)
     options = parse_options("show", ShowOptions, words)
-    components = Components.build(compose_checked(overrides))
+    config = compose_checked(overrides)
+    components = Components.build(config)
     task, collator = components.task, components.collator
     rows = task.rows(options.split)
     if not 0 <= options.row < len(rows):
@@ -62,7 +73,26 @@ def main(arguments: list[str]) -> int:
     console.print(f"numbers  {', '.join(values) or 'none'} (number_style={components.loss.number_style})")
     console.print(f"coverage {share:.0%} of the {counted(len(encoded.answer_ids), 'supervised token')} are digits")
     console.print(f"guessing {uniform_costs(components, batch)} (all tokens equally likely)", soft_wrap=True)
+    if config.packing.on:
+        _print_packed(console, components, config.packing, rows, options.row)
     return 0
+
+
+def _print_packed(console: Console, components: Components, packing: PackingConfig, rows: Dataset, chosen: int) -> None:
+    """Print the row in one sequence with its neighbours on the same picture."""
+    near = range(max(0, chosen - NEAR), min(len(rows), chosen + NEAR))
+    stored, picture_key = undecoded(rows), components.task.picture_key
+    key = picture_key(stored[chosen])
+    # Rows without a picture share a beginning of their texts with any others.
+    same = [index for index in near if index != chosen and picture_key(stored[index]) == key]
+    taken = [chosen, *same[: SHOWN - 1]]
+    batch = PackedCollator(components.collator, packing)(SharedPictures(rows, components.task).__getitems__(taken))
+    alone = components.collator([rows[index] for index in taken])["tokens"]
+    if "segments" not in batch:
+        console.print(f"packed   nothing is shared with the {2 * NEAR} rows around")
+        return
+    console.print(packed_table(components.family, batch))
+    console.print(f"tokens   {batch['tokens']} for {counted(len(taken), 'row')}, {alone} without packing")
 
 
 def uniform_costs(components: Components, batch: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from ntil.config.errors import ConfigError, nearest, value_error
 from ntil.config.upgrade import FORMAT, upgraded
 
 TRACKERS = ("wandb", "tensorboard")
+PACKING_MODES = ("none", "pictures", "tokens")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 GROUPS = ("model", "task", "loss")
 NOT_OF_A_RUN = ("scale", "grid", "drawn")
@@ -153,6 +154,23 @@ class CurriculumConfig:
 
 
 @dataclass
+class PackingConfig:
+    """Examples that begin alike, as questions on one picture do, in one sequence with one copy of that beginning.
+
+    mode: `none`; `pictures`: a sequence for each picture of a micro-batch; `tokens`: several pictures a sequence too,
+        and micro-batches of about equally many tokens.
+    tokens: longest sequence that is packed; a single example may be longer.
+    """
+
+    mode: str = "none"
+    tokens: int = 4096
+
+    @property
+    def on(self) -> bool:
+        return self.mode != "none"
+
+
+@dataclass
 class EvaluationConfig:
     """Scoring of `split` at the end, and of `validation_rows` validation rows every `every_steps` steps (0: never).
 
@@ -195,6 +213,7 @@ class RunSettings:
     optim: OptimConfig = field(default_factory=OptimConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    packing: PackingConfig = field(default_factory=PackingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     log_every: int = 20
@@ -343,6 +362,9 @@ def _check(run: RunSettings) -> None:
             raise ConfigError(f"tracker.kinds: no tracker {kind!r}{nearest(kind, TRACKERS)}")
     if run.tracker.mode not in WANDB_MODES:
         raise ConfigError(f"tracker.mode must be one of {', '.join(WANDB_MODES)}, got {run.tracker.mode!r}")
+    if run.packing.mode not in PACKING_MODES:
+        raise ConfigError(f"packing.mode must be one of {', '.join(PACKING_MODES)}, got {run.packing.mode!r}")
+    _at_least(1, "packing.tokens", run.packing.tokens)
     until = [stage.until for stage in run.curriculum.stages]
     if until != sorted(until) or any(not 0 < u <= 1 for u in until):
         raise ConfigError(f"curriculum.stages: 'until' must rise within (0, 1], got {until}")

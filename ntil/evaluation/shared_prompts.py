@@ -69,7 +69,7 @@ class Prompt:
         prompts, features = [e.prompt_ids for e in encoded], encoded[0].features
         length = min(len(common_beginning(prompts)), min(map(len, prompts)) - 1)
         beginning = prompts[0][:length]
-        position = collator.family.position_after(beginning, features)
+        position = int(collator.family.position_ids(Encoded(beginning, [], features)).max()) + 1
         return cls(beginning, [ids[length:] for ids in prompts], features, position)
 
     def spread(self, answer_tokens: int) -> list[range]:

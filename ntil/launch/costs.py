@@ -80,16 +80,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimator:
-    """Costs of jobs on a device, with the measured seconds per step of (task, model) where there are any."""
+    """Costs of jobs on a device, with the measured seconds per step by `pace_key` where there are any."""
 
     device: Device
-    paces: Mapping[tuple[str, str], float]
+    paces: Mapping[tuple[str, ...], float]
 
     def cost(self, run: Run) -> Cost:
         config, length = run.config, Length.of(run)
         on_gpus = config.engine.device != "cpu" and _is_full_size(run)
         ranks = _ranks(run)
-        pace = self.paces.get(run.key[:2])
+        pace = self.paces.get(pace_key(run))
         if pace is not None:
             seconds = None if length.steps is None else length.steps * pace
         else:
@@ -111,6 +111,12 @@ class Estimator:
             f"planned; ~: estimated for {self.device.name}s at {UTILISATION:.0%} of their arithmetic and "
             f"{STREAMING:.0%} of their memory's speed, without data, validation and saving; disk: at most / at the end"
         )
+
+
+def pace_key(run: Run) -> tuple[str, ...]:
+    """What runs that take about equally long for a step have in common: task, model, and how they are packed."""
+    packing = run.config.packing
+    return (run.task, run.model, packing.mode) if packing.on else (run.task, run.model)
 
 
 def _is_full_size(run: Run) -> bool:

@@ -1,8 +1,8 @@
 """Dry run of a sweep: its runs with their state, estimated time and memory, before anything starts.
 
-Time is taken from finished or running runs of the same task and model below the same folder (seconds per step, whatever
-their loss: losses differ by a few percent). Without such a run, that of a full-size model is estimated from its
-arithmetic, and of others it is not known yet. Memory and disk are those of `ntil.estimates`.
+Time is taken from finished or running runs of the same task, model and packing below the same folder (seconds per
+step, whatever their loss: losses differ by a few percent). Without such a run, that of a full-size model is estimated
+from its arithmetic, and of others it is not known yet. Memory and disk are those of `ntil.estimates`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ntil.config.compose import CONF, register_schema
 from ntil.config.errors import ConfigError
 from ntil.console import Table
 from ntil.estimates.time import Device, device_here
-from ntil.launch.costs import Estimator, disk_warning, total_disk, total_time
+from ntil.launch.costs import Estimator, disk_warning, pace_key, total_disk, total_time
 from ntil.preflight import check, compose_checked
 from ntil.runs.folder import folder_of, read_json
 from ntil.runs.inputs import changed_inputs
@@ -137,11 +137,11 @@ def _state(job: Run) -> str:
     return state
 
 
-def seconds_per_step(runs: Iterable[Run]) -> dict[tuple[str, str], float]:
-    """Map (task, model) to the median over runs of the seconds per step."""
-    paces: dict[tuple[str, str], list[float]] = {}
+def seconds_per_step(runs: Iterable[Run]) -> dict[tuple[str, ...], float]:
+    """Map `pace_key` to the median over runs of the seconds per step."""
+    paces: dict[tuple[str, ...], list[float]] = {}
     for run in runs:
         seconds = pace(run.folder.read_history())
         if seconds is not None:
-            paces.setdefault((run.task, run.model), []).append(seconds)
+            paces.setdefault(pace_key(run), []).append(seconds)
     return {key: statistics.median(values) for key, values in paces.items()}

@@ -116,10 +116,6 @@ class Family(ABC):
         _, expansion = self.picture(Image.new("RGB", size))
         return expansion.count(self.image_token) if self.image_token else len(self._tokenize(expansion))
 
-    def position_after(self, prompt_ids: list[int], features: Mapping[str, Tensor]) -> int:
-        """Position of the token that follows these ids, which hold all of the prompt's picture or none of it."""
-        return len(prompt_ids)
-
     @staticmethod
     def frame(size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Frame that the model sees of a picture of (width, height); here the picture itself.
@@ -191,6 +187,10 @@ class Family(ABC):
         """
         features, expansion = ({}, "") if picture is None else picture
         return self._encoded(prompt, answer, picture is not None, expansion, features)
+
+    def position_ids(self, encoded: Encoded) -> Tensor:
+        """Positions that the model gives the tokens of an example in a sequence of its own: [T], or [axes, T]."""
+        return torch.arange(len(encoded.prompt_ids) + len(encoded.answer_ids))
 
     def encode_text(self, prompt: str, answer: str | None, has_image: bool) -> Encoded:
         """Ids as in `encode`, but one image token for the picture, which isn't needed; for checks of many rows.

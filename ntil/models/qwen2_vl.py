@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from PIL import Image
 from torch import Tensor
 from transformers import (
+    AutoModel,
     AutoTokenizer,
     PreTrainedModel,
     Qwen2VLConfig,
@@ -24,8 +26,9 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from ntil.compat import without_weights
 from ntil.models import nano_tokenizer
-from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
+from ntil.models.base import LLAMA_LINEAR, Attention, Encoded, Family, OwnPrompt, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 from tasks.base import OwnQuestion
 
@@ -158,13 +161,6 @@ class Qwen2VL(Family):
         """Side in pixels of the square of a picture that becomes one token."""
         return int(self.image_processor.patch_size * self.image_processor.merge_size)
 
-    def position_after(self, prompt_ids: list[int], features: Mapping[str, Tensor]) -> int:
-        """A picture of h x w tokens takes max(h, w) positions, in all three axes (arXiv 2409.12191, section 2.1)."""
-        if "image_grid_thw" not in features:
-            return len(prompt_ids)
-        high, wide = (int(n) // self.image_processor.merge_size for n in features["image_grid_thw"][0, 1:])
-        return len(prompt_ids) - high * wide + max(high, wide)
-
     def picture_tokens(self, size: tuple[int, int]) -> int:
         wide, high = self.resized(size)
         return high // self._cell * (wide // self._cell)
@@ -178,6 +174,12 @@ class Qwen2VL(Family):
 
     def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
         return {"mm_token_type_ids": (input_ids == self.config.image_token_id).int()}
+
+    def position_ids(self, encoded: Encoded) -> Tensor:
+        ids = torch.tensor([encoded.prompt_ids + encoded.answer_ids])
+        kinds = (ids == self.config.image_token_id).int()
+        model = without_weights(AutoModel._model_mapping[type(self.config)], self.config)
+        return model.get_rope_index(ids, kinds, encoded.features.get("image_grid_thw"))[0][:, 0]
 
     def split_images(self, inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         grids: Tensor = inputs["image_grid_thw"]

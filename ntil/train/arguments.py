@@ -54,6 +54,8 @@ def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torc
         # More than there are cores would wait for each other (torch warns of it); the rows' order doesn't depend on it.
         dataloader_num_workers=min(engine.workers, _cores()),
         dataloader_pin_memory=torch.cuda.is_available(),
+        # Micro-batches of unequal numbers of rows can't be filled up with others.
+        accelerator_config={"even_batches": run.packing.mode != "tokens"},
         remove_unused_columns=False,
         label_names=[],
         logging_steps=run.log_every,

@@ -1,8 +1,9 @@
-"""The order of the training rows: a function of the seed and the curriculum alone, the same for every loss and rank."""
+"""The order of the training rows: a function of seed, curriculum and packing, the same for every loss and rank."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,30 @@ class CurriculumSampler(Sampler[int]):
         for steps, pool in self.parts:
             left = steps * self.batch
             while left > 0:
-                order = torch.randperm(len(pool), generator=generator)[:left]
-                yield from pool[order.numpy()].tolist()
+                order = self.shuffled(pool, generator)[:left]
+                yield from order.tolist()
                 left -= len(order)
+
+    def shuffled(self, pool: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        """The rows of one pass in their order."""
+        return pool[torch.randperm(len(pool), generator=generator).numpy()]
+
+
+class PictureSampler(CurriculumSampler):
+    """`CurriculumSampler` whose passes are over shuffled pictures: the rows of a picture, shuffled, follow each other.
+
+    A picture whose rows are not all in the last place of a step goes on in the next step.
+
+    Args:
+        pictures: [rows] number of each row's picture.
+    """
+
+    def __init__(self, *args: Any, pictures: np.ndarray, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pictures = pictures
+
+    def shuffled(self, pool: np.ndarray, generator: torch.Generator) -> np.ndarray:
+        rows = super().shuffled(pool, generator)
+        _, numbers = np.unique(self.pictures[rows], return_inverse=True)
+        places = torch.randperm(int(numbers.max()) + 1, generator=generator).numpy()
+        return rows[np.argsort(places[numbers], kind="stable")]

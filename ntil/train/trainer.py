@@ -14,6 +14,7 @@ from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import seed_worker
 
 from ntil.compat import end_where_batches_cannot_be_sent, leave_out_tied_frozen
 from ntil.components import Components
@@ -25,9 +26,11 @@ from ntil.losses.base import LossOutput, LossParts, NumberLoss, StepInfo
 from ntil.models.head import SupervisedHead
 from ntil.models.learning_rates import LearningRates
 from ntil.numbers.spans import NumberSpans
+from ntil.packing.masks import attention_mask
 from ntil.train.arguments import training_arguments
 from ntil.train.guards import FiniteCheck
-from ntil.train.sampler import CurriculumSampler
+from ntil.train.packing import packing_of
+from ntil.train.sampler import CurriculumSampler, PictureSampler
 from ntil.train.throughput import Throughput
 
 # Keys of a batch that are no inputs of the model: the collator's, and those that the trainer adds.
@@ -44,6 +47,7 @@ NOT_INPUTS = (
     "info",
     "first",
     "unmeasured",
+    "segments",
 )
 DATA_LIMIT = 600  # seconds that a batch may take: a data worker may be stuck, as on a file system that is gone
 Validate = Callable[["NumberTrainer"], dict[str, float]]
@@ -78,15 +82,20 @@ def build_trainer(
     arguments = arguments or training_arguments(config, folder, components.family.dtype)
     arguments.max_steps = steps
     levels = rows[column][:] if column in rows.column_names else None
+    drawn = (len(rows), steps, optim.batch_size, config.seed, config.curriculum, levels)
+    packed = packing_of(config, components, rows)
+    sampler = PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
+    pieces = arguments.world_size * arguments.gradient_accumulation_steps
     trainer = NumberTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows,
+        train_dataset=packed.rows if packed else rows,
         eval_dataset=validation,
-        data_collator=components.collator,
+        data_collator=packed.collator if packed else components.collator,
         callbacks=callbacks or [],
         number_loss=components.loss,
-        sampler=CurriculumSampler(len(rows), steps, optim.batch_size, config.seed, config.curriculum, levels),
+        sampler=sampler,
+        batches=packed.balanced(sampler, optim.batch_size, pieces) if packed else None,
         validate=validate or (lambda _trainer: {}),
         learning_rates=LearningRates(components.family, optim),
         finite=finite,
@@ -101,6 +110,7 @@ class NumberTrainer(Trainer):
     Args:
         number_loss: called on the supervised logits; its components are logged as means over the logging window.
         sampler: the rows' order.
+        batches: the rows of every micro-batch, over ranks and accumulation; None: equally many, in the rows' order.
         validate: called by `evaluate` with this trainer, returns metrics.
         learning_rates: of the parts; None: all have that of the arguments.
         finite: checks every micro-batch's loss before the optimizer uses it.
@@ -111,6 +121,7 @@ class NumberTrainer(Trainer):
         *args: Any,
         number_loss: NumberLoss,
         sampler: Sampler[int],
+        batches: Sampler[list[int]] | None = None,
         validate: Validate,
         learning_rates: LearningRates | None = None,
         finite: FiniteCheck | None = None,
@@ -123,7 +134,7 @@ class NumberTrainer(Trainer):
         self.inner_model: PreTrainedModel = self.accelerator.unwrap_model(self.model)
         self.head = SupervisedHead(self.inner_model)
         self.throughput = Throughput()
-        self._sampler, self._validate, self._finite = sampler, validate, finite
+        self._sampler, self._batches, self._validate, self._finite = sampler, batches, validate, finite
         self._learning_rates = learning_rates if learning_rates and learning_rates.of_parts else None
         self._rates: dict[str, float] = {}
         self._norms: dict[str, Tensor] = {}
@@ -148,11 +159,25 @@ class NumberTrainer(Trainer):
         return super()._get_learning_rate()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        loader = super().get_train_dataloader()
+        loader = super().get_train_dataloader() if self._batches is None else self._loader_of(self._batches)
         base = getattr(loader, "base_dataloader", loader)  # accelerate's wraps the one with the workers
         base.worker_init_fn = partial(_start_worker, base.worker_init_fn)
         base.timeout = DATA_LIMIT if base.num_workers else 0
         return loader
+
+    def _loader_of(self, batches: Sampler[list[int]]) -> DataLoader[Any]:
+        arguments = self.args
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=arguments.dataloader_num_workers,
+            pin_memory=arguments.dataloader_pin_memory,
+            worker_init_fn=partial(
+                seed_worker, num_workers=arguments.dataloader_num_workers, rank=arguments.process_index
+            ),
+        )
+        return self.accelerator.prepare(loader)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -242,9 +267,19 @@ class NumberTrainer(Trainer):
     def _parts(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[LossParts, Tensor]:
         """The parts of a micro-batch's loss, and its logits."""
         model_inputs = {k: v for k, v in inputs.items() if k not in NOT_INPUTS}
+        if "segments" in inputs:
+            attention = self.inner_model.config._attn_implementation
+            model_inputs["attention_mask"] = attention_mask(inputs["segments"], attention, self._query_dtype)
         logits = self.head.logits(model, model_inputs, inputs["positions"])
         with self._seen_by_loss(inputs, logits) as loss_inputs:
             return self.number_loss.parts(logits, *loss_inputs), logits
+
+    @property
+    def _query_dtype(self) -> torch.dtype:
+        """Dtype in which the model's attention computes."""
+        if self.args.bf16 or self.args.fp16:
+            return torch.bfloat16 if self.args.bf16 else torch.float16
+        return self.inner_model.dtype
 
     @contextmanager
     def _seen_by_loss(

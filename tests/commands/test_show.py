@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from ntil.cli import main
 from ntil.config.compose import choices
 
@@ -43,3 +45,39 @@ def test_mistakes_are_one_line(capsys, tmp_path, monkeypatch):
     assert "train has the rows 0..2" in capsys.readouterr().err
     assert main(["show", "loss.lamm=1"]) == 2
     assert "did you mean 'loss.lam'?" in capsys.readouterr().err
+
+
+PACKED = ["task=grounding_nano", "task.source.questions=3", "task.source.rows={train:9}", "packing=pictures"]
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "positions"), [("llava_nano", "<image> x 16", "4-19"), ("qwen2_vl_nano", "x 25", "5 5-9 5-9")]
+)
+def test_a_packed_sequence(capsys, tmp_path, monkeypatch, model, tokens, positions):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "140")
+    assert main(["show", f"model={model}", *PACKED, "row=4"]) == 0
+    shown = capsys.readouterr().out
+    table = shown[shown.index("packed") :].splitlines()
+    picture = next(line for line in table if tokens in line)
+    assert "shared by 3 rows" in picture
+    assert f" {positions} " in picture
+    # The last token of the second row sees what is shared and its own row, not the first row between them.
+    shared = places([line for line in table if "shared by" in line])
+    first, second = (places([line for line in table if f"train-0-{row} " in line]) for row in (4, 3))
+    assert shared[-1] + 1 == first[0]
+    assert first[-1] + 1 == second[0]
+    last = next(line for line in table if f" {second[-1]} " in line.split("│")[2])
+    assert last.split("│")[6].strip() == f"0-{shared[-1]}, {second[0]}-{second[-1]}"
+    assert shown.splitlines()[-1].startswith("tokens ")
+
+
+def places(lines):
+    """First and last place of each line, in one list."""
+    return [int(place) for line in lines for place in line.split("│")[2].strip().split("-")]
+
+
+def test_a_row_that_shares_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
+    assert main(["show", "model=llava_nano", "task=clock", "task.source.rows={train:3}", "packing=tokens"]) == 0
+    assert "nothing is shared with the 1000 rows around" in capsys.readouterr().out
