@@ -58,7 +58,7 @@ def test_a_packed_sequence(capsys, tmp_path, monkeypatch, model, tokens, positio
     monkeypatch.setenv("COLUMNS", "140")
     assert main(["show", f"model={model}", *PACKED, "row=4"]) == 0
     shown = capsys.readouterr().out
-    table = shown[shown.index("packed") :].splitlines()
+    table = [line for line in shown[shown.index("packed") :].splitlines() if line.startswith("│")]
     picture = next(line for line in table if tokens in line)
     assert "shared by 3 rows" in picture
     assert f" {positions} " in picture
