@@ -143,9 +143,12 @@ def test_a_disk_that_is_too_small_is_a_problem(monkeypatch):
 def test_rows_of_joined_splits_are_known_before_they_are_here():
     source = build("source", Component("refcoco", "data.grounding.refcoco:RefCOCO", {"folder": "refer/refcoco"}))
     assert source.expected_rows("train") == 120_624
+    assert source.expected_rows_per_picture("train") == 142_209 / 19_994
     joined = {"folder": "refer/refcoco", "splits": {"test": "testA+testB", "validation": "val"}}
     source = build("source", Component("refcoco", "data.grounding.refcoco:RefCOCO", joined))
     assert source.expected_rows("test") == 5_657 + 5_095
     assert source.expected_rows("validation") == 10_834
     unknown = build("source", Component("refcoco", "data.grounding.refcoco:RefCOCO", {**joined, "folder": "refcoco+"}))
     assert unknown.expected_rows("test") is None
+    unknown = build("source", Component("refcoco", "data.grounding.refcoco:RefCOCO", {**joined, "folder": "mine"}))
+    assert unknown.expected_rows_per_picture("train") is None
