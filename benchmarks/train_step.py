@@ -36,6 +36,7 @@ from data.common.counts import counted
 from ntil.components import Components
 from ntil.config.compose import compose
 from ntil.config.schema import RunConfig
+from ntil.models.tuning import Parts
 from ntil.preflight import compose_checked
 from ntil.rehearsal.weights import write_random
 from ntil.train.trainer import NumberTrainer, build_trainer
@@ -160,8 +161,10 @@ def measured(trainer: NumberTrainer, components: Components) -> dict[str, list[f
 
         setattr(owner, method, timed)
 
-    for part, prefix in components.family.parts.items():
-        around(model.get_submodule(prefix), f"forward {part}")
+    parts = Parts(components.family)
+    for part in components.family.parts:
+        for module in parts.modules(model, part).values():
+            around(module, f"forward {part}")
     around(model.get_output_embeddings(), "forward head")
     wrap(trainer.number_loss, "parts", "forward loss")  # without joining them, a few operations on scalars
     wrap(trainer, "get_batch_samples", "waiting for data")

@@ -84,7 +84,7 @@ def _shape(config: RunConfig) -> ModelShape | None:
     largest, text = largest_layer(model), model.config.get_text_config()
     vision = getattr(model.config, "vision_config", None)
     counts = Parts(known.owner).counts(tune(model, known.owner, config.tuning))
-    tokens, patches = _picture(known, vision)
+    tokens, patches = tokens_and_patches(known) if vision is not None else (0, 0)
     return ModelShape(
         counts,
         largest,
@@ -123,13 +123,10 @@ def _first(config: Any, *names: str) -> Any:
     return next((getattr(config, n) for n in names if getattr(config, n, None) is not None), None)
 
 
-def _picture(known: KnownModel, vision: Any) -> tuple[int, int]:
+def tokens_and_patches(known: KnownModel) -> tuple[int, int]:
     """Image tokens of a picture in the language model, and in the tower."""
-    if vision is None:
-        return 0, 0
     if known.family is not None:
         tokens = int(known.family.picture_tokens(PICTURE))
     else:
         tokens = int((known.facts or {}).get("picture_tokens", 0))
-    merged = _first(vision, "spatial_merge_size") or 1
-    return tokens, tokens * merged * merged
+    return tokens, tokens * (known.family or known.kind).patches_per_token

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -60,8 +60,9 @@ class Family(ABC):
     """Model family: built from its config in `conf/model` it prepares inputs, and `load` reads the weights.
 
     Attributes:
-        parts: name of a part (`vision`, `projector`, `language`) -> prefix of its parameters. A parameter belongs to
-            the part with the longest prefix that fits, and to `language` where none does (an untied `lm_head`).
+        parts: name of a part (`vision`, `projector`, `language`) -> prefix of its parameters, or several of them. A
+            parameter belongs to the part with the longest prefix that fits, and to `language` where none does (an
+            untied `lm_head`).
         lora_targets: part -> last names of its linear layers that get adapters under `tuning=lora`.
         lora_trainable: parts trained whole in addition to the adapters.
         coords: name of the coordinate format the family was pre-trained on, see tasks/answers/coordinates.py.
@@ -74,14 +75,16 @@ class Family(ABC):
         own_prompts: subject of a task (`Task.subject`) -> how the family was taught to be asked for it, where its
             authors say so; `task.question_style=family` asks this way.
         any_size: every picture becomes the same number of tokens, whatever its size.
+        patches_per_token: how many patches of the vision tower become one image token.
         causal: no state of a token depends on what follows it, the prompt's included; so rows with the same beginning,
             a picture or examples, may share it.
     """
 
-    parts: ClassVar[dict[str, str]] = {"language": ""}
+    parts: ClassVar[Mapping[str, str | tuple[str, ...]]] = {"language": ""}
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {"language": LLAMA_LINEAR}
     lora_trainable: ClassVar[tuple[str, ...]] = ("projector",)
     any_size: ClassVar[bool] = False
+    patches_per_token: int = 1
     causal: ClassVar[bool] = True
     own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {}
     coords: str = "int1000"
@@ -112,6 +115,10 @@ class Family(ABC):
         """
         _, expansion = self.picture(Image.new("RGB", size))
         return expansion.count(self.image_token) if self.image_token else len(self._tokenize(expansion))
+
+    def position_after(self, prompt_ids: list[int], features: Mapping[str, Tensor]) -> int:
+        """Position of the token that follows these ids, which hold all of the prompt's picture or none of it."""
+        return len(prompt_ids)
 
     @staticmethod
     def frame(size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -235,10 +242,33 @@ class Family(ABC):
     def split_images(self, inputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """Split the inputs of the model's `get_image_features` into those of single pictures, along dimension 0.
 
-        This version is for models whose every tensor has one entry per picture.
+        This version is for models whose every tensor has one entry per picture, or per tile of a picture.
         """
         count = len(inputs["pixel_values"])
         return [{name: value[i : i + 1] for name, value in inputs.items()} for i in range(count)]
+
+    def project(
+        self,
+        model: Any,
+        projectors: Sequence[Callable[[Tensor], Tensor]],
+        features: Sequence[Tensor],
+        images: Sequence[dict[str, Tensor]],
+    ) -> dict[str, Any]:
+        """Fields of what `get_image_features` returns, from what entered the projector; for kept vision features.
+
+        This version is for models whose output is the projector's.
+
+        Args:
+            projectors: the modules of the part `projector`, in the order of `parts`.
+            features: of each picture [entries, ..., width]; inputs of several projectors are joined along the width.
+            images: what `split_images` gave.
+
+        Returns:
+            `pooler_output`, one tensor per picture, and whatever else the model reads.
+        """
+        projected = projectors[0](torch.cat(list(features)))
+        rows = [len(entries) for entries in features]
+        return {"pooler_output": projected.split([n * len(projected) // sum(rows) for n in rows])}
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         model.save_pretrained(folder)
@@ -288,10 +318,13 @@ def load_model(
     source: str | Path | None,
     config: Any,
     dtype: torch.dtype,
-    attention: str,
+    attention: str | dict[str, str],
     allow_pickle: bool = False,
 ) -> PreTrainedModel:
     """Load a model with the weights of `source`, or with random ones for `config` if that is None.
+
+    Args:
+        attention: of all parts, or of each by the name of its config, with the model's own under the empty name.
 
     Raises:
         CheckpointError: the weights can't be read.

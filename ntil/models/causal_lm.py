@@ -1,4 +1,4 @@
-"""Text models of any causal architecture that transformers has: Qwen2.5, LLaMA-3, Yi (Llama's).
+"""Text models of any causal architecture that transformers has: Qwen2.5, Qwen3, Gemma 3, LLaMA-3, and Llama's class.
 
 With `checkpoint` (a hub name or folder) everything comes from there; without, `language` describes a nano model from
 scratch with the tokenizer of nano_tokenizer.py. Base models get `template`, and the answer follows it after a space;
@@ -40,6 +40,8 @@ class CausalLM(Family):
         checkpoint: hub name or folder, or null for a model from scratch.
         language: `model_type` and further config fields of the model from scratch.
         template: what surrounds `{prompt}`; null for the checkpoint's chat template.
+        template_options: what that chat template takes beside the messages: `enable_thinking: false` puts Qwen3's
+            empty block of thoughts into the prompt, `date_string` is the day in Llama 3.2's, which would be today.
         bos: whether the beginning-of-sequence token stands before the template (chat templates write their own).
         dtype: of the weights. attn_implementation: `sdpa`, `eager`, `flash_attention_2`.
         allow_pickle: read .bin files of a checkpoint that has no safetensors.
@@ -50,6 +52,7 @@ class CausalLM(Family):
         checkpoint: str | None = None,
         language: dict[str, Any] | None = None,
         template: str | None = PLAIN,
+        template_options: dict[str, Any] | None = None,
         bos: bool = False,
         dtype: str = "float32",
         attn_implementation: Attention = "sdpa",
@@ -59,6 +62,10 @@ class CausalLM(Family):
         self.allow_pickle = allow_pickle
         if template is not None and "{prompt}" not in template:
             raise ValueError(f"model.template {template!r} has no {{prompt}}")
+        if template is not None and template_options:
+            raise ValueError("model.template_options are for a checkpoint's chat template; set model.template=null")
+        self.template_options = template_options or {}
+        self.picture_token: str | None = None
         if checkpoint is None:
             if not language or "model_type" not in language:
                 raise ValueError("model.checkpoint is null, so model.language must be given, with its model_type")
@@ -69,7 +76,9 @@ class CausalLM(Family):
             with reading(checkpoint):
                 self.config = self.read_config(checkpoint)
             same_sizes(checkpoint, self.config, language, "language.")
-            fits(self.tokenizer, self.config, checkpoint)
+            # Gemma 3's text models have the tokenizer of those that see, but no row for its token of pictures.
+            self.picture_token = getattr(self.tokenizer, "image_token", None)
+            fits(self.tokenizer, self.config, checkpoint, unused=self.picture_token)
         self.chat, self.plain = template is None, template or ""
         self._set_special_tokens(bos)
 
@@ -88,7 +97,8 @@ class CausalLM(Family):
 
     def read_config(self, source: str | Path) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        if type(config) not in AutoModelForCausalLM._model_mapping:
+        # The mapping has models with a vision tower too, which read text without it.
+        if type(config) not in AutoModelForCausalLM._model_mapping or hasattr(config, "vision_config"):
             kind = config.model_type
             raise CheckpointError(
                 f"model.checkpoint={source} is a {kind!r}, no causal text model; take its family's config"
@@ -134,6 +144,8 @@ class CausalLM(Family):
         return digit_by_digit(self.tokenizer)
 
     def _ids(self, text: str, expansion: str, answer: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        if self.picture_token is not None and self.picture_token in f"{text}{answer}":
+            raise ValueError(f"the task's text holds {self.picture_token!r}, and this model reads no pictures")
         prompt_ids = _ids_of(self.tokenizer, text)
         if answer is None:
             return prompt_ids, ()
@@ -150,7 +162,7 @@ class CausalLM(Family):
                 f"set model.template, as in {PLAIN!r}"
             )
         rendered = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.template_options
         )
         return str(rendered)
 

@@ -1,8 +1,9 @@
-"""PaliGemma (Beyer et al., 2024): SigLIP tower, linear projector, Gemma; `PaliGemmaForConditionalGeneration`.
+"""PaliGemma (Beyer et al., 2024), PaliGemma 2 (Steiner et al., 2024): SigLIP tower, linear projector, Gemma or Gemma 2.
 
 The prompt is a prefix with bidirectional attention, the answer a causal suffix; `token_type_ids` tell them apart (0 and
 1). Pictures are stretched to a square, so coordinates are fractions of the picture itself; boxes are written with the
-model's own 1,024 location tokens, `<loc0012>`, y before x. `coords: int1000` writes them with digits instead.
+model's own 1,024 location tokens, `<loc0012>`, y before x. `coords: int1000` writes them with digits instead. Both are
+the class `PaliGemmaForConditionalGeneration`; which language model it is, the config says.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
-    GemmaConfig,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PreTrainedModel,
@@ -40,11 +41,13 @@ class PaliGemma(Family):
     Args:
         checkpoint: hub name or folder, or null for a model from scratch.
         image_size, patch_size: of the vision tower from scratch, in pixels.
-        vision, language: `SiglipVisionConfig` and `GemmaConfig` fields of the model from scratch.
+        vision, language: `SiglipVisionConfig` and `GemmaConfig` fields of the model from scratch; `Gemma2Config`'s with
+            `model_type: gemma2`.
         prefix: the prompt's frame, with `{prompt}`. Pre-training has `answer en {prompt}` for questions and
             `detect {prompt}` for boxes of a thing named in a few words.
         coords: how boxes are written.
         dtype: of the weights. attn_implementation: `sdpa` or `eager` (flash attention has no bidirectional prefix).
+            Gemma 2 caps its attention scores, which `sdpa` can't: there its language model is `eager`.
         allow_pickle: read .bin files of a checkpoint that has no safetensors.
 
     Raises:
@@ -85,8 +88,7 @@ class PaliGemma(Family):
     ) -> None:
         if "{prompt}" not in prefix:
             raise ValueError(f"model.prefix must hold {{prompt}}, got {prefix!r}")
-        self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
-        self.allow_pickle = allow_pickle
+        self.checkpoint, self.dtype, self.allow_pickle = checkpoint, torch_dtype(dtype), allow_pickle
         self.prefix, self.coords = prefix, coords
         if checkpoint is None:
             must_be_given(image_size=image_size, patch_size=patch_size, vision=vision, language=language)
@@ -112,6 +114,9 @@ class PaliGemma(Family):
                 tokenizer.add_tokens([*SEGMENTS])
             self.tokenizer = tokenizer
             fits(tokenizer, self.config, checkpoint)
+        self.attention: str | dict[str, str] = attn_implementation
+        if attn_implementation == "sdpa" and self.config.text_config.model_type == "gemma2":
+            self.attention = {"": "sdpa", "vision_config": "sdpa", "text_config": "eager"}
         tower: Any = self.config.vision_config
         self.image_tokens = (tower.image_size // tower.patch_size) ** 2
         self.image_token = token_of(self.tokenizer, self.config.image_token_id, checkpoint)
@@ -122,7 +127,8 @@ class PaliGemma(Family):
         if image_size % patch_size:
             raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
         ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
-        text = GemmaConfig(vocab_size=len(self.tokenizer), max_position_embeddings=1024, **ids, **language)
+        sizes = {"model_type": "gemma", "vocab_size": len(self.tokenizer), "max_position_embeddings": 1024}
+        text = AutoConfig.for_model(**{**sizes, **ids, **language})
         return PaliGemmaConfig(
             vision_config=SiglipVisionConfig(
                 image_size=image_size, patch_size=patch_size, vision_use_head=False, **vision

@@ -202,13 +202,17 @@ def must_be_given(**keys: Any) -> None:
         raise ValueError(f"model.checkpoint is null, so {' and '.join(missing)} must be given")
 
 
-def fits(tokenizer: PreTrainedTokenizerBase, config: Any, checkpoint: str | Path) -> None:
+def fits(tokenizer: PreTrainedTokenizerBase, config: Any, checkpoint: str | Path, unused: str | None = None) -> None:
     """Check that the embedding has a row for every id of the tokenizer.
+
+    Args:
+        unused: a token that no text may hold, so that it needs no row.
 
     Raises:
         CheckpointError: the tokenizer knows ids that the embedding has no row for. (Fewer ids than rows are usual.)
     """
-    ids, rows = max(tokenizer.get_vocab().values()) + 1, config.get_text_config().vocab_size
+    ids = max(index for token, index in tokenizer.get_vocab().items() if token != unused) + 1
+    rows = config.get_text_config().vocab_size
     if ids > rows:
         raise CheckpointError(
             f"model.checkpoint={checkpoint}: the tokenizer has {ids} ids, the embedding {rows} rows; "

@@ -53,8 +53,16 @@ class Qwen2VL(Family):
         allow_pickle: read .bin files of a checkpoint that has no safetensors.
     """
 
+    config_class: ClassVar[Any] = Qwen2VLConfig
+    model_class: ClassVar[Any] = Qwen2VLForConditionalGeneration
+    title: ClassVar[str] = "Qwen2-VL"
+    # Field of the tower's config that holds the width of the language model.
+    width_after_tower: ClassVar[str] = "hidden_size"
+    # Of the image processor of a model from scratch, where it isn't the class's default.
+    processor_options: ClassVar[Mapping[str, Any]] = {}
+    patches_per_token: int = 4
     # The projector is the tower's last layer, so the longer prefix is its own.
-    parts: ClassVar[dict[str, str]] = {
+    parts: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
         "vision": "model.visual",
         "projector": "model.visual.merger",
         "language": "model.language_model",
@@ -96,9 +104,9 @@ class Qwen2VL(Family):
             tokens = [f"<|{name}|>" for name in (*TOKENS, *VISION_TOKENS)]
             self.tokenizer = nano_tokenizer.load(tokens, eos_token="<|im_end|>")
             self.config = self._nano_config(patch_size, vision, language)
-            self.image_processor = Qwen2VLImageProcessorPil(patch_size=patch_size, **pixels)
+            self.image_processor = Qwen2VLImageProcessorPil(patch_size=patch_size, **self.processor_options, **pixels)
         else:
-            self.config = config_of(Qwen2VLConfig, checkpoint)
+            self.config = config_of(self.config_class, checkpoint)
             same_sizes_of_parts(checkpoint, self.config, {"patch_size": patch_size}, vision, language)
             with reading(checkpoint):
                 self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
@@ -113,12 +121,12 @@ class Qwen2VL(Family):
         if not low <= high or high < cell:
             raise ValueError(f"model.min_pixels {low} <= model.max_pixels {high} must hold, and one token is {cell}")
 
-    def _nano_config(self, patch_size: int, vision: dict[str, Any], language: dict[str, Any]) -> Qwen2VLConfig:
+    def _nano_config(self, patch_size: int, vision: dict[str, Any], language: dict[str, Any]) -> Any:
         vocab = self.tokenizer.get_vocab()
         ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
         text = {"vocab_size": len(vocab), "max_position_embeddings": 1024, **ids, **language}
-        tower = {"patch_size": patch_size, "hidden_size": language["hidden_size"], **vision}
-        return Qwen2VLConfig(
+        tower = {"patch_size": patch_size, self.width_after_tower: language["hidden_size"], **vision}
+        return self.config_class(
             text_config=text,
             vision_config=tower,
             tie_word_embeddings=True,
@@ -141,7 +149,7 @@ class Qwen2VL(Family):
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         if max(size) > LARGEST_RATIO * min(size):
             raise ValueError(
-                f"Qwen2-VL takes pictures whose sides differ up to {LARGEST_RATIO} times, and this one is "
+                f"{self.title} takes pictures whose sides differ up to {LARGEST_RATIO} times, and this one is "
                 f"{size[0]} x {size[1]}; crop it, or leave the row out"
             )
         bounds = self.image_processor.size
@@ -152,6 +160,13 @@ class Qwen2VL(Family):
     def _cell(self) -> int:
         """Side in pixels of the square of a picture that becomes one token."""
         return int(self.image_processor.patch_size * self.image_processor.merge_size)
+
+    def position_after(self, prompt_ids: list[int], features: Mapping[str, Tensor]) -> int:
+        """A picture of h x w tokens takes max(h, w) positions, in all three axes (arXiv 2409.12191, section 2.1)."""
+        if "image_grid_thw" not in features:
+            return len(prompt_ids)
+        high, wide = (int(n) // self.image_processor.merge_size for n in features["image_grid_thw"][0, 1:])
+        return len(prompt_ids) - high * wide + max(high, wide)
 
     def picture_tokens(self, size: tuple[int, int]) -> int:
         wide, high = self.resized(size)
@@ -180,6 +195,4 @@ class Qwen2VL(Family):
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         source = checkpoint or self.checkpoint
-        return load_model(
-            Qwen2VLForConditionalGeneration, source, self.config, self.dtype, self.attention, self.allow_pickle
-        )
+        return load_model(self.model_class, source, self.config, self.dtype, self.attention, self.allow_pickle)

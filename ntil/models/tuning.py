@@ -19,7 +19,8 @@ class Parts:
 
     def __init__(self, family: Family) -> None:
         self.names = list(family.parts)
-        prefixes = [(prefix, part) for part, prefix in family.parts.items()]
+        self._of_part = {part: (p,) if isinstance(p, str) else tuple(p) for part, p in family.parts.items()}
+        prefixes = [(prefix, part) for part, several in self._of_part.items() for prefix in several]
         self._prefixes = sorted(prefixes, key=lambda item: -len(item[0]))
 
     def of(self, name: str) -> str:
@@ -28,6 +29,17 @@ class Parts:
             if not prefix or name == prefix or name.startswith(f"{prefix}."):
                 return part
         return "language"
+
+    def modules(self, model: nn.Module, part: str) -> dict[str, nn.Module]:
+        """Modules of a part by their full names; of a list of modules its entries, since a list is never called."""
+        modules: dict[str, nn.Module] = {}
+        for prefix in self._of_part[part]:
+            module = model.get_submodule(prefix)
+            if isinstance(module, nn.ModuleList):
+                modules |= {f"{prefix}.{name}": entry for name, entry in module.named_children()}
+            else:
+                modules[prefix] = module
+        return modules
 
     def counts(self, model: nn.Module) -> dict[str, tuple[int, int]]:
         """Map a part to its counts of all and trainable parameters, without frozen originals of copied modules."""
@@ -90,7 +102,7 @@ def tune(model: PreTrainedModel, family: Family, tuning: TuningConfig) -> Any:
         lora_alpha=tuning.alpha or 2 * tuning.rank,  # type: ignore[arg-type]
         lora_dropout=tuning.dropout,
         target_modules=adapted_layers(model, family, tuning),
-        modules_to_save=[family.parts[part] for part in trained_whole] or None,
+        modules_to_save=[name for part in trained_whole for name in parts.modules(model, part)] or None,
     )
     # peft would make adapters float32 but copies of whole parts 16-bit, and ZeRO-3 gathers one type at a time. What
     # is trained is kept in float32 all the same, by DeepSpeed or `float32_masters`.

@@ -1,6 +1,7 @@
 """Disk cache of the features of a frozen vision tower, for later epochs and other runs.
 
-The inputs of the projector are stored, so the projector may be trained. The key is a hash of the tower's weights, the
+The inputs of the projector are stored, so the projector may be trained; what the model does after it is the family's
+(`Family.project`), and is compared with the model's own output once. The key is a hash of the tower's weights, the
 model's config, the dtype of the computation, and the pixels as the tower gets them, which are picture and preprocessing
 in one: a changed file, size or normalisation is another key. Results equal those without the cache up to float
 rounding, since a tower's matmuls may round otherwise in a batch of another size.
@@ -30,10 +31,10 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from data.common.cache import cache_folder
 from data.common.files import replacing
+from ntil.config.errors import ConfigError
 from ntil.distributed.zero3 import any_partitioned, full_shape, whole
 from ntil.models.base import Family
 from ntil.models.tuning import Parts
@@ -139,6 +140,7 @@ class VisionCache:
         self._identity, self._root, self._limit = identity(family, self._model), root, limit
         self._stores: dict[str, FeatureStore] = {}
         self._listed: bool | None = None  # whether the model wants one tensor per picture, or all in one
+        self._output: Any = None  # class of what the model's own method returns
 
         @wraps(self._original)
         def get_image_features(*args: Any, **kwargs: Any) -> Any:
@@ -181,8 +183,9 @@ class VisionCache:
                 self._settle(store, keys[i], stored[i], fresh)
                 stored[i] = fresh
         features = [f.to(pixels.device, non_blocking=True) for f in stored if f is not None]
-        projected = self._projector()(torch.cat(features))
-        return BaseModelOutputWithPooling(pooler_output=self._packed(projected, features))
+        fields = self._family.project(self._model, self._projectors(), features, images)
+        pooled = list(fields.pop("pooler_output"))
+        return self._output(pooler_output=pooled if self._listed else torch.cat(pooled), **fields)
 
     def _must_join(self, missing: bool) -> bool:
         """Whether the tower runs on this rank: at first always; under ZeRO-3 on all ranks or on none."""
@@ -197,8 +200,13 @@ class VisionCache:
 
     @torch.no_grad()
     def _compute(self, images: list[dict[str, Tensor]], extra_arguments: dict[str, Any]) -> list[Tensor]:
-        caught: list[Tensor] = []
-        hook = self._projector().register_forward_pre_hook(lambda _module, args: caught.append(args[0]))
+        projectors = self._projectors()
+        caught: list[Tensor | None] = [None] * len(projectors)
+
+        def catch(index: int, inputs: tuple[Any, ...]) -> None:
+            caught[index] = inputs[0]
+
+        hooks = [p.register_forward_pre_hook(lambda _, inputs, i=i: catch(i, inputs)) for i, p in enumerate(projectors)]
         vision = self._model.get_submodule(self._family.parts["vision"])
         training = vision.training
         vision.eval()
@@ -206,10 +214,32 @@ class VisionCache:
             joined = {name: torch.cat([image[name] for image in images]) for name in images[0]}
             output = self._original(**joined, **extra_arguments)
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
             vision.train(training)
-        self._listed = not isinstance(output.pooler_output, Tensor)
-        return list(caught[0].split([image["pixel_values"].shape[0] for image in images]))
+        entered = torch.cat([c for c in caught if c is not None], -1) if len(caught) > 1 else caught[0]
+        assert entered is not None
+        features = list(entered.split([image["pixel_values"].shape[0] for image in images]))
+        if self._listed is None:
+            self._check(output, features, images)
+            self._listed, self._output = not isinstance(output.pooler_output, Tensor), type(output)
+        return features
+
+    def _check(self, output: Any, features: list[Tensor], images: list[dict[str, Tensor]]) -> None:
+        """Compare what is made of the kept features with the model's own output.
+
+        Raises:
+            ConfigError: they differ, so features can't be kept of this model.
+        """
+        fields = self._family.project(self._model, self._projectors(), features, images)
+        for name, value in fields.items():
+            one, two = _flat(value), _flat(output[name])
+            limit = 1e-3 if two.dtype == torch.float32 else 5e-2
+            if one.shape != two.shape or not torch.allclose(one, two, atol=limit, rtol=limit):
+                raise ConfigError(
+                    f"kept vision features don't give the {name} of {type(self._model).__name__}, since "
+                    f"{type(self._family).__name__}.project doesn't do what the model does; set vision_cache_gb=0"
+                )
 
     def _settle(self, store: FeatureStore, key: str, stored: Tensor | None, computed: Tensor) -> None:
         computed = computed.cpu()
@@ -221,14 +251,15 @@ class VisionCache:
             store.clear()
         store.put(key, computed)
 
-    def _packed(self, projected: Tensor, features: list[Tensor]) -> Any:
-        if not self._listed:
-            return projected
-        rows = [f.shape[0] for f in features]
-        return list(projected.split([n * projected.shape[0] // sum(rows) for n in rows]))
+    def _projectors(self) -> list[nn.Module]:
+        return list(Parts(self._family).modules(self._model, "projector").values())
 
-    def _projector(self) -> nn.Module:
-        return self._model.get_submodule(self._family.parts["projector"])
+
+def _flat(features: Any) -> Tensor:
+    """All values of a tensor, or of lists of them, in order."""
+    if isinstance(features, Tensor):
+        return features.reshape(-1)
+    return torch.cat([_flat(entry) for entry in features])
 
 
 def attach(family: Family, model: Any, gigabytes: float) -> VisionCache | None:

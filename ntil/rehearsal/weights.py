@@ -104,7 +104,7 @@ def nano_twin(model: Component, facts: dict[str, Any]) -> Component:
 
 
 def _architecture(twin: dict[str, Any]) -> str:
-    return str((twin.get("language") or {}).get("model_type", ""))
+    return str((twin.get("language") or {}).get("model_type", "")).removesuffix("_text")
 
 
 def _random(known: KnownModel, dtype: str) -> Any:

@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import seed_worker
 
-from ntil.compat import end_where_batches_cannot_be_sent
+from ntil.compat import end_where_batches_cannot_be_sent, leave_out_tied_frozen
 from ntil.components import Components
 from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import ignore_signals_in_data_worker
 from ntil.distributed.ranks import Ranks
-from ntil.distributed.zero3 import gathered
+from ntil.distributed.zero3 import any_partitioned, gathered
 from ntil.losses.base import LossOutput, LossParts, NumberLoss, StepInfo
 from ntil.models.head import SupervisedHead
 from ntil.models.learning_rates import LearningRates
@@ -307,7 +307,17 @@ class NumberTrainer(Trainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         # On a GPU the last loss is still unchecked here, and weights updated with it might replace good ones.
         self._check_last_loss()
+        if self.is_deepspeed_enabled:
+            leave_out_tied_frozen(self.deepspeed)
         super()._save_checkpoint(*args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        # Each rank has all weights under ZeRO-2. The Trainer copies them, the base among them, to save adapters alone.
+        copies = self.is_deepspeed_enabled and not any_partitioned(self.inner_model)
+        if copies and hasattr(self.inner_model, "peft_config"):
+            self._save(output_dir)
+            return
+        super().save_model(output_dir, _internal_call)
 
     def _check_last_loss(self) -> None:
         if self._finite is not None:

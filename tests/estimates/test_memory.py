@@ -18,8 +18,9 @@ from transformers import (
 from ntil.config.compose import compose
 from ntil.estimates import memory
 from ntil.estimates.memory import key_value_bytes, memory_need
-from ntil.estimates.shape import Layers, shape_of
+from ntil.estimates.shape import Layers, shape_of, tokens_and_patches
 from ntil.evaluation.batch_size import LIMIT, key_value_bytes_per_token, rows_with_room
+from ntil.models.inventory import KnownModel
 
 TOKENS = 64
 
@@ -95,6 +96,15 @@ def test_the_cache_takes_what_is_estimated(name):
     shape = shape_of(config)
     assert shape is not None
     assert held == 20 * key_value_bytes(shape) == 20 * key_value_bytes_per_token(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "patches"),
+    [("gemma3_4b", 256, 4096), ("qwen3_vl_2b", 300, 1200), ("paligemma2_3b", 1024, 1024), ("gemma3_nano", 16, 64)],
+)
+def test_a_tower_has_more_patches_than_the_picture_has_tokens(name, tokens, patches):
+    known = KnownModel.of(compose([f"model={name}"]).model).opened()
+    assert tokens_and_patches(known) == (tokens, patches)
 
 
 def test_the_figures_of_a_7b_at_full_size():

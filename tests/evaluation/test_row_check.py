@@ -15,6 +15,7 @@ from ntil.config.schema import RunConfig
 from ntil.evaluation import usable_rows as module
 from ntil.evaluation.row_check import EXAMPLES, SplitCheck, SplitChecker
 from ntil.evaluation.usable_rows import cached_check, usable_rows
+from tests.support.families import VISION_NANO
 
 SKIP = "task.source.on_error=skip"
 
@@ -75,7 +76,7 @@ def test_a_split_without_a_row_that_can_be_used_is_refused_whatever_on_error_say
 
 def test_without_pixels_lengths_and_scores_are_the_same(tmp_path):
     sizes = {1: (300, 20), 2: (20, 300), 3: (64, 64), 4: (3, 1)}
-    for model in ("llava_nano", "paligemma_nano", "qwen2_vl_nano", "yi_vl_nano"):
+    for model in VISION_NANO:
         _, components, rows = run(f"model={model}", *table(["12", "x", "[1, 2]", "a\nb", "é"], sizes))
         cheap, full = (SplitChecker(components.task, components.family, p)(rows) for p in (False, True))
         assert cheap == full, model

@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmarks import vision_checkpoints
 from ntil.components import Components
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
@@ -20,6 +21,7 @@ from ntil.models import nano_tokenizer
 from ntil.models.causal_lm import CausalLM
 from ntil.models.pretrained import CheckpointError, reading
 from ntil.preflight import compose_checked
+from tests.support.families import VISION_NANO
 
 
 @pytest.fixture
@@ -105,7 +107,7 @@ def test_a_template_without_a_place_for_the_prompt(folder):
         CausalLM(str(folder), template="Question:\nAnswer:")
 
 
-@pytest.mark.parametrize("model", ["llava_nano", "paligemma_nano", "qwen2_vl_nano", "yi_vl_nano"])
+@pytest.mark.parametrize("model", VISION_NANO)
 def test_what_a_model_from_scratch_is_made_of_must_be_given(model):
     config = compose_checked([f"model={model}"])
     options = {**config.model.options, "patch_size": None, "language": None}
@@ -151,7 +153,7 @@ def test_pictures_for_a_text_model_are_refused_before_training(tmp_path):
     assert not list(tmp_path.glob("**/checkpoints"))
 
 
-@pytest.mark.parametrize("model", ["paligemma_3b", "llava15_7b", "yi_vl_6b", "qwen2_vl_2b", "baichuan2_7b"])
+@pytest.mark.parametrize("model", [*vision_checkpoints.NAMES, "baichuan2_7b"])
 def test_every_family_tells_what_its_checkpoint_lacks(tmp_path, model):
     for folder, told in ((tmp_path / "nowhere", "no such folder"), (tmp_path, r"holds no config\.json")):
         with pytest.raises(CheckpointError, match=told):

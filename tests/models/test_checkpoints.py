@@ -61,11 +61,13 @@ def test_numbers_are_seen_with_the_real_tokenizer(built, task):
         assert int(spans.is_digit.sum()) == 4 * len(rows)
         numbers = [int(a[i * 9 + 4 : i * 9 + 8]) for a in answers for i in range(4)]
     else:
+        answers = [a.replace("bbox_2d", "") for a in answers]  # a key's digit is no number
         assert int(spans.is_digit.sum()) == sum(c.isdigit() for a in answers for c in a)
         cut = "".join(c if c.isdigit() or c == "." else " " for a in answers for c in f"{a} ")
         numbers = [float(n) for n in cut.split()]
     assert spans.value[spans.is_number].tolist() == pytest.approx(numbers)
-    assert components.coverage(rows) >= 0.5
+    json_boxes = task == "grounding_nano" and components.family.coords.startswith("json")
+    assert components.coverage(rows) >= (0.3 if json_boxes else 0.5)  # keys and brackets are words
 
 
 @pytest.mark.slow
@@ -127,8 +129,9 @@ def test_a_step_of_training_then_saved_and_loaded_again(built, tmp_path):
 
 
 @pytest.mark.slow
-def test_paligemma_is_its_own_processor(shared, tmp_path_factory):
-    checkpoint = written("paligemma_3b", shared, tmp_path_factory)
+@pytest.mark.parametrize("name", ["paligemma_3b", "paligemma2_3b"])
+def test_paligemma_is_its_own_processor(shared, tmp_path_factory, name):
+    checkpoint = written(name, shared, tmp_path_factory)
     family = components_of(checkpoint).family
     images = SiglipImageProcessorPil.from_pretrained(checkpoint.folder, image_seq_length=16)
     processor = PaliGemmaProcessor(images, AutoTokenizer.from_pretrained(checkpoint.folder))
@@ -248,7 +251,7 @@ def test_qwen2_vl_keeps_to_its_pixels(shared, tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_checkpoint_of_another_family_is_refused(checkpoint, shared, tmp_path_factory):
-    other = "paligemma_3b" if checkpoint.config != "paligemma_3b" else "qwen2_vl_2b"
+    other = "qwen2_vl_2b" if checkpoint.config.startswith("paligemma") else "paligemma_3b"
     wrong = written(other, shared, tmp_path_factory)
     with pytest.raises(CheckpointError, match=r"take the config of its own family|isn't Yi-VL's"):
         Components.build(compose_checked([f"model={checkpoint.config}", f"model.checkpoint={wrong.folder}", *SMALL]))

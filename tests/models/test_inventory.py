@@ -17,11 +17,47 @@ SIZES = {
     "llava15_7b": 7_063_427_072,
     "qwen2_vl_2b": 2_208_985_600,
     "qwen2_vl_7b": 8_291_375_616,
+    "internvl3_5_1b": 1_060_897_792,
     "qwen25_7b": 7_615_616_512,
     "qwen25_1_5b": 1_543_714_304,
     "llama3_8b": 8_030_261_248,
     "yi_6b": 6_061_035_520,
     "baichuan2_7b": 7_505_973_248,
+}
+
+
+# Millions of parameters by part: vision, projector, language. Qwen3-VL's projector has the deepstack mergers.
+PARTS = {
+    "qwen2_5_vl_3b": (632.0, 36.7, 3085.9),
+    "qwen2_5_vl_7b": (632.0, 44.6, 7615.6),
+    "qwen3_vl_2b": (306.2, 100.7, 1720.6),
+    "qwen3_vl_4b": (306.2, 109.1, 4022.5),
+    "qwen3_vl_8b": (415.9, 160.5, 8190.7),
+    "paligemma2_3b": (413.3, 2.7, 2617.1),
+    "gemma3_4b": (416.9, 2.95, 3880.3),
+}
+
+
+# Billions of parameters.
+TOTALS = {
+    "qwen2_5_vl_3b": 3.755,
+    "qwen2_5_vl_7b": 8.292,
+    "qwen3_vl_2b": 2.128,
+    "qwen3_vl_4b": 4.438,
+    "qwen3_vl_8b": 8.767,
+    "paligemma2_3b": 3.033,
+    "qwen3_0_6b": 0.596,
+    "qwen3_1_7b": 1.721,
+    "qwen3_4b": 4.022,
+    "qwen3_8b": 8.191,
+    "smollm2_135m": 0.135,
+    "smollm2_360m": 0.362,
+    "smollm2_1_7b": 1.711,
+    "llama3_2_1b": 1.236,
+    "llama3_2_3b": 3.213,
+    "gemma3_270m": 0.268,
+    "gemma3_1b": 1.000,
+    "gemma3_4b": 4.300,
 }
 
 
@@ -38,6 +74,15 @@ def test_every_checkpoint_is_described():
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_are_the_published_ones(name):
     assert describe(model(name))["parameters"] == SIZES[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TOTALS)
+def test_parts_have_their_sizes(name):
+    found = describe(model(name))
+    assert found["parameters"] / 1e9 == pytest.approx(TOTALS[name], abs=0.0006)
+    of_parts = [found["parts"][part] / 1e6 for part in ("vision", "projector", "language") if part in found["parts"]]
+    assert of_parts == pytest.approx(PARTS.get(name, [found["parameters"] / 1e6]), abs=0.06)
 
 
 def test_a_model_from_scratch():
@@ -65,7 +110,19 @@ def test_memory_is_partitioned_as_the_stage_says():
 def test_the_digits_published_are_those_of_the_real_tokenizers(shared):
     from transformers import PreTrainedTokenizerFast
 
-    at = {"llava15_7b": "llava15", "qwen2_vl_2b": "qwen2_vl", "llama3_8b": "llama3", "yi_6b": "yi"}
+    at = {
+        "llava15_7b": "llava15",
+        "qwen2_vl_2b": "qwen2_vl",
+        "qwen2_5_vl_3b": "qwen2_5",
+        "qwen3_vl_2b": "qwen3",
+        "llama3_8b": "llama3",
+        "yi_6b": "yi",
+        "paligemma2_3b": "paligemma",
+        "qwen3_0_6b": "qwen3",
+        "smollm2_135m": "smollm2",
+        "llama3_2_1b": "llama3",
+        "gemma3_270m": "gemma3",
+    }
     at |= {"paligemma_3b": "paligemma", "qwen25_7b": "qwen2_5", "minicpm3_4b": "minicpm3", "baichuan2_7b": "baichuan2"}
     facts = yaml.safe_load(PUBLISHED.read_text())
     for name, folder in at.items():

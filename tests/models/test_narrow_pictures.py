@@ -8,6 +8,7 @@ from PIL import Image
 from ntil.config.build import build
 from ntil.config.compose import compose
 from ntil.models import llava
+from tests.support.families import VISION_NANO
 
 STEP = 1 / 255 / 0.26  # one value of 256 after the normalisation
 
@@ -61,15 +62,16 @@ def test_ordinary_pictures_are_padded_as_ever(family, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(60, 48), (1, 1), (2000, 10), (10, 2000), (900, 700), (3000, 15)])
-@pytest.mark.parametrize("name", ["llava_nano", "paligemma_nano", "yi_vl_nano", "qwen2_vl_nano"])
+@pytest.mark.parametrize("name", VISION_NANO)
 def test_the_tokens_of_a_picture_are_known_by_its_size(name, size):
     family = build("model", compose([f"model={name}"]).model)
     assert family.picture_tokens(size) == family.picture(noise(*size))[1].count(family.image_token)
 
 
 @pytest.mark.parametrize("size", [(3000, 14), (14, 3000)])
-def test_qwen_refuses_what_its_preprocessing_refuses(size):
-    family = build("model", compose(["model=qwen2_vl_nano"]).model)
+@pytest.mark.parametrize("name", ["qwen2_vl_nano", "qwen2_5_vl_nano", "qwen3_vl_nano"])
+def test_qwen_refuses_what_its_preprocessing_refuses(name, size):
+    family = build("model", compose([f"model={name}"]).model)
     for refused in (lambda: family.picture_tokens(size), lambda: family.picture(noise(*size))):
         with pytest.raises(ValueError, match=f"up to 200 times, and this one is {size[0]} x {size[1]}; crop it"):
             refused()

@@ -46,6 +46,21 @@ def cache(tmp_path, monkeypatch):
             "<|im_start|>user\n<|vision_start|><image><|vision_end|><|object_ref_start|>{expression}<|object_ref_end|>"
             "<|im_end|>\n<|im_start|>assistant\n",
         ),
+        (
+            "qwen2_5_vl_nano",
+            "<|im_start|>user\n<|vision_start|><image><|vision_end|>Locate {expression} in this image and output the "
+            "bbox coordinates in JSON format.<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            "internvl_nano",
+            "<|im_start|>user\n<img><image></img>\nPlease provide the bounding box coordinate of the region this "
+            "sentence describes: <ref>{expression}</ref><|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            "qwen3_vl_nano",
+            "<|im_start|>user\n<|vision_start|><image><|vision_end|>Locate every object that matches the description "
+            '"{expression}" in the image. Report bbox coordinates in JSON format.<|im_end|>\n<|im_start|>assistant\n',
+        ),
     ],
 )
 def test_a_family_is_asked_in_its_own_words(model, full):
@@ -71,6 +86,13 @@ def test_several_things_are_listed_as_a_family_lists_them():
         names = (" ; " if words else ", ").join(row["asked"])
         assert components.family.template(components.task.prompt(row), True) == asks.format(names)
         assert components.collator.encode(row, components.task.answer(row)).answer_ids
+    config = compose([ROWS, "model=qwen3_vl_nano", "task=detection_nano", "task.question_style=family"])
+    task = Components.build(config).task
+    row = task.rows("train")[0]
+    assert task.prompt(row) == (
+        f"Locate every instance that belongs to the following categories: '{', '.join(row['asked'])}'. "
+        "Report bbox coordinates in JSON format."
+    )
     components = Components.build(
         compose([ROWS, "model=paligemma_nano", "task=grec_nano", "task.question_style=family"])
     )

@@ -18,8 +18,18 @@ ENDS = {
     "llava15_7b": "</s>",
     "yi_vl_6b": "###",
     "paligemma_3b": "<eos>",
+    "paligemma2_3b": "<eos>",
     "qwen2_vl_2b": "<|im_end|>",
+    "qwen2_5_vl_3b": "<|im_end|>",
+    "qwen3_vl_2b": "<|im_end|>",
+    "internvl3_1b": "<|im_end|>",
+    "internvl3_5_1b": "<|im_end|>",
     "qwen25_7b": "<|im_end|>",
+    "qwen3_0_6b": "<|im_end|>",
+    "smollm2_135m": "<|im_end|>",
+    "llama3_2_1b": "<|eot_id|>",
+    "gemma3_270m": "<end_of_turn>",
+    "gemma3_4b": "<end_of_turn>",
     "llama3_8b": "<|end_of_text|>",
     "yi_6b": "<|endoftext|>",
     "minicpm3_4b": "<|im_end|>",
@@ -27,7 +37,12 @@ ENDS = {
 }
 
 
-@pytest.fixture(scope="module", params=ENDS)
+# Of tokenizers that others here have too, and large ones.
+SLOW = ("paligemma2_3b", "smollm2_135m", "llama3_2_1b", "gemma3_270m", "gemma3_4b")
+CASES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ENDS]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def family(request, shared, tmp_path_factory):
     folder = MODULES[request.param].write(request.param, shared, tmp_path_factory.mktemp(request.param))
     words = [f"model={request.param}", f"model.checkpoint={folder}", "model.dtype=float32"]
@@ -47,7 +62,7 @@ def test_answers_come_back_or_are_refused(family):
 @pytest.mark.parametrize("text", ["e\u0301", "\u1112\u1161\u11ab"])
 def test_decomposed_text_comes_back_or_is_refused_with_the_remedy(family, text):
     name, family = family
-    if name.startswith("qwen"):
+    if name.startswith(("qwen", "internvl")):
         with pytest.raises(ValueError, match="store the answer in Unicode's form NFC") as refused:
             family.encode_text("What?", text, False)
         assert ascii(text) in str(refused.value)
@@ -58,6 +73,7 @@ def test_decomposed_text_comes_back_or_is_refused_with_the_remedy(family, text):
 def test_characters_of_its_own_that_a_tokenizer_replaces_are_refused(family):
     name, family = family
     replaced = {"llava15_7b": "a<unk>b", "yi_vl_6b": "a\u2581b", "yi_6b": "a\u2581b", "paligemma_3b": "a\u2581b"}
+    replaced["paligemma2_3b"] = replaced["paligemma_3b"]
     if name in replaced:
         with pytest.raises(ValueError, match="doesn't keep this text; write it otherwise, or take another model"):
             family.encode_text("What?", replaced[name], False)

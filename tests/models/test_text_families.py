@@ -3,15 +3,20 @@
 import json
 import re
 from functools import cache
+from importlib.resources import files
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from benchmarks import text_checkpoints
 from ntil.components import Components
+from ntil.config.compose import CONF
 from ntil.evaluation.generate import generate
+from ntil.models.causal_lm import CausalLM
 from ntil.models.head import SupervisedHead
 from ntil.models.saving import load_saved, save
 from ntil.models.tuning import tune
@@ -26,6 +31,19 @@ CHAT_ML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 EXPECTED = {
     "qwen25_7b": ("Question: {}\nAnswer:", "<|im_end|>"),
     "qwen25_1_5b": ("Question: {}\nAnswer:", "<|im_end|>"),
+    "qwen3_0_6b": (f"{CHAT_ML}<think>\n\n</think>\n\n", "<|im_end|>"),
+    "smollm2_135m": (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        + CHAT_ML,
+        "<|im_end|>",
+    ),
+    "llama3_2_1b": (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+        "Today Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "<|eot_id|>",
+    ),
+    "gemma3_270m": ("<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>"),
     "llama3_8b": ("<|begin_of_text|>Question: {}\nAnswer:", "<|end_of_text|>"),
     "yi_6b": ("Question: {}\nAnswer:", "<|endoftext|>"),
     "minicpm3_4b": (CHAT_ML, "<|im_end|>"),
@@ -48,8 +66,9 @@ def configured(name, folder, *words):
     )
 
 
-# Qwen2.5-1.5B differs from the 7B in tied embeddings only.
-CASES = [pytest.param(n, marks=[pytest.mark.slow] * (n == "qwen25_1_5b")) for n in text_checkpoints.NAMES]
+# One of each tokenizer and class in the quick run: Qwen2.5-1.5B differs from the 7B in tied embeddings only.
+SLOW = ("qwen25_1_5b", "smollm2_135m", "llama3_2_1b", "gemma3_270m")
+CASES = [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in text_checkpoints.NAMES]
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -81,13 +100,13 @@ def test_ids_are_those_of_the_familys_own_text(parts):
     name, folder, components = parts
     form, end = EXPECTED[name]
     before = form.replace("{}", PROMPT)
-    blank = "" if name == "minicpm3_4b" else " "
+    blank = "" if components.family.chat else " "
     tokens = components.family.tokenizer.convert_ids_to_tokens
     for answer in ANSWERS:
         encoded = components.family.encode(PROMPT, answer, None)
         assert encoded.prompt_ids == raw_ids(folder, before)
         every = raw_ids(folder, before + blank + answer + end)
-        if name != "llama3_8b":
+        if not name.startswith("llama3"):
             assert encoded.prompt_ids + encoded.answer_ids == every
         else:
             # LLaMA-3's own spelling with every merged number taken apart, and nothing else.
@@ -233,6 +252,56 @@ def test_chat_templates_are_the_tokenizers_own(tmp_path, shared, name):
         assert told[: len(mine)] == mine
         # What the template writes after the end of turn is a blank or the next turn, never part of the answer.
         assert family.tokenizer.eos_token == {"minicpm3": "<|im_end|>", "llama3": "<|eot_id|>"}.get(name, "<|im_end|>")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "template"),
+    [("qwen3_0_6b", "qwen3"), ("llama3_2_1b", "llama3_2"), ("gemma3_270m", "gemma3")],
+)
+def test_published_templates_write_the_same(tmp_path, shared, config, template):
+    """The releases' own chat templates, as TRL has copies of them."""
+    place = files("trl") / "chat_templates" / f"{template}.jinja"
+    assert place.is_file()
+    folder = text_checkpoints.write(config, shared, tmp_path)
+    family: Any = Components.build(configured(config, folder)).family
+    ids = family.encode(PROMPT, "12", None).prompt_ids
+    own = PreTrainedTokenizerFast.from_pretrained(folder)
+    asked, options = [{"role": "user", "content": PROMPT}], family.template_options
+    published = own.apply_chat_template(asked, chat_template=place.read_text(), add_generation_prompt=True, **options)
+    assert published["input_ids"] == ids
+    if config != "gemma3_270m":  # which has no option: without it, a prompt of today, or one that asks for thoughts
+        assert own.apply_chat_template(asked, add_generation_prompt=True)["input_ids"] != ids
+
+
+@pytest.mark.slow
+def test_gemma3s_token_of_pictures_has_no_row_and_is_refused(tmp_path, shared):
+    folder = text_checkpoints.write("gemma3_270m", shared, tmp_path)
+    family = Components.build(configured("gemma3_270m", folder)).family
+    assert family.end_id == 106
+    assert max(family.tokenizer.get_vocab().values()) == family.config.vocab_size == 262144
+    for prompt, answer in (("<image_soft_token>", "1"), ("What?", "<image_soft_token>")):
+        with pytest.raises(ValueError, match=r"holds '<image_soft_token>', and this model reads no pictures"):
+            family.encode(prompt, answer, None)
+
+
+def test_options_of_a_template_need_one():
+    with pytest.raises(ValueError, match=r"model\.template_options are for a checkpoint's chat template"):
+        CausalLM(template="{prompt}", template_options={"enable_thinking": False})
+
+
+FAMILIES = {
+    "qwen3_0_6b": ["qwen3_1_7b", "qwen3_4b", "qwen3_8b"],
+    "smollm2_135m": ["smollm2_360m", "smollm2_1_7b"],
+    "llama3_2_1b": ["llama3_2_3b"],
+    "gemma3_270m": ["gemma3_1b"],
+}
+
+
+@pytest.mark.parametrize(("first", "other"), [(first, n) for first, others in FAMILIES.items() for n in others])
+def test_sizes_of_a_family_differ_in_name_and_checkpoint_alone(first, other):
+    one, two = (yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()) for name in (first, other))
+    assert {key for key in one.keys() | two.keys() if one.get(key) != two.get(key)} == {"name", "checkpoint"}
 
 
 def test_yi_has_no_blank_before_the_first_word(tmp_path, shared):

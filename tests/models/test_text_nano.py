@@ -10,6 +10,8 @@ from ntil.preflight import compose_checked
 
 CLASSES = {
     "qwen25_nano": "Qwen2ForCausalLM",
+    "qwen3_nano": "Qwen3ForCausalLM",
+    "gemma3_text_nano": "Gemma3ForCausalLM",
     "llama3_nano": "LlamaForCausalLM",
     "baichuan2_nano": "Baichuan2ForCausalLM",
     "minicpm3_nano": "MiniCPM3ForCausalLM",

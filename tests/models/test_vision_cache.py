@@ -11,20 +11,22 @@ import torch
 from PIL import Image
 
 from ntil.components import Components
+from ntil.config.errors import ConfigError
 from ntil.evaluation.generate import generate
+from ntil.models.base import Family
 from ntil.models.tuning import tune
 from ntil.models.vision_cache import IN_USE, FeatureStore, VisionCache, attach, identity
 from ntil.preflight import compose_checked
 from ntil.train.trainer import build_trainer
+from tests.support.families import VISION_NANO
 
 WORDS = ["task=clock", "loss=ntil", "engine=local", "tracker=none", "evaluation.every_steps=0", "curriculum=none"]
 WORDS += ["task.source.rows={train:12,validation:2,test:6}", "optim.steps=6", "optim.batch_size=4", "optim.warmup=1"]
-FAMILIES = ["llava_nano", "paligemma_nano", "yi_vl_nano", "qwen2_vl_nano"]
 MODES = [["tuning=freeze_vision"], ["tuning=lora"], ["tuning=lora", "tuning.train=[]"]]
 QUICK = [("llava_nano", MODES[0]), ("qwen2_vl_nano", MODES[1])]
 CASES = [
     pytest.param(name, mode, id=f"{name} {' '.join(mode)}", marks=() if (name, mode) in QUICK else pytest.mark.slow)
-    for name in FAMILIES
+    for name in VISION_NANO
     for mode in MODES
 ]
 
@@ -85,6 +87,48 @@ def test_ranks_stay_together_where_a_model_is_cut_after_the_cache_came(tmp_path,
     generate(model.eval(), components.collator, [rows[0]])
     assert kept.hits == 1
     assert bool(seen) == others_miss
+
+
+def _flat(features):
+    return features.reshape(-1) if isinstance(features, torch.Tensor) else torch.cat([_flat(f) for f in features])
+
+
+@pytest.mark.parametrize("name", VISION_NANO)
+def test_kept_features_are_the_models_own(tmp_path, name):
+    """All that a model's method returns and its forward reads, of pictures of several shapes, computed and read."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = [
+        Image.fromarray(torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator).numpy())
+        for size in ((48, 48), (40, 90), (96, 36))
+    ]
+    _, components, model, _ = built(["tuning=freeze_vision"], None, name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(2)
+    prepared = [components.family.picture(picture)[0] for picture in pictures]
+    inputs = {key: torch.cat([p[key] for p in prepared]) for key in prepared[0]}
+    with torch.no_grad():
+        wanted = model.base_model.get_image_features(**inputs, return_dict=True)
+        for _ in range(2):
+            kept = VisionCache(components.family, model, tmp_path, 10**9)
+            model.base_model.get_image_features(**inputs)
+            misses = kept.misses
+            found = model.base_model.get_image_features(**inputs)
+            assert kept.misses == misses
+            kept.close()
+            for field in ("pooler_output", "deepstack_features"):
+                if field in wanted:
+                    torch.testing.assert_close(_flat(found[field]), _flat(wanted[field]), atol=1e-4, rtol=1e-4)
+    assert misses == 0
+
+
+def test_a_family_that_does_not_say_what_its_model_does_is_refused(tmp_path, monkeypatch):
+    _, components, model, _ = built(["tuning=freeze_vision"], tmp_path, "qwen2_5_vl_nano")
+    monkeypatch.setattr(type(components.family), "project", Family.project)
+    pixels, _ = components.family.picture(Image.effect_noise((60, 48), 90))
+    with pytest.raises(ConfigError, match=r"kept vision features don't give the pooler_output.*set vision_cache_gb=0"):
+        model.base_model.get_image_features(**pixels)
 
 
 def test_the_tower_runs_once_per_picture_and_close_gives_it_back(tmp_path):

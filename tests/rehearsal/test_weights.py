@@ -26,16 +26,38 @@ CHANGES: dict[str, dict[str, Any]] = {
         "text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}},
         "vision_config": {"embed_dim": 32, "depth": 2, "num_heads": 2, "hidden_size": 32, "mlp_ratio": 2},
     },
+    "qwen2_5_vl_3b": {
+        "text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}},
+        "vision_config": {"depth": 2, "num_heads": 2, "out_hidden_size": 32, "fullatt_block_indexes": [1]},
+    },
+    "qwen3_vl_2b": {
+        "text_config": {
+            "head_dim": 16,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2]},
+        },
+        "vision_config": {"depth": 2, "num_heads": 2, "out_hidden_size": 32, "deepstack_visual_indexes": [0, 1]},
+    },
     "paligemma_3b": {
         "text_config": {"head_dim": 16},
         "vision_config": {"image_size": 56},
         "projection_dim": 32,
         "hidden_size": 32,
     },
+    "paligemma2_3b": {
+        "text_config": {"head_dim": 16},
+        "vision_config": {"image_size": 56},
+        "projection_dim": 32,
+        "hidden_size": 32,
+    },
+    "gemma3_4b": {
+        "text_config": {"head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]},
+        "vision_config": {"image_size": 56},
+        "mm_tokens_per_image": 4,
+    },
     "llava15_7b": {"vision_config": {"image_size": 56}},
     "yi_vl_6b": {"vision_config": {"image_size": 56}},
 }
-SIZES = {"paligemma_3b": {"size": {"height": 56, "width": 56}}}
+SIZES = {name: {"size": {"height": 56, "width": 56}} for name in ("paligemma_3b", "paligemma2_3b", "gemma3_4b")}
 SQUARE = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
 TEXT = ("qwen25_7b", "llama3_8b", "yi_6b", "baichuan2_7b")
 
@@ -53,7 +75,7 @@ def small_facts(name):
             config[part] = {**config[part], **SMALL[part], **CHANGES[name].get(part, {})}
         else:
             config[part] = sizes
-    if name != "qwen2_vl_2b":
+    if not name.startswith("qwen"):
         facts["processor"] = SIZES.get(name, SQUARE)
     return facts
 
@@ -128,8 +150,13 @@ def test_unknown_sizes_are_refused(published, tmp_path):
 
 def test_the_twin_has_the_architecture():
     facts = yaml.safe_load(inventory.PUBLISHED.read_text())
-    twins = {name: nano_twin(compose([f"model={name}"]).model, facts[name]).name for name in ("qwen25_7b", "yi_6b")}
-    assert twins == {"qwen25_7b": "qwen25_nano", "yi_6b": "llama3_nano"}
+    twins = {
+        "qwen25_7b": "qwen25_nano",
+        "yi_6b": "llama3_nano",
+        "qwen3_4b": "qwen3_nano",
+        "gemma3_1b": "gemma3_text_nano",
+    }
+    assert {name: nano_twin(compose([f"model={name}"]).model, facts[name]).name for name in twins} == twins
 
 
 @pytest.mark.parametrize(("name", "problem"), [("none", "there is no such folder"), ("empty", "no tokenizer can be")])

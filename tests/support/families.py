@@ -1,0 +1,29 @@
+"""Families by the configs of conf/model, so that a new one is in every test that takes all of them."""
+
+import inspect
+from functools import cache
+from typing import Any
+
+import yaml
+
+from ntil.config.compose import CONF, choices
+
+
+@cache
+def _config(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()))
+
+
+# Configs of models with a vision tower from scratch.
+VISION_NANO = [n for n in choices("model") if _config(n)["checkpoint"] is None and "vision" in _config(n)]
+
+
+def without_videos(processor_class: Any) -> Any:
+    """A processor class that builds without its video processor, which needs torchvision."""
+
+    def accept(self: Any, *arguments: Any) -> None:
+        return None
+
+    lenient = type(processor_class.__name__, (processor_class,), {"check_argument_for_proper_class": accept})
+    assert "video_processor" in inspect.signature(processor_class.__init__).parameters
+    return lambda *parts, **options: lenient(*parts, video_processor=None, **options)
