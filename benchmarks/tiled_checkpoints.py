@@ -32,7 +32,7 @@ HALF = [0.5, 0.5, 0.5]
 
 
 def with_tokens(
-    shared: Path, name: str, folder: Path, tokens: tuple[str, ...], last: float = math.inf, **config: Any
+    shared: Path, name: str, folder: Path, tokens: tuple[str, ...], config: dict[str, Any], last: float = math.inf
 ) -> dict[str, int]:
     """Write a tokenizer with further special tokens after its last id, or after `last`; added tokens by their text."""
     source = json.loads((shared / "assets" / "tokenizers" / name / "tokenizer.json").read_text())
@@ -51,7 +51,7 @@ def internvl(shared: Path, folder: Path, kind: str, rows: int) -> None:
     special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": None, "unk_token": None}
     base = {"qwen2": "qwen2_5", "qwen3": "qwen3"}[kind]
     more = {"tokenizer_class": "Qwen2Tokenizer", "extra_special_tokens": named, "add_prefix_space": False}
-    ids = with_tokens(shared, base, folder, INTERNVL_TOKENS, **special, **more)
+    ids = with_tokens(shared, base, folder, INTERNVL_TOKENS, {**special, **more})
     text: dict[str, Any] = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": rows}
     text |= {"num_attention_heads": 2, "num_key_value_heads": 1, "eos_token_id": 151645, "bos_token_id": 151643}
     text |= {"model_type": kind, "tie_word_embeddings": False, **({"head_dim": 12} if kind == "qwen3" else {})}
@@ -71,12 +71,12 @@ def internvl(shared: Path, folder: Path, kind: str, rows: int) -> None:
 
 
 def smolvlm(shared: Path, folder: Path) -> None:
-    """SmolVLM2: SmolLM2's tokenizer and 128 tokens; the padding id at the top of config.json is of no token."""
+    """SmolVLM2: SmolLM2's tokenizer and 128 tokens; the padding id at the top of its config, 128002, is of no token."""
     names = {"end_of_utterance_token": "<end_of_utterance>", "fake_image_token": "<fake_token_around_image>"}
     names |= {"global_image_token": "<global-img>", "image_token": "<image>"}
     special = {"bos_token": "<|im_start|>", "eos_token": "<end_of_utterance>", "pad_token": "<|im_end|>"}
     special |= {"unk_token": "<|endoftext|>", "tokenizer_class": "GPT2Tokenizer"}
-    ids = with_tokens(shared, "smollm2", folder, SMOLVLM_TOKENS, **special, extra_special_tokens=names)
+    ids = with_tokens(shared, "smollm2", folder, SMOLVLM_TOKENS, {**special, "extra_special_tokens": names})
     text: dict[str, Any] = {"model_type": "llama", "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2}
     text |= {"num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 49280, "pad_token_id": 2}
     text |= {"bos_token_id": 1, "eos_token_id": ids["<end_of_utterance>"], "tie_word_embeddings": False}
@@ -86,7 +86,6 @@ def smolvlm(shared: Path, folder: Path) -> None:
         vision_config={**vision, "image_size": 64, "patch_size": 16},
         scale_factor=2,
         image_token_id=ids["<image>"],
-        pad_token_id=128002,
         tie_word_embeddings=False,
     )
     SmolVLMForConditionalGeneration(config).save_pretrained(folder)
@@ -100,7 +99,7 @@ def llava_onevision(shared: Path, folder: Path) -> None:
     """LLaVA-OneVision: Qwen2's tokens up to the end of a turn, then two; a head tied to the embedding, as in 0.5B."""
     special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": None, "unk_token": None}
     more = {"tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False}
-    ids = with_tokens(shared, "qwen2_5", folder, ("<image>", "<video>"), last=151645, **special, **more)
+    ids = with_tokens(shared, "qwen2_5", folder, ("<image>", "<video>"), {**special, **more}, last=151645)
     text: dict[str, Any] = {"model_type": "qwen2", "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2}
     text |= {"num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 152000, "tie_word_embeddings": True}
     text |= {"eos_token_id": 151645, "bos_token_id": 151643}

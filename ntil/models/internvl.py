@@ -34,7 +34,7 @@ from tasks.base import OwnQuestion
 END = "<|im_end|>"
 TOKENS = ("<|im_start|>", END, "<img>", "</img>", "<IMG_CONTEXT>", "<ref>", "</ref>", "<box>", "</box>")
 # Mean and deviation of ImageNet's colours, which the tower was trained with.
-COLOURS = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
+COLOURS: dict[str, Any] = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 
 
 class InternVL(Family):

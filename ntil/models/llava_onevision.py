@@ -47,7 +47,7 @@ class LlavaOnevision(Family):
     Args:
         checkpoint: hub name or folder, or null for a model from scratch.
         image_size, patch_size: of the vision tower from scratch, in pixels; `image_size` is the side of a square.
-        max_side: squares across and down the largest grid of the model from scratch.
+        max_side: squares across and down the largest grid; null: as the checkpoint says, 6 in the releases.
         vision, language: `SiglipVisionConfig` and `Qwen2Config` fields of the model from scratch.
         system: the system message, or empty for none.
         coords: how boxes are written.
@@ -55,7 +55,7 @@ class LlavaOnevision(Family):
         allow_pickle: read .bin files of a checkpoint that has no safetensors.
 
     Raises:
-        ValueError: an `image_size` that isn't of whole patches.
+        ValueError: an `image_size` that isn't of whole patches, or a `max_side` below 1.
     """
 
     # The newline belongs to no module of its own; under adapters it stays.
@@ -97,23 +97,32 @@ class LlavaOnevision(Family):
                 raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
             self.tokenizer = nano_tokenizer.load(TOKENS, eos_token=END)
             self.config = self._nano_config(image_size, patch_size, max_side, vision, language)
+            self._limit_grids(max_side)
             square = {"height": image_size, "width": image_size}
             colours: dict[str, Any] = {"image_mean": HALF, "image_std": HALF}
-            self.image_processor = LlavaOnevisionImageProcessorPil(size=square, **colours, **self._grids())
+            self.image_processor = LlavaOnevisionImageProcessorPil(size=square, **colours, **self.grids)
         else:
             self.config = config_of(LlavaOnevisionConfig, checkpoint)
             same_sizes_of_parts(checkpoint, self.config, sizes, vision, language)
+            self._limit_grids(max_side)
             with reading(checkpoint):
                 self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-                self.image_processor = LlavaOnevisionImageProcessorPil.from_pretrained(checkpoint, **self._grids())
+                self.image_processor = LlavaOnevisionImageProcessorPil.from_pretrained(checkpoint, **self.grids)
             fits(self.tokenizer, self.config, checkpoint)
         tower: Any = self.config.vision_config
         self.tile, self.side = int(tower.image_size), int(tower.image_size // tower.patch_size)
         self.image_token = token_of(self.tokenizer, self.config.image_token_id, checkpoint)
 
-    def _grids(self) -> dict[str, Any]:
-        """The grids that the model reads features by; its processor must cut by the same."""
-        return {"image_grid_pinpoints": [list(grid) for grid in self.config.image_grid_pinpoints]}
+    def _limit_grids(self, max_side: int | None) -> None:
+        """Set the grids of the config, by which a model reads features, and keep them for its processor."""
+        tower: Any = self.config.vision_config
+        grids = [list(grid) for grid in self.config.image_grid_pinpoints]
+        if max_side is not None:
+            grids = [grid for grid in grids if max(grid) <= max_side * tower.image_size]
+        if not grids:
+            raise ValueError(f"model.max_side {max_side} leaves no grid of squares; it must be at least 1")
+        self.config.image_grid_pinpoints = grids
+        self.grids: dict[str, Any] = {"image_grid_pinpoints": grids}
 
     def _nano_config(
         self, image_size: int, patch_size: int, max_side: int, vision: dict[str, Any], language: dict[str, Any]
@@ -190,4 +199,6 @@ class LlavaOnevision(Family):
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         source, model_class = checkpoint or self.checkpoint, LlavaOnevisionForConditionalGeneration
-        return load_model(model_class, source, self.config, self.dtype, self.attention, self.allow_pickle)
+        model = load_model(model_class, source, self.config, self.dtype, self.attention, self.allow_pickle)
+        model.config.image_grid_pinpoints = self.config.image_grid_pinpoints
+        return model

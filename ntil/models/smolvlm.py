@@ -2,7 +2,7 @@
 
 A picture is scaled so that its long side has `longest_edge` pixels, small ones too, then stretched to whole square
 tiles. Where these are several, each is announced by its row and column, and the picture squeezed into one tile follows;
-so a picture has several rows of `pixel_values`, and a tower sees each by itself. Their authors state no format of boxes;
+so a picture has several rows of `pixel_values`, and a tower sees each by itself. The authors state no format of boxes;
 digits, 0..999 across the picture, are this project's choice.
 
 The family's own processor needs torchvision and num2words (transformers 5.23), so inputs are built from its PIL image
@@ -88,11 +88,13 @@ class SmolVLM(Family):
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         self.allow_pickle, self.system, self.coords = allow_pickle, system, coords
         sizes = {"image_size": image_size, "patch_size": patch_size}
-        scaled = {} if longest_edge is None else {"size": {"longest_edge": longest_edge}}
+        scaled: dict[str, Any] = {} if longest_edge is None else {"size": {"longest_edge": longest_edge}}
         if checkpoint is None:
             must_be_given(
                 **sizes, longest_edge=longest_edge, scale_factor=scale_factor, vision=vision, language=language
             )
+            assert image_size
+            assert scale_factor
             assert vision
             assert language
             self.tokenizer = nano_tokenizer.load(TOKENS, eos_token=END)
@@ -124,7 +126,7 @@ class SmolVLM(Family):
         self.tile_tokens = (side // tower.patch_size) ** 2 // self.patches_per_token
 
     def _nano_config(
-        self, sizes: dict[str, Any], scale_factor: int | None, vision: dict[str, Any], language: dict[str, Any]
+        self, sizes: dict[str, Any], scale_factor: int, vision: dict[str, Any], language: dict[str, Any]
     ) -> SmolVLMConfig:
         ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
         text = {"model_type": "llama", "vocab_size": len(self.tokenizer), "max_position_embeddings": 2048, **ids}
@@ -134,7 +136,6 @@ class SmolVLM(Family):
             scale_factor=scale_factor,
             image_token_id=self.tokenizer.get_vocab()[nano_tokenizer.IMAGE],
             tie_word_embeddings=False,
-            pad_token_id=ids["pad_token_id"],
         )
 
     def template(self, prompt: str, has_image: bool) -> str:

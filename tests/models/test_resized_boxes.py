@@ -61,7 +61,7 @@ def pixels_of(family, image):
 
 
 def pixels_of_tiles(tiles):
-    """Width and height of the picture that was cut; the layout of its tiles is the one that looks like the whole view."""
+    """Width and height of the picture that was cut; the layout of its tiles is the one that looks like the view"""
     side, layouts = tiles.shape[-1], []
     if len(tiles) == 1:
         return side, side

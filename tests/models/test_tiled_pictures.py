@@ -1,4 +1,4 @@
-"""Families that cut pictures into tiles: ids and inputs of their own processors, pictures of many tiles in one batch."""
+"""Families that cut pictures into tiles: ids and inputs of their processors, pictures of many tiles in one batch."""
 
 import pytest
 import torch
@@ -194,6 +194,20 @@ def test_a_lower_longest_edge_makes_fewer_tiles_and_the_text_of_a_single_one():
     assert tokens == {24: 4, 48: 20, 72: 40}
 
 
+def test_smaller_grids_of_llava_onevision_are_the_models_too(tmp_path):
+    """Of a checkpoint as of a model from scratch: its own config has larger ones."""
+    words, picture = ["model=llava_ov_nano"], Image.effect_noise((96, 96), 90)
+    family = build("model", compose(words).model)
+    assert family.picture_tokens(picture.size) == 16 + 12 * 13  # 16 squares, scaled down to 9
+    family.save(family.load(), tmp_path)
+    for start in ("null", tmp_path):
+        family = build("model", compose([*words, f"model.checkpoint={start}", "model.max_side=2"]).model)
+        features, text = family.picture(picture)
+        with torch.no_grad():
+            (seen,) = family.load().get_image_features(**features, return_dict=True).pooler_output
+        assert len(seen) == text.count(family.image_token) == family.picture_tokens(picture.size) == 16 + 8 * 9
+
+
 @pytest.mark.parametrize(
     ("model", "option", "message"),
     [
@@ -202,6 +216,7 @@ def test_a_lower_longest_edge_makes_fewer_tiles_and_the_text_of_a_single_one():
         ("smolvlm_nano", "scale_factor=3", r"whole cells of 18 pixels"),
         ("internvl_nano", "min_tiles=13", r"1 <= model.min_tiles 13 <= model.max_tiles 12 must hold"),
         ("internvl_nano", "image_size=30", r"model.image_size 30 must be an even number of patches of 6 pixels"),
+        ("llava_ov_nano", "max_side=-1", r"model.max_side -1 leaves no grid of squares; it must be at least 1"),
         ("llava_ov_nano", "image_size=25", r"model.image_size 25 is no multiple of model.patch_size 6"),
     ],
 )
