@@ -14,6 +14,7 @@ from ntil.config.schema import RunSettings
 from ntil.losses.base import IGNORE
 from ntil.models.base import Encoded, Family
 from ntil.numbers.measured import unmeasured
+from ntil.numbers.shapes import TokenBox, token_boxes, with_shapes
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 from tasks.base import Task
@@ -25,10 +26,11 @@ class Collator:
     The batch holds the model's inputs, and besides them `positions` [N] (indices into the flattened [B * T] hidden
     states whose next token is supervised), `targets` [N], `spans` (of these positions), `samples` (how many rows),
     `tokens` (how many, without padding), `unmeasured` (indices of targets whose digits are no numbers to be measured,
-    see `Task.number_ranges`), `digits` and `numbers` (how many in the targets; counted on the CPU, which
+    see `Task.number_ranges`), `digits`, `numbers` and `boxes` (how many in the targets; counted on the CPU, which
     saves a synchronisation with the GPU) and `ids` (of the rows).
 
     Args:
+        shapes: spans say which numbers form a box (`Task.shapes`).
         max_length: longest prompt with answer, in tokens; a longer one is an error, never cut.
     """
 
@@ -39,7 +41,10 @@ class Collator:
         vocab: NumberVocab | None,
         style: NumberStyle,
         max_length: int = RunSettings.max_length,
+        *,
+        shapes: bool = False,
     ) -> None:
+        self.shapes = shapes
         self.family, self.task, self.vocab, self.style, self.max_length = family, task, vocab, style, max_length
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
@@ -47,7 +52,7 @@ class Collator:
         encoded = [self.encode(row, text) for row, text in zip(rows, texts, strict=True)]
         lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
         width = max(lengths)
-        input_ids = torch.full((len(rows), width), _pad(self.family), dtype=torch.long)
+        input_ids = torch.full((len(rows), width), pad_id(self.family), dtype=torch.long)
         attention = torch.zeros_like(input_ids)
         answers = torch.full((len(rows), max(len(e.answer_ids) for e in encoded)), IGNORE, dtype=torch.long)
         for i, e in enumerate(encoded):
@@ -65,6 +70,7 @@ class Collator:
         if self.vocab is not None:
             labels = answers.masked_fill(hidden, IGNORE)
             spans = NumberSpans.find(labels, self.vocab, self.style).select(keep.reshape(-1))
+            spans = with_shapes(spans, self.boxes(rows, texts, encoded)) if self.shapes else spans
         return {
             "input_ids": input_ids,
             "attention_mask": attention,
@@ -78,14 +84,19 @@ class Collator:
             "tokens": sum(lengths),
             "digits": 0 if spans is None else int(spans.is_digit.sum()),
             "numbers": 0 if spans is None else int(spans.is_number.sum()),
+            "boxes": 0 if spans is None else len(spans.shape),
             "ids": [str(row["id"]) for row in rows],
         }
+
+    def encode_row(self, row: Row, answer: str | None) -> Encoded:
+        """The row as the family encodes it."""
+        return self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
 
     def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Left-padded inputs for generation."""
         encoded = [self.encode(row, None) for row in rows]
         width = max(len(e.prompt_ids) for e in encoded)
-        input_ids = torch.full((len(rows), width), _pad(self.family), dtype=torch.long)
+        input_ids = torch.full((len(rows), width), pad_id(self.family), dtype=torch.long)
         attention = torch.zeros_like(input_ids)
         for i, e in enumerate(encoded):
             input_ids[i, width - len(e.prompt_ids) :] = torch.tensor(e.prompt_ids)
@@ -104,6 +115,19 @@ class Collator:
         tokens = self.family.tokenizer.convert_ids_to_tokens(list(answer_ids))
         return unmeasured(tokens, text, [(start + first, start + end) for first, end in ranges])
 
+    def boxes(self, rows: Sequence[Row], answers: Sequence[str], encoded: Sequence[Encoded]) -> list[TokenBox]:
+        """Boxes of the rows' answers, by indices of targets."""
+        boxes: list[TokenBox] = []
+        offset = 0
+        for row, answer, e in zip(rows, answers, encoded, strict=True):
+            text = self.family.answer_text(answer)
+            start = text.index(answer)
+            shapes = [box.moved(start) for box in self.task.shapes(answer, row)]
+            tokens = self.family.tokenizer.convert_ids_to_tokens(list(e.answer_ids))
+            boxes += token_boxes(tokens, text, shapes, offset)
+            offset += len(e.answer_ids)
+        return boxes
+
     def encode(self, row: Row, answer: str | None) -> Encoded:
         """Encode one row with the family; where `answer` is None, the prompt alone.
 
@@ -111,7 +135,7 @@ class Collator:
             ConfigError: the family refuses the row, or it is too long; the message names it.
         """
         try:
-            encoded = self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
+            encoded = self.encode_row(row, answer)
         except (ValueError, OSError) as error:
             raise ConfigError(f"row {row['id']}: {error}") from error
         length = len(encoded.prompt_ids) + len(encoded.answer_ids)
@@ -127,7 +151,12 @@ class Collator:
         return {name: torch.cat([e.features[name] for e in encoded]) for name in names}
 
 
-def _pad(family: Family) -> int:
+def pad_id(family: Family) -> int:
+    """Id of the token that padding is made of.
+
+    Raises:
+        ConfigError: the tokenizer has none.
+    """
     pad = family.tokenizer.pad_token_id
     if not isinstance(pad, int):
         raise ConfigError(f"{type(family).__name__}: the tokenizer has no pad token")

@@ -44,14 +44,21 @@ class Components:
         task = build_task(config, family)
         vocab = family.number_vocab(task.coordinates)
         loss: NumberLoss = build("loss", config.loss, vocab=vocab)
-        return cls(family, task, vocab, loss, Collator(family, task, vocab, loss.number_style, config.max_length))
+        collator = Collator(family, task, vocab, loss.number_style, config.max_length, shapes=loss.needs_shapes)
+        return cls(family, task, vocab, loss, collator)
 
     def coverage(self, rows: list[Row]) -> float:
         """Share of the supervised tokens that the loss sees as digits.
 
         Raises:
-            ConfigError: none is, and the loss needs numbers: it would silently be plain cross-entropy.
+            ConfigError: none is, and the loss needs numbers, or it needs boxes and the answers have none: it would
+                silently be plain cross-entropy.
         """
+        if self.loss.needs_shapes and not any(self.task.shapes(self.task.answer(row), row) for row in rows):
+            raise ConfigError(
+                f"the loss is on boxes, and the answers of {counted(len(rows), 'row')} have none (first: "
+                f"{self.task.answer(rows[0])!r}); choose a task of boxes, or a loss on numbers"
+            )
         answers = [torch.tensor(self._answer_ids(row)) for row in rows]
         labels = pad_sequence(answers, batch_first=True, padding_value=IGNORE)
         keep = (labels != IGNORE).reshape(-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ntil.components import build_task
 from ntil.config.build import check_component, locate
@@ -40,6 +41,7 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
     family = locate(config.model.target, "model")
     check_tuning(config.tuning, family)
     check_learning_rates(config, family)
+    _check_shared_prompts(config, family)
     if on_this_machine:
         refuse_to_overwrite(config)
         _check_names(config)
@@ -54,6 +56,23 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
         for split in dict.fromkeys(["train", *validated, config.evaluation.split]):
             task.check_split(split)
         task.check_files()
+
+
+def _check_shared_prompts(config: RunConfig, family: Any) -> None:
+    """Check what can be known before a model is there; the rest is looked up in it, see ntil/evaluation/sharing.py."""
+    if not config.evaluation.share_prompts:
+        return
+    if not getattr(family, "causal", True):
+        raise ConfigError(
+            f"evaluation.share_prompts=true: {family.__name__} reads a prompt in both directions, so its picture sees "
+            "the question; leave it null"
+        )
+    attention = config.model.options.get("attn_implementation", "sdpa")
+    if attention not in ("sdpa", "eager"):
+        raise ConfigError(
+            f"evaluation.share_prompts=true: model.attn_implementation={attention} can't keep questions apart; take "
+            "sdpa, or leave it null"
+        )
 
 
 def _check_names(config: RunConfig) -> None:

@@ -17,6 +17,7 @@ from data.common.images import stored_key, stored_size
 from data.common.rgb import rgb
 from data.common.rows import Row
 from data.common.source import Source
+from tasks.answers.coordinates import WrittenBox
 from tasks.answers.failure import ParseFailure
 from tasks.drawing import captioned, text_picture
 
@@ -146,6 +147,10 @@ class Task(ABC):
         Losses, coverage and digit statistics see no digit outside of them. None: every digit is one of a number.
         """
         return None
+
+    def shapes(self, answer: str, row: Row) -> list[WrittenBox]:
+        """The boxes of a row's answer, by the characters of their numbers, for losses on boxes (`needs_shapes`)."""
+        return []
 
     def picture(self, row: Row) -> Image.Image | None:
         """The model's picture, in RGB; None for a row without a picture."""

@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 
 from data.common.errors import InvalidOption
 from data.common.source import Source
-from tasks.answers.coordinates import FORMATS, Coords, Item
+from tasks.answers.coordinates import FORMATS, Coords, Item, WrittenBox
 from tasks.answers.shape_forms import NONE
 from tasks.base import OwnQuestion, ParseFailure, Row, Scores, Style, Task
 from tasks.drawing import PREDICTION, TRUTH, captioned, enlarged, picture_of
@@ -103,6 +103,9 @@ class Detection(Task):
 
     def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
         return self.coords.form.number_ranges(answer)
+
+    def shapes(self, answer: str, row: Row) -> list[WrittenBox]:
+        return self.coords.written_boxes(answer, (row["width"], row["height"]))
 
     def truth(self, row: Row) -> list[Labelled]:
         """All objects of a row, crowds among them."""

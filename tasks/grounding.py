@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from data.common.errors import InvalidOption
 from data.common.source import Source
-from tasks.answers.coordinates import FORMATS, Box, Coords
+from tasks.answers.coordinates import FORMATS, Box, Coords, WrittenBox
 from tasks.base import OwnQuestion, ParseFailure, Row, Scores, Style, Task
 from tasks.drawing import PREDICTION, TRUTH, captioned, enlarged, picture_of
 from tasks.metrics.boxes import box_iou
@@ -72,6 +72,9 @@ class Grounding(Task):
 
     def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
         return self.coords.number_ranges(answer)
+
+    def shapes(self, answer: str, row: Row) -> list[WrittenBox]:
+        return self.coords.written_boxes(answer, (row["width"], row["height"]))
 
     def parse(self, text: str, row: Row) -> Box | ParseFailure:
         """Exactly one box in the format, x1 <= x2 and y1 <= y2."""

@@ -32,7 +32,7 @@ from PIL import Image, ImageDraw
 from data.common.counts import counted
 from data.common.errors import InvalidOption
 from data.common.source import Source
-from tasks.answers.coordinates import FORMATS, Coords, Polygon, around, corners
+from tasks.answers.coordinates import FORMATS, Coords, Polygon, WrittenBox, around, corners
 from tasks.answers.reading_order import outline, reading_order
 from tasks.answers.shape_forms import NONE
 from tasks.base import ParseFailure, Row, Scores, Task
@@ -112,6 +112,9 @@ class TextDetection(Task):
 
     def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
         return self.coords.number_ranges(answer)
+
+    def shapes(self, answer: str, row: Row) -> list[WrittenBox]:
+        return self.coords.written_boxes(answer, (row["width"], row["height"])) if self.shape == "box" else []
 
     def parse(self, text: str, row: Row) -> Prediction | ParseFailure:
         """Exactly a list of boxes (or polygons) in the format, or `none`."""

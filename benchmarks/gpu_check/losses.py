@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_check.check import Context, Result
-from ntil import NumberVocab
+from ntil import NumberSpans, NumberVocab
 from ntil.config.build import build
 from ntil.config.compose import choices, compose
 from ntil.config.schema import Component
@@ -24,6 +24,7 @@ LABELS = (
     (9, 16, 8, 19, 20, 7, 7, 15, 8, 15, 21, -100),
     (-100, 7, 23, 7, 9, 17, 17, 17, 17, 7, 7, 7),
 )
+BOX, EXTENT = (0, 1, 2, 5), (1000.0, 3000.0)  # x1, y1, x2, y2: the numbers 12, 3, 900 and 8
 
 
 def run(context: Context) -> Result:
@@ -55,7 +56,9 @@ def value_and_gradient(spec: Component, device: str) -> tuple[Tensor, Tensor]:
     labels = torch.tensor(LABELS)
     logits = (2 * torch.randn(*labels.shape, VOCABULARY, generator=generator)).to(device).requires_grad_()
     loss = build("loss", spec, vocab=VOCAB, embeddings=table).to(device)
-    total = loss(logits, labels.to(device)).total
+    spans = NumberSpans.find(labels, VOCAB, loss.number_style)
+    box = replace(spans, shape=torch.tensor([BOX]), extent=torch.tensor([EXTENT], dtype=torch.float64))
+    total = loss(logits, labels.to(device), box.to(device)).total
     return total.detach(), torch.autograd.grad(total, logits)[0]
 
 

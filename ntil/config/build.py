@@ -98,17 +98,31 @@ class Parameter:
 
 
 def parameters(target: Any) -> tuple[dict[str, Parameter], bool]:
-    """A target's parameters by name, and whether it takes arbitrary keyword arguments."""
+    """A target's parameters by name, and whether it takes arbitrary keyword arguments.
+
+    `**options: Unpack[Some]`, with a TypedDict of options that all may be left out, are parameters like any other.
+    """
     signature = inspect.signature(target)
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    by_name = {}
+    by_name: dict[str, Parameter] = {}
+    takes_others = False
     for name, parameter in signature.parameters.items():
-        if parameter.kind not in variadic:
-            annotation = hints.get(name, Any)
+        annotation = hints.get(name, Any)
+        if parameter.kind is parameter.VAR_KEYWORD:
+            listed = _unpacked(annotation)
+            takes_others |= listed is None
+            by_name |= {n: Parameter(n, kind, False, _group_of(kind)) for n, kind in (listed or {}).items()}
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
             required = parameter.default is parameter.empty
             by_name[name] = Parameter(name, annotation, required, _group_of(annotation))
-    return by_name, any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    return by_name, takes_others
+
+
+def _unpacked(annotation: Any) -> dict[str, Any] | None:
+    """Names and types of `Unpack[<TypedDict>]`; None for any other annotation."""
+    if typing.get_origin(annotation) is not typing.Unpack:
+        return None
+    return typing.get_type_hints(typing.get_args(annotation)[0])
 
 
 def _group_of(annotation: Any) -> str | None:

@@ -30,6 +30,7 @@ UNHASHED_KEYS = (
 # Nor do those that distribute the same step, so that a run can resume on another machine.
 UNHASHED_ENGINE_KEYS = ("processes", "hostfile", "accumulation", "gradient_checkpointing", "threads", "workers")
 UNHASHED_OPTIM_KEYS = ("accept_lr",)
+UNHASHED_EVALUATION_KEYS = ("share_prompts",)  # the answers are the same
 
 # Options of components that say where code is or what may be read, not what is computed.
 UNHASHED_OPTIONS = ("target", "allow_pickle")
@@ -44,6 +45,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     hashed = {k: v for k, v in config.to_dict().items() if k not in UNHASHED_KEYS}
     hashed["engine"] = {k: v for k, v in hashed["engine"].items() if k not in UNHASHED_ENGINE_KEYS}
     hashed["optim"] = {k: v for k, v in hashed["optim"].items() if k not in UNHASHED_OPTIM_KEYS}
+    hashed["evaluation"] = {k: v for k, v in hashed["evaluation"].items() if k not in UNHASHED_EVALUATION_KEYS}
     return _without_paths_and_nulls(hashed)
 
 

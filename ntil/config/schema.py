@@ -157,12 +157,14 @@ class EvaluationConfig:
     """Scoring of `split` at the end, and of `validation_rows` validation rows every `every_steps` steps (0: never).
 
     batch_size: rows that generate at once on a rank; null: see ntil/evaluation/batch_size.py.
+    share_prompts: rows with one picture, or a long text in common, share its computation; null: where that is exact.
     """
 
     split: str = "test"
     batch_size: int | None = 240
     every_steps: int = 200
     validation_rows: int = 240
+    share_prompts: bool | None = None
 
 
 @dataclass

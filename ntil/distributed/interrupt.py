@@ -5,10 +5,12 @@ Imports the standard library alone, so that a process listens from its first ins
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread, Timer
 from types import FrameType
@@ -144,16 +146,34 @@ class Interrupt:
 def end_process(code: int, seconds: float = 120.0) -> NoReturn:
     """End this process with `code`, whatever signals come: what it was to do is done.
 
-    Python's own end restores the default handlers, and a SIGTERM then would turn success into a death by a signal.
+    Python's own end is left out after its exit functions: it restores the default handlers, so that a SIGTERM turns
+    success into a death by a signal; and a thread of a library that asks for the interpreter then, as gloo's, aborts.
 
     Args:
         seconds: what libraries get at the end, as a tracker that can't reach its server, before it is forced.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    _exit_codes.append(code)
     limit = Timer(seconds, os._exit, [code])
     limit.daemon = True
     limit.start()
     sys.exit(code)
+
+
+_exit_codes: list[int] = []
+
+
+def _leave() -> None:
+    if _exit_codes:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+                stream.flush()
+        os._exit(_exit_codes[-1])
+
+
+# Exit functions run in reverse order: this one, registered before any library's, is the last.
+atexit.register(_leave)
 
 
 def ignore_signals_in_data_worker() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from ntil.collator import Collator
 from ntil.distributed.ranks import Ranks
 from ntil.distributed.zero3 import any_partitioned
 from ntil.evaluation.digits import DigitTally, add_sums, means
+from ntil.evaluation.prompt_groups import Batches
+from ntil.evaluation.rounds import rounds
+from ntil.evaluation.shared_prompts import generate_shared
+from ntil.evaluation.sharing import shares_prompts
 from ntil.models.head import SupervisedHead
 from ntil.runs.folder import read_jsonl
 
@@ -48,9 +53,11 @@ def predict(
     batch_size: int,
     title: str | None = None,
     check: Callable[[], None] = lambda: None,
+    share_prompts: bool | None = False,
 ) -> Iterator[Row]:
     """Yield a record per row, in order; `check` is called before every batch and may raise; `title` shows a bar."""
-    return (record for _, record in predict_shard(model, collator, rows, batch_size, Ranks(), title, check))
+    shard = predict_shard(model, collator, rows, batch_size, Ranks(), title, check, share_prompts=share_prompts)
+    return (record for _, record in shard)
 
 
 def predict_shard(
@@ -62,42 +69,47 @@ def predict_shard(
     title: str | None = None,
     check: Callable[[], None] = lambda: None,
     max_new_tokens: int | None = None,
+    share_prompts: bool | None = False,
 ) -> Iterator[tuple[int, Row]]:
-    """Yield the records of this rank's batches, each with its row's index.
+    """Yield the records of this rank's batches, each with its row's index, in the order of the rows.
 
     All ranks have the same number of rounds, so `check` may be a collective operation.
+
+    Args:
+        share_prompts: whether rows with one picture, or a long text in common, share it; None: where that is exact.
+
+    Raises:
+        ConfigError: prompts are to be shared, and the model can't.
     """
     training = model.training
     model.eval()
     bar = tqdm(total=len(rows), desc=title, unit="row", disable=title is None)
     try:
-        for indices, spare in _rounds(len(rows), batch_size, ranks):
-            check()
-            if spare and not any_partitioned(model):
-                continue
-            batch = [rows[i] for i in indices]
-            texts = generate(model, collator, batch, max_new_tokens)
-            if not spare:
-                for i, row, text in zip(indices, batch, texts, strict=True):
-                    yield i, collator.task.record(text.strip(), row)
-            bar.update(min(len(batch) * ranks.count, len(rows) - bar.n))
+        batches = Batches(collator, rows, batch_size, ranks, shares_prompts(share_prompts, model, collator))
+        for window in batches.windows():
+            records: list[tuple[int, Row]] = []
+            for batch, spare in window:
+                check()
+                if spare and not any_partitioned(model):
+                    continue
+                groups = batches.read(batch)
+                texts = _answers(model, collator, groups, batch.shared, max_new_tokens)
+                if not spare:
+                    answered = zip(batch.rows, chain.from_iterable(groups), texts, strict=True)
+                    records += [(i, collator.task.record(text.strip(), row)) for i, row, text in answered]
+                bar.update(min(len(batch.rows) * ranks.count, len(rows) - bar.n))
+            yield from sorted(records, key=lambda record: record[0])
     finally:
         bar.close()
         model.train(training)
 
 
-def _rounds(rows: int, batch_size: int, ranks: Ranks) -> Iterator[tuple[range, bool]]:
-    """Yield this rank's batches, assigned round-robin, each with whether it is a spare.
-
-    Where the last round has fewer batches than ranks, the other ranks get its last batch as a spare. A spare is
-    computed only if all ranks must run a forward together (ZeRO-3), and its answers are dropped. Batches are those of a
-    single rank, unless it would have fewer of them than there are ranks.
-    """
-    size = max(1, min(batch_size, -(-rows // ranks.count)))
-    batches = [range(start, min(start + size, rows)) for start in range(0, rows, size)]
-    for first in range(0, len(batches), ranks.count):
-        mine = first + ranks.index
-        yield batches[min(mine, len(batches) - 1)], mine >= len(batches)
+def _answers(
+    model: Any, collator: Collator, groups: list[list[Row]], shared: bool, max_new_tokens: int | None
+) -> list[str]:
+    if shared:
+        return generate_shared(model, collator, groups, max_new_tokens)
+    return generate(model, collator, [row for group in groups for row in group], max_new_tokens)
 
 
 def evaluate_to(file: Path, records: Iterable[Row], summarize: Callable[[Iterator[Row]], Metrics]) -> Metrics:
@@ -153,7 +165,7 @@ def teacher_forced(
     model.eval()
     costs = []
     digits = DigitTally(collator.vocab, model.device) if collator.vocab else None
-    for indices, spare in _rounds(len(rows), batch_size, ranks):
+    for indices, spare in rounds(len(rows), batch_size, ranks):
         if spare and not any_partitioned(model):
             continue
         batch = collator([rows[i] for i in indices])

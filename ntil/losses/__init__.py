@@ -1,9 +1,12 @@
 """Number-aware losses: a token cost, value terms, and a way to join them to cross-entropy."""
 
 from ntil.losses.base import LossOutput, LossParts, NumberLoss, StepInfo
-from ntil.losses.baselines import DEL, DIST2, EMO, NTL, SMMD, SoftLabel
+from ntil.losses.baselines import DEL, DIST2, EMO, SMMD, SoftLabel
+from ntil.losses.boxes import CoordExp, ExpectedIoU
 from ntil.losses.cross_entropy import CE, Untrained
 from ntil.losses.ntil import EMD, NTIL
+from ntil.losses.ntl import NTL, NTLNumber
+from ntil.losses.raft import RAFT
 from ntil.losses.value_emd import ValueEMD
 
 __all__ = [
@@ -14,9 +17,13 @@ __all__ = [
     "EMO",
     "NTIL",
     "NTL",
+    "RAFT",
     "SMMD",
+    "CoordExp",
+    "ExpectedIoU",
     "LossOutput",
     "LossParts",
+    "NTLNumber",
     "NumberLoss",
     "SoftLabel",
     "StepInfo",

@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ntil.losses.digit_logits import DigitLogits
+from ntil.losses.mass import Largest, MassUse, digit_log_mass, number_log_mass, with_mass
+from ntil.losses.reduction import at_least_one, mean_per_sample
 from ntil.numbers.spans import STYLES, NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 
@@ -40,8 +43,9 @@ class StepInfo:
     """Properties of the optimizer step that a micro-batch is part of; by default it is the whole step.
 
     Attributes:
-        tokens, samples, digits, numbers: what the sums over supervised tokens, samples, digits and numbers are divided
-            by: their counts in the whole step, over ranks and micro-batches, see `NumberLoss.step_info`.
+        tokens, samples, digits, numbers, shapes: what the sums over supervised tokens, samples, digits, numbers and
+            boxes are divided by: their counts in the whole step, over ranks and micro-batches, see
+            `NumberLoss.step_info`.
         draw: number of the step. The noise of a loss is a function of its seed and of this.
         first_token, step_tokens: where the batch's supervised tokens begin among the step's, and how many those are, so
             that noise doesn't depend on how a step is cut into ranks and micro-batches (0: as many as the batch has).
@@ -58,27 +62,33 @@ class StepInfo:
     step_tokens: int = 0
     output_embeddings: Tensor | None = None
     reference: Tensor | None = None
+    shapes: Tensor | float | None = None
 
 
 WHOLE_STEP = StepInfo()
 
 
 class LossInputs(NamedTuple):
-    """Inputs of the terms: float32 (or float64) logits [N, V], labels [N], digit logits [N, base], numbers."""
+    """Inputs of the terms: float32 (or float64) logits [N, V], labels [N], digit logits [N, base], numbers.
+
+    `log_mass` [N], log of the probability of all digits together, is there for losses that use it (`uses_mass`).
+    """
 
     logits: Tensor
     labels: Tensor
     digit_logits: Tensor
     spans: NumberSpans
     info: StepInfo
+    log_mass: Tensor | None = None
 
 
 class Term(NamedTuple):
-    """A cost for every token or digit ([N]) or number ([M]), and its weight in `aux`."""
+    """A cost for every token or digit ([N]), number ([M]) or box ([S]), its weight in `aux`, its largest value."""
 
     cost: Tensor
-    per: Literal["token", "digit", "number"]
+    per: Literal["token", "digit", "number", "shape"]
     weight: float = 1.0
+    largest: Largest | None = None
 
 
 class LossParts(NamedTuple):
@@ -99,6 +109,7 @@ class Counts(NamedTuple):
     samples: Tensor | float
     digits: Tensor | float
     numbers: Tensor | float
+    shapes: Tensor | float
 
 
 class NumberLoss(nn.Module):
@@ -112,24 +123,31 @@ class NumberLoss(nn.Module):
         rescale: multiply lam with (CE / aux).detach().
         reduction: of the terms. `sample`: the mean of each sample, then the mean over samples, a sample without numbers
             counting as 0 (the NTIL paper's code; a number weighs less in a sample with many). `batch`: the mean over
-            all digits or numbers (ntloss). `token`: their sum over the count of supervised tokens (a cost that replaces
-            cross-entropy on some tokens).
+            all digits, numbers or boxes (ntloss). `token`: their sum over the count of supervised tokens (a cost that
+            replaces cross-entropy on some tokens).
         ce_weight: weight of cross-entropy.
         smoothing: label smoothing of cross-entropy.
         number_style: how digits group to numbers, see `NumberSpans.find`.
+        replace_ce: leave digits out of cross-entropy.
+        mass, mass_weight: what mass off the digits costs, see `ntil.losses.mass`.
 
     Attributes:
         has_terms: there are terms besides cross-entropy. needs_numbers: they depend on numbers, so a run whose answers
-            have none is an error. trains: there is a training (`Untrained` has none). weighs_places: digits weigh by
-            their place. uses_noise, uses_embeddings: the terms use these parts of `StepInfo`.
+            have none is an error. needs_shapes: likewise for boxes, which `spans` must name. trains: there is a
+            training (`Untrained` has none). weighs_places: digits weigh by their place. uses_noise, uses_embeddings:
+            the terms use these parts of `StepInfo`. uses_mass: they use `LossInputs.log_mass` by themselves. mass_uses:
+            what `mass` may be.
     """
 
     has_terms: ClassVar[bool] = False
     needs_numbers: ClassVar[bool] = False
+    needs_shapes: ClassVar[bool] = False
     trains: ClassVar[bool] = True
     weighs_places: ClassVar[bool] = False
     uses_noise: ClassVar[bool] = False
     uses_embeddings: ClassVar[bool] = False
+    uses_mass: ClassVar[bool] = False
+    mass_uses: ClassVar[tuple[MassUse, ...]] = get_args(MassUse)
     digit_ids: Tensor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -147,6 +165,9 @@ class NumberLoss(nn.Module):
         ce_weight: float = 1.0,
         smoothing: float = 0.0,
         number_style: NumberStyle = "decimal",
+        replace_ce: bool = False,
+        mass: MassUse | None = None,
+        mass_weight: float | None = None,
     ) -> None:
         super().__init__()
         if lam < 0 or ce_weight < 0 or not 0 <= smoothing < 1:
@@ -155,7 +176,14 @@ class NumberLoss(nn.Module):
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
         if number_style not in STYLES:
             raise ValueError(f"number style must be one of {', '.join(STYLES)}; got {number_style!r}")
-        self.vocab, self.number_style = vocab, number_style
+        if mass is not None and mass not in self.mass_uses:
+            raise ValueError(f"{type(self).__name__}: mass must be {' or '.join(self.mass_uses)}, got {mass!r}")
+        if mass_weight is not None and (mass is None or mass_weight < 0):
+            raise ValueError(f"mass_weight={mass_weight} needs a `mass`, and must be >= 0")
+        if smoothing and (mass is not None or self.uses_mass):
+            raise ValueError("mass off the digits is not computed beside label smoothing; leave one of them out")
+        self.vocab, self.number_style, self.replace_ce = vocab, number_style, replace_ce
+        self.mass, self.mass_weight = mass, 1.0 if mass_weight is None else mass_weight
         self.lam, self.rescale, self.reduction = lam, rescale, reduction
         self.ce_weight, self.smoothing = ce_weight, smoothing
         digit_ids = torch.tensor(vocab.digit_ids if vocab else [], dtype=torch.long)
@@ -171,6 +199,8 @@ class NumberLoss(nn.Module):
 
     def token_loss(self, logits: Tensor, labels: Tensor, spans: NumberSpans | None) -> Tensor:
         """Summed cross-entropy over the supervised positions."""
+        if self.replace_ce and spans is not None:
+            labels = torch.where(spans.is_digit, IGNORE, labels)
         return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum", label_smoothing=self.smoothing)
 
     def forward(
@@ -224,16 +254,51 @@ class NumberLoss(nn.Module):
         self, logits: Tensor, labels: Tensor, spans: NumberSpans | None, info: StepInfo
     ) -> LossParts:
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        tokens = _count(info.tokens, labels != IGNORE)
+        tokens = at_least_one(info.tokens, labels != IGNORE)
         if spans is None or not self.has_terms:
             return LossParts(self.token_loss(logits, labels, spans) / tokens, {})
-        logits, digit_logits = _DigitLogits.apply(logits, self.digit_ids, spans.is_digit)
-        ce = self.token_loss(logits, labels, spans) / tokens
+        logits, digit_logits = DigitLogits.apply(logits, self.digit_ids, spans.is_digit)
+        log_mass = None
+        if self.mass is not None or self.uses_mass:
+            costs = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+            log_mass = digit_log_mass(costs, digit_logits, spans)
+            ce = (costs.masked_fill(spans.is_digit, 0) if self.replace_ce else costs).sum() / tokens
+        else:
+            ce = self.token_loss(logits, labels, spans) / tokens
         samples = spans.samples if info.samples is None else info.samples
-        counts = Counts(tokens, samples, _count(info.digits, spans.is_digit), _count(info.numbers, spans.is_number))
-        terms = self.terms(LossInputs(logits, labels, digit_logits, spans, info))
+        counts = Counts(
+            tokens,
+            samples,
+            at_least_one(info.digits, spans.is_digit),
+            at_least_one(info.numbers, spans.is_number),
+            at_least_one(info.shapes, spans.shape[:, 0] >= 0),
+        )
+        terms = self._with_mass(LossInputs(logits, labels, digit_logits, spans, info, log_mass))
         means = {n: (self._reduce(t, labels, spans, counts).to(ce.dtype), t.weight) for n, t in terms.items()}
         return LossParts(ce, means)
+
+    def number_log_mass(self, log_mass: Tensor, spans: NumberSpans) -> Tensor:
+        """Log of the mass m of each number, [M], from those of the digits, [N]."""
+        return number_log_mass(log_mass, spans)
+
+    def _with_mass(self, inputs: LossInputs) -> dict[str, Term]:
+        """The terms, mass off the digits included."""
+        terms = self.terms(inputs)
+        log_mass = inputs.log_mass
+        if self.mass is None or log_mass is None:
+            return terms
+        if self.mass == "gate":
+            return {**terms, "gate": Term(-log_mass, "digit", self.mass_weight)}
+        return {name: self._term_with_mass(term, log_mass, inputs.spans) for name, term in terms.items()}
+
+    def _term_with_mass(self, term: Term, log_mass: Tensor, spans: NumberSpans) -> Term:
+        if term.largest is None:
+            raise ValueError(f"{type(self).__name__} has a term without a largest cost, so mass must not be 'largest'")
+        if term.per != "digit":
+            log_mass = self.number_log_mass(log_mass, spans)
+        if term.per == "shape":
+            log_mass = log_mass[spans.shape].sum(-1)
+        return term._replace(cost=with_mass(term.cost, term.largest, log_mass, self.mass_weight))
 
     def join(self, parts: LossParts, reference: Tensor | None = None) -> LossOutput:
         """The total and its components.
@@ -300,6 +365,11 @@ class NumberLoss(nn.Module):
     def _find(self, labels: Tensor) -> NumberSpans:
         if self.vocab is None:
             raise ValueError(f"{type(self).__name__} needs to know the digits: give it a NumberVocab")
+        if self.needs_shapes:
+            raise ValueError(
+                f"{type(self).__name__} is on boxes, which labels alone don't show: give it spans with shapes "
+                "(ntil.numbers.shapes.with_shapes), and the count of a step's boxes as StepInfo.shapes"
+            )
         return NumberSpans.find(labels, self.vocab, self.number_style)
 
     def _reduce(self, term: Term, labels: Tensor, spans: NumberSpans, counts: Counts) -> Tensor:
@@ -307,6 +377,7 @@ class NumberLoss(nn.Module):
             "token": (labels != IGNORE, spans.sample, counts.tokens),
             "digit": (spans.is_digit, spans.sample, counts.digits),
             "number": (spans.is_number, spans.number_sample, counts.numbers),
+            "shape": (spans.shape[:, 0] >= 0, spans.shape_sample, counts.shapes),
         }[term.per]
         if self.reduction == "sample":
             return mean_per_sample(term.cost, present, sample, spans.samples).sum() / counts.samples
@@ -321,45 +392,9 @@ def _gradient_norm(part: Tensor, leaf: Tensor) -> Tensor:
     return torch.zeros_like(part) if gradient is None else gradient.float().norm()
 
 
-class _DigitLogits(torch.autograd.Function):
-    """The logits unchanged, and the logits of the digits, [N, base], which are 0 at positions without a digit.
-
-    The backward adds the digits' gradient to that of cross-entropy in place. A separate indexing would allocate (and
-    add) one more gradient of [N, V], a fifth of the whole step at a vocabulary of 150,000. Positions without a digit
-    are zeroed, since a value there (-inf too) must not reach a gradient as 0 * inf.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, ids: Tensor, is_digit: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(ids, is_digit)
-        return logits.view_as(logits), torch.where(is_digit[:, None], logits.index_select(-1, ids), 0.0)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, digits: Tensor) -> tuple[Tensor, None, None]:
-        ids, is_digit = ctx.saved_tensors
-        added = torch.where(is_digit[:, None], digits, 0.0)
-        # In place: `gradient` is fresh from cross-entropy's softmax. Not where the gradient is itself differentiated.
-        if torch.is_grad_enabled() or not gradient.is_contiguous():
-            return gradient.index_add(-1, ids, added), None, None
-        return gradient.index_add_(-1, ids, added), None, None
-
-
-def mean_per_sample(value: Tensor, present: Tensor, sample: Tensor, samples: int) -> Tensor:
-    """Mean of `value` where `present`, within each sample; a sample without any counts as 0 (as released)."""
-    total = torch.zeros(max(samples, 1), dtype=value.dtype, device=value.device)
-    total = total.index_add(0, sample, torch.where(present, value, 0))
-    count = torch.zeros_like(total).index_add(0, sample, present.to(value.dtype))
-    return total / count.clamp(min=1)
-
-
 def _aligned(logits: Tensor, labels: Tensor, shift: bool) -> tuple[Tensor, Tensor]:
     if logits.dim() not in (2, 3) or logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {tuple(logits.shape)} do not fit labels {tuple(labels.shape)}")
     if shift and logits.dim() != 3:
         raise ValueError(f"shift=True needs logits [B, T, V], got {tuple(logits.shape)}")
     return (logits[:, :-1], labels[:, 1:]) if shift else (logits, labels)
-
-
-def _count(known_count: Tensor | float | None, present: Tensor) -> Tensor | float:
-    count = present.sum() if known_count is None else known_count
-    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -11,36 +11,9 @@ from torch import Tensor
 
 from ntil.losses import costs
 from ntil.losses.base import LossInputs, NumberLoss, Reduction, StepInfo, Term
+from ntil.losses.mass import MassOptions, MassUse
 from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab
-
-
-class NTL(NumberLoss):
-    """Number Token Loss (ICML 2025, arXiv 2411.02083): CE + lam * mean over digits of the cost.
-
-    `was` is sum_k p_k |k - y|, `mse` is (y - sum_k p_k k)^2. Equal to PyPI `ntloss` with `reweigh=False` (the paper's
-    definition; the package's own default also rewards probability on digits). Deviation: digits only, where the package
-    calls -1..9 numbers, which is the same for every tokenizer whose tokens are single characters there.
-    """
-
-    has_terms: ClassVar[bool] = True
-    needs_numbers: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        vocab: NumberVocab,
-        *,
-        cost: Literal["was", "mse"] = "was",
-        lam: float = 0.3,
-        reduction: Reduction = "batch",
-    ) -> None:
-        super().__init__(vocab, lam=lam, reduction=reduction)
-        if cost not in ("was", "mse"):
-            raise ValueError(f"cost must be 'was' or 'mse', got {cost!r}")
-        self.cost = costs.expected_distance if cost == "was" else costs.squared_error
-
-    def terms(self, inputs: LossInputs) -> dict[str, Term]:
-        return {"digit": Term(self.cost(inputs.digit_logits, inputs.spans.digit), "digit")}
 
 
 class SMMD(NumberLoss):
@@ -56,45 +29,73 @@ class SMMD(NumberLoss):
     matrix: Tensor
 
     def __init__(
-        self, vocab: NumberVocab, *, lam: float = 0.3, bandwidth: float = 2.0, reduction: Reduction = "batch"
+        self,
+        vocab: NumberVocab,
+        *,
+        lam: float = 0.3,
+        bandwidth: float = 2.0,
+        reduction: Reduction = "batch",
+        **mass: Unpack[MassOptions],
     ) -> None:
-        super().__init__(vocab, lam=lam, reduction=reduction)
+        super().__init__(vocab, lam=lam, reduction=reduction, **mass)
         if bandwidth <= 0:
             raise ValueError(f"bandwidth must be > 0, got {bandwidth}")
         self.register_buffer("matrix", costs.smmd_matrix(vocab.base, bandwidth), persistent=False)
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
-        return {"digit": Term(costs.kernel_quadratic(inputs.digit_logits, inputs.spans.digit, self.matrix), "digit")}
+        cost = costs.kernel_quadratic(inputs.digit_logits, inputs.spans.digit, self.matrix)
+        return {"digit": Term(cost, "digit", largest=costs.largest_quadratic(self.matrix))}
 
 
 class DIST2(NumberLoss):
     """Discretized distance loss (ICLR 2026, arXiv 2503.02379): CE + lam * mean over digits of KL(q, p).
 
-    q_k is proportional to exp(-(k-y)^2 / width).
+    q_k is proportional to exp(-(k-y)^2 / width), the width in squared digits. Of 1,024 location bins width 1 is a
+    thousandth of the picture and q nearly one-hot: `scale_width` is ours. KL has no largest value, so
+    `mass` may be `gate` alone.
+
+    Args:
+        vocab: the digits.
+        lam: weight of the divergence.
+        width: of q.
+        scale_width: true measures distances in tenths of the alphabet, so that a width is as large a share of 1,024
+            bins as of ten digits. Null or false: in steps, as the authors do.
+        reduction, mass, mass_weight: see `NumberLoss`.
     """
 
     has_terms: ClassVar[bool] = True
     needs_numbers: ClassVar[bool] = True
 
+    mass_uses: ClassVar[tuple[MassUse, ...]] = ("gate",)
+
     def __init__(
-        self, vocab: NumberVocab, *, lam: float = 0.1, width: float = 1.0, reduction: Reduction = "batch"
+        self,
+        vocab: NumberVocab,
+        *,
+        lam: float = 0.1,
+        width: float = 1.0,
+        scale_width: bool | None = None,
+        reduction: Reduction = "batch",
+        **mass: Unpack[MassOptions],
     ) -> None:
-        super().__init__(vocab, lam=lam, reduction=reduction)
+        super().__init__(vocab, lam=lam, reduction=reduction, **mass)
         if width <= 0:
             raise ValueError(f"width must be > 0, got {width}")
-        self.width = width
+        self.width, self.scale_width = width, bool(scale_width)
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
-        cost = costs.soft_target_divergence(inputs.digit_logits, inputs.spans.digit, self.width)
+        width = self.width * costs.alphabet_scale(inputs.digit_logits, self.scale_width) ** 2
+        cost = costs.soft_target_divergence(inputs.digit_logits, inputs.spans.digit, width)
         return {"digit": Term(cost, "digit")}
 
 
 class SoftLabel(NumberLoss):
     """Soft labels on digits (ICCV 2025, poster 1447): cross-entropy against (1-eta) onehot + eta psi(k-y) on digits.
 
-    Over the whole vocabulary, so it favours digits over other tokens as cross-entropy does. The change against plain
-    cross-entropy is the component `digit`: total = CE + digit, both over the count of supervised tokens. psi is
-    normalised over the digits; its width is chosen here (the authors' is not known to us).
+    Over the whole vocabulary, so it favours digits over other tokens as cross-entropy does, and needs no `mass`. The
+    change against plain cross-entropy is the component `digit`: total = CE + digit, both over the count of supervised
+    tokens. psi is normalised over the digits; its width is chosen here (the authors' is not known to us), in steps or,
+    with `scale_width`, in tenths of the alphabet, see `DIST2`.
     """
 
     has_terms: ClassVar[bool] = True
@@ -107,39 +108,66 @@ class SoftLabel(NumberLoss):
         eta: float = 0.08,
         shape: Literal["gaussian", "triangular"] = "gaussian",
         width: float = 1.0,
+        scale_width: bool | None = None,
     ) -> None:
         super().__init__(vocab, lam=1.0, reduction="token")
         if shape not in ("gaussian", "triangular"):
             raise ValueError(f"shape must be 'gaussian' or 'triangular', got {shape!r}")
         if not 0 <= eta <= 1 or width <= 0:
             raise ValueError(f"need 0 <= eta <= 1 and width > 0; got eta={eta}, width={width}")
-        self.eta, self.shape, self.width = eta, shape, width
+        self.eta, self.shape, self.width, self.scale_width = eta, shape, width, bool(scale_width)
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
-        gap = costs.soft_label_gap(inputs.digit_logits, inputs.spans.digit, self.eta, self.shape, self.width)
+        width = self.width * costs.alphabet_scale(inputs.digit_logits, self.scale_width)
+        gap = costs.soft_label_gap(inputs.digit_logits, inputs.spans.digit, self.eta, self.shape, width)
         return {"digit": Term(gap, "digit")}
 
 
 class DEL(NumberLoss):
     """Digit entropy loss (arXiv 2605.20369): CE + lam * mean over digits of weight * mean_k BCE(z_k, onehot_k) p_k.
 
-    The place weight is NTIL's (1+sigma)^(n-i-1) with its sigma, chosen here (the authors' is not known to us). Not
-    ordered: all wrong digits cost the same.
+    Not ordered: all wrong digits cost the same. It has no largest value, so `mass` may be `gate` alone.
+
+    `places="released"` has the weights of the released code (github.com/PolyU-VCLab/DEL at 68c3d4d, `generate_place` of
+    train-qwen-deepseek.py): 2 (k + 1) for a digit worth 10^k, k >= 0, and 1.02^(-k - 1) for one worth 10^-k: 12.34 has
+    4, 2, 1.02^-2, 1.02^-3. Its lam is 0.01, its mean over all digits. Deviations: the code's numbers are runs of digits
+    and points, so of `1.2.3` and `.5`, which are several numbers or none of this kind here, it weighs the parts
+    otherwise; its mean is that of a micro-batch, ours that of the step.
+
+    Args:
+        vocab: the digits.
+        lam: weight of the term.
+        sigma: of NTIL's place weight (1+sigma)^(n-i-1), chosen here before the code was public; null: 0.2.
+        places: `released`, see above; null: by sigma.
+        reduction, mass, mass_weight: see `NumberLoss`.
     """
 
     has_terms: ClassVar[bool] = True
     needs_numbers: ClassVar[bool] = True
     weighs_places: ClassVar[bool] = True
+    mass_uses: ClassVar[tuple[MassUse, ...]] = ("gate",)
 
     def __init__(
-        self, vocab: NumberVocab, *, lam: float = 0.01, sigma: float = 0.2, reduction: Reduction = "batch"
+        self,
+        vocab: NumberVocab,
+        *,
+        lam: float = 0.01,
+        sigma: float | None = None,
+        places: Literal["released"] | None = None,
+        reduction: Reduction = "batch",
+        **mass: Unpack[MassOptions],
     ) -> None:
-        super().__init__(vocab, lam=lam, reduction=reduction)
-        if sigma <= -1:
-            raise ValueError(f"sigma must be > -1, got {sigma}")
-        self.sigma = sigma
+        super().__init__(vocab, lam=lam, reduction=reduction, **mass)
+        if places not in (None, "released"):
+            raise ValueError(f"places must be 'released' or null, got {places!r}")
+        if sigma is not None and (sigma <= -1 or places is not None):
+            raise ValueError(f"sigma must be > -1, and null beside places=released, got {sigma}")
+        self.sigma, self.places = 0.2 if sigma is None else sigma, places
 
     def position_weight(self, spans: NumberSpans) -> Tensor:
+        if self.places == "released":
+            power = spans.power.float()
+            return torch.where(power >= 0, 2 * (power + 1), torch.pow(1.02, (power - 1).clamp(max=0)))
         return torch.pow(1.0 + self.sigma, (spans.length - spans.place - 1).clamp(0, 100).float())
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:

@@ -16,6 +16,13 @@ def expected_distance(digit_logits: Tensor, digit: Tensor) -> Tensor:
     return (torch.softmax(digit_logits, -1) * _offsets(digit_logits, digit).abs()).sum(-1)
 
 
+def squashed_distance(digit_logits: Tensor, digit: Tensor, squash: float) -> Tensor:
+    """Mean over p of 1 + (|k - y| - 1) (squash - 1) / (base - 2) for wrong digits, 0 for the right one (`ntloss`)."""
+    distance = _offsets(digit_logits, digit).abs()
+    slope = (squash - 1) / (digit_logits.shape[-1] - 2)
+    return (torch.softmax(digit_logits, -1) * torch.where(distance == 0, 0.0, 1 + (distance - 1) * slope)).sum(-1)
+
+
 def squared_error(digit_logits: Tensor, digit: Tensor) -> Tensor:
     """Squared error of the mean digit, (y - sum_k p_k k)^2: NTL-MSE (arXiv 2411.02083). Independent of p's spread."""
     return (torch.softmax(digit_logits, -1) * _offsets(digit_logits, digit)).sum(-1).square()
@@ -33,6 +40,17 @@ def smmd_matrix(base: int, bandwidth: float) -> Tensor:
     kernel = torch.exp(-(values[:, None] - values).square() / (2 * bandwidth**2))
     rows = kernel.sum(1)
     return (kernel + (torch.diag(rows) - kernel) / (2 * rows.mean())).float()
+
+
+def largest_quadratic(matrix: Tensor) -> Tensor:
+    """The largest r' M r, all of p on one wrong digit; M is positive semidefinite, so that no mixture costs more."""
+    diagonal = matrix.diagonal()
+    return (diagonal[:, None] + diagonal - 2 * matrix).max()
+
+
+def alphabet_scale(digit_logits: Tensor, scaled: bool) -> float:
+    """How many steps a width of 1 is: 1, or a tenth of the alphabet, which is the same for ten digits."""
+    return digit_logits.shape[-1] / 10 if scaled else 1.0
 
 
 def soft_target_divergence(digit_logits: Tensor, digit: Tensor, width: float) -> Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
-from ntil.losses.base import IGNORE, LossInputs, NumberLoss, Reduction, Term
+from ntil.losses.base import LossInputs, NumberLoss, Reduction, Term
 from ntil.losses.costs import expected_distance
+from ntil.losses.mass import MassOptions
 from ntil.losses.noise import gumbel_like
-from ntil.losses.values import magnitude_deviation, relative_deviation, straight_through_values
+from ntil.losses.values import largest_values, magnitude_deviation, relative_deviation, straight_through_values
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 
@@ -60,7 +61,7 @@ class NTIL(NumberLoss):
         digit_weight: weight of the EMD term.
         rescale: multiply lam with (CE / aux).detach().
         replace_ce: leave digits out of cross-entropy.
-        number_style, reduction: see `NumberLoss`.
+        number_style, reduction, mass, mass_weight: see `NumberLoss`.
         seed: of the Gumbel noise, which differs for every `StepInfo.draw`.
     """
 
@@ -90,6 +91,7 @@ class NTIL(NumberLoss):
         number_style: NumberStyle | None = None,
         reduction: Reduction = "sample",
         seed: int = 0,
+        **mass: Unpack[MassOptions],
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {preset!r}")
@@ -100,6 +102,8 @@ class NTIL(NumberLoss):
             rescale=usual.rescale if rescale is None else rescale,
             reduction=reduction,
             number_style=usual.number_style if number_style is None else number_style,
+            replace_ce=usual.replace_ce if replace_ce is None else replace_ce,
+            **mass,
         )
         if temperature <= 0 or sigma <= -1 or noise < 0 or eps <= 0:
             raise ValueError(
@@ -109,7 +113,6 @@ class NTIL(NumberLoss):
         for name, (weight, on, switch) in off.items():
             if not on and weight not in (0, USUAL_WEIGHT):
                 raise ValueError(f"{name}={weight} does nothing beside {switch}=false; leave one of them out")
-        self.replace_ce = usual.replace_ce if replace_ce is None else replace_ce
         self.alpha, self.beta = (alpha if rel else 0.0), (beta if mag else 0.0)
         self.sigma, self.digit_weight = (sigma if exp else 0.0), digit_weight
         self.temperature, self.noise, self.eps, self.seed = temperature, noise, eps, seed
@@ -119,11 +122,6 @@ class NTIL(NumberLoss):
         exponent = (spans.length - spans.place - 1).clamp(0, 100)
         return torch.pow(1.0 + self.sigma, exponent.float())
 
-    def token_loss(self, logits: Tensor, labels: Tensor, spans: NumberSpans | None) -> Tensor:
-        if self.replace_ce and spans is not None:
-            labels = torch.where(spans.is_digit, IGNORE, labels)
-        return super().token_loss(logits, labels, spans)
-
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
         spans, info = inputs.spans, inputs.info
         noise = None
@@ -132,11 +130,14 @@ class NTIL(NumberLoss):
             noise = self.noise * gumbel_like(inputs.digit_logits.detach(), self.seed, *place)
         predicted = straight_through_values(inputs.digit_logits, spans, self.temperature, noise)
         true, eps = spans.value.abs(), self.eps * spans.unit
-        digit = self.position_weight(spans) * expected_distance(inputs.digit_logits, spans.digit)
+        weight, most = self.position_weight(spans), largest_values(spans)
+        digit = weight * expected_distance(inputs.digit_logits, spans.digit)
+        relative, magnitude = relative_deviation(predicted, true, eps), magnitude_deviation(predicted, true, eps)
+        none = torch.zeros_like(most)
         return {
-            "digit": Term(digit, "digit", self.digit_weight),
-            "relative": Term(relative_deviation(predicted, true, eps), "number", self.alpha),
-            "magnitude": Term(magnitude_deviation(predicted, true, eps), "number", self.beta),
+            "digit": Term(digit, "digit", self.digit_weight, weight * (spans.base - 1)),
+            "relative": Term(relative, "number", self.alpha, relative_deviation(none, most, eps)),
+            "magnitude": Term(magnitude, "number", self.beta, magnitude_deviation(none, most, eps)),
         }
 
 
@@ -157,8 +158,10 @@ class EMD(NumberLoss):
         rescale: bool = True,
         number_style: NumberStyle = "released",
         reduction: Reduction = "sample",
+        **mass: Unpack[MassOptions],
     ) -> None:
-        super().__init__(vocab, lam=lam, rescale=rescale, reduction=reduction, number_style=number_style)
+        super().__init__(vocab, lam=lam, rescale=rescale, reduction=reduction, number_style=number_style, **mass)
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
-        return {"digit": Term(expected_distance(inputs.digit_logits, inputs.spans.digit), "digit")}
+        cost = expected_distance(inputs.digit_logits, inputs.spans.digit)
+        return {"digit": Term(cost, "digit", largest=inputs.spans.base - 1)}

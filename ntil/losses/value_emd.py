@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 import torch
+from torch import Tensor
 
 from ntil.losses.base import LossInputs, NumberLoss, Reduction, Term
 from ntil.losses.costs import expected_distance
-from ntil.losses.values import expected_value_distance
-from ntil.numbers.spans import NumberStyle
+from ntil.losses.mass import MassOptions
+from ntil.losses.values import expected_value_distance, largest_values
+from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 
 # Costs are clamped here (float32 ends at 3.4e38), so that gradients are finite; larger ones have no gradient.
@@ -38,7 +40,8 @@ class ValueEMD(NumberLoss):
         eps: see the forms.
         digit_weight: adds that much of the token EMD, sum_k p_k |k-y|.
         rescale: multiply lam with (CE / aux).detach(), as the released NTIL does.
-        number_style, reduction: see `NumberLoss`.
+        number_style, reduction, mass, mass_weight: see `NumberLoss`. Under `mass=largest` an unreadable number is off
+            by the largest of that length, 999 for three digits: the expectation over readable and unreadable numbers.
     """
 
     has_terms: ClassVar[bool] = True
@@ -55,8 +58,9 @@ class ValueEMD(NumberLoss):
         rescale: bool = False,
         number_style: NumberStyle = "decimal",
         reduction: Reduction = "sample",
+        **mass: Unpack[MassOptions],
     ) -> None:
-        super().__init__(vocab, lam=lam, rescale=rescale, reduction=reduction, number_style=number_style)
+        super().__init__(vocab, lam=lam, rescale=rescale, reduction=reduction, number_style=number_style, **mass)
         if form not in ("absolute", "relative", "log"):
             raise ValueError(f"form must be 'absolute', 'relative' or 'log', got {form!r}")
         if eps <= 0:
@@ -65,15 +69,17 @@ class ValueEMD(NumberLoss):
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
         spans = inputs.spans
-        distance = expected_value_distance(inputs.digit_logits, spans)
-        if self.form == "relative":
-            cost = distance / (spans.value.abs() + self.eps * spans.unit)
-        elif self.form == "log":
-            cost = torch.log1p(distance / (self.eps * spans.unit))
-        else:
-            cost = distance
-        terms = {"value": Term(cost.clamp(max=LARGEST), "number")}
+        cost = self._cost(expected_value_distance(inputs.digit_logits, spans), spans)
+        terms = {"value": Term(cost, "number", largest=self._cost(largest_values(spans), spans))}
         if self.digit_weight > 0:
             digit = expected_distance(inputs.digit_logits, spans.digit)
-            terms["digit"] = Term(digit, "digit", self.digit_weight)
+            terms["digit"] = Term(digit, "digit", self.digit_weight, spans.base - 1)
         return terms
+
+    def _cost(self, distance: Tensor, spans: NumberSpans) -> Tensor:
+        """The cost of distances [M] in the loss's form."""
+        if self.form == "relative":
+            distance = distance / (spans.value.abs() + self.eps * spans.unit)
+        elif self.form == "log":
+            distance = torch.log1p(distance / (self.eps * spans.unit))
+        return distance.clamp(max=LARGEST)

@@ -28,6 +28,23 @@ def straight_through_values(
     return torch.zeros_like(spans.value).index_add(0, spans.number, digits * spans.scale)
 
 
+def expected_values(digit_logits: Tensor, spans: NumberSpans) -> Tensor:
+    """Mean E[X] of the absolute value of numbers whose digits are drawn independently from the softmax of their logits.
+
+    For numbers of one token it is the model's mean over numbers. Of more digits it is biased: what would follow a wrong
+    digit is not known under teacher forcing, and is taken to be what follows the right one. If the model wavers between
+    499 and 500 and the truth is 499, its mean is 499.5, and this one 549 (4 or 5, then 9, 9).
+    """
+    p = torch.softmax(digit_logits.double(), -1)
+    mean = (p * torch.arange(p.shape[-1], device=p.device, dtype=p.dtype)).sum(-1)
+    return torch.zeros_like(spans.value).index_add(0, spans.number, mean * spans.scale)
+
+
+def largest_values(spans: NumberSpans) -> Tensor:
+    """The largest number of as many digits as each has, 99.9 for 12.5; 0 for unused slots."""
+    return torch.zeros_like(spans.value).index_add(0, spans.number, (spans.base - 1) * spans.scale)
+
+
 def relative_deviation(predicted: Tensor, true: Tensor, eps: Tensor | float = 1.0) -> Tensor:
     """Relative deviation |X - Y| / (max(X, Y) + eps); the released code has eps = 1."""
     return (predicted - true).abs() / (torch.maximum(predicted, true) + eps)

@@ -120,6 +120,10 @@ class Family(ABC):
         """How many ids a picture of (width, height) becomes in a prompt; more where a family also marks its tiles."""
         return self.picture_tokens(size)
 
+    def position_after(self, prompt_ids: list[int], features: Mapping[str, Tensor]) -> int:
+        """Position of the token that follows these ids, which hold all of the prompt's picture or none of it."""
+        return len(prompt_ids)
+
     @staticmethod
     def frame(size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Frame that the model sees of a picture of (width, height); here the picture itself.
@@ -179,8 +183,18 @@ class Family(ABC):
         Raises:
             ValueError: the family refuses the picture, or its text, see `encode_text`.
         """
-        features, expansion = ({}, "") if image is None else self.picture(image)
-        return self._encoded(prompt, answer, image is not None, expansion, features)
+        return self.encode_prepared(prompt, answer, None if image is None else self.picture(image))
+
+    def encode_prepared(
+        self, prompt: str, answer: str | None, picture: tuple[dict[str, Tensor], str] | None
+    ) -> Encoded:
+        """As `encode`, with what `picture` has made of the image: questions on one picture share it.
+
+        Raises:
+            ValueError: the family refuses the text, see `encode_text`.
+        """
+        features, expansion = ({}, "") if picture is None else picture
+        return self._encoded(prompt, answer, picture is not None, expansion, features)
 
     def encode_text(self, prompt: str, answer: str | None, has_image: bool) -> Encoded:
         """Ids as in `encode`, but one image token for the picture, which isn't needed; for checks of many rows.

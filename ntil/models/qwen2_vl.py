@@ -158,6 +158,13 @@ class Qwen2VL(Family):
         """Side in pixels of the square of a picture that becomes one token."""
         return int(self.image_processor.patch_size * self.image_processor.merge_size)
 
+    def position_after(self, prompt_ids: list[int], features: Mapping[str, Tensor]) -> int:
+        """A picture of h x w tokens takes max(h, w) positions, in all three axes (arXiv 2409.12191, section 2.1)."""
+        if "image_grid_thw" not in features:
+            return len(prompt_ids)
+        high, wide = (int(n) // self.image_processor.merge_size for n in features["image_grid_thw"][0, 1:])
+        return len(prompt_ids) - high * wide + max(high, wide)
+
     def picture_tokens(self, size: tuple[int, int]) -> int:
         wide, high = self.resized(size)
         return high // self._cell * (wide // self._cell)

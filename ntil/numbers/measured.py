@@ -27,14 +27,24 @@ def unmeasured(tokens: Sequence[str], text: str, ranges: Sequence[tuple[int, int
     Raises:
         ValueError: the tokens' digits aren't those of the text.
     """
+    inside = {position for start, end in ranges for position in range(start, end)}
+    at_token = [(i, position in inside) for i, position in _digits(tokens, text)]
+    measured = {i for i, counts in at_token if counts}
+    return sorted({i for i, _ in at_token} - measured)
+
+
+def tokens_of(tokens: Sequence[str], text: str, ranges: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Indices of the tokens that hold the digits of each range, rising. Arguments and errors as of `unmeasured`."""
+    digits = _digits(tokens, text)
+    return [sorted({i for i, position in digits if start <= position < end}) for start, end in ranges]
+
+
+def _digits(tokens: Sequence[str], text: str) -> list[tuple[int, int]]:
+    """Index of the token and position in the text of every digit."""
     of_token = [
         (i, digit) for i, token in enumerate(tokens) if not BYTE.fullmatch(token) for digit in DIGIT.findall(token)
     ]
     of_text = list(DIGIT.finditer(text))
     if [digit for _, digit in of_token] != [match.group() for match in of_text]:
         raise ValueError(f"the digits of {text[:40]!r} aren't those of its tokens {list(tokens)[:20]}")
-    inside = {position for start, end in ranges for position in range(start, end)}
-    digits = zip((i for i, _ in of_token), (match.start() for match in of_text), strict=True)
-    at_token = [(i, position in inside) for i, position in digits]
-    measured = {i for i, counts in at_token if counts}
-    return sorted({i for i, _ in at_token} - measured)
+    return list(zip((i for i, _ in of_token), (match.start() for match in of_text), strict=True))

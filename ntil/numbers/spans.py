@@ -41,6 +41,9 @@ class NumberSpans:
         unit: [M] float64, the place value of its last digit (1 for integers), 1 for unused slots.
         count: [M] how many digits the number has at these positions, 0 for unused slots.
         number_sample: [M] sample of a number.
+        shape: [S, 4] numbers that form a box: x1, y1, x2, y2; none unless `ntil.numbers.shapes` has added them, which a
+            reading of labels alone can't.
+        extent: [S, 2] float64, width and height of a box's picture in the unit of its numbers.
         samples: how many samples there are (a plain int).
         base: base of the place values.
     """
@@ -57,6 +60,8 @@ class NumberSpans:
     unit: Tensor
     count: Tensor
     number_sample: Tensor
+    shape: Tensor
+    extent: Tensor
     samples: int
     base: int
 
@@ -74,6 +79,11 @@ class NumberSpans:
     @property
     def is_number(self) -> Tensor:
         return self.count > 0
+
+    @property
+    def shape_sample(self) -> Tensor:
+        """Sample of each shape, [S]."""
+        return self.number_sample[self.shape[:, 0]]
 
     def to(self, device: torch.device | str) -> NumberSpans:
         moved = {
@@ -198,6 +208,8 @@ def _assemble(digit: Tensor, point: Tensor, start: Tensor, negative: Tensor, bas
         unit=1.0 / last_place,
         count=count,
         number_sample=slots.index_add(0, number, torch.where(start, sample, 0)),
+        shape=torch.zeros(0, 4, dtype=torch.long, device=device),
+        extent=torch.zeros(0, 2, dtype=torch.float64, device=device),
         samples=rows,
         base=base,
     )

@@ -23,7 +23,7 @@ from ntil.config.errors import ConfigError
 from ntil.config.schema import Component
 from ntil.models.base import Family, torch_dtype
 from ntil.models.inventory import KnownModel
-from ntil.models.pretrained import CheckpointError, reading
+from ntil.models.pretrained import CheckpointError
 
 SHARD = "2GB"
 # What a tokenizer is read from.
@@ -104,7 +104,7 @@ def nano_twin(model: Component, facts: dict[str, Any]) -> Component:
 
 
 def _architecture(twin: dict[str, Any]) -> str:
-    return str((twin.get("language") or {}).get("model_type", ""))
+    return str((twin.get("language") or {}).get("model_type", "")).removesuffix("_text")
 
 
 def _random(known: KnownModel, dtype: str) -> Any:
@@ -129,8 +129,7 @@ def _set_ids(config: Any, family: Family, tokenizer: str | None) -> None:
     names = {index: name for name, index in ids.items()}
     new: Any = family.tokenizer
     if tokenizer is not None:
-        with reading(tokenizer):
-            new = AutoTokenizer.from_pretrained(str(Path(tokenizer).expanduser()), trust_remote_code=False)
+        new = _tokenizer_of(Path(tokenizer).expanduser())
     vocab = new.get_vocab()
     for part, key, index in _token_ids(config, family.config):
         standard = key.removesuffix("_token_id")
@@ -138,6 +137,23 @@ def _set_ids(config: Any, family: Family, tokenizer: str | None) -> None:
             setattr(part, key, getattr(new, key))
         elif index is not None and names.get(index) in vocab:
             setattr(part, key, vocab[names[index]])
+
+
+def _tokenizer_of(folder: Path) -> Any:
+    """The tokenizer in a folder.
+
+    Raises:
+        ConfigError: there is none, or it doesn't say of which class it is.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"tokenizer={folder}: there is no such folder")
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"tokenizer={folder}: no tokenizer can be read there; give a folder with the release's tokenizer.json, "
+            "tokenizer_config.json and config.json"
+        ) from error
 
 
 def _token_ids(config: Any, nano: Any) -> Iterator[tuple[Any, str, int | None]]:

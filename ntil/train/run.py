@@ -7,6 +7,7 @@ import json
 import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -300,7 +301,9 @@ class Validation:
         model, task = trainer.inner_model, self.components.task
         collator, ranks = self.components.collator, self.ranks
         size = evaluation_batch_size(self.config, model, collator, rows, ranks)
-        shard = list(predict_shard(model, collator, rows, size, ranks, max_new_tokens=self.longest))
+        share = self.config.evaluation.share_prompts
+        records = predict_shard(model, collator, rows, size, ranks, max_new_tokens=self.longest, share_prompts=share)
+        shard = list(records)
         in_order = sorted((pair for part in ranks.gather(shard) for pair in part), key=lambda pair: pair[0])
         scores = task.summarize(record for _, record in in_order)
         return {**scores, **teacher_forced(trainer.head, model, collator, rows, size, ranks)[0]}
@@ -368,7 +371,9 @@ def test(
     size = evaluation_batch_size(config, model, components.collator, rows, ranks)
     if config.evaluation.batch_size is None and ranks.first:
         print(f"evaluation: {counted(size, 'row')} at once on a rank, from the free memory")
-    records = predict_shard(model, components.collator, rows, size, ranks, title, lambda: interrupt.check(ranks))
+    share = config.evaluation.share_prompts
+    check = partial(interrupt.check, ranks)
+    records = predict_shard(model, components.collator, rows, size, ranks, title, check, share_prompts=share)
     scores = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
     forced, digits = teacher_forced(SupervisedHead(model), model, components.collator, rows, size, ranks)
     if scores is None:

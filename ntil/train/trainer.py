@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ntil.compat import end_where_batches_cannot_be_sent
+from ntil.compat import end_where_batches_cannot_be_sent, leave_out_tied_frozen
 from ntil.components import Components
 from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import ignore_signals_in_data_worker
 from ntil.distributed.ranks import Ranks
-from ntil.distributed.zero3 import gathered
+from ntil.distributed.zero3 import any_partitioned, gathered
 from ntil.losses.base import LossOutput, LossParts, NumberLoss, StepInfo
 from ntil.models.head import SupervisedHead
 from ntil.models.learning_rates import LearningRates
@@ -39,6 +39,7 @@ NOT_INPUTS = (
     "tokens",
     "digits",
     "numbers",
+    "boxes",
     "ids",
     "info",
     "first",
@@ -168,17 +169,18 @@ class NumberTrainer(Trainer):
         return batches, counts
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
-        """Counts [tokens, samples, digits, numbers] of the whole optimizer step, over accumulation and ranks."""
-        counts = [[b["targets"].numel(), b["samples"], b["digits"], b["numbers"]] for b in batch_samples]
-        summed = torch.tensor(counts, dtype=torch.float32).reshape(-1, 4).sum(0)
+        """Counts [tokens, samples, digits, numbers, boxes] of the whole optimizer step, over accumulation and ranks."""
+        names = ("samples", "digits", "numbers", "boxes")
+        counts = [[b["targets"].numel(), *(b[name] for name in names)] for b in batch_samples]
+        summed = torch.tensor(counts, dtype=torch.float32).reshape(-1, 5).sum(0)
         # A copy that blocks would wait for all that the GPU has still to do.
         return self._over_ranks(summed.to(device, non_blocking=True))
 
     def _step_infos(self, batches: list[Any], counts: Any) -> list[StepInfo]:
         assert isinstance(counts, Tensor)
-        tokens, samples, digits, numbers = counts
+        tokens, samples, digits, numbers, boxes = counts
         draw = self.state.global_step
-        step = StepInfo(tokens, samples, digits.clamp(min=1), numbers.clamp(min=1), draw)
+        step = StepInfo(tokens, samples, digits.clamp(min=1), numbers.clamp(min=1), draw, shapes=boxes.clamp(min=1))
         if not self.number_loss.uses_noise:
             return [step] * len(batches)
         places = self._places_in_step([b["targets"].numel() for b in batches])
@@ -270,7 +272,17 @@ class NumberTrainer(Trainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         # On a GPU the last loss is still unchecked here, and weights updated with it might replace good ones.
         self._check_last_loss()
+        if self.is_deepspeed_enabled:
+            leave_out_tied_frozen(self.deepspeed)
         super()._save_checkpoint(*args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        # Each rank has all weights under ZeRO-2. The Trainer copies them, the base among them, to save adapters alone.
+        copies = self.is_deepspeed_enabled and not any_partitioned(self.inner_model)
+        if copies and hasattr(self.inner_model, "peft_config"):
+            self._save(output_dir)
+            return
+        super().save_model(output_dir, _internal_call)
 
     def _check_last_loss(self) -> None:
         if self._finite is not None:

@@ -74,6 +74,24 @@ def unresized(size: Size) -> Size:
 
 
 @dataclass(frozen=True)
+class WrittenBox:
+    """Where a text writes a box.
+
+    Attributes:
+        ranges: characters of x1, y1, x2, y2 in this order, each the first and the one after the last.
+        extent: width and height of the model's picture in the unit of these numbers.
+    """
+
+    ranges: tuple[Range, Range, Range, Range]
+    extent: tuple[float, float]
+
+    def moved(self, by: int) -> WrittenBox:
+        """The same box in a text with `by` more characters before."""
+        x1, y1, x2, y2 = ((start + by, end + by) for start, end in self.ranges)
+        return replace(self, ranges=(x1, y1, x2, y2))
+
+
+@dataclass(frozen=True)
 class Item:
     """One shape of a list: its points in pixels (a box has two corners), and its label (empty: none)."""
 
@@ -151,6 +169,16 @@ class Coords:
     def number_ranges(self, text: str) -> list[Range] | None:
         """Characters of the coordinates in a text that was written here; None: all digits are of coordinates."""
         return None if self.form.digits else self.form.number_ranges(text)
+
+    def written_boxes(self, text: str, size: Size) -> list[WrittenBox]:
+        """The boxes of a text that was written here and holds nothing but boxes, labels and `none`."""
+        ranges = self.form.number_ranges(text)
+        across, down = self.limits(size)
+        boxes = []
+        for i in range(0, len(ranges) - 3, 4):
+            (x1, y1), (x2, y2) = self._in_order(ranges[i : i + 2]), self._in_order(ranges[i + 2 : i + 4])
+            boxes.append(WrittenBox((x1, y1, x2, y2), (across / self.unit, down / self.unit)))
+        return boxes
 
     def parse_box(self, text: str, size: Size) -> Box | None:
         """Strictly one box, corners in order."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ntil.distributed.interrupt import Interrupt, ignore_signals_in_data_worker
+from ntil.distributed.interrupt import SIGNALS, Interrupt, ignore_signals_in_data_worker
 
 
 @pytest.fixture
@@ -148,3 +148,41 @@ def test_a_data_worker_of_a_fork_server_ends_with_its_trainer() -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+# A library whose thread or static object aborts when the process ends: here as a C exit function.
+ABORTS = """
+import atexit, ctypes, signal, sys, threading, time
+from ntil.distributed.interrupt import end_process
+
+libc = ctypes.CDLL(None)
+libc.__cxa_atexit(ctypes.cast(libc.abort, ctypes.c_void_p), None, None)
+atexit.register(print, "exit functions")
+late = threading.Thread(target=lambda: (time.sleep(0.2), print("threads")))
+late.start()
+print("unflushed", end=" ")
+"""
+
+
+@pytest.mark.parametrize(("last", "code"), [("end_process(0)", 0), ("end_process(130)", 130)])
+def test_an_end_is_not_spoiled_by_what_libraries_do_then(last: str, code: int) -> None:
+    ended = subprocess.run([sys.executable, "-c", f"{ABORTS}{last}"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (code, "unflushed threads\nexit functions\n"), ended.stderr
+    # So would it without: the check can fail.
+    spoiled = subprocess.run([sys.executable, "-c", f"{ABORTS}sys.exit(0)"], capture_output=True, text=True)
+    assert spoiled.returncode == -signal.SIGABRT
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_after_the_work_changes_nothing(number: signal.Signals) -> None:
+    """Also one that reaches another thread than the main one, while exit functions run."""
+    script = (
+        "import atexit, os, signal, threading, time\n"
+        "from ntil.distributed.interrupt import Interrupt, end_process\n"
+        "Interrupt().install(at_once=True)\n"
+        "threading.Thread(target=time.sleep, args=[60], daemon=True).start()\n"
+        f"atexit.register(lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(0.3)))\n"
+        "end_process(0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr

@@ -103,6 +103,27 @@ def test_del_weighs_places_as_ntil_does():
     assert EVERY["del"](logits, labels).components["digit"].item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_del_as_released_weighs_integer_and_decimal_places_as_the_authors_code_does():
+    """The weights are what `generate_place` of PolyU-VCLab/DEL at 68c3d4d gives, but for its logarithms in float32."""
+    weights = {
+        "7": [2.0],
+        "123": [6.0, 4.0, 2.0],
+        "12.34": [4.0, 2.0, 0.9611687660217285, 0.9423223733901978],
+        "0.5": [2.0, 0.9611687660217285],
+        "1000.125": [8.0, 6.0, 4.0, 2.0, 0.9611687660217285, 0.9423223733901978, 0.923845648765564],
+    }
+    loss = DEL(VOCAB, places="released")
+    for text, expected in weights.items():
+        logits, labels = batch(text)
+        costs = [w * digit_entropy(y, z) for w, (y, z) in zip(expected, digits(logits, labels), strict=True)]
+        found = loss(logits, labels).components["digit"].item()
+        assert found == pytest.approx(sum(costs) / len(costs), rel=1e-6), text
+    z = logits.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: loss(t, labels).total, (z,), atol=1e-6)
+    with pytest.raises(ValueError, match="places=released"):
+        DEL(VOCAB, places="released", sigma=0.2)
+
+
 @pytest.mark.parametrize("shape", ["gaussian", "triangular"])
 def test_soft_labels_equal_cross_entropy_with_the_soft_target(shape):
     logits, labels = batch("12,5", "b0", "99")

@@ -66,7 +66,8 @@ def test_numbers_are_seen_with_the_real_tokenizer(built, task):
         cut = "".join(c if c.isdigit() or c == "." else " " for a in answers for c in f"{a} ")
         numbers = [float(n) for n in cut.split()]
     assert spans.value[spans.is_number].tolist() == pytest.approx(numbers)
-    assert components.coverage(rows) >= 0.5
+    json_boxes = task == "grounding_nano" and components.family.coords.startswith("json")
+    assert components.coverage(rows) >= (0.3 if json_boxes else 0.5)  # keys and brackets are words
 
 
 @pytest.mark.slow
@@ -250,7 +251,7 @@ def test_qwen2_vl_keeps_to_its_pixels(shared, tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_checkpoint_of_another_family_is_refused(checkpoint, shared, tmp_path_factory):
-    other = "paligemma_3b" if checkpoint.config != "paligemma_3b" else "qwen2_vl_2b"
+    other = "qwen2_vl_2b" if checkpoint.config.startswith("paligemma") else "paligemma_3b"
     wrong = written(other, shared, tmp_path_factory)
     with pytest.raises(CheckpointError, match=r"take the config of its own family|isn't Yi-VL's"):
         Components.build(compose_checked([f"model={checkpoint.config}", f"model.checkpoint={wrong.folder}", *SMALL]))

@@ -155,5 +155,17 @@ def test_unknown_sizes_are_refused(published, tmp_path):
 
 def test_the_twin_has_the_architecture():
     facts = yaml.safe_load(inventory.PUBLISHED.read_text())
-    twins = {name: nano_twin(compose([f"model={name}"]).model, facts[name]).name for name in ("qwen25_7b", "yi_6b")}
-    assert twins == {"qwen25_7b": "qwen25_nano", "yi_6b": "llama3_nano"}
+    twins = {
+        "qwen25_7b": "qwen25_nano",
+        "yi_6b": "llama3_nano",
+        "qwen3_4b": "qwen3_nano",
+        "gemma3_1b": "gemma3_text_nano",
+    }
+    assert {name: nano_twin(compose([f"model={name}"]).model, facts[name]).name for name in twins} == twins
+
+
+@pytest.mark.parametrize(("name", "problem"), [("none", "there is no such folder"), ("empty", "no tokenizer can be")])
+def test_a_folder_without_a_tokenizer_is_named_as_what_it_was_given_for(published, tmp_path, name, problem):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=f"^tokenizer=.*{name}: {problem}"):
+        write_random(published("qwen2_vl_2b").model, tmp_path / "checkpoint", str(tmp_path / name))

@@ -48,6 +48,19 @@ def test_accumulation_changes_nothing(tmp_path, monkeypatch, loss):
             assert logged_in_parts[0][key] == pytest.approx(logged[0][key], rel=1e-4)
 
 
+def test_boxes_are_counted_over_the_step(tmp_path, monkeypatch):
+    """A picture has one box or several, so micro-batches have more and fewer."""
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
+    boxes = ["model=paligemma_nano", "task=detection_nano"]
+    whole, logged = train(tmp_path, "box_iou", 8, 1, *boxes)
+    parts, logged_in_parts = train(tmp_path, "box_iou", 2, 4, *boxes)
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-5, rtol=1e-4, msg=name)
+    assert 0 < logged[0]["loss/iou"] <= 1
+    for key in ("loss/ce", "loss/aux", "loss/iou"):
+        assert logged_in_parts[0][key] == pytest.approx(logged[0][key], rel=1e-4)
+
+
 def test_a_data_worker_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
     without, logged = train(tmp_path, "ntil", 8, 2, "engine.workers=0")
