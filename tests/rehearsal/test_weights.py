@@ -54,10 +54,15 @@ CHANGES: dict[str, dict[str, Any]] = {
         "vision_config": {"image_size": 56},
         "mm_tokens_per_image": 4,
     },
+    "internvl3_1b": {"vision_config": {"image_size": 56}},
+    "smolvlm2_256m": {"vision_config": {"image_size": 64}, "scale_factor": 2},
+    "llava_ov_0_5b": {"vision_config": {"image_size": 56}, "image_grid_pinpoints": [[56, 56], [56, 112], [112, 56]]},
     "llava15_7b": {"vision_config": {"image_size": 56}},
     "yi_vl_6b": {"vision_config": {"image_size": 56}},
 }
 SIZES = {name: {"size": {"height": 56, "width": 56}} for name in ("paligemma_3b", "paligemma2_3b", "gemma3_4b")}
+SIZES |= {name: {"size": {"height": 56, "width": 56}} for name in ("internvl3_1b", "llava_ov_0_5b")}
+SIZES["smolvlm2_256m"] = {"size": {"longest_edge": 128}, "max_image_size": {"longest_edge": 64}}
 SQUARE = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
 TEXT = ("qwen25_7b", "llama3_8b", "yi_6b", "baichuan2_7b")
 
