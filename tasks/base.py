@@ -115,6 +115,10 @@ class Task(ABC):
         """About how many rows a split has, without reading data; None where that isn't known."""
         return self.source.expected_rows(split) if self.source else None
 
+    def expected_rows_per_picture(self, split: str) -> float | None:
+        """About how many rows show one picture, without reading data; None where that isn't known."""
+        return self.source.expected_rows_per_picture(split) if self.source else None
+
     def check_split(self, split: str) -> None:
         """Check that a split exists, without reading data.
 

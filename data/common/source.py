@@ -42,6 +42,10 @@ class Source(ABC):
         """About how many rows a split has, without reading data; None where that isn't known."""
         return None
 
+    def expected_rows_per_picture(self, split: str) -> float | None:
+        """About how many rows show one picture, without reading data; None where that isn't known."""
+        return None
+
     def check_split(self, split: str) -> None:
         """Check that a split exists, without reading data.
 

@@ -42,6 +42,8 @@ PUBLISHED = {
     ("refcoco+", "unc", "train"): 120_191,
     ("refcocog", "umd", "train"): 80_512,
 }
+# Expressions and pictures of a release, all splits together (Yu et al., 2016, arXiv 1608.00272).
+EXPRESSIONS_AND_PICTURES = {"refcoco": (142_209, 19_994), "refcoco+": (141_564, 19_992)}
 NO_TARGET = -1  # gRefCOCO's ann_id of an expression that means nothing in its picture
 
 
@@ -87,6 +89,11 @@ class RefCOCO(Source):
         names = self.official.get(split, split).split("+")
         counts = [PUBLISHED.get((self.folder.name, self.split_by, name)) for name in names]
         return None if None in counts else sum(filter(None, counts))
+
+    def expected_rows_per_picture(self, split: str) -> float | None:
+        """Of all splits together."""
+        expressions, pictures = EXPRESSIONS_AND_PICTURES.get(self.folder.name, (0, 0))
+        return expressions / pictures if pictures else None
 
     def check_split(self, split: str) -> None:
         """Accept any split, since the release's own names are known only when it is read."""

@@ -76,6 +76,9 @@ class RenderedScenes(RenderedSource):
         super().__init__(rows)
         self.difficulty, self.size, self.seed, self.questions = difficulty, size, seed, questions
 
+    def expected_rows_per_picture(self, split: str) -> float | None:
+        return float(self.questions or 1)
+
     def rows(self, split: str) -> Dataset:
         return load(
             split,

@@ -51,10 +51,36 @@ def device_here() -> Device:
     return devices[ASSUMED]
 
 
-def step_flops(shape: ModelShape, batch_size: int, checkpointing: bool) -> float:
-    """FLOPs of an optimizer step of `batch_size` rows."""
-    pictures = shape.picture_tokens
-    tokens = {"vision": shape.patches, "projector": pictures, "language": pictures + TEXT_TOKENS}
+def pictures_of_step(config: RunConfig, ranks: int, rows_per_picture: float, picture_tokens: int) -> float:
+    """Pictures in the sequences of a packed step, on average.
+
+    The rows of a picture follow each other, so m rows hold 1 + (m - 1) / rows_per_picture pictures on average over all
+    places where a micro-batch may begin. A picture whose sequence would be longer than `packing.tokens` is repeated.
+
+    Args:
+        rows_per_picture: of the training split, on average.
+        picture_tokens: of one picture.
+    """
+    fitting = max(1, (config.packing.tokens - picture_tokens) // TEXT_TOKENS)
+    batch_size = config.optim.batch_size
+    micro_batches = min(batch_size, ranks * config.engine.accumulation)
+    return micro_batches + (batch_size - micro_batches) / min(rows_per_picture, fitting)
+
+
+def step_flops(shape: ModelShape, batch_size: int, checkpointing: bool, pictures: float | None = None) -> float:
+    """FLOPs of an optimizer step of `batch_size` rows.
+
+    Args:
+        pictures: how many the tower and the language model get; None: one a row.
+    """
+    pictures = batch_size if pictures is None else pictures
+    image_tokens = pictures * shape.picture_tokens
+    text_tokens = batch_size * TEXT_TOKENS
+    tokens = {
+        "vision": pictures * shape.patches,
+        "projector": image_tokens,
+        "language": image_tokens + text_tokens,
+    }
     total, moved_before = 0.0, False
     for part in ("vision", "projector", "language"):
         parameters, trained = shape.counts.get(part, (0, 0))
@@ -66,15 +92,25 @@ def step_flops(shape: ModelShape, batch_size: int, checkpointing: bool) -> float
         backward = 2 * parameters * moves + 2 * min(trained, parameters)
         total += tokens[part] * (forward * parameters + backward)
         moved_before = moves
-    return batch_size * total
+    return total
 
 
-def training_seconds(config: RunConfig, steps: int, ranks: int, device: Device) -> float | None:
-    """Seconds of `steps` on `ranks` devices, without data, communication, validation and saving."""
+def training_seconds(
+    config: RunConfig, steps: int, ranks: int, device: Device, rows_per_picture: float | None = None
+) -> float | None:
+    """Seconds of `steps` on `ranks` devices, without data, communication, validation and saving.
+
+    Args:
+        rows_per_picture: of the training split, which counts where the run is packed; None: not known, and every row is
+            counted with its picture.
+    """
     shape = shape_of(config)
     if shape is None:
         return None
-    flops = step_flops(shape, config.optim.batch_size, config.engine.gradient_checkpointing)
+    pictures = None
+    if config.packing.on and rows_per_picture is not None:
+        pictures = pictures_of_step(config, ranks, rows_per_picture, shape.picture_tokens)
+    flops = step_flops(shape, config.optim.batch_size, config.engine.gradient_checkpointing, pictures)
     return steps * flops / (ranks * device.flops * UTILISATION)
 
 

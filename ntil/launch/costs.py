@@ -99,7 +99,8 @@ class Estimator:
 
     def _estimated(self, run: Run, length: Length, ranks: int) -> float | None:
         steps = length.steps or run.config.optim.steps
-        training = None if steps is None else training_seconds(run.config, steps, ranks, self.device)
+        shared = run.built_task.expected_rows_per_picture("train")
+        training = None if steps is None else training_seconds(run.config, steps, ranks, self.device, shared)
         rows = run.built_task.expected_rows(run.config.evaluation.split) or 0
         answers = run.built_task.max_new_tokens
         tested = test_seconds(run.config, rows, answers, ranks, self.device)
@@ -111,6 +112,19 @@ class Estimator:
             f"planned; ~: estimated for {self.device.name}s at {UTILISATION:.0%} of their arithmetic and "
             f"{STREAMING:.0%} of their memory's speed, without data, validation and saving; disk: at most / at the end"
         )
+
+
+def packing_remark(run: Run, cost: Cost) -> str | None:
+    """One sentence on what a packed run's estimated time counts; None where it is no estimate or isn't packed."""
+    if not run.config.packing.on or cost.measured or cost.seconds is None:
+        return None
+    shared, mode = run.built_task.expected_rows_per_picture("train"), run.config.packing.mode
+    if shared is None:
+        return (
+            f"{run.task}: how many rows show one picture isn't known before the data is read, so the estimated time "
+            "counts every row with all that it could share; ntil rehearse counts packed tokens"
+        )
+    return f"{run.task}: the estimated time counts {shared:.3g} rows a picture, which packing={mode} shares"
 
 
 def pace_key(run: Run) -> tuple[str, ...]:

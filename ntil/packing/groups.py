@@ -46,7 +46,7 @@ def groups_of(encoded: Sequence[Encoded], image_id: int | None, limit: int) -> l
     groups: list[Group] = []
     for rows in buckets.values():
         shared = _shared([encoded[row] for row in rows], image_id)
-        groups.extend(_within(limit, rows, shared, lengths) if shared else (Group((row,), 0) for row in rows))
+        groups.extend(within_limit(limit, rows, shared, lengths) if shared else (Group((row,), 0) for row in rows))
     return sorted(groups, key=lambda group: group.rows[0])
 
 
@@ -80,7 +80,8 @@ def _shared(examples: Sequence[Encoded], image_id: int | None) -> int:
     return 0 if any(image_id in prompt[shared:] for prompt in prompts) else shared
 
 
-def _within(limit: int, rows: Sequence[int], shared: int, lengths: Sequence[int]) -> Iterator[Group]:
+def within_limit(limit: int, rows: Sequence[int], shared: int, lengths: Sequence[int]) -> Iterator[Group]:
+    """The rows of one beginning as groups of at most `limit` tokens."""
     chosen: list[int] = []
     for row in rows:
         if chosen and Group((*chosen, row), shared).tokens(lengths) > limit:
@@ -109,3 +110,21 @@ def fill_sequences(groups: Sequence[Group], lengths: Sequence[int], limit: int) 
         if max(filled) <= longest:
             return [sorted(sequence, key=lambda group: group.rows[0]) for sequence in sequences]
     return [[group] for group in groups]
+
+
+def filled_tokens(sizes: Sequence[tuple[int, int]], pictures: Sequence[int], limit: int, several: bool) -> int:
+    """Tokens of a packed micro-batch with what fills its sequences up to the longest, without encoding its rows.
+
+    What the rows of a picture share besides it, such as a text in front of it, is counted for each of them.
+
+    Args:
+        sizes: of each row, its picture's tokens and the others. pictures: number of each row's picture.
+        limit: tokens of a sequence. several: a sequence may have several pictures.
+    """
+    rows_of: dict[int, list[int]] = {}
+    for row, number in enumerate(pictures):
+        rows_of.setdefault(number, []).append(row)
+    lengths = [picture + others for picture, others in sizes]
+    groups = [group for rows in rows_of.values() for group in within_limit(limit, rows, sizes[rows[0]][0], lengths)]
+    sequences = fill_sequences(groups, lengths, limit) if several else [[group] for group in groups]
+    return len(sequences) * max(sum(group.tokens(lengths) for group in sequence) for sequence in sequences)

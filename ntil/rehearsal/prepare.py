@@ -14,6 +14,7 @@ from ntil.evaluation.batch_size import LIMIT
 from ntil.evaluation.row_check import SplitCheck
 from ntil.evaluation.usable_rows import cached_check, usable_rows, workers_for
 from ntil.preflight import rank_count
+from ntil.rehearsal.packed_rows import packed_rows
 
 FEWEST_STEPS = 3  # one to warm up, one that is timed, and one after the resume
 
@@ -23,7 +24,7 @@ class SplitRows:
     """The rows of a split that a rehearsal takes.
 
     rows: how many the split has. indices: of those taken. longest, mean: tokens of the split's rows. taken: mean tokens
-    of those taken. answer: tokens of the longest taught answer.
+    of those taken. answer: tokens of the longest taught answer. packed: mean and taken are of packed steps.
     """
 
     rows: int
@@ -32,6 +33,7 @@ class SplitRows:
     mean: float
     taken: float
     answer: int
+    packed: bool = False
 
     @classmethod
     def of(cls, check: SplitCheck, count: int) -> SplitRows:
@@ -77,6 +79,8 @@ def rows_needed(config: RunConfig, steps: int) -> dict[str, int]:
 def longest_rows(config: RunConfig, components: Components, steps: int) -> dict[str, SplitRows]:
     """The rows to take of every split, after the check of all rows that a training starts with.
 
+    Of a packed run's training split those of its largest steps, where rows share pictures.
+
     Raises:
         UserError: a split that isn't there, or rows that the run can't use.
     """
@@ -92,7 +96,27 @@ def longest_rows(config: RunConfig, components: Components, steps: int) -> dict[
             raise ConfigError(f"the split {split} has no row to rehearse with")
         most = count if field == "train" else min(count, len(rows))
         chosen[field] = SplitRows.of(check, most)
+        if field == "train" and config.packing.on:
+            refused = [finding.index for finding in check.refused]
+            packed = packed_rows(config, components, rows, refused, steps)
+            chosen[field] = replace(chosen[field], packed=True, **vars(packed)) if packed else chosen[field]
     return chosen
+
+
+def packing_remarks(config: RunConfig, rows: SplitRows) -> list[str]:
+    """What a packed run is rehearsed on."""
+    packing = f"packing={config.packing.mode}"
+    if not config.packing.on:
+        return []
+    if rows.packed:
+        return [
+            f"{packing}: the steps of a pass that have the most tokens are rehearsed, {rows.taken:.0f} a row, of "
+            f"{rows.mean:.0f} on average over all steps; pictures count once a sequence, and filling counts too"
+        ]
+    return [
+        f"{packing}: no two training rows are known to show one picture, so the longest rows are rehearsed, and how "
+        "much others share isn't counted"
+    ]
 
 
 def _check(config: RunConfig, components: Components, rows: Dataset) -> SplitCheck:

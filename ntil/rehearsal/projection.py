@@ -15,8 +15,8 @@ from ntil.rehearsal.perform import Outcome
 class Projection:
     """Seconds and bytes of one run.
 
-    about, at_most: seconds, with steps on rows of mean length, and on the longest. disk: bytes on disk when the run is
-    done. disk_peak: the most before.
+    about, at_most: seconds, with steps on rows of mean length, and on the longest; of a packed run, steps of as many
+    tokens as the mean, and of the most. disk: bytes on disk when the run is done. disk_peak: the most before.
     """
 
     steps: int
@@ -50,7 +50,9 @@ def project(config: RunConfig, outcome: Outcome, rows: Counts) -> Projection:
     checkpoints = min(saves, config.keep_checkpoints + bool(validations))
     peak = outcome.model + (checkpoints + bool(saves)) * outcome.checkpoint
     disk = outcome.model + checkpoints * outcome.checkpoint * config.keep_checkpoints_when_done
-    return Projection(steps, once + longest * train.mean / train.taken, once + longest, disk, peak)
+    mean = longest * train.mean / train.taken
+    # Packed steps are ordered anew in a rehearsal, which may leave them smaller than the mean.
+    return Projection(steps, once + mean, once + max(mean, longest), disk, peak)
 
 
 def seconds(outcome: Outcome, phase: str) -> float:

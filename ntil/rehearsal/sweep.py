@@ -22,7 +22,7 @@ from ntil.console import gigabytes
 from ntil.launch.plan import plan
 from ntil.rehearsal.drawn import with_drawn_rows
 from ntil.rehearsal.perform import Outcome, perform, try_loss
-from ntil.rehearsal.prepare import longest_rows, rehearsal_config, rows_needed
+from ntil.rehearsal.prepare import longest_rows, packing_remarks, rehearsal_config, rows_needed
 from ntil.rehearsal.projection import Counts, Projection, project
 from ntil.rehearsal.report import Rehearsed, communication_line, phase_table, sweep_table, verdict, waits_line
 from ntil.rehearsal.weights import write_random
@@ -61,7 +61,8 @@ class Kind:
         config = self.config
         ranks = preflight.rank_count(config.engine)
         zero = "torch" if config.engine.zero_stage is None else f"ZeRO-{config.engine.zero_stage}"
-        return f"{config.model.name} on {config.task.name}, {config.tuning.mode}, {zero} x {ranks}"
+        packed = f", packing={config.packing.mode}" if config.packing.on else ""
+        return f"{config.model.name} on {config.task.name}, {config.tuning.mode}, {zero} x {ranks}{packed}"
 
 
 def rehearse(overrides: Sequence[str], settings: Settings) -> int:
@@ -116,6 +117,7 @@ def _key(config: RunConfig) -> str:
     """Settings that memory, disk and time depend on, as text."""
     parts = [config.model.to_dict(), config.task.to_dict(), asdict(config.engine), asdict(config.tuning)]
     others = [config.optim.batch_size, asdict(config.evaluation), config.max_length, config.vision_cache_gb]
+    others.append(asdict(config.packing))
     return json.dumps([parts, others], sort_keys=True)
 
 
@@ -135,6 +137,8 @@ class Stage:
             projections = [] if outcome.failure else [projected(run, outcome, kind.drawn) for run in kind.runs]
         except UserError as error:
             outcome, projections = Outcome(failure=str(error)), []
+        if "train" in outcome.rows:
+            remarks += packing_remarks(kind.config, outcome.rows["train"])
         if self.settings.drawn_data and "train" in outcome.rows:
             remarks += _remarks_on_drawn_rows(kind, outcome)
         outcome.remarks += remarks

@@ -73,6 +73,25 @@ def test_dry_run_estimates_memory(tmp_path, words, gigabytes):
     assert row[5] == gigabytes
 
 
+def test_dry_run_says_what_a_packed_estimate_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.base.Task.check_files", lambda task: None)
+
+    def planned(*words):
+        words = ["model=llava15_7b", "loss=ce", f"runs={tmp_path}", "optim.steps=1000", "optim.epochs=null", *words]
+        shown = dry_run(words)
+        return float(shown.table.rows[0][-1]), [line for line in shown.remarks if "rows" in line]
+
+    refcoco = ["task=refcoco", "task.source.folder=somewhere/refcoco"]
+    unpacked, remarks = planned(*refcoco)
+    assert not remarks
+    packed, remarks = planned(*refcoco, "packing=pictures")
+    assert remarks == ["refcoco: the estimated time counts 7.11 rows a picture, which packing=pictures shares"]
+    assert packed < 0.5 * unpacked
+    upper, remarks = planned("task=refcoco", "task.source.folder=somewhere/mine", "packing=tokens")
+    assert "isn't known before the data is read" in remarks[0]
+    assert upper > packed
+
+
 def test_weights_that_are_not_here_are_said_before_anything_starts(tmp_path, capsys):
     words = ["model=llava15_7b", "model.checkpoint=starts/clock/llava_nano", "loss=ce", f"runs={tmp_path}"]
     assert main(["train", *words, "--dry-run"]) == 2
