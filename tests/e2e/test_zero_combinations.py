@@ -217,7 +217,7 @@ def cache(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NTIL_CACHE", str(place / "cache"))
 
 
-# Gemma 3's gradient norms in bfloat16 alone are up to 13 % from those under autocast; in float32 it is exact, see EXACT.
+# Gemma 3: its gradient norms in bfloat16 are up to 13 % from those under autocast; in float32 it is exact (EXACT).
 COMBINATIONS = [
     (name, tuning, zero) for name in TUNINGS if name != "gemma3_4b" for tuning in TUNINGS[name] for zero in (2, 3)
 ]
