@@ -31,8 +31,16 @@ from ntil.packing.masks import attention_mask, visible
 from ntil.packing.rows import SharedPictures
 from ntil.train.trainer import NOT_INPUTS
 
-FAMILIES = ("llava_nano", "yi_vl_nano", "qwen2_vl_nano", "qwen2_5_vl_nano", "qwen3_vl_nano", "internvl_nano")
-PICTURED = tuple(name for name in FAMILIES if name in choices("model"))
+PICTURED = (
+    "llava_nano",
+    "yi_vl_nano",
+    "qwen2_vl_nano",
+    "qwen2_5_vl_nano",
+    "qwen3_vl_nano",
+    "internvl_nano",
+    "smolvlm_nano",
+    "llava_ov_nano",
+)
 TEXT = ("qwen25_nano", "llama3_nano", "baichuan2_nano", "minicpm3_nano")
 SCENES = ["task=grounding_nano", "task.source.questions=4", "task.source.rows={train:48,validation:8,test:8}"]
 ROWS = [5, 0, 9, 2, 1, 12, 10, 3, 11]  # one to four questions of each picture, mixed

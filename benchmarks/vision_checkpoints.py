@@ -34,7 +34,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from benchmarks.tiled_checkpoints import internvl
+from benchmarks.tiled_checkpoints import internvl, llava_onevision, smolvlm
 
 CLIP: dict[str, Any] = {
     "hidden_size": 24,
@@ -271,6 +271,8 @@ WRITERS: dict[str, Callable[[Path, Path], None]] = {
     "gemma3_4b": gemma3,
     "internvl3_1b": partial(internvl, kind="qwen2", rows=151674),
     "internvl3_5_1b": partial(internvl, kind="qwen3", rows=151936),
+    "smolvlm2_256m": smolvlm,
+    "llava_ov_0_5b": llava_onevision,
 }
 NAMES = list(WRITERS)
 

@@ -158,7 +158,7 @@ class RowChecks(torch.utils.data.Dataset[RowResult]):
         if size is None:
             return _length(text)
         stand_in = 0 if self.family.image_token is None else 1
-        return _length(text) - stand_in + self.family.picture_tokens(size)
+        return _length(text) - stand_in + self.family.picture_length(size)
 
     def _unscored(self, index: int, name: str, prompt: str, answer: str, record: Row) -> Finding | None:
         if record["failure"] is not None:

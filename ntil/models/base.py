@@ -116,6 +116,10 @@ class Family(ABC):
         _, expansion = self.picture(Image.new("RGB", size))
         return expansion.count(self.image_token) if self.image_token else len(self._tokenize(expansion))
 
+    def picture_length(self, size: tuple[int, int]) -> int:
+        """How many ids a picture of (width, height) becomes in a prompt; more where a family also marks its tiles."""
+        return self.picture_tokens(size)
+
     @staticmethod
     def frame(size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Frame that the model sees of a picture of (width, height); here the picture itself.

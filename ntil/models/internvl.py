@@ -29,11 +29,12 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes, token_of
+from tasks.base import OwnQuestion
 
 END = "<|im_end|>"
 TOKENS = ("<|im_start|>", END, "<img>", "</img>", "<IMG_CONTEXT>", "<ref>", "</ref>", "<box>", "</box>")
 # Mean and deviation of ImageNet's colours, which the tower was trained with.
-COLOURS = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
+COLOURS: dict[str, Any] = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 
 
 class InternVL(Family):
@@ -62,10 +63,14 @@ class InternVL(Family):
         "language": LLAMA_LINEAR,
         "vision": ("q_proj", "k_proj", "v_proj", "projection_layer", "fc1", "fc2"),
     }
+    patches_per_token: int = 4
     # OpenGVLab/InternVL, internvl_chat/eval/refcoco/evaluate_grounding.py.
     own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {
         "grounding": OwnPrompt(
-            "Please provide the bounding box coordinate of the region this sentence describes: <ref>{expression}</ref>"
+            OwnQuestion(
+                "Please provide the bounding box coordinate of the region this sentence describes: "
+                "<ref>{expression}</ref>"
+            )
         )
     }
 

@@ -37,7 +37,7 @@ class RowSizes:
             return 0, length
         size = (1, 1) if family.any_size else task.picture_size(row)
         assert size is not None
-        return family.picture_tokens(size), length - (family.image_token is not None)
+        return family.picture_length(size), length - (family.image_token is not None)
 
 
 class BalancedBatches(Sampler[list[int]]):

@@ -29,6 +29,7 @@ def test_a_run_writes_counts_per_example_and_micro_averages(tmp_path):
     assert 0 <= metrics["acc_0.5"] <= metrics["hmean"] <= 1
 
 
+@pytest.mark.slow
 def test_every_release_says_what_it_lacks(tmp_path):
     for name in ("icdar2013", "icdar2015", "totaltext", "ctw1500"):
         checked = ntil(tmp_path, "data", "show", f"task={name}", "split=test")

@@ -22,6 +22,7 @@ def _metrics(place: Path) -> list[dict]:
     return [json.loads(file.read_text()) for file in sorted(place.glob("runs/**/metrics.json"))]
 
 
+@pytest.mark.slow
 def test_a_table_without_code(tmp_path, table):
     words = ["train", *WORDS, *table, "loss=ntil"]
     for _ in range(2):  # the second time it is done before
@@ -32,6 +33,7 @@ def test_a_table_without_code(tmp_path, table):
     assert "exact" in found
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_config_that_only_the_data_shows_is_one_sentence(tmp_path, table):
     done = ntil(tmp_path, "train", *WORDS, *table, "loss=ntil", "task.max_new_tokens=2")
     assert done.returncode == 1

@@ -16,12 +16,9 @@ from tests.support.runs import TINY_RUN
 WORDS = [*TINY_RUN, "task.source.rows={train:128,validation:16,test:24}", "log_every=2"]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("e2e")
-
-
-def test_a_sweep_survives_a_broken_job_and_skips_what_is_done(place):
+@pytest.mark.slow
+def test_a_sweep_survives_a_broken_job_skips_what_is_done_and_is_evaluated_again(tmp_path):
+    place = tmp_path
     words = ["train", "-m", *WORDS, "engine=local", "optim.steps=6", "loss=ce,ntil", "runs=sweep"]
     first = ntil(place, *words, "optim.lr=0.001,1e38")  # weights that are not finite after a step
     assert first.returncode == 1, first.stderr
@@ -41,10 +38,7 @@ def test_a_sweep_survives_a_broken_job_and_skips_what_is_done(place):
     assert report.returncode == 0, report.stderr
     assert list(place.glob("sweep/**/curves.png"))
     assert list(place.glob("sweep/**/predictions.png"))
-
-
-def test_eval_again_on_another_split(place):
-    run = next(place.glob("sweep/**/metrics.json")).parent
+    run = done[0].parent
     shown = ntil(place, "eval", f"run={run}", "evaluation.split=validation")
     assert shown.returncode == 0, shown.stderr
     assert "parse_failure_rate" in shown.stdout

@@ -36,11 +36,30 @@ from ntil.runs.folder import RunFolder
 from tests.support.forked import finish, freeze
 from tests.support.zero_probe import probe
 
-VISION = ("llava15_7b", "yi_vl_6b", "qwen2_vl_2b", "paligemma_3b")
-TEXT = ("llama3_8b", "qwen25_1_5b", "yi_6b", "baichuan2_7b", "minicpm3_4b")
+# Every tuning of these; of the later families one or two each, since a combination takes half a minute.
+ALL_TUNINGS = ("full", "lora", "lora_all", "freeze_vision", "projector")
+LATER_VISION: dict[str, tuple[str, ...]] = {
+    "qwen2_5_vl_3b": ("lora",),
+    "qwen3_vl_2b": ("full", "lora_all"),
+    "paligemma2_3b": ("lora",),
+    "gemma3_4b": ("freeze_vision",),
+    "internvl3_1b": ("lora_all",),
+    "smolvlm2_256m": ("full",),
+    "llava_ov_0_5b": ("projector",),
+}
+LATER_TEXT: dict[str, tuple[str, ...]] = {
+    "qwen3_0_6b": ("lora",),
+    "smollm2_135m": ("full",),
+    "llama3_2_1b": ("lora",),
+    "gemma3_270m": ("full",),
+}
+VISION = ("llava15_7b", "yi_vl_6b", "qwen2_vl_2b", "paligemma_3b", *LATER_VISION)
+TEXT = ("llama3_8b", "qwen25_1_5b", "yi_6b", "baichuan2_7b", "minicpm3_4b", *LATER_TEXT)
 TUNINGS = {
-    **dict.fromkeys(VISION, ("full", "lora", "lora_all", "freeze_vision", "projector")),
+    **dict.fromkeys(VISION, ALL_TUNINGS),
     **dict.fromkeys(TEXT, ("full", "lora")),
+    **LATER_VISION,
+    **LATER_TEXT,
 }
 LAYOUTS_OF_THEIR_OWN = ("yi_vl_6b",)  # what plain transformers has no class for
 RESUMED_UNDER_ZERO2 = ("full", "lora")  # where it is cut alike for all, and tests/e2e/test_kill.py resumes it 20 times
@@ -198,7 +217,10 @@ def cache(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NTIL_CACHE", str(place / "cache"))
 
 
-COMBINATIONS = [(name, tuning, zero) for name in TUNINGS for tuning in TUNINGS[name] for zero in (2, 3)]
+# Gemma 3: its gradient norms in bfloat16 are up to 13 % from those under autocast; in float32 it is exact (EXACT).
+COMBINATIONS = [
+    (name, tuning, zero) for name in TUNINGS if name != "gemma3_4b" for tuning in TUNINGS[name] for zero in (2, 3)
+]
 # In float32, with every parameter partitioned: each family, each tuning.
 EXACT = [
     ("llava15_7b", "lora_all", 3),
@@ -210,6 +232,7 @@ EXACT = [
     ("yi_6b", "full", 2),
     ("baichuan2_7b", "full", 3),
     ("minicpm3_4b", "lora", 3),
+    ("gemma3_4b", "freeze_vision", 3),
 ]
 # One config of every class; those on boxes need another task than clocks.
 CLASSES = {compose([f"loss={name}"]).loss.target: name for name in reversed(choices("loss"))}

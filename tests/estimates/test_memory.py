@@ -100,7 +100,15 @@ def test_the_cache_takes_what_is_estimated(name):
 
 @pytest.mark.parametrize(
     ("name", "tokens", "patches"),
-    [("gemma3_4b", 256, 4096), ("qwen3_vl_2b", 300, 1200), ("paligemma2_3b", 1024, 1024), ("gemma3_nano", 16, 64)],
+    [
+        ("gemma3_4b", 256, 4096),
+        ("qwen3_vl_2b", 300, 1200),
+        ("paligemma2_3b", 1024, 1024),
+        ("gemma3_nano", 16, 64),
+        ("internvl3_1b", 1792, 7168),
+        ("smolvlm2_500m", 832, 13312),
+        ("llava_ov_7b", 2929, 2929),
+    ],
 )
 def test_a_tower_has_more_patches_than_the_picture_has_tokens(name, tokens, patches):
     known = KnownModel.of(compose([f"model={name}"]).model).opened()

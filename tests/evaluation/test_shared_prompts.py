@@ -34,7 +34,16 @@ from tests.support.forked import finish
 from tests.support.runs import TINY_RUN
 from tests.support.tiny_checkpoints import Ask
 
-MODELS = ["llava_nano", "yi_vl_nano", "qwen2_vl_nano", "qwen2_5_vl_nano", "qwen3_vl_nano"]
+MODELS = [
+    "llava_nano",
+    "yi_vl_nano",
+    "qwen2_vl_nano",
+    "qwen2_5_vl_nano",
+    "qwen3_vl_nano",
+    "internvl_nano",
+    "smolvlm_nano",
+    "llava_ov_nano",
+]
 SHAPES = [(60, 48), (48, 48), (100, 40), (40, 100)]
 TOKENS = 10
 

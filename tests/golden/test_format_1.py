@@ -115,6 +115,7 @@ def test_the_same_command_finds_the_run(place, name, capsys):
     assert not folder_of(compose_checked([*SMALL, *SAME_RUNS[name], "optim.lr=0.1"])).done
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_what_it_would_have_been(place):
     (folder,) = find_runs("runs/interrupted")
     folder.freeze(folder.config())

@@ -77,8 +77,8 @@ def test_dry_run_says_what_a_packed_estimate_counts(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.base.Task.check_files", lambda task: None)
 
     def planned(*words):
-        words = ["model=llava15_7b", "loss=ce", f"runs={tmp_path}", "optim.steps=1000", "optim.epochs=null", *words]
-        shown = dry_run(words)
+        common = ["model=llava15_7b", "loss=ce", f"runs={tmp_path}", "optim.steps=1000", "optim.epochs=null"]
+        shown = dry_run([*common, *words])
         return float(shown.table.rows[0][-1]), [line for line in shown.remarks if "rows" in line]
 
     refcoco = ["task=refcoco", "task.source.folder=somewhere/refcoco"]

@@ -103,8 +103,9 @@ def test_several_things_are_listed_as_a_family_lists_them():
 
 
 def test_a_family_without_words_of_its_own_is_refused():
-    with pytest.raises(UserError, match="publish no words of their own for grounding; leave it out"):
-        compose_checked(["model=yi_vl_nano", "task=grounding_nano", "task.question_style=family"])
+    for model in ("yi_vl_nano", "smolvlm_nano", "llava_ov_nano"):
+        with pytest.raises(UserError, match="publish no words of their own for grounding; leave it out"):
+            compose_checked([f"model={model}", "task=grounding_nano", "task.question_style=family"])
     with pytest.raises(ConfigError, match=r"task.question_style=.*must be 'common' or 'family'"):
         compose_checked(["task=grounding_nano", "task.question_style=theirs"])
     with pytest.raises(ConfigError, match=r"task.own_question follows from the model and can't be set"):

@@ -30,7 +30,11 @@ CASES = [
     ("qwen3_vl_nano", ["model.min_pixels=12000", "model.max_pixels=20000"]),
     ("qwen3_vl_nano", ["model.min_pixels=1000", "model.max_pixels=4000"]),
     ("internvl_nano", []),
-    ("internvl_nano", ["model.max_tiles=3"]),
+    ("internvl_nano", ["model.max_tiles=4"]),
+    ("smolvlm_nano", []),
+    ("smolvlm_nano", ["model.longest_edge=144"]),
+    ("llava_ov_nano", ["model.image_size=30"]),
+    ("llava_ov_nano", ["model.image_size=36", "model.max_side=3"]),
     ("paligemma_nano", ["model.image_size=64", "model.patch_size=16"]),
     ("paligemma_nano", ["model.image_size=128", "model.patch_size=16"]),
     ("paligemma2_nano", ["model.image_size=96", "model.patch_size=16"]),
@@ -51,9 +55,25 @@ def pixels_of(family, image):
     """Width and height of the picture that the model is given."""
     features, _ = family.picture(image)
     if "image_grid_thw" not in features:
-        return tuple(features["pixel_values"].shape[:-3:-1])
+        return pixels_of_tiles(features["pixel_values"].flatten(0, -4))
     _, high, wide = features["image_grid_thw"][0].tolist()
     return wide * family.image_processor.patch_size, high * family.image_processor.patch_size
+
+
+def pixels_of_tiles(tiles):
+    """Width and height of the picture that was cut; the layout of its tiles is the one that looks like the view"""
+    side, layouts = tiles.shape[-1], []
+    if len(tiles) == 1:
+        return side, side
+    for view, rest in ((tiles[-1], tiles[:-1]), (tiles[0], tiles[1:])):
+        for rows in (r for r in range(1, len(rest) + 1) if len(rest) % r == 0):
+            joined = torch.cat([torch.cat(list(row), -1) for row in rest.split(len(rest) // rows)], -2)
+            colour = joined != joined[:, :1, :1]  # where a picture is padded, the corner is padding
+            down, across = (colour.any(0).any(d).nonzero().flatten() for d in (1, 0))
+            seen = joined[:, down[0] : down[-1] + 1, across[0] : across[-1] + 1]
+            small = torch.nn.functional.interpolate(seen[None], (side, side), mode="bicubic", antialias=True)[0]
+            layouts.append(((small - view).abs().mean().item(), seen.shape[:0:-1]))
+    return min(layouts)[1]
 
 
 @pytest.mark.parametrize(("model", "options"), CASES)

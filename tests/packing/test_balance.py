@@ -48,7 +48,7 @@ def test_micro_batches_hold_the_rows_of_the_sampler_in_their_order():
     assert len(list(batches)) == len(batches) == 4
 
 
-@pytest.mark.parametrize("model", ["llava_nano", "qwen2_vl_nano"])
+@pytest.mark.parametrize("model", ["llava_nano", "qwen2_vl_nano", "smolvlm_nano"])
 def test_sizes_are_those_of_the_encoded_rows(model, tmp_path, monkeypatch):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
     components = Components.build(compose([f"model={model}", *SCENES]))

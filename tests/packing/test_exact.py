@@ -43,7 +43,7 @@ def compare(components, mode, rows, budget=4096, prepare=lambda model: model):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("model", PICTURED)
+@pytest.mark.parametrize("model", [*PICTURED, "internvl_nano", "smolvlm_nano"])
 def test_losses_and_gradients_are_the_same(model, mode):
     components = components_of(model, "loss=ntil")
     compare(components, mode, rows_at(components, ROWS))
@@ -61,7 +61,8 @@ def test_of_other_losses_too(loss):
 def test_of_all_losses(model, loss):
     components = components_of(model, f"loss={loss}")
     rows = rows_at(components, ROWS) if model in PICTURED else text_rows(components)
-    compare(components, "tokens", rows, budget=160)
+    # Several sequences, in which something is shared: a picture in tiles alone has more than 160 tokens.
+    compare(components, "tokens", rows, budget=640 if model == "llava_ov_nano" else 160)
 
 
 @pytest.mark.parametrize("mode", MODES)

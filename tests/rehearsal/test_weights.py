@@ -54,12 +54,18 @@ CHANGES: dict[str, dict[str, Any]] = {
         "vision_config": {"image_size": 56},
         "mm_tokens_per_image": 4,
     },
+    "internvl3_1b": {"vision_config": {"image_size": 56}},
+    "smolvlm2_256m": {"vision_config": {"image_size": 64}, "scale_factor": 2},
+    "llava_ov_0_5b": {"vision_config": {"image_size": 56}, "image_grid_pinpoints": [[56, 56], [56, 112], [112, 56]]},
     "llava15_7b": {"vision_config": {"image_size": 56}},
     "yi_vl_6b": {"vision_config": {"image_size": 56}},
 }
 SIZES = {name: {"size": {"height": 56, "width": 56}} for name in ("paligemma_3b", "paligemma2_3b", "gemma3_4b")}
+SIZES |= {name: {"size": {"height": 56, "width": 56}} for name in ("internvl3_1b", "llava_ov_0_5b")}
+SIZES["smolvlm2_256m"] = {"size": {"longest_edge": 128}, "max_image_size": {"longest_edge": 64}}
 SQUARE = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
 TEXT = ("qwen25_7b", "llama3_8b", "yi_6b", "baichuan2_7b")
+AT_ONCE = ("qwen2_vl_2b", "yi_vl_6b", "llama3_8b")  # the others are slow: four seconds each
 
 
 def small_facts(name):
@@ -94,7 +100,9 @@ def published(tmp_path, monkeypatch):
     return of
 
 
-@pytest.mark.parametrize("name", [*CHANGES, *TEXT])
+@pytest.mark.parametrize(
+    "name", [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow) for name in (*CHANGES, *TEXT)]
+)
 def test_the_family_reads_what_was_written(published, tmp_path, monkeypatch, name):
     monkeypatch.setattr(weights, "SHARD", "100KB")
     config, folder = published(name), tmp_path / "checkpoint"

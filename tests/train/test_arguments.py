@@ -129,6 +129,7 @@ def test_weights_in_bfloat16_are_stepped_as_such_under_every_engine(tmp_path, en
         assert arguments.deepspeed["bf16"] == {"enabled": True}
 
 
+@pytest.mark.slow
 def test_a_run_has_the_threads_that_it_asks_for(tmp_path):
     """OMP_NUM_THREADS=0 is to accelerate what no variable is: it would set the number of cores."""
     words = [*TINY_RUN, "task.source.rows={train:8,validation:2,test:2}", "engine=local", "optim.steps=1"]
