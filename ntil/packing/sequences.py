@@ -11,7 +11,8 @@ from torch import Tensor
 from ntil.models.base import Encoded
 from ntil.packing.groups import Group
 
-# CUDA's memory-efficient kernel copies a mask whose rows are not aligned, in every layer (torch: `preprocess_mask`).
+# Kernels on CUDA want the rows of a mask to be a multiple of 8 long (stated in `torch/_inductor/lowering.py`, torch 2.13),
+# and we assume that others are copied in every layer.
 ALIGNED = 16
 
 
