@@ -11,7 +11,7 @@ from torch import Tensor
 from ntil.models.base import Encoded
 from ntil.packing.groups import Group
 
-# Kernels on CUDA want the rows of a mask to be a multiple of 8 long (stated in `torch/_inductor/lowering.py`, torch 2.13),
+# Kernels on CUDA want the rows of a mask to be a multiple of 8 long (torch 2.13 states it in `_inductor/lowering.py`),
 # and we assume that others are copied in every layer.
 ALIGNED = 16
 
