@@ -50,7 +50,7 @@ class Batches:
         self._batch_size, self._size = batch_size, limited(batch_size, len(rows), ranks)
         self._pictures = share and isinstance(rows.features.get("image"), Image)
         self._stored = rows.cast_column("image", Image(decode=False)) if self._pictures else rows
-        self._image_id = _image_id(collator) if share else None
+        self._image_id = collator.family.image_id if share else None
 
     def windows(self) -> Iterator[list[tuple[Batch, bool]]]:
         """Yield this rank's rounds, a window of rows at a time, each with whether it is a spare.
@@ -151,8 +151,3 @@ def common_beginning(prompts: Sequence[list[int]]) -> list[int]:
     low, high = min(prompts), max(prompts)
     length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return low[:length]
-
-
-def _image_id(collator: Collator) -> int | None:
-    family = collator.family
-    return None if family.image_token is None else family.tokenizer.get_vocab()[family.image_token]

@@ -66,12 +66,15 @@ class Family(ABC):
         lora_targets: part -> last names of its linear layers that get adapters under `tuning=lora`.
         lora_trainable: parts trained whole in addition to the adapters.
         coords: name of the coordinate format the family was pre-trained on, see tasks/answers/coordinates.py.
+        checkpoint: hub name or folder; None for a model from scratch.
         tokenizer: pad and end tokens are set.
         image_token: the token that stands for one patch of a picture; None where the family reads text only.
         image_processor: Hugging Face's, saved beside the weights; None where there is none.
         config: Hugging Face's config of the model.
-        dtype: of the weights as they are loaded.
+        dtype: of the weights as they are loaded. attention: of all parts, or of each by the name of its config, with
+            the model's own under the empty name.
         allow_pickle: read .bin files of a checkpoint that has no safetensors.
+        answer_start, answer_end: what an answer is written between; None: it ends with the tokenizer's end token.
         own_prompts: subject of a task (`Task.subject`) -> how the family was taught to be asked for it, where its
             authors say so; `task.question_style=family` asks this way.
         any_size: every picture becomes the same number of tokens, whatever its size.
@@ -87,7 +90,11 @@ class Family(ABC):
     patches_per_token: int = 1
     causal: ClassVar[bool] = True
     own_prompts: ClassVar[Mapping[str, OwnPrompt]] = {}
+    answer_start: ClassVar[str] = " "
+    answer_end: ClassVar[str | None] = None
     coords: str = "int1000"
+    checkpoint: str | None = None
+    attention: str | dict[str, str]
     tokenizer: PreTrainedTokenizerBase
     image_token: str | None = None
     image_processor: Any = None
@@ -153,8 +160,9 @@ class Family(ABC):
     @property
     def end_id(self) -> int:
         """Id of the token that ends an answer."""
-        end = self.tokenizer.eos_token_id
-        if not isinstance(end, int):
+        token, unknown = self.answer_end, self.tokenizer.unk_token_id
+        end = self.tokenizer.eos_token_id if token is None else self.tokenizer.convert_tokens_to_ids(token)
+        if not isinstance(end, int) or (token is not None and end == unknown):
             raise ValueError(f"{type(self).__name__}: the tokenizer has no end token")
         return end
 
@@ -167,7 +175,12 @@ class Family(ABC):
 
     def answer_text(self, answer: str) -> str:
         """Text that follows the templated prompt: the answer as the family writes it, with the end token."""
-        return f" {answer}{self.tokenizer.eos_token}"
+        return f"{self.answer_start}{answer}{self.answer_end or self.tokenizer.eos_token}"
+
+    @property
+    def image_id(self) -> int | None:
+        """Id of `image_token`; None where the family reads text only."""
+        return None if self.image_token is None else int(self.tokenizer.get_vocab()[self.image_token])
 
     def extra_inputs(self, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor) -> dict[str, Tensor]:
         """Further model inputs of a padded batch; `prompt_lengths` [B] says where each prompt ends."""
@@ -313,28 +326,18 @@ def _shown(text: str, most: int = 40) -> str:
     return ascii(text if len(text) <= most else f"{text[:most]}...")
 
 
-def load_model(
-    model_class: Any,
-    source: str | Path | None,
-    config: Any,
-    dtype: torch.dtype,
-    attention: str | dict[str, str],
-    allow_pickle: bool = False,
-) -> PreTrainedModel:
-    """Load a model with the weights of `source`, or with random ones for `config` if that is None.
-
-    Args:
-        attention: of all parts, or of each by the name of its config, with the model's own under the empty name.
+def load_model(family: Family, model_class: Any, checkpoint: Path | None) -> PreTrainedModel:
+    """Load a family's model with the weights of `checkpoint`, else the family's own, else random ones for its config.
 
     Raises:
         CheckpointError: the weights can't be read.
     """
+    source = checkpoint or family.checkpoint
     if source is None:
-        config._attn_implementation = attention
-        return ready(model_class(config).to(dtype))
-    return ready(
-        read_weights(model_class, source, allow_pickle=allow_pickle, dtype=dtype, attn_implementation=attention)
-    )
+        family.config._attn_implementation = family.attention
+        return ready(model_class(family.config).to(family.dtype))
+    how: dict[str, Any] = {"dtype": family.dtype, "attn_implementation": family.attention}
+    return ready(read_weights(model_class, source, allow_pickle=family.allow_pickle, **how))
 
 
 def ready(model: Any) -> Any:

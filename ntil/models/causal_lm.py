@@ -106,7 +106,7 @@ class CausalLM(Family):
         return config
 
     def nano_config(self, language: dict[str, Any]) -> PreTrainedConfig:
-        ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        ids = nano_tokenizer.special_ids(self.tokenizer)
         sizes = {"vocab_size": len(self.tokenizer), "max_position_embeddings": 1024}
         return AutoConfig.for_model(**{**sizes, **ids, **language})
 

@@ -58,6 +58,8 @@ class Gemma3(Family):
     # Of the releases; the tower's 4,096 patches are pooled to 256 tokens.
     patches_per_token: int = 16
 
+    answer_start: ClassVar[str] = ""
+
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -109,7 +111,7 @@ class Gemma3(Family):
                 f"square root of model.mm_tokens_per_image {tokens}"
             )
         vocab = self.tokenizer.get_vocab()
-        ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        ids = nano_tokenizer.special_ids(self.tokenizer)
         return Gemma3Config(
             text_config={"vocab_size": len(vocab), "max_position_embeddings": 1024, **ids, **language},
             vision_config={"model_type": "siglip_vision_model", "vision_use_head": False, **sizes, **vision},
@@ -126,9 +128,6 @@ class Gemma3(Family):
         turn = f"<start_of_turn>user\n{system}{picture}{prompt.strip()}{END}\n"
         return f"{self.tokenizer.bos_token}{turn}<start_of_turn>model\n"
 
-    def answer_text(self, answer: str) -> str:
-        return f"{answer}{END}"
-
     def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
         inputs = self.image_processor(images=image.convert("RGB"), return_tensors="pt", do_pan_and_scan=False)
         return {"pixel_values": inputs["pixel_values"].to(self.dtype)}, str(self.image_token) * self.image_tokens
@@ -143,5 +142,4 @@ class Gemma3(Family):
         return {"token_type_ids": (input_ids == self.config.image_token_id).long()}
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
-        source, model_class = checkpoint or self.checkpoint, Gemma3ForConditionalGeneration
-        return load_model(model_class, source, self.config, self.dtype, self.attention, self.allow_pickle)
+        return load_model(self, Gemma3ForConditionalGeneration, checkpoint)

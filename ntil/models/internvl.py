@@ -26,13 +26,12 @@ from transformers import (
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from ntil.models import nano_tokenizer
+from ntil.models import chatml, nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes, token_of
 from tasks.base import OwnQuestion
 
-END = "<|im_end|>"
-TOKENS = ("<|im_start|>", END, "<img>", "</img>", "<IMG_CONTEXT>", "<ref>", "</ref>", "<box>", "</box>")
+TOKENS = (*chatml.TOKENS, "<img>", "</img>", "<IMG_CONTEXT>", "<ref>", "</ref>", "<box>", "</box>")
 # Mean and deviation of ImageNet's colours, which the tower was trained with.
 COLOURS: dict[str, Any] = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 
@@ -74,6 +73,9 @@ class InternVL(Family):
         )
     }
 
+    answer_start: ClassVar[str] = ""
+    answer_end: ClassVar[str | None] = chatml.END
+
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -101,7 +103,7 @@ class InternVL(Family):
             assert patch_size
             assert vision
             assert language
-            self.tokenizer = nano_tokenizer.load(TOKENS, eos_token=END)
+            self.tokenizer = nano_tokenizer.load(TOKENS, eos_token=chatml.END)
             self.config = self._nano_config(image_size, patch_size, vision, language)
         else:
             self.config = config_of(InternVLConfig, checkpoint)
@@ -134,7 +136,7 @@ class InternVL(Family):
     def _nano_config(
         self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]
     ) -> InternVLConfig:
-        ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        ids = nano_tokenizer.special_ids(self.tokenizer)
         text = {"vocab_size": len(self.tokenizer), "max_position_embeddings": 1024, **ids, **language}
         return InternVLConfig(
             text_config=text,
@@ -145,16 +147,8 @@ class InternVL(Family):
         )
 
     def template(self, prompt: str, has_image: bool) -> str:
-        system = f"<|im_start|>system\n{self.system}{END}\n" if self.system else ""
         picture = "<img><image></img>\n" if has_image else ""
-        return f"{system}<|im_start|>user\n{picture}{prompt}{END}\n<|im_start|>assistant\n"
-
-    @property
-    def end_id(self) -> int:
-        return int(self.tokenizer.get_vocab()[END])
-
-    def answer_text(self, answer: str) -> str:
-        return f"{answer}{END}"
+        return chatml.prompt(f"{picture}{prompt}", self.system)
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         columns, rows = self._grid(size)
@@ -175,7 +169,4 @@ class InternVL(Family):
         return {"pixel_values": tiles}, str(self.image_token) * (self.tile_tokens * len(tiles))
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
-        source = checkpoint or self.checkpoint
-        return load_model(
-            InternVLForConditionalGeneration, source, self.config, self.dtype, self.attention, self.allow_pickle
-        )
+        return load_model(self, InternVLForConditionalGeneration, checkpoint)

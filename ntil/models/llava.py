@@ -128,7 +128,7 @@ class Llava(Family):
     def _nano_config(
         self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]
     ) -> LlavaConfig:
-        ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        ids = nano_tokenizer.special_ids(self.tokenizer)
         text = LlamaConfig(
             vocab_size=len(self.tokenizer), max_position_embeddings=1024, tie_word_embeddings=True, **ids, **language
         )
@@ -207,5 +207,4 @@ class Llava(Family):
         return side, side, (side - size[0]) // 2, (side - size[1]) // 2
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
-        source = checkpoint or self.checkpoint
-        return load_model(self.model_class, source, self.config, self.dtype, self.attention, self.allow_pickle)
+        return load_model(self, self.model_class, checkpoint)

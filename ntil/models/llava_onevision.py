@@ -32,12 +32,11 @@ from transformers.image_processing_utils import get_patch_output_size, select_be
 from transformers.image_utils import ChannelDimension
 from transformers.models.llava_onevision.modeling_llava_onevision import unpad_image
 
-from ntil.models import nano_tokenizer
+from ntil.models import chatml, nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
-END = "<|im_end|>"
-TOKENS = ("<|im_start|>", END, "<video>")
+TOKENS = (*chatml.TOKENS, "<video>")
 HALF = (0.5, 0.5, 0.5)  # mean and deviation of SigLIP's colours
 
 
@@ -69,6 +68,9 @@ class LlavaOnevision(Family):
         "vision": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
     }
 
+    answer_start: ClassVar[str] = ""
+    answer_end: ClassVar[str | None] = chatml.END
+
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -95,7 +97,7 @@ class LlavaOnevision(Family):
             assert language
             if image_size % patch_size:
                 raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
-            self.tokenizer = nano_tokenizer.load(TOKENS, eos_token=END)
+            self.tokenizer = nano_tokenizer.load(TOKENS, eos_token=chatml.END)
             self.config = self._nano_config(image_size, patch_size, max_side, vision, language)
             self._limit_grids(max_side)
             square = {"height": image_size, "width": image_size}
@@ -128,7 +130,7 @@ class LlavaOnevision(Family):
         self, image_size: int, patch_size: int, max_side: int, vision: dict[str, Any], language: dict[str, Any]
     ) -> LlavaOnevisionConfig:
         vocab = self.tokenizer.get_vocab()
-        ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        ids = nano_tokenizer.special_ids(self.tokenizer)
         tower = {"model_type": "siglip_vision_model", "image_size": image_size, "patch_size": patch_size}
         sides = [image_size * n for n in range(1, max_side + 1)]
         return LlavaOnevisionConfig(
@@ -142,16 +144,8 @@ class LlavaOnevision(Family):
         )
 
     def template(self, prompt: str, has_image: bool) -> str:
-        system = f"<|im_start|>system\n{self.system}{END}\n" if self.system else ""
         picture = "<image>\n" if has_image else ""
-        return f"{system}<|im_start|>user\n{picture}{prompt}{END}\n<|im_start|>assistant\n"
-
-    @property
-    def end_id(self) -> int:
-        return int(self.tokenizer.get_vocab()[END])
-
-    def answer_text(self, answer: str) -> str:
-        return f"{answer}{END}"
+        return chatml.prompt(f"{picture}{prompt}", self.system)
 
     def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width in pixels of the grid for a picture of (width, height)."""
@@ -198,7 +192,6 @@ class LlavaOnevision(Family):
         return {"pooler_output": packed}
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
-        source, model_class = checkpoint or self.checkpoint, LlavaOnevisionForConditionalGeneration
-        model = load_model(model_class, source, self.config, self.dtype, self.attention, self.allow_pickle)
+        model = load_model(self, LlavaOnevisionForConditionalGeneration, checkpoint)
         model.config.image_grid_pinpoints = self.config.image_grid_pinpoints
         return model

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -62,6 +63,11 @@ def load(extra: Sequence[str] = (), **special: str) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         **{**SPECIAL, **special},
     )
+
+
+def special_ids(tokenizer: Any) -> dict[str, Any]:
+    """A tokenizer's special ids as the fields of a model's config."""
+    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
 
 
 if __name__ == "__main__":

@@ -73,6 +73,8 @@ class PaliGemma(Family):
         "detection": OwnPrompt(OwnQuestion("detect {names}", " ; "), {"prefix": "{prompt}"}),
     }
 
+    answer_start: ClassVar[str] = ""
+
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -114,7 +116,7 @@ class PaliGemma(Family):
                 tokenizer.add_tokens([*SEGMENTS])
             self.tokenizer = tokenizer
             fits(tokenizer, self.config, checkpoint)
-        self.attention: str | dict[str, str] = attn_implementation
+        self.attention = attn_implementation
         if attn_implementation == "sdpa" and self.config.text_config.model_type == "gemma2":
             self.attention = {"": "sdpa", "vision_config": "sdpa", "text_config": "eager"}
         tower: Any = self.config.vision_config
@@ -126,7 +128,7 @@ class PaliGemma(Family):
     ) -> PaliGemmaConfig:
         if image_size % patch_size:
             raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
-        ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        ids = nano_tokenizer.special_ids(self.tokenizer)
         sizes = {"model_type": "gemma", "vocab_size": len(self.tokenizer), "max_position_embeddings": 1024}
         text = AutoConfig.for_model(**{**sizes, **ids, **language})
         return PaliGemmaConfig(
@@ -144,9 +146,6 @@ class PaliGemma(Family):
     def template(self, prompt: str, has_image: bool) -> str:
         start = f"<image>{self.tokenizer.bos_token}" if has_image else str(self.tokenizer.bos_token)
         return f"{start}{self.prefix.replace('{prompt}', prompt)}\n"
-
-    def answer_text(self, answer: str) -> str:
-        return f"{answer}{self.tokenizer.eos_token}"
 
     def number_vocab(self, coordinates: bool) -> NumberVocab:
         if coordinates and self.coords == "loc":
@@ -168,7 +167,4 @@ class PaliGemma(Family):
         return {"token_type_ids": (torch.arange(input_ids.shape[1]) >= prompt_lengths[:, None]).long()}
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
-        source = checkpoint or self.checkpoint
-        return load_model(
-            PaliGemmaForConditionalGeneration, source, self.config, self.dtype, self.attention, self.allow_pickle
-        )
+        return load_model(self, PaliGemmaForConditionalGeneration, checkpoint)

@@ -76,6 +76,8 @@ class Qwen2VL(Family):
         "vision": ("qkv", "proj", "fc1", "fc2"),
     }
 
+    answer_start: ClassVar[str] = ""
+
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -123,7 +125,7 @@ class Qwen2VL(Family):
 
     def _nano_config(self, patch_size: int, vision: dict[str, Any], language: dict[str, Any]) -> Any:
         vocab = self.tokenizer.get_vocab()
-        ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        ids = nano_tokenizer.special_ids(self.tokenizer)
         text = {"vocab_size": len(vocab), "max_position_embeddings": 1024, **ids, **language}
         tower = {"patch_size": patch_size, self.width_after_tower: language["hidden_size"], **vision}
         return self.config_class(
@@ -142,9 +144,6 @@ class Qwen2VL(Family):
 
     def _turn(self, role: str, text: str) -> str:
         return f"<|im_start|>{role}\n{text}<|im_end|>\n" if text else ""
-
-    def answer_text(self, answer: str) -> str:
-        return f"{answer}{self.tokenizer.eos_token}"
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
         if max(size) > LARGEST_RATIO * min(size):
@@ -187,5 +186,4 @@ class Qwen2VL(Family):
         return [{"pixel_values": p, "image_grid_thw": g[None]} for p, g in zip(patches, grids, strict=True)]
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
-        source = checkpoint or self.checkpoint
-        return load_model(self.model_class, source, self.config, self.dtype, self.attention, self.allow_pickle)
+        return load_model(self, self.model_class, checkpoint)

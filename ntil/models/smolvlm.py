@@ -70,6 +70,8 @@ class SmolVLM(Family):
     # Of 256M and 500M; 2.2B has 9.
     patches_per_token: int = 16
 
+    answer_end: ClassVar[str | None] = END
+
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -128,7 +130,7 @@ class SmolVLM(Family):
     def _nano_config(
         self, sizes: dict[str, Any], scale_factor: int, vision: dict[str, Any], language: dict[str, Any]
     ) -> SmolVLMConfig:
-        ids = {f"{k}_token_id": getattr(self.tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+        ids = nano_tokenizer.special_ids(self.tokenizer)
         text = {"model_type": "llama", "vocab_size": len(self.tokenizer), "max_position_embeddings": 2048, **ids}
         return SmolVLMConfig(
             text_config={**text, **language},
@@ -141,13 +143,6 @@ class SmolVLM(Family):
     def template(self, prompt: str, has_image: bool) -> str:
         system = f"System: {self.system}{END}\n" if self.system else ""
         return f"<|im_start|>{system}User:{'<image>' if has_image else ' '}{prompt}{END}\nAssistant:"
-
-    @property
-    def end_id(self) -> int:
-        return int(self.tokenizer.get_vocab()[END])
-
-    def answer_text(self, answer: str) -> str:
-        return f" {answer}{END}"
 
     def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Columns and rows of tiles; 0 and 0 where the picture is one tile."""
@@ -176,5 +171,4 @@ class SmolVLM(Family):
         return {"pixel_values": tiles}, self._expansion(inputs["cols"][0][0], inputs["rows"][0][0])
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
-        source, model_class = checkpoint or self.checkpoint, SmolVLMForConditionalGeneration
-        return load_model(model_class, source, self.config, self.dtype, self.attention, self.allow_pickle)
+        return load_model(self, SmolVLMForConditionalGeneration, checkpoint)

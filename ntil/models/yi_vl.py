@@ -165,7 +165,7 @@ class YiVL(Llava):
         """
         source = checkpoint or self.checkpoint
         if source is None:
-            return load_model(self.model_class, None, self.config, self.dtype, self.attention, self.allow_pickle)
+            return load_model(self, self.model_class, None)
         how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention}
         how |= {"allow_pickle": self.allow_pickle}
         renamed = {f"^{re.escape(theirs)}": ours for theirs, ours in NAMES.items()}

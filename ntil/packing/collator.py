@@ -34,8 +34,7 @@ class PackedCollator(Collator):
         super().__init__(*parts, shapes=collator.shapes)
         check_family(collator.family)
         self.packing = packing
-        token = self.family.image_token
-        self.image_id = None if token is None else self.family.tokenizer.get_vocab()[token]
+        self.image_id = self.family.image_id
         # A task with pictures of its own making may make several of one stored picture.
         self._one_picture = type(self.task).picture is Task.picture
         self._prepared: dict[int, tuple[dict[str, Tensor], str]] = {}
