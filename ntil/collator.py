@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from data.common.rows import Row
@@ -99,27 +100,13 @@ class Collator:
         """The row as the family encodes it."""
         return self.family.encode(self.task.prompt(row), answer, self.task.picture(row))
 
-    def encode_all(self, rows: Sequence[Row], answers: Sequence[str]) -> list[Encoded]:
+    def encode_all(self, rows: Sequence[Row], answers: Sequence[str | None]) -> list[Encoded]:
         """The rows of a micro-batch with their answers, each as in `encode`."""
         return [self.encode(row, answer) for row, answer in zip(rows, answers, strict=True)]
 
     def layout(self, encoded: Sequence[Encoded]) -> Layout:
         """The model's inputs: a row of the batch for each example, padded on the right."""
-        lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
-        width = max(lengths)
-        input_ids = torch.full((len(encoded), width), pad_id(self.family), dtype=torch.long)
-        attention = torch.zeros_like(input_ids)
-        for i, e in enumerate(encoded):
-            input_ids[i, : lengths[i]] = torch.tensor(e.prompt_ids + e.answer_ids)
-            attention[i, : lengths[i]] = 1
-        starts = torch.tensor([len(e.prompt_ids) for e in encoded])
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": attention,
-            **features_of(encoded),
-            **self.family.extra_inputs(input_ids, attention, starts),
-        }
-        return Layout(inputs, torch.arange(len(encoded)) * width + starts - 1, sum(lengths))
+        return right_padded(self.family, encoded)
 
     def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Left-padded inputs for generation."""
@@ -174,6 +161,62 @@ class Collator:
                 f"set max_length={length} or more"
             )
         return encoded
+
+
+class SharedPictureCollator(Collator):
+    """`Collator` that prepares a picture once for all rows which hold the same decoded object.
+
+    `ntil.packing.rows.SharedPictures` gives rows with one picture the same object.
+    """
+
+    def __init__(self, collator: Collator) -> None:
+        parts = (collator.family, collator.task, collator.vocab, collator.style, collator.max_length)
+        super().__init__(*parts, shapes=collator.shapes)
+        # A task with pictures of its own making may make several of one stored picture.
+        self._one_picture = type(self.task).picture is Task.picture
+        self._prepared: dict[int, tuple[dict[str, Tensor], str]] = {}
+
+    def encode_all(self, rows: Sequence[Row], answers: Sequence[str | None]) -> list[Encoded]:
+        try:
+            return super().encode_all(rows, answers)
+        finally:
+            self._prepared = {}
+
+    def encode_row(self, row: Row, answer: str | None) -> Encoded:
+        stored = row.get("image")
+        if not self._one_picture or not isinstance(stored, Image.Image):
+            return super().encode_row(row, answer)
+        if id(stored) not in self._prepared:
+            picture = self.task.picture(row)
+            assert picture is not None
+            self._prepared[id(stored)] = self.family.picture(picture)
+        return self.family.encode_prepared(self.task.prompt(row), answer, self._prepared[id(stored)])
+
+
+def right_padded(family: Family, encoded: Sequence[Encoded]) -> Layout:
+    """A row of the batch for each example, padded on the right."""
+    lengths = [len(e.prompt_ids) + len(e.answer_ids) for e in encoded]
+    width = max(lengths)
+    input_ids = torch.full((len(encoded), width), pad_id(family), dtype=torch.long)
+    attention = torch.zeros_like(input_ids)
+    for i, e in enumerate(encoded):
+        input_ids[i, : lengths[i]] = torch.tensor(e.prompt_ids + e.answer_ids)
+        attention[i, : lengths[i]] = 1
+    starts = torch.tensor([len(e.prompt_ids) for e in encoded])
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": attention,
+        **features_of(encoded),
+        **family.extra_inputs(input_ids, attention, starts),
+    }
+    return Layout(inputs, torch.arange(len(encoded)) * width + starts - 1, sum(lengths))
+
+
+def common_beginning(prompts: Sequence[list[int]]) -> list[int]:
+    """The ids that all prompts begin with."""
+    low, high = min(prompts), max(prompts)
+    length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return low[:length]
 
 
 def features_of(encoded: Sequence[Encoded]) -> dict[str, Tensor]:

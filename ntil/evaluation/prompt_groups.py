@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from datasets import Dataset, Image
 
-from data.common.rows import Row
-from ntil.collator import Collator
+from data.common.rows import Row, undecoded
+from ntil.collator import Collator, common_beginning
 from ntil.distributed.ranks import Ranks
 from ntil.evaluation.rounds import limited, rounds, shared_out
+from ntil.packing.rows import SharedPictures
 
 READ = 64  # rows at once, pictures included
 WINDOW, TEXTS = 8192, 1024  # rows that are looked at together; of those without a picture, which are sorted by prompt
@@ -49,8 +51,12 @@ class Batches:
         self._collator, self._rows, self._ranks, self._share = collator, rows, ranks, share
         self._batch_size, self._size = batch_size, limited(batch_size, len(rows), ranks)
         self._pictures = share and isinstance(rows.features.get("image"), Image)
-        self._stored = rows.cast_column("image", Image(decode=False)) if self._pictures else rows
+        self._stored = undecoded(rows) if share else rows
         self._image_id = collator.family.image_id if share else None
+
+    @cached_property
+    def _decoded_once(self) -> SharedPictures:
+        return SharedPictures(self._rows, self._collator.task)
 
     def windows(self) -> Iterator[list[tuple[Batch, bool]]]:
         """Yield this rank's rounds, a window of rows at a time, each with whether it is a spare.
@@ -70,12 +76,7 @@ class Batches:
         """The rows of a batch by group; a group's picture is decoded once."""
         if not batch.shared:
             return [[self._rows[i] for i in group] for group in batch.groups]
-        groups = []
-        for first, *others in batch.groups:
-            row = self._rows[first]
-            picture = {"image": row["image"]} if "image" in row else {}
-            groups.append([row, *({**self._stored[i], **picture} for i in others)])
-        return groups
+        return [self._decoded_once.__getitems__(group) for group in batch.groups]
 
     def _rounds(self, window: range) -> list[tuple[Batch, bool]]:
         prompts: dict[int, str] = {}
@@ -144,10 +145,3 @@ class Batches:
     def _plain(self, indices: Sequence[int]) -> list[Batch]:
         size = limited(self._size, len(indices), self._ranks)
         return [Batch((tuple(indices[i : i + size]),), shared=False) for i in range(0, len(indices), size)]
-
-
-def common_beginning(prompts: Sequence[list[int]]) -> list[int]:
-    """The ids that all prompts begin with."""
-    low, high = min(prompts), max(prompts)
-    length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
-    return low[:length]

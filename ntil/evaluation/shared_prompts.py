@@ -23,28 +23,12 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from data.common.rows import Row
-from ntil.collator import Collator, pad_id
+from ntil.collator import Collator, SharedPictureCollator, common_beginning, pad_id, right_padded
 from ntil.distributed.zero3 import any_partitioned
-from ntil.evaluation.prompt_groups import common_beginning
 from ntil.models.base import Encoded, Family
+from ntil.packing.masks import added_mask
 
 LANES = 16  # ours, at most
-
-
-class _OnePicture(Collator):
-    """Rows that have one picture, or none, encoded as ever; the picture is prepared once."""
-
-    def __init__(self, collator: Collator) -> None:
-        super().__init__(collator.family, collator.task, collator.vocab, collator.style, collator.max_length)
-        self._rows = 0
-        self._picture: tuple[dict[str, Tensor], str] | None = None
-
-    def encode_row(self, row: Row, answer: str | None) -> Encoded:
-        image = self.task.picture(row) if not self._rows else None
-        if image is not None:
-            self._picture = self.family.picture(image)
-        self._rows += 1
-        return self.family.encode_prepared(self.task.prompt(row), answer, self._picture)
 
 
 @dataclass(frozen=True)
@@ -64,8 +48,7 @@ class Prompt:
 
     @classmethod
     def of(cls, collator: Collator, rows: Sequence[Row]) -> Prompt:
-        group = _OnePicture(collator)
-        encoded = [group.encode(row, None) for row in rows]
+        encoded = SharedPictureCollator(collator).encode_all(rows, [None] * len(rows))
         prompts, features = [e.prompt_ids for e in encoded], encoded[0].features
         length = min(len(common_beginning(prompts)), min(map(len, prompts)) - 1)
         beginning = prompts[0][:length]
@@ -181,17 +164,9 @@ def read_questions(
     Args:
         max_new_tokens: for which the cache has room.
     """
-    device = model.device
-    width = max(len(p.beginning) for p in prompts)
-    ids = torch.full((len(prompts), width), pad_id(family))
-    attention = torch.zeros_like(ids)
-    for i, prompt in enumerate(prompts):
-        ids[i, : len(prompt.beginning)] = torch.tensor(prompt.beginning)
-        attention[i, : len(prompt.beginning)] = 1
-    features = {name: torch.cat([p.features[name] for p in prompts]) for name in prompts[0].features}
-    extra = family.extra_inputs(ids, attention, attention.sum(1))
-    inputs = {"input_ids": ids, "attention_mask": attention, **features, **extra}
-    inputs = {name: value.to(device) for name, value in inputs.items()}
+    beginnings = right_padded(family, [Encoded(p.beginning, [], p.features) for p in prompts])
+    inputs = {name: value.to(model.device) for name, value in beginnings.inputs.items()}
+    width = inputs["input_ids"].shape[1]
     cache = unwrapped(model)(**inputs, use_cache=True, logits_to_keep=1).past_key_values
     # A lane's tokens, and its answer's but the last, which nothing follows.
     room = layout.ids.shape[1] + layout.used.shape[1] * (max_new_tokens - 1)
@@ -243,8 +218,7 @@ def unwrapped(model: Any) -> Any:
 def _forward(model: Any, ids: Tensor, positions: Tensor, visible: Tensor, cache: DynamicCache, **how: Any) -> Any:
     mask = visible[:, None]
     if attention_of(model) == "eager":  # it adds its mask to the scores
-        lowest = torch.finfo(model.dtype).min
-        mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, lowest)
+        mask = added_mask(mask, model.dtype)
     inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
     return unwrapped(model)(**inputs, past_key_values=cache, use_cache=True, **how)
 

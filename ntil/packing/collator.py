@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from PIL import Image
-from torch import Tensor
-
-from data.common.rows import Row
-from ntil.collator import Collator, Layout, features_of, pad_id
+from ntil.collator import Collator, Layout, SharedPictureCollator, features_of, pad_id
 from ntil.config.schema import PackingConfig
 from ntil.models.base import Encoded
 from ntil.packing.groups import fill_sequences, groups_of
 from ntil.packing.refusals import check_family
 from ntil.packing.sequences import pack
-from tasks.base import Task
 
 
-class PackedCollator(Collator):
+class PackedCollator(SharedPictureCollator):
     """Rows to a training batch in which examples that begin alike have one copy of that beginning.
 
     Targets, spans and all else that a loss sees are those of `Collator`, in the order of the rows; only the model's
@@ -30,31 +25,10 @@ class PackedCollator(Collator):
     """
 
     def __init__(self, collator: Collator, packing: PackingConfig) -> None:
-        parts = (collator.family, collator.task, collator.vocab, collator.style, collator.max_length)
-        super().__init__(*parts, shapes=collator.shapes)
+        super().__init__(collator)
         check_family(collator.family)
         self.packing = packing
         self.image_id = self.family.image_id
-        # A task with pictures of its own making may make several of one stored picture.
-        self._one_picture = type(self.task).picture is Task.picture
-        self._prepared: dict[int, tuple[dict[str, Tensor], str]] = {}
-
-    def encode_all(self, rows: Sequence[Row], answers: Sequence[str]) -> list[Encoded]:
-        try:
-            return super().encode_all(rows, answers)
-        finally:
-            self._prepared = {}
-
-    def encode_row(self, row: Row, answer: str | None) -> Encoded:
-        stored = row.get("image")
-        if not self._one_picture or not isinstance(stored, Image.Image):
-            return super().encode_row(row, answer)
-        # One object is one picture (`SharedPictures` gives its rows the same), so it is prepared once.
-        if id(stored) not in self._prepared:
-            picture = self.task.picture(row)
-            assert picture is not None
-            self._prepared[id(stored)] = self.family.picture(picture)
-        return self.family.encode_prepared(self.task.prompt(row), answer, self._prepared[id(stored)])
 
     def layout(self, encoded: Sequence[Encoded]) -> Layout:
         groups = groups_of(encoded, self.image_id, self.packing.tokens)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 import torch
 from torch import Tensor
 
+from ntil.collator import common_beginning
 from ntil.models.base import Encoded
 
 SHORTEST = 32  # tokens of a beginning without a picture that is worth sharing
@@ -73,8 +73,7 @@ def _shared(examples: Sequence[Encoded], image_id: int | None) -> int:
     if len(examples) < 2:
         return 0
     prompts = [example.prompt_ids for example in examples]
-    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
-    shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    shared = len(common_beginning([prompt[:-1] for prompt in prompts]))
     if not examples[0].features:
         return shared if shared >= SHORTEST else 0
     return 0 if any(image_id in prompt[shared:] for prompt in prompts) else shared

@@ -33,9 +33,13 @@ def attention_mask(segments: Tensor, attention: str, dtype: torch.dtype) -> Any:
     """
     if attention == "flex_attention":
         return block_mask(segments)
-    lowest = torch.finfo(dtype).min
-    mask = torch.zeros((), dtype=dtype, device=segments.device)
-    return torch.where(visible(segments), mask, mask + lowest)
+    return added_mask(visible(segments), dtype)
+
+
+def added_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention's scores: 0 where a token is seen, else the lowest number of the dtype."""
+    nothing = torch.zeros((), dtype=dtype, device=seen.device)
+    return torch.where(seen, nothing, nothing + torch.finfo(dtype).min)
 
 
 def block_mask(segments: Tensor) -> Any:
