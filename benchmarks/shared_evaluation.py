@@ -16,14 +16,10 @@ one thread (OMP_NUM_THREADS=1) that is what a clock would show on an idle machin
 from __future__ import annotations
 
 import argparse
-import gzip
 import io
-import json
-import os
 import statistics
 import time
-from collections import Counter, defaultdict
-from pathlib import Path
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -32,6 +28,7 @@ from datasets import Dataset, Features, Value
 from datasets import Image as Picture
 from PIL import Image
 
+from benchmarks.mini_llava import MODEL, WORDS, gref_counts
 from data.common.rows import Row
 from ntil.collator import Collator
 from ntil.components import Components
@@ -40,10 +37,6 @@ from ntil.preflight import compose_checked
 from tasks.answers.failure import ParseFailure
 from tasks.base import Task
 
-WORDS = 32_064
-VISION = "{hidden_size: 384, intermediate_size: 1536, num_hidden_layers: 6, num_attention_heads: 6}"
-LANGUAGE = "{hidden_size: 512, intermediate_size: 1376, num_hidden_layers: 8, num_attention_heads: 8}"
-MODEL = ["model=llava_nano", "model.image_size=336", "model.patch_size=14"]
 PROMPT_TOKENS = 46  # of a question: RefCOCO's are about as long with LLaVA's own words around them
 
 
@@ -70,7 +63,7 @@ class Asked(Task):
 
 def mini_llava(tokens: int) -> tuple[Any, Collator]:
     """The model and a collator of its rows."""
-    words = [*MODEL, f"model.vision={VISION}", f"model.language={LANGUAGE}", "task=clock", "loss=ce", "tracker=none"]
+    words = [*MODEL, "task=clock", "loss=ce", "tracker=none"]
     components = Components.build(compose_checked(words))
     family = components.family
     family.config.text_config.vocab_size = WORDS
@@ -93,18 +86,6 @@ def rows_of(counts: list[int], collator: Collator) -> Dataset:
                 text = text[:-1].rstrip()
             rows.append({"id": f"{picture}-{i}", "image": {"bytes": file.getvalue(), "path": None}, "prompt": text})
     return Dataset.from_list(rows, Features({"id": Value("string"), "image": Picture(), "prompt": Value("string")}))
-
-
-def gref_counts(pictures: int) -> list[int]:
-    """Questions of the first pictures of RefCOCOg's validation split."""
-    folder = Path(os.environ.get("NTIL_SHARED", "../shared")) / "assets/data/gref"
-    if not folder.is_dir():
-        raise SystemExit(f"{folder} is not there: set NTIL_SHARED, or take --questions 1,2,4,8")
-    known = json.loads((folder / "gref_val1000_refexps.json").read_text())
-    image_of = {row["ann_id"]: row["image_id"] for row in known}
-    with gzip.open(folder / "sample_results_comprehension.json.gz", "rt") as file:
-        counts = Counter(image_of[row["annotation_id"]] for row in json.load(file))
-    return list(counts.values())[:pictures]
 
 
 def seconds_now() -> float:
@@ -146,7 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     model, collator = mini_llava(options.tokens)
     if options.questions == "gref":
-        cases = {"gref": gref_counts(options.rows // 2)}
+        cases = {"gref": gref_counts()[: options.rows // 2]}
     else:
         numbers = [int(number) for number in options.questions.split(",")]
         cases = {str(number): [number] * max(1, options.rows // number) for number in numbers}

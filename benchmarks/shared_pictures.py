@@ -16,65 +16,26 @@ one run only.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
-import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
 
-from benchmarks.train_step import PEERS, run_peer
+from benchmarks.mini_llava import MODEL, WORDS, gref_counts
+from benchmarks.train_step import PEERS, Clock, run_peer
 from ntil.components import Components
 from ntil.config.schema import RunConfig
 from ntil.preflight import compose_checked
 from ntil.train.trainer import build_trainer
 
 OURS = {"packed": "pictures", "tokens": "tokens", "unpacked": "none"}
-WORDS = 32_064
-MODEL = [
-    "model=llava_nano",
-    "model.image_size=336",
-    "model.patch_size=14",
-    "model.vision={hidden_size: 384, intermediate_size: 1536, num_hidden_layers: 6, num_attention_heads: 6}",
-    "model.language={hidden_size: 512, intermediate_size: 1376, num_hidden_layers: 8, num_attention_heads: 8}",
-]
-
-
-class StepClock(TrainerCallback):
-    """Seconds of every step, its data included: of the process on a CPU, of the clock on a GPU."""
-
-    def __init__(self) -> None:
-        self.steps: list[float] = []
-        self.last = 0.0
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter() if torch.cuda.is_available() else time.process_time()
-        if self.last:
-            self.steps.append(now - self.last)
-        self.last = now
-
-
-def gref_counts() -> list[int]:
-    """Questions of each picture of RefCOCOg's validation split."""
-    folder = Path(os.environ.get("NTIL_SHARED", "../shared")) / "assets/data/gref"
-    if not folder.is_dir():
-        raise SystemExit(f"{folder} is not there: set NTIL_SHARED, or take --questions 1,2,4,8")
-    known = json.loads((folder / "gref_val1000_refexps.json").read_text())
-    image_of = {row["ann_id"]: row["image_id"] for row in known}
-    with gzip.open(folder / "sample_results_comprehension.json.gz", "rt") as file:
-        return list(Counter(image_of[row["annotation_id"]] for row in json.load(file)).values())
 
 
 def configured(trainer: str, questions: str, batch: int, steps: int) -> tuple[RunConfig, list[int]]:
@@ -100,14 +61,14 @@ def rows_of(components: Components, counts: list[int]) -> Dataset:
 def child(trainer: str, options: argparse.Namespace) -> None:
     """Run one trainer and print its figures."""
     config, counts = configured(trainer, options.questions[0], options.batch, options.steps)
-    components, clock = Components.build(config), StepClock()
+    components, clock = Components.build(config), Clock(of_process=not torch.cuda.is_available())
     components.family.config.text_config.vocab_size = WORDS
     rows = rows_of(components, counts)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         if trainer in PEERS:
             components.task.rows = lambda split: rows  # type: ignore[method-assign]  # noqa: ARG005
-            run_peer(trainer, config, components, Path(folder), clock)  # type: ignore[arg-type]
+            run_peer(trainer, config, components, Path(folder), clock)
         else:
             build_trainer(config, components, components.family.load(), rows, Path(folder), callbacks=[clock]).train()
     on_gpu = torch.cuda.is_available()

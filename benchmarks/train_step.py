@@ -47,16 +47,20 @@ USUAL = ("llava_nano", "paligemma")  # the last takes a GPU
 
 
 class Clock(TrainerCallback):
-    """Seconds from the end of one step to the end of the next: all of a step, its data too."""
+    """Seconds from the end of one step to the end of the next: all of a step, its data too.
 
-    def __init__(self) -> None:
+    of_process: those that this process computed, which others on the machine hardly change.
+    """
+
+    def __init__(self, of_process: bool = False) -> None:
+        self._now = time.process_time if of_process else time.perf_counter
         self.steps: list[float] = []
         self.last = 0.0
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        now = time.perf_counter()
+        now = self._now()
         if self.last:
             self.steps.append(now - self.last)
         self.last = now

@@ -47,7 +47,7 @@ from data.common.rows import RowWriter
 from data.common.source import Source, optional_path, without_nulls
 from data.common.table_files import columns as table_columns
 from data.common.table_files import matching, mostly_filled, read_table
-from data.grounding.schema import FRACTION, BoxColumn, BoxForm, points_are_fractions, points_inside
+from data.grounding.schema import FRACTION, BoxColumn, BoxForm, points_are_fractions, points_form, points_inside
 from data.objects.cells import BoxCells, PointCells
 from data.objects.schema import FEATURES
 
@@ -376,14 +376,7 @@ def _needed(size: Size | None, where: str) -> Size:
 
 
 def _polygons() -> ColumnForm:
-    declared = "points in pixels"
-    forms: dict[str, Callable[..., bool]] = {
-        declared: lambda points, size: not points_are_fractions(points, size) and points_inside(points, size),
-        "points as parts of 1": lambda points, _: max(abs(v) for point in points for v in point) <= FRACTION,
-        "points from 0 to 1000": lambda points, _: points_inside(points, (1000, 1000)),
-        "points y, x": lambda points, size: points_inside(points, size[::-1]),
-    }
-    return ColumnForm(declared, forms, frozenset({"points from 0 to 1000", "points y, x"}))
+    return points_form(points_are_fractions, lambda points, _: max(abs(v) for xy in points for v in xy) <= FRACTION)
 
 
 def _numbers() -> ColumnForm:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -41,6 +41,8 @@ TINY = 16  # pixels of a side: in a smaller picture a box of its first pixel may
 FRACTION = 1.05  # parts of 1 exceed 1 by rounding, too
 
 
+Points = Sequence[Sequence[float]]
+Size = tuple[int, int]
 BoxForm = Literal["xyxy", "xywh", "cxcywh"]
 Scale = Literal["pixels", "fractions"]
 LETTERS = {
@@ -165,6 +167,25 @@ def points_inside(points: Sequence[Sequence[float]], size: tuple[int, int]) -> b
 def points_are_fractions(points: Sequence[Sequence[float]], size: tuple[int, int]) -> bool:
     """Whether points can't be pixels but parts of 1: nobody draws within the first pixel of a picture."""
     return min(size) > TINY and max(abs(v) for point in points for v in point) <= FRACTION
+
+
+def points_form(
+    are_fractions: Callable[[Points, Size], bool], parts_of_one: Callable[[Points, Size], bool]
+) -> ColumnForm:
+    """The form of a column of points in pixels.
+
+    Args:
+        are_fractions: whether points can't be pixels, since they are parts of 1.
+        parts_of_one: whether points fit that form.
+    """
+    declared = "points in pixels"
+    forms: dict[str, Callable[..., bool]] = {
+        declared: lambda points, size: not are_fractions(points, size) and points_inside(points, size),
+        "points as parts of 1": parts_of_one,
+        "points from 0 to 1000": lambda points, _: points_inside(points, (1000, 1000)),
+        "points y, x": lambda points, size: points_inside(points, size[::-1]),
+    }
+    return ColumnForm(declared, forms, frozenset({"points from 0 to 1000", "points y, x"}))
 
 
 def _fits(values: Sequence[float], size: tuple[int, int], form: str, scale: str) -> bool:

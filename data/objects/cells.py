@@ -11,14 +11,20 @@ from __future__ import annotations
 from typing import Any
 
 from data.common import fields
-from data.common.column_form import ColumnForm, Misfit
+from data.common.column_form import Misfit
 from data.common.errors import InvalidData, RowErrors, short
-from data.grounding.schema import BoxColumn, BoxForm, points_are_fractions, points_inside
+from data.grounding.schema import (
+    BoxColumn,
+    BoxForm,
+    Points,
+    Size,
+    points_are_fractions,
+    points_form,
+    points_inside,
+)
 
-Size = tuple[int, int]
 BOXES = 'write [[x1, y1, x2, y2], ...] or [{"box": [x1, y1, x2, y2], "label": "dog"}, ...], [] for none'
 POINTS = 'write [[x, y], ...] or [{"x": 12, "y": 30}, ...] in pixels of the picture, [] for none'
-DECLARED = "points in pixels"
 
 
 class BoxCells:
@@ -59,16 +65,7 @@ class PointCells:
     """Cells of points."""
 
     def __init__(self) -> None:
-        self.column = ColumnForm(
-            DECLARED,
-            {
-                DECLARED: lambda points, size: not _are_fractions(points, size) and points_inside(points, size),
-                "points as parts of 1": _are_fractions,
-                "points from 0 to 1000": lambda points, _: points_inside(points, (1000, 1000)),
-                "points y, x": lambda points, size: points_inside(points, size[::-1]),
-            },
-            frozenset({"points from 0 to 1000", "points y, x"}),
-        )
+        self.column = points_form(_are_fractions, _are_fractions)
 
     def read(self, answer: Any, size: Size, where: str, field: str) -> dict[str, Any]:
         """Columns `points` and `boxes` (empty) of a row.
@@ -93,7 +90,7 @@ class PointCells:
         Raises:
             ContradictedColumn: they do.
         """
-        self.column.check(where, field, f"write {DECLARED}")
+        self.column.check(where, field, f"write {self.column.declared}")
 
 
 def _point(value: Any, where: str, field: str) -> list[float]:
@@ -103,7 +100,7 @@ def _point(value: Any, where: str, field: str) -> list[float]:
     return [fields.number(v, where, field, POINTS) for v in pair]
 
 
-def _are_fractions(points: list[list[float]], size: Size) -> bool:
+def _are_fractions(points: Points, size: Size) -> bool:
     # A corner's pixel may be pointed at: whole numbers are pixels.
     broken = any(v % 1 for point in points for v in point)
     return broken and points_are_fractions(points, size)

@@ -14,7 +14,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +25,27 @@ from data.common import fields
 from data.common.errors import InvalidData, RowErrors, short
 from data.common.fields import Key
 from data.common.files import replacing
-from data.common.rows import Row
-from data.common.table_files import read_json
+from data.common.table_files import Located, read_table
 from data.grounding.categories import image_names
 from data.grounding.coco import Coco, read_coco, refuse_repeated_pictures
+from tasks.metrics.objects import plain_label
 
 FIGURES = ("map", "map_0.5", "map_0.75", "map_small", "map_medium", "map_large")
 
 
-def coco_results(records: Iterator[tuple[str, Row]], coco: Coco) -> tuple[list[dict[str, Any]], list[Key], int]:
+def coco_results(records: Iterable[Located], coco: Coco) -> tuple[list[dict[str, Any]], list[Key], int]:
     """Entries of a result file, the images that were asked, and how many boxes are of no category.
 
     Args:
-        records: place and content of every line of a `predictions.jsonl`.
+        records: every line of a `predictions.jsonl`.
 
     Raises:
         InvalidData: a line that is no detection record, or of a picture that the file hasn't.
     """
     ids = {name: key for key, name in image_names(coco).items()}
-    categories = {_plain(str(entry.get("name"))): key for key, entry in coco.categories.entries.items()}
+    categories = {plain_label(str(entry.get("name"))): key for key, entry in coco.categories.entries.items()}
     results, asked, unknown = [], [], 0
-    for where, record in records:
+    for _, where, record in records:
         row_id = fields.text(record.get("id"), where, "id")
         # Behind the split's name, which may have hyphens itself.
         name = next((row_id[i + 1 :] for i, c in enumerate(row_id) if c == "-" and row_id[i + 1 :] in ids), None)
@@ -56,7 +56,7 @@ def coco_results(records: Iterator[tuple[str, Row]], coco: Coco) -> tuple[list[d
             raise InvalidData(where, "predicted", "is missing", "give the predictions.jsonl of a detection run")
         asked.append(ids[name])
         for rank, (x1, y1, x2, y2, label) in enumerate(record["predicted"], start=1):
-            category = categories.get(_plain(label))
+            category = categories.get(plain_label(label))
             if category is None:
                 unknown += 1
                 continue
@@ -90,7 +90,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         coco = read_coco(arguments.annotations, RowErrors("skip"))
         refuse_repeated_pictures(coco)
-        results, asked, unknown = coco_results(_records(arguments.predictions), coco)
+        results, asked, unknown = coco_results(read_table(arguments.predictions, RowErrors()), coco)
     except InvalidData as error:
         print(error, file=sys.stderr)
         return 2
@@ -99,18 +99,6 @@ def main(words: list[str] | None = None) -> int:
     counts = {"pictures": len(asked), "boxes": len(results), "boxes_of_no_category": unknown}
     print(json.dumps({**counts, **figures(arguments.annotations, results, asked)}, indent=1))
     return 0
-
-
-def _records(path: Path) -> Iterator[tuple[str, Row]]:
-    if not path.is_file():
-        raise InvalidData(str(path), None, "there is no such file", "give the predictions.jsonl of a run")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        where = f"{path}, line {number}"
-        yield where, fields.record(read_json(line, where), where)
-
-
-def _plain(label: str) -> str:
-    return " ".join(label.split()).casefold()
 
 
 if __name__ == "__main__":

@@ -57,9 +57,14 @@ def inside(box: Sequence[float], crowd: Sequence[float]) -> float:
     return max(wide, 0.0) * max(high, 0.0) / area if area > 0 else 0.0
 
 
+def plain_label(label: str) -> str:
+    """A label without what doesn't count: case, and more blanks than one."""
+    return " ".join(label.split()).casefold()
+
+
 def same_label(first: str, second: str) -> bool:
     """Whether two labels are the same but for case and blanks."""
-    return " ".join(first.split()).casefold() == " ".join(second.split()).casefold()
+    return plain_label(first) == plain_label(second)
 
 
 def f1(right: float, predicted: float, true: float) -> float:
@@ -87,7 +92,7 @@ def mean_average_precision(pictures: Iterable[tuple[Sequence[Labelled], Sequence
     names: dict[str, int] = {}
 
     def category(label: str) -> int:
-        return names.setdefault(" ".join(label.split()).casefold(), len(names) + 1)
+        return names.setdefault(plain_label(label), len(names) + 1)
 
     for number, (predicted, true) in enumerate(pictures, start=1):
         images.append({"id": number})

@@ -14,6 +14,7 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForCausalLM, BloomConfig, LlamaForCausalLM, MistralConfig
 
+from benchmarks.packing_checks import PICTURED
 from data.common.rows import undecoded
 from data.jsonl import Jsonl
 from ntil.collator import Collator
@@ -34,16 +35,7 @@ from tests.support.forked import finish
 from tests.support.runs import TINY_RUN
 from tests.support.tiny_checkpoints import Ask
 
-MODELS = [
-    "llava_nano",
-    "yi_vl_nano",
-    "qwen2_vl_nano",
-    "qwen2_5_vl_nano",
-    "qwen3_vl_nano",
-    "internvl_nano",
-    "smolvlm_nano",
-    "llava_ov_nano",
-]
+MODELS = list(PICTURED)
 SHAPES = [(60, 48), (48, 48), (100, 40), (40, 100)]
 TOKENS = 10
 

@@ -15,14 +15,6 @@ LOSSES = [name for name in choices("loss") if name != "untrained"]
 MODES = ["pictures", "tokens"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("NTIL_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 def components_of(model, *more):
     return Components.build(compose([*words_of(model), *more]))
 

@@ -16,14 +16,6 @@ RUN = [*TINY_RUN, *SCENES, "model=llava_nano", "loss=ntil", "engine=local", "eng
 FIGURES = ("loss", "grad_norm", "loss/ce", "loss/aux", "loss/exp", "loss/rel", "loss/mag")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("NTIL_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 def built(place, *words, packed=True, store=None):
     """A trainer, and whether its micro-batches are packed; the rows are those of packing in any case."""
     config = compose_checked([*RUN, "optim.steps=4", *words])
