@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from ntil.models.head import SupervisedHead
 from ntil.packing.collator import PackedCollator
 from ntil.packing.masks import attention_mask, visible
 from ntil.packing.rows import SharedPictures
+from ntil.packing.tower import SharedTower
 from ntil.train.trainer import NOT_INPUTS
 
 PICTURED = (
@@ -75,13 +77,16 @@ def both(components: Components, packing: PackingConfig, rows: Sequence[Row]) ->
     return PackedCollator(components.collator, packing)(rows), components.collator(rows)
 
 
-def step(model: Any, loss: NumberLoss, batch: dict[str, Any], head: SupervisedHead) -> StepResult:
+def step(
+    model: Any, loss: NumberLoss, batch: dict[str, Any], head: SupervisedHead, tower: SharedTower | None = None
+) -> StepResult:
     """A step's logits, loss and gradients."""
     model.zero_grad(set_to_none=True)
     inputs = {k: v for k, v in batch.items() if k not in NOT_INPUTS}
     if "segments" in batch:
         inputs["attention_mask"] = attention_mask(batch["segments"], model.config._attn_implementation, model.dtype)
-    logits = head.logits(model, inputs, batch["positions"])
+    with tower.following(batch.get("tower")) if tower else nullcontext():
+        logits = head.logits(model, inputs, batch["positions"])
     names = ("digits", "numbers", "boxes")
     digits, numbers, boxes = (torch.tensor(float(max(1, batch[name]))) for name in names)
     info = StepInfo(float(batch["targets"].numel()), float(batch["samples"]), digits, numbers, shapes=boxes)
