@@ -65,7 +65,7 @@ class TowerCollator(SharedPictureCollator):
         shown = [e for e in encoded if e.features]
         # Rows with one picture hold the same tensors, see `SharedPictureCollator`.
         keys = [id(e.features["pixel_values"]) for e in shown]
-        first = {key: e for key, e in zip(reversed(keys), reversed(shown), strict=True)}
+        first = dict(zip(reversed(keys), reversed(shown), strict=True))
         unique = sorted(first, key=keys.index)
         if len(unique) == len(shown):
             return layout

@@ -21,7 +21,9 @@ def test_a_two_way_prefix(mode):
 
 
 def test_a_text_model_has_no_tower():
-    refused(["model=qwen25_nano", "task=arithmetic", "packing=tower"], "CausalLM has no vision tower; set packing=pictures")
+    refused(
+        ["model=qwen25_nano", "task=arithmetic", "packing=tower"], "CausalLM has no vision tower; set packing=pictures"
+    )
 
 
 def test_flash_attention():
