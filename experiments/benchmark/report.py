@@ -92,8 +92,8 @@ def cell_names(stages: Stages) -> dict[tuple[str, str], str]:
 def _runs(jobs: Sequence[Job]) -> list[Run]:
     """The runs of these jobs that have a folder, and no others that may lie beside them."""
     folders = {str(run.folder.path): run for job in jobs[:1] for run in read_runs(_root(job))}
-    wanted = {str(folder_of(job.config).path) for job in jobs}
-    return [run for path, run in folders.items() if path in wanted]
+    paths = {str(folder_of(job.config).path) for job in jobs}
+    return [run for path, run in folders.items() if path in paths]
 
 
 def _root(job: Job) -> str:

@@ -85,12 +85,12 @@ class Judgement:
     @property
     def holds(self) -> bool | None:
         """None where runs are missing that could change the answer."""
-        wanted, bound = self.hypothesis.in_at_least, self.hypothesis.worse_in_at_most
+        least, bound = self.hypothesis.in_at_least, self.hypothesis.worse_in_at_most
         if any(len(cells) > bound for cells in self.worse.values()):
             return False
         if self.undecided:
             return None
-        return all(len(cells) >= wanted for cells in self.better.values())
+        return all(len(cells) >= least for cells in self.better.values())
 
 
 def judge(hypothesis: Hypothesis, reports: Mapping[str, Mapping[str, CellReport]]) -> Judgement:

@@ -30,6 +30,7 @@ from transformers import (
 from data.common.cache import cache_folder
 from data.common.files import replacing
 from ntil.config.errors import ConfigError, nearest
+from ntil.models.dino_smol_config import image_processor, joined_config
 
 PREFIX = "package:"
 VERSION = 1  # of the conversions, so that a changed one makes new folders
@@ -89,12 +90,8 @@ def local(checkpoint: str | None) -> str | None:
     """
     if checkpoint is None or not checkpoint.startswith(PREFIX):
         return checkpoint
-    name = checkpoint.removeprefix(PREFIX)
-    if name not in CONVERSIONS:
-        raise ConfigError(f"model.checkpoint={checkpoint}: no such weights{nearest(name, list(CONVERSIONS))}")
+    name, folder = checkpoint.removeprefix(PREFIX), converted(checkpoint)
     files, convert = CONVERSIONS[name]
-    key = hashlib.sha256(" ".join([str(VERSION), *(file.sha256 for file in files)]).encode()).hexdigest()[:16]
-    folder = cache_folder() / "weights" / f"{name}-{key}"
     if not folder.is_dir():
         _require_readers()
         installed = [file.find() for file in files]
@@ -103,6 +100,20 @@ def local(checkpoint: str | None) -> str | None:
             partial.mkdir()
             convert(partial, *installed)
     return str(folder)
+
+
+def converted(checkpoint: str) -> Path:
+    """The folder of `package:<name>`, whether it has been made or not.
+
+    Raises:
+        ConfigError: there are no weights of that name.
+    """
+    name = checkpoint.removeprefix(PREFIX)
+    if name not in CONVERSIONS:
+        raise ConfigError(f"model.checkpoint={checkpoint}: no such weights{nearest(name, list(CONVERSIONS))}")
+    files, _ = CONVERSIONS[name]
+    key = hashlib.sha256(" ".join([str(VERSION), *(file.sha256 for file in files)]).encode()).hexdigest()[:16]
+    return cache_folder() / "weights" / f"{name}-{key}"
 
 
 def _require_readers() -> None:
@@ -116,8 +127,12 @@ def _require_readers() -> None:
 def smollm2(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model in float32 and tokenizer, as the GGUF file has them."""
     where: dict[str, Any] = {"gguf_file": file.name}
-    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+    read = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
+    # What was read counts as quantized, though its weights aren't any more, and a Trainer refuses it.
+    plain = {k: v for k, v in read.config.to_dict().items() if k != "quantization_config"}
+    model = AutoModelForCausalLM.from_config(type(read.config).from_dict(plain))
+    model.load_state_dict(read.state_dict())
     return model, tokenizer
 
 
@@ -169,8 +184,6 @@ def _write_smollm2(folder: Path, file: Path) -> None:
 
 
 def _write_dino_smol(folder: Path, text_file: Path, vision_file: Path) -> None:
-    from ntil.models.dino_smol import image_processor, joined_config
-
     text, tokenizer = smollm2(text_file)
     vision = dinov2(vision_file)
     config = joined_config(vision.config, text.config, tokenizer.get_vocab()[PLACEHOLDER], 2304)
