@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,11 @@ from ntil.distributed.zero3 import any_partitioned, gathered
 from ntil.losses.base import LossOutput, LossParts, NumberLoss, StepInfo
 from ntil.models.head import SupervisedHead
 from ntil.models.learning_rates import LearningRates
+from ntil.models.optimizers import schedule_arguments
 from ntil.numbers.spans import NumberSpans
 from ntil.packing.masks import attention_mask
 from ntil.train.arguments import training_arguments
+from ntil.train.averaging import WeightAverage
 from ntil.train.guards import FiniteCheck
 from ntil.train.packing import packing_of
 from ntil.train.sampler import CurriculumSampler, PictureSampler
@@ -65,6 +67,7 @@ def build_trainer(
     validate: Validate | None = None,
     callbacks: list[TrainerCallback] | None = None,
     finite: FiniteCheck | None = None,
+    average: WeightAverage | None = None,
 ) -> NumberTrainer:
     """The trainer of a run's configuration.
 
@@ -72,6 +75,7 @@ def build_trainer(
         rows: to train on. folder: of its checkpoints.
         arguments: made from the config where they aren't given; their steps become those of the rows.
         validation, validate: the rows to validate on, and how.
+        average: of the weights, which the config asks for; made where it isn't given.
 
     Raises:
         ConfigError: a batch that doesn't divide over the ranks, or a curriculum that doesn't fit the rows.
@@ -81,8 +85,11 @@ def build_trainer(
     assert steps is not None
     arguments = arguments or training_arguments(config, folder, components.family.dtype)
     arguments.max_steps = steps
+    arguments.lr_scheduler_kwargs = schedule_arguments(optim, steps)
     levels = rows[column][:] if column in rows.column_names else None
     drawn = (len(rows), steps, optim.batch_size, config.seed, config.curriculum, levels)
+    if average is None and optim.ema is not None:
+        average = WeightAverage(model, optim.ema, Ranks.here())
     packed = packing_of(config, components, rows)
     sampler = PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
     pieces = arguments.world_size * arguments.gradient_accumulation_steps
@@ -92,13 +99,14 @@ def build_trainer(
         train_dataset=packed.rows if packed else rows,
         eval_dataset=validation,
         data_collator=packed.collator if packed else components.collator,
-        callbacks=callbacks or [],
+        callbacks=[*([average] if average else []), *(callbacks or [])],
         number_loss=components.loss,
         sampler=sampler,
         batches=packed.balanced(sampler, optim.batch_size, pieces) if packed else None,
         validate=validate or (lambda _trainer: {}),
         learning_rates=LearningRates(components.family, optim),
         finite=finite,
+        average=average,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -114,6 +122,7 @@ class NumberTrainer(Trainer):
         validate: called by `evaluate` with this trainer, returns metrics.
         learning_rates: of the parts; None: all have that of the arguments.
         finite: checks every micro-batch's loss before the optimizer uses it.
+        average: of the weights, that is validated in their place; None: the weights are.
     """
 
     def __init__(
@@ -125,6 +134,7 @@ class NumberTrainer(Trainer):
         validate: Validate,
         learning_rates: LearningRates | None = None,
         finite: FiniteCheck | None = None,
+        average: WeightAverage | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -135,6 +145,7 @@ class NumberTrainer(Trainer):
         self.head = SupervisedHead(self.inner_model)
         self.throughput = Throughput()
         self._sampler, self._batches, self._validate, self._finite = sampler, batches, validate, finite
+        self.average = average
         self._learning_rates = learning_rates if learning_rates and learning_rates.of_parts else None
         self._rates: dict[str, float] = {}
         self._norms: dict[str, Tensor] = {}
@@ -365,11 +376,13 @@ class NumberTrainer(Trainer):
         return {f"gradient_share/{name}": share for name, share in zip(self._norms, shares, strict=True)}
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        # Adapters generate through the model that they wrap, outside of accelerate's own autocast.
-        with self.throughput.pause(), self.accelerator.autocast():
-            metrics = {f"eval_{k}": v for k, v in self._validate(self).items()}
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        # Callbacks may store what was validated, so they see the same weights.
+        with self.average.applied() if self.average else nullcontext():
+            # Adapters generate through the model that they wrap, outside of accelerate's own autocast.
+            with self.throughput.pause(), self.accelerator.autocast():
+                metrics = {f"eval_{k}": v for k, v in self._validate(self).items()}
+            self.log(dict(metrics))
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
