@@ -16,6 +16,7 @@ from ntil.estimates.fit import check_memory, gpu_memory, idle_gpus, short_of_mem
 from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
 from ntil.models.optimizers import NO_WARMUP, check_optimizer, remarks_on_schedule
 from ntil.models.pretrained import is_path, refuse_adapter
+from ntil.models.quantization import check_quantization
 from ntil.models.tuning import check_tuning
 from ntil.packing.refusals import check_class
 
@@ -45,6 +46,7 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
     check_class(config, family)
     check_learning_rates(config, family)
     check_optimizer(config, on_this_machine)
+    check_quantization(config, on_this_machine)
     _check_shared_prompts(config, family)
     if on_this_machine:
         refuse_to_overwrite(config)

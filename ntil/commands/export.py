@@ -145,6 +145,7 @@ def export(folder: RunFolder, target: Path, merge: bool = True) -> Path:
     adapter = (folder.model / "adapter_config.json").exists()
     with replacing(target) as partial:
         if adapter and merge:
+            components.family.quantization = None  # what adapters of a base in 4 bits are merged into is the whole base
             merged = load_saved(components.family, folder.model).merge_and_unload()
             components.family.save(merged, partial)
         else:

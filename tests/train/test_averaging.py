@@ -62,7 +62,7 @@ def test_a_run_validates_saves_and_tests_its_average(tmp_path, monkeypatch):
 
     def validate(validation, trainer):
         weights = {n: p.clone() for n, p in trainer.inner_model.named_parameters() if p.requires_grad}
-        seen[trainer.state.global_step] = weights, trainer.average.averages
+        seen[trainer.state.global_step] = weights, {n: a.clone() for n, a in trainer.average.averages.items()}
         return {validation.components.task.metric: 0.0}
 
     monkeypatch.setattr(run_module.Validation, "__call__", validate)
