@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from ntil.config.errors import ConfigError
 from ntil.config.ranges import at_least
-
-Option = float | int | bool | str
 
 # Names that mean the same here, and those of the default, whose key is null.
 OPTIMIZERS = {"adamw": None, "adamw_torch_fused": None, "adamw_bnb_8bit": "adamw_8bit", "lion": "lion_32bit"}
@@ -37,9 +36,9 @@ class OptimConfig:
     """
 
     name: str | None = None
-    options: dict[str, Option] | None = None
+    options: dict[str, Any] | None = field(default_factory=dict)
     schedule: str | None = None
-    schedule_options: dict[str, Option] | None = None
+    schedule_options: dict[str, Any] | None = field(default_factory=dict)
     decay: float | None = None
     steps: int | None = 2600
     epochs: float | None = None

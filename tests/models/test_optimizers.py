@@ -58,8 +58,7 @@ def test_schedules_are_what_they_are_called():
     assert rates("optim.schedule=constant_with_warmup")[:6] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
     stable = rates("optim.schedule=wsd", "optim.decay=0.25", "optim.schedule_options={decay_type: linear}")
     assert stable[4:16] == [1.0] * 12  # 4 of warm-up, 5 of decay
-    assert stable[15:] == pytest.approx([1, 0.82, 0.64, 0.46, 0.28, 0.1], abs=1e-6) or stable[15] == 1.0
-    assert stable[20] == pytest.approx(0.1)
+    assert stable[15:] == pytest.approx([1, 0.82, 0.64, 0.46, 0.28, 0.1])
     assert rates("optim.schedule=wsd", "optim.decay=5") != stable  # a cosine
 
 
