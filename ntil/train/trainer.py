@@ -67,7 +67,6 @@ def build_trainer(
     validate: Validate | None = None,
     callbacks: list[TrainerCallback] | None = None,
     finite: FiniteCheck | None = None,
-    average: WeightAverage | None = None,
 ) -> NumberTrainer:
     """The trainer of a run's configuration.
 
@@ -75,7 +74,6 @@ def build_trainer(
         rows: to train on. folder: of its checkpoints.
         arguments: made from the config where they aren't given; their steps become those of the rows.
         validation, validate: the rows to validate on, and how.
-        average: of the weights, which the config asks for; made where it isn't given.
 
     Raises:
         ConfigError: a batch that doesn't divide over the ranks, or a curriculum that doesn't fit the rows.
@@ -88,8 +86,7 @@ def build_trainer(
     arguments.lr_scheduler_kwargs = schedule_arguments(optim, steps)
     levels = rows[column][:] if column in rows.column_names else None
     drawn = (len(rows), steps, optim.batch_size, config.seed, config.curriculum, levels)
-    if average is None and optim.ema is not None:
-        average = WeightAverage(model, optim.ema, Ranks.here())
+    average = None if optim.ema is None else WeightAverage(model, optim.ema, Ranks.here())
     packed = packing_of(config, components, rows)
     sampler = PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
     pieces = arguments.world_size * arguments.gradient_accumulation_steps

@@ -1,6 +1,7 @@
 """DoRA, rsLoRA, adapters on some blocks, a base in 4 bits: what they train, what merging gives, what is refused."""
 
 import types
+from typing import Any
 
 import pytest
 import torch
@@ -153,8 +154,8 @@ def _family(config):
 def test_the_base_is_read_with_it_and_counted_whole(monkeypatch, tmp_path):
     """A stand-in for bitsandbytes: the arguments of `from_pretrained`, and two weights of 4 bits in a byte."""
     config = compose([*TEXT, "tuning=qlora", "model.dtype=bfloat16"])
-    family = Components.build(config).family
-    asked = {}
+    family: Any = Components.build(config).family
+    asked: dict[str, Any] = {}
     monkeypatch.setattr(base, "ready", lambda model: model)
     monkeypatch.setattr(
         "ntil.models.causal_lm.read_weights", lambda kind, source, **how: asked.update(how, source=source)
@@ -163,7 +164,7 @@ def test_the_base_is_read_with_it_and_counted_whole(monkeypatch, tmp_path):
     assert asked["quantization_config"] is family.quantization
     assert asked["quantization_config"].load_in_4bit
     assert asked["dtype"] == torch.bfloat16
-    packed = nn.Parameter(torch.zeros(32, 1, dtype=torch.uint8), requires_grad=False)
+    packed: Any = nn.Parameter(torch.zeros(32, 1, dtype=torch.uint8), requires_grad=False)
     packed.quant_state = types.SimpleNamespace(shape=(8, 8))
     assert full_size(packed) == 64
     plain = Components.build(compose([*TEXT, "tuning=lora"])).family

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from ntil.models.tuning import tune
 from ntil.preflight import compose_checked
 from ntil.runs.folder import RunFolder, folder_of
 from ntil.train import run as run_module
-from ntil.train.trainer import NumberTrainer, build_trainer
+from ntil.train.trainer import build_trainer
 from tests.support.runs import TINY_RUN
 
 WORDS = [
@@ -29,7 +30,7 @@ WORDS = [
 ]
 
 
-def trainer_of(place: Path, *words: str) -> NumberTrainer:
+def trainer_of(place: Path, *words: str) -> Any:
     """A trainer of `WORDS` and these, whose checkpoints lie in `place`."""
     config = compose_checked([*WORDS, *words])
     components = Components.build(config)
@@ -57,7 +58,7 @@ class StopAt(Interrupt):
         super().__init__()
         self.left, self.dies = step, dies
 
-    def agreed(self, ranks: Ranks) -> bool:
+    def agreed(self, ranks: Any) -> bool:
         self.left -= 1
         if self.left == 0 and self.dies:
             raise MemoryError("killed")
