@@ -44,7 +44,7 @@ class Components:
         """
         family: Family = build("model", _asked_its_own_way(config))
         family.quantization = quantization_of(config.tuning, family)
-        if config.packing.on:
+        if config.packing.shares_tokens:
             check_family(family)
         task = build_task(config, family)
         vocab = family.number_vocab(task.coordinates)

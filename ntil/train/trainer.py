@@ -28,10 +28,11 @@ from ntil.models.learning_rates import LearningRates
 from ntil.models.optimizers import schedule_arguments
 from ntil.numbers.spans import NumberSpans
 from ntil.packing.masks import attention_mask
+from ntil.packing.tower import SharedTower
 from ntil.train.arguments import training_arguments
 from ntil.train.averaging import WeightAverage
 from ntil.train.guards import FiniteCheck
-from ntil.train.packing import packing_of
+from ntil.train.packing import Packing, packing_of
 from ntil.train.sampler import CurriculumSampler, PictureSampler
 from ntil.train.throughput import Throughput
 
@@ -50,6 +51,7 @@ NOT_INPUTS = (
     "first",
     "unmeasured",
     "segments",
+    "tower",
 )
 DATA_LIMIT = 600  # seconds that a batch may take: a data worker may be stuck, as on a file system that is gone
 Validate = Callable[["NumberTrainer"], dict[str, float]]
@@ -78,17 +80,15 @@ def build_trainer(
     Raises:
         ConfigError: a batch that doesn't divide over the ranks, or a curriculum that doesn't fit the rows.
     """
-    optim, column = config.optim, config.curriculum.column
+    optim = config.optim
     steps = optim.steps_for(len(rows))
     assert steps is not None
     arguments = arguments or training_arguments(config, folder, components.family.dtype)
     arguments.max_steps = steps
     arguments.lr_scheduler_kwargs = schedule_arguments(optim, steps)
-    levels = rows[column][:] if column in rows.column_names else None
-    drawn = (len(rows), steps, optim.batch_size, config.seed, config.curriculum, levels)
     average = None if optim.ema is None else WeightAverage(model, optim.ema, Ranks.here())
     packed = packing_of(config, components, rows)
-    sampler = PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
+    sampler = _sampler(config, rows, steps, packed)
     pieces = arguments.world_size * arguments.gradient_accumulation_steps
     trainer = NumberTrainer(
         model=model,
@@ -100,6 +100,7 @@ def build_trainer(
         number_loss=components.loss,
         sampler=sampler,
         batches=packed.balanced(sampler, optim.batch_size, pieces) if packed else None,
+        tower=packed.tower(model) if packed else None,
         validate=validate or (lambda _trainer: {}),
         learning_rates=LearningRates(components.family, optim),
         finite=finite,
@@ -109,6 +110,14 @@ def build_trainer(
     return trainer
 
 
+def _sampler(config: RunConfig, rows: Dataset, steps: int, packed: Packing | None) -> CurriculumSampler:
+    """The order of the rows: drawn by the curriculum, those of a picture together where the run is packed."""
+    column = config.curriculum.column
+    levels = rows[column][:] if column in rows.column_names else None
+    drawn = (len(rows), steps, config.optim.batch_size, config.seed, config.curriculum, levels)
+    return PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
+
+
 class NumberTrainer(Trainer):
     """Trainer with a `NumberLoss`, for batches of `ntil.collator.Collator`.
 
@@ -116,6 +125,7 @@ class NumberTrainer(Trainer):
         number_loss: called on the supervised logits; its components are logged as means over the logging window.
         sampler: the rows' order.
         batches: the rows of every micro-batch, over ranks and accumulation; None: equally many, in the rows' order.
+        tower: follows the batches' plans of which rows show one picture.
         validate: called by `evaluate` with this trainer, returns metrics.
         learning_rates: of the parts; None: all have that of the arguments.
         finite: checks every micro-batch's loss before the optimizer uses it.
@@ -128,6 +138,7 @@ class NumberTrainer(Trainer):
         number_loss: NumberLoss,
         sampler: Sampler[int],
         batches: Sampler[list[int]] | None = None,
+        tower: SharedTower | None = None,
         validate: Validate,
         learning_rates: LearningRates | None = None,
         finite: FiniteCheck | None = None,
@@ -143,6 +154,7 @@ class NumberTrainer(Trainer):
         self.throughput = Throughput()
         self._sampler, self._batches, self._validate, self._finite = sampler, batches, validate, finite
         self.average = average
+        self._tower = tower
         self._learning_rates = learning_rates if learning_rates and learning_rates.of_parts else None
         self._rates: dict[str, float] = {}
         self._norms: dict[str, Tensor] = {}
@@ -278,7 +290,8 @@ class NumberTrainer(Trainer):
         if "segments" in inputs:
             attention = self.inner_model.config._attn_implementation
             model_inputs["attention_mask"] = attention_mask(inputs["segments"], attention, self._query_dtype)
-        logits = self.head.logits(model, model_inputs, inputs["positions"])
+        with self._tower.following(inputs.get("tower")) if self._tower else nullcontext():
+            logits = self.head.logits(model, model_inputs, inputs["positions"])
         with self._seen_by_loss(inputs, logits) as loss_inputs:
             return self.number_loss.parts(logits, *loss_inputs), logits
 
