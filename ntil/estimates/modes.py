@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ntil.config.build import locate
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.console import Table, gigabytes
@@ -40,7 +41,7 @@ class ModeNeed:
 
 
 def mode_needs(model: str, gpus: int, rank: int) -> Iterator[ModeNeed]:
-    """The needs of a model config in every mode.
+    """The needs of a model config in every mode that its family has parts for.
 
     Args:
         gpus: over how many ZeRO cuts. rank: of the adapters.
@@ -48,7 +49,10 @@ def mode_needs(model: str, gpus: int, rank: int) -> Iterator[ModeNeed]:
     Raises:
         ConfigError: a model whose sizes aren't known here.
     """
+    family = locate(compose([f"model={model}"]).model.target, "model")
     for mode, overrides in MODES.items():
+        if mode == "lora_all" and "vision" not in family.parts:
+            continue
         of_rank = [f"tuning.rank={rank}"] if any(word.startswith("tuning=") for word in overrides) else []
         # One checkpoint's disk is what one more kept checkpoint takes.
         words = [f"model={model}", "evaluation.every_steps=0", "save_every=1", *overrides, *of_rank]

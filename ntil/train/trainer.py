@@ -391,6 +391,10 @@ class NumberTrainer(Trainer):
             # Adapters generate through the model that they wrap, outside of accelerate's own autocast.
             with self.throughput.pause(), self.accelerator.autocast():
                 metrics = {f"eval_{k}": v for k, v in self._validate(self).items()}
+            if any_partitioned(self.inner_model):
+                # What ZeRO-3 has fetched ahead of a forward that doesn't come can't be gathered for a save: it stays in
+                # flight, as with adapters (DeepSpeed 0.19.8).
+                self.deepspeed.empty_partition_cache()
             self.log(dict(metrics))
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
