@@ -96,6 +96,7 @@ def test_adapters_on_some_blocks():
         (["tuning=lora", "tuning.layers=[]"], "leaves no layer to adapt"),
         (["tuning=lora", "tuning.layers=[-1]"], "tuning.layers must be at least 0"),
         (["tuning=lora", "tuning.quantize=int4"], "tuning.quantize must be nf4 or fp4, or null, got 'int4'"),
+        (["tuning=qlora", "tuning.dora=true"], "merged, such adapters give other logits"),
         (["tuning=qlora"], "is made from scratch, with no weights to quantize"),
         (["model=qwen2_vl_2b", "tuning=qlora", "engine=zero3"], "ZeRO-3 can't partition weights in 4 bits"),
         (["model=qwen2_vl_2b", "tuning=qlora", "engine.compile=true"], "torch.compile isn't supported"),
