@@ -2,7 +2,7 @@
 
     python -m benchmarks.quantized_base [overrides ...]
 
-A nano text model is saved as a checkpoint and trained four steps with `tuning=qlora` on the CPU or the GPU that is here. It
+A nano text model is saved as a checkpoint and trained four steps with `tuning=qlora` on what is here. It
 prints which layers are in 4 bits, whether a resumed training and a reload are equal bit for bit, and how far the merged
 model's logits are from those of base and adapters; without bitsandbytes it ends with one sentence.
 """
