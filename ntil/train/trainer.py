@@ -394,7 +394,8 @@ class NumberTrainer(Trainer):
             if any_partitioned(self.inner_model):
                 # What ZeRO-3 has fetched ahead of a forward that doesn't come can't be gathered for a save: it stays in
                 # flight, as with adapters (DeepSpeed 0.19.8).
-                self.deepspeed.empty_partition_cache()
+                engine: Any = self.deepspeed
+                engine.empty_partition_cache()
             self.log(dict(metrics))
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
