@@ -87,8 +87,10 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
     finally:
         trackers.finish(metrics, interrupt.requested)
     ranks.barrier()
-    if metrics is not None and not config.keep_checkpoints_when_done:
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    if metrics is not None:
+        shutil.rmtree(folder.best, ignore_errors=True)  # of a process that was killed as it removed them
+        if not config.keep_checkpoints_when_done:
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return goes_on
 
 
