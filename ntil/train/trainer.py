@@ -84,8 +84,7 @@ def build_trainer(
     steps = optim.steps_for(len(rows))
     assert steps is not None
     arguments = arguments or training_arguments(config, folder, components.family.dtype)
-    arguments.max_steps = steps
-    arguments.lr_scheduler_kwargs = schedule_arguments(optim, steps)
+    arguments.max_steps, arguments.lr_scheduler_kwargs = steps, schedule_arguments(optim, steps)
     average = None if optim.ema is None else WeightAverage(model, optim.ema, Ranks.here())
     packed = packing_of(config, components, rows)
     sampler = _sampler(config, rows, steps, packed)
