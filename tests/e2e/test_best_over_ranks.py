@@ -4,7 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.forked import finish, freeze
+from ntil.runs.folder import read_json
+from tests.support.forked import finish, freeze, start, wait
+from tests.support.in_process import stop_at_third_step
 
 WORDS = [
     *("task=arithmetic", "model=qwen25_nano", "loss=ntil", "optim.steps=4", "optim.lr=1e-2", "tuning=lora"),
@@ -35,3 +37,11 @@ def test_the_best_of_two_ranks_is_that_of_one(tmp_path, engine):
     figures = [run.read_metrics() for run in (one, two)]
     assert figures[0]["train_best_step"] == figures[1]["train_best_step"]
     assert one.predictions.read_text() == two.predictions.read_text()
+    if engine == "zero2":
+        cut = freeze([*words, "engine=zero2", "engine.processes=2", f"runs={tmp_path}/cut"])
+        assert wait(start(cut, before=stop_at_third_step)) == [130, 130]
+        assert (cut.checkpoints / "checkpoint-3").exists()
+        assert not any(finish(cut)), cut.error.read_text()
+        resumed = load_file(cut.model / "adapter_model.safetensors")
+        assert all(torch.equal(resumed[name], value) for name, value in of_two.items())
+        assert read_json(cut.trained)["best"] == read_json(two.trained)["best"]

@@ -65,6 +65,12 @@ class StopAt(Interrupt):
         return self.left == 0
 
 
+def stop_at_third_step() -> None:
+    """Have a run of this process be interrupted at its third step, on every rank; for `tests.support.forked.start`."""
+    steps = iter(range(1, 1000))
+    Interrupt.agreed = lambda self, ranks: next(steps) == 3  # type: ignore[method-assign]
+
+
 def perform(folder: RunFolder, interrupt: Interrupt | None = None) -> None:
     """Train and test the run in this process."""
     run_module.run(folder, interrupt or Interrupt(), Ranks())
