@@ -124,7 +124,12 @@ def test_switches_that_are_off_change_no_hash():
     assert len({*others, plain, config_hash(compose(["tuning=lora", "tuning.layers=[1]"]))}) == 5
 
 
-NANO = [name for name in choices("model") if name.endswith("_nano")]
+FAST = ("llava_nano", "qwen2_vl_nano", "qwen25_nano", "yi_vl_nano")
+NANO = [
+    pytest.param(name, marks=[] if name in FAST else pytest.mark.slow)
+    for name in choices("model")
+    if name.endswith("_nano")
+]
 
 
 @pytest.mark.parametrize("name", NANO)

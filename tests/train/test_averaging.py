@@ -57,6 +57,7 @@ def test_a_resumed_average_is_bit_for_bit_that_of_an_undisturbed_run(tmp_path):
         trainer_of(tmp_path, *words).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
 
+@pytest.mark.slow
 def test_a_run_validates_saves_and_tests_its_average(tmp_path, monkeypatch):
     seen = {}
 
@@ -81,6 +82,7 @@ def test_a_run_validates_saves_and_tests_its_average(tmp_path, monkeypatch):
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_the_average_in_the_type_of_the_weights(tmp_path, monkeypatch):
     ends = {}
     original = run_module.NumberTrainer.train

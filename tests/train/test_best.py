@@ -74,6 +74,7 @@ def test_the_best_weights_are_saved_and_tested_after_interrupts_and_kills_too(tm
     assert figures(cut) == figures(through)
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_too_long_ends_and_goes_on_to_the_same_end(tmp_path, seen, capsys):
     words = [*WORDS, "optim.patience=2", "optim.min_delta=0.15", "tuning.rank=2"]
     through, cut = (frozen(tmp_path / name, *words) for name in ("through", "cut"))
@@ -94,6 +95,7 @@ def test_a_run_that_waits_too_long_ends_and_goes_on_to_the_same_end(tmp_path, se
     assert figures(cut) == figures(through)
 
 
+@pytest.mark.slow
 def test_weights_that_are_gone_are_missed_before_training(tmp_path, seen):
     run = frozen(tmp_path, *WORDS, "evaluation.test=best", "tuning.rank=1")
     with pytest.raises(KeyboardInterrupt):
