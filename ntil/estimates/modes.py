@@ -61,8 +61,8 @@ def mode_needs(model: str, gpus: int, rank: int) -> Iterator[ModeNeed]:
         disk, more_disk = disk_need(config), disk_need(more)
         if shape is None or disk is None or more_disk is None:
             raise ConfigError(f"model={model}: its sizes aren't known here, so neither is its memory")
-        by_element = KNOWN[config.optim.name or "adamw_torch"].by_element
-        possible = [0, 1, 2, 3] if by_element else [0]
+        whole_weights = KNOWN[config.optim.name or "adamw_torch"].not_zero
+        possible = [0] if whole_weights else [0, 1, 2, 3]
         if config.optim.ema is not None or config.tuning.quantize:
             possible = [0, 1, 2]
         sizes = tuple(state_memory(shape, config.optim, s, gpus) if s in possible else None for s in range(4))

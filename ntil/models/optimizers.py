@@ -21,27 +21,29 @@ class Optimizer:
     """What is known of an optimizer.
 
     state: bytes a trained parameter. options: that `optim.options` may set. package: that it needs beside torch.
-    by_element: it treats every element of a weight alike, so that ZeRO may flatten and cut weights.
+    not_zero: why it can't run under ZeRO, which flattens and cuts weights; None: it treats every element alike.
     """
 
     state: float
     options: tuple[str, ...] = ()
     package: str | None = None
-    by_element: bool = True
+    not_zero: str | None = None
 
 
 def _bitsandbytes(state: float, *options: str) -> Optimizer:
     return Optimizer(state, options, "bitsandbytes")
 
 
+_SHAPES = "it goes by the rows, columns or blocks of a weight, and ZeRO gives it flat shares of all weights"
+_ANEW = "DeepSpeed builds it anew with one group of weights, without weight decay's and the parts' own settings"
 # Two moments in 8 bits have a float32 scale for each block of 256 elements: 2 * (1 + 4 / 256) bytes; one has half.
 _TWO, _ONE = 2.03, 1.02
 KNOWN = {
     DEFAULT: Optimizer(8),
     "adamw_torch": Optimizer(8),
-    "adafactor": Optimizer(0, by_element=False),  # and a number for each row and column, see `state_bytes`
+    "adafactor": Optimizer(0, not_zero=_SHAPES),  # and a number for each row and column, see `state_bytes`
     "sgd": Optimizer(0, ("momentum", "dampening", "nesterov")),
-    "adagrad": Optimizer(4, ("lr_decay", "eps")),
+    "adagrad": Optimizer(4, ("lr_decay", "eps"), not_zero=_ANEW),  # DeepSpeed 0.19.8
     "rmsprop": Optimizer(4, ("momentum", "alpha", "eps", "centered")),
     "adamw_8bit": _bitsandbytes(_TWO),
     "paged_adamw_32bit": _bitsandbytes(8),
@@ -53,9 +55,9 @@ KNOWN = {
     "paged_lion_8bit": _bitsandbytes(_ONE),
     "rmsprop_bnb": _bitsandbytes(4),
     "rmsprop_bnb_8bit": _bitsandbytes(_ONE),
-    "adamw_torch_8bit": Optimizer(_TWO, ("block_size", "bf16_stochastic_round"), "torchao", by_element=False),
-    "adamw_torch_4bit": Optimizer(1.03, ("block_size", "bf16_stochastic_round"), "torchao", by_element=False),
-    "stable_adamw": Optimizer(8, ("decouple_lr", "max_lr", "kahan_sum"), "optimi", by_element=False),
+    "adamw_torch_8bit": Optimizer(_TWO, ("block_size", "bf16_stochastic_round"), "torchao", not_zero=_SHAPES),
+    "adamw_torch_4bit": Optimizer(1.03, ("block_size", "bf16_stochastic_round"), "torchao", not_zero=_SHAPES),
+    "stable_adamw": Optimizer(8, ("decouple_lr", "max_lr", "kahan_sum"), "optimi", not_zero=_SHAPES),
 }
 INSTALLED_BY = {"optimi": "torch-optimi"}  # where the package to install has another name
 
@@ -135,10 +137,10 @@ def _check_schedule(optim: OptimConfig) -> None:
 
 def _check_engine(config: RunConfig, name: str, known: Optimizer) -> None:
     stage = config.engine.zero_stage
-    if stage is not None and not known.by_element:
+    if stage is not None and known.not_zero:
         raise ConfigError(
-            f"optim.name={name} goes by the rows, columns or blocks of a weight, and ZeRO-{stage} gives it flat shares "
-            "of all weights; take engine=local, or an optimizer that goes element by element, as optim.name=sgd"
+            f"optim.name={name} can't run under ZeRO-{stage}: {known.not_zero}; take engine=local, or "
+            "optim.name=adamw, sgd or rmsprop"
         )
     if config.engine.offload and known.package == "bitsandbytes":
         raise ConfigError(
