@@ -17,6 +17,7 @@ from ntil.config.schema import Component, RunConfig
 from ntil.losses import NumberLoss
 from ntil.losses.base import IGNORE
 from ntil.models.base import Family, OwnPrompt
+from ntil.models.quantization import quantization_of
 from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab
 from ntil.packing.refusals import check_family
@@ -42,6 +43,7 @@ class Components:
             UserError: what the config describes can't be built; the message names the key.
         """
         family: Family = build("model", _asked_its_own_way(config))
+        family.quantization = quantization_of(config.tuning, family)
         if config.packing.shares_tokens:
             check_family(family)
         task = build_task(config, family)

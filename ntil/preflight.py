@@ -14,7 +14,9 @@ from ntil.config.schema import EngineConfig, RunConfig
 from ntil.distributed.ranks import ranks_on_this_host
 from ntil.estimates.fit import check_memory, gpu_memory, idle_gpus, short_of_memory
 from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
+from ntil.models.optimizers import NO_WARMUP, check_optimizer, remarks_on_schedule
 from ntil.models.pretrained import is_path, refuse_adapter
+from ntil.models.quantization import check_quantization
 from ntil.models.tuning import check_tuning
 from ntil.packing.refusals import check_class
 
@@ -43,6 +45,8 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
     check_tuning(config.tuning, family)
     check_class(config, family)
     check_learning_rates(config, family)
+    check_optimizer(config, on_this_machine)
+    check_quantization(config, on_this_machine)
     _check_shared_prompts(config, family)
     if on_this_machine:
         refuse_to_overwrite(config)
@@ -147,8 +151,8 @@ def _check_checkpoint(config: RunConfig) -> None:
 def remarks(config: RunConfig) -> list[str]:
     """What a run can do but is hardly meant to."""
     optim = config.optim
-    sentences = [idle_gpus(config, len(gpu_memory())), short_of_memory(config)]
-    if optim.steps is not None and optim.warmup >= max(1, optim.steps):
+    sentences = [idle_gpus(config, len(gpu_memory())), short_of_memory(config), *remarks_on_schedule(optim)]
+    if optim.schedule not in NO_WARMUP and optim.steps is not None and optim.warmup >= max(1, optim.steps):
         sentences.append(
             f"optim.warmup={optim.warmup} is not over after optim.steps={optim.steps}: the learning rate only rises, "
             f"to {optim.steps / optim.warmup:.0%} of optim.lr; set optim.warmup={optim.steps // 10}"

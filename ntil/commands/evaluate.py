@@ -131,6 +131,8 @@ def overridden(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         plain["task"] = task_dict(chosen[-1], of_task)
         overrides = [override for override in overrides if not override.startswith("task")]
     changed = RunConfig.from_dict(_merged(plain, overrides))
+    if changed.evaluation.test != plain["evaluation"]["test"]:
+        raise ConfigError("evaluation.test says which weights a training saves, and this run has saved its own")
     preflight.check(changed, on_this_machine=False)  # files and devices of the training don't matter here
     return changed
 

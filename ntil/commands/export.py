@@ -27,7 +27,7 @@ from ntil import __version__
 from ntil.commands.options import parse_options
 from ntil.components import Components
 from ntil.config.errors import ConfigError
-from ntil.models.saving import check_saved, load_saved
+from ntil.models.saving import check_saved, load_merged
 from ntil.runs.data_fingerprint import described
 from ntil.runs.folder import RunFolder, find_runs
 from ntil.runs.run import Run, build_from_saved
@@ -145,8 +145,7 @@ def export(folder: RunFolder, target: Path, merge: bool = True) -> Path:
     adapter = (folder.model / "adapter_config.json").exists()
     with replacing(target) as partial:
         if adapter and merge:
-            merged = load_saved(components.family, folder.model).merge_and_unload()
-            components.family.save(merged, partial)
+            components.family.save(load_merged(components.family, folder.model), partial)
         else:
             _check_files(folder.model)
             shutil.copytree(folder.model, partial)

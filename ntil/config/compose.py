@@ -29,7 +29,8 @@ CONF = Path(next(iter(conf.__path__)))
 def register_schema() -> None:
     """Register `RunSchema` with Hydra as `schema`, which conf/config.yaml begins with."""
     schema = OmegaConf.structured(RunSchema)
-    OmegaConf.set_struct(schema.optim.lr_of, False)  # a family's parts aren't known here
+    for name in ("lr_of", "options", "schedule_options"):  # parts of a family, and options, that aren't known here
+        OmegaConf.set_struct(schema.optim[name], False)
     ConfigStore.instance().store(name="schema", node=schema)
 
 

@@ -51,6 +51,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
         self.unfinished_model = self.path / "model.unfinished"
+        self.best = self.path / "best"
         self.trained = self.path / "trained.json"
         self.replay = self.path / "replay"
         self.evaluations = self.path / EVALUATIONS

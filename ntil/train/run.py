@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ from ntil.train.arguments import (
     training_arguments,
     zero3_init_disabled,
 )
+from ntil.train.best import BestWeights
 from ntil.train.callbacks import Checkpoints, History, Progress, SaveWhenDue, StopOnInterrupt
 from ntil.train.evaluation import load_tested
 from ntil.train.guards import FiniteCheck, LossSpikes
@@ -85,8 +87,10 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
     finally:
         trackers.finish(metrics, interrupt.requested)
     ranks.barrier()
-    if metrics is not None and not config.keep_checkpoints_when_done:
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    if metrics is not None:
+        shutil.rmtree(folder.best, ignore_errors=True)  # of a process that was killed as it removed them
+        if not config.keep_checkpoints_when_done:
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return goes_on
 
 
@@ -113,7 +117,7 @@ def train(
     coverage = check_before_training(folder, config, components, data, ranks)
     trackers.note({"coverage": coverage})
     model, vision_cache = load_model(folder, config, components, arguments, ranks)
-    watch = Watch.over(folder, config, components, interrupt, ranks)
+    watch = Watch.over(folder, config, components, model, interrupt, ranks)
     trainer = build_trainer(
         config,
         components,
@@ -127,7 +131,7 @@ def train(
         finite=watch.finite,
     )
     fit(folder, config, trainer, watch, ranks)
-    save_model(folder, components, trainer, watch.checkpoints.seconds, ranks)
+    save_model(folder, components, trainer, watch, ranks)
     if vision_cache is not None:
         print(f"vision features: {vision_cache.hits:,} read, {vision_cache.misses:,} computed")
     release_deepspeed(trainer)
@@ -255,27 +259,45 @@ def _vision_cache(config: RunConfig, components: Components, model: Any) -> Visi
 
 @dataclass(frozen=True)
 class Watch:
-    """Callbacks and checks of a training: checkpoints, history, progress, interrupts, non-finite losses."""
+    """Callbacks and checks of a training: checkpoints, history, progress, interrupts, non-finite losses.
+
+    best: None of a run whose end and result don't depend on validations.
+    """
 
     checkpoints: Checkpoints
+    best: BestWeights | None
     interrupts: StopOnInterrupt
     finite: FiniteCheck
     callbacks: tuple[TrainerCallback, ...]
 
     @classmethod
     def over(
-        cls, folder: RunFolder, config: RunConfig, components: Components, interrupt: Interrupt, ranks: Ranks
+        cls,
+        folder: RunFolder,
+        config: RunConfig,
+        components: Components,
+        model: Any,
+        interrupt: Interrupt,
+        ranks: Ranks,
     ) -> Watch:
         task = components.task
+
+        def keep(trained: Any, place: Path) -> None:
+            save(trained, components.family, place)
+
+        best = BestWeights.of(folder, ranks, keep, config, task.metric, task.greater_is_better)
+        if best is not None:
+            best.remember_dtypes(model)
         layout = {"ranks": ranks.count, "zero": config.engine.zero_stage}
         checkpoints = Checkpoints(config.keep_checkpoints, ranks, task.metric, task.greater_is_better, layout)
-        interrupts = StopOnInterrupt(interrupt, ranks)
+        interrupts = StopOnInterrupt(interrupt, ranks, validates=best is not None)
         progress = Progress(title_of(config), task.metric)
         due = SaveWhenDue(config.save_minutes, config.log_every, ranks)
-        callbacks = (LossSpikes(), History(folder.history), due, interrupts, progress, checkpoints)
+        of_best = () if best is None else (best,)
+        callbacks = (LossSpikes(), History(folder.history), due, interrupts, progress, *of_best, checkpoints)
         # With several ranks each may hold only a share of the weights, so they can't be saved for a replay.
-        keep = (lambda model, place: save(model, components.family, place)) if ranks.count == 1 else None
-        return cls(checkpoints, interrupts, FiniteCheck(folder.replay, keep), callbacks)
+        finite = FiniteCheck(folder.replay, keep if ranks.count == 1 else None)
+        return cls(checkpoints, best, interrupts, finite, callbacks)
 
 
 @dataclass(frozen=True)
@@ -323,25 +345,28 @@ def fit(folder: RunFolder, config: RunConfig, trainer: NumberTrainer, watch: Wat
         print(f"{title_of(config)}: resumed from {checkpoints[0].name}")
     with float32_masters(trainer.inner_model, config.engine):
         trainer.train(resume_from_checkpoint=str(checkpoints[0]) if checkpoints else None)
+        if trainer.average is not None:
+            trainer.average.apply()
     watch.interrupts.interrupt.defer()  # also of a run whose steps were all done before
     if watch.interrupts.interrupted:
         raise KeyboardInterrupt
 
 
 @phase("save model")
-def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer, seconds: float, ranks: Ranks) -> None:
-    """Save the trained model from rank 0, whole or not at all; all ranks must call.
-
-    Args:
-        seconds: of the training so far, for the mark.
-    """
+def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer, watch: Watch, ranks: Ranks) -> None:
+    """Save the trained model from rank 0, or its best weights, whole or not at all; all ranks must call."""
+    best = watch.best
     with whole_model(trainer.inner_model) as writes:
         if writes:
-            save(trainer.inner_model, components.family, folder.unfinished_model)
+            if best is not None and best.weights is not None:
+                shutil.copytree(best.weights, folder.unfinished_model, dirs_exist_ok=True)
+            else:
+                save(trainer.inner_model, components.family, folder.unfinished_model)
             shutil.rmtree(folder.model, ignore_errors=True)
             folder.unfinished_model.rename(folder.model)
-            record = {"step": trainer.state.global_step, "seconds": seconds}
-            write_text(folder.trained, json.dumps(record))
+            record = {"step": trainer.state.global_step, "seconds": watch.checkpoints.seconds}
+            write_text(folder.trained, json.dumps({**record, **(best.record() if best else {})}))
+            shutil.rmtree(folder.best, ignore_errors=True)
     ranks.barrier()
 
 
@@ -380,7 +405,7 @@ def test(
         return None
     write_text(folder.digits, json.dumps(digits))
     trackers.predictions(components.task, rows, list(islice(read_jsonl(folder.predictions), SHOWN)))
-    metrics = {**scores, **forced, "train_seconds": float(read_json(folder.trained)["seconds"])}
+    metrics = {**scores, **forced, **trained_figures(read_json(folder.trained))}
     folder.write_metrics(metrics, components.task.protocol)
     return metrics
 
@@ -404,6 +429,19 @@ def _test_rows(
     if ranks.first:
         check_data(folder.data, {split: rows}, resuming=True, accept=config.accept_changes)
     return usable_rows(config, components, split, rows, ranks, interrupt)
+
+
+def trained_figures(record: dict[str, Any]) -> dict[str, float]:
+    """What metrics.json says of the training, from trained.json: its seconds.
+
+    Of a run that may end early or tests its best weights also its steps, and the step and value of the best validation.
+    """
+    figures = {"train_seconds": float(record["seconds"])}
+    if "best" in record:
+        figures["train_steps"] = float(record["step"])
+        if record["best"]["value"] is not None:
+            figures |= {"train_best_step": float(record["best"]["step"]), "train_best": record["best"]["value"]}
+    return figures
 
 
 def title_of(config: RunConfig) -> str:

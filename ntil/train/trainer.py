@@ -25,12 +25,14 @@ from ntil.distributed.zero3 import any_partitioned, gathered
 from ntil.losses.base import LossOutput, LossParts, NumberLoss, StepInfo
 from ntil.models.head import SupervisedHead
 from ntil.models.learning_rates import LearningRates
+from ntil.models.optimizers import schedule_arguments
 from ntil.numbers.spans import NumberSpans
 from ntil.packing.masks import attention_mask
 from ntil.packing.tower import SharedTower
 from ntil.train.arguments import training_arguments
+from ntil.train.averaging import WeightAverage
 from ntil.train.guards import FiniteCheck
-from ntil.train.packing import packing_of
+from ntil.train.packing import Packing, packing_of
 from ntil.train.sampler import CurriculumSampler, PictureSampler
 from ntil.train.throughput import Throughput
 
@@ -78,15 +80,14 @@ def build_trainer(
     Raises:
         ConfigError: a batch that doesn't divide over the ranks, or a curriculum that doesn't fit the rows.
     """
-    optim, column = config.optim, config.curriculum.column
+    optim = config.optim
     steps = optim.steps_for(len(rows))
     assert steps is not None
     arguments = arguments or training_arguments(config, folder, components.family.dtype)
-    arguments.max_steps = steps
-    levels = rows[column][:] if column in rows.column_names else None
-    drawn = (len(rows), steps, optim.batch_size, config.seed, config.curriculum, levels)
+    arguments.max_steps, arguments.lr_scheduler_kwargs = steps, schedule_arguments(optim, steps)
+    average = None if optim.ema is None else WeightAverage(model, optim.ema, Ranks.here())
     packed = packing_of(config, components, rows)
-    sampler = PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
+    sampler = _sampler(config, rows, steps, packed)
     pieces = arguments.world_size * arguments.gradient_accumulation_steps
     trainer = NumberTrainer(
         model=model,
@@ -94,7 +95,7 @@ def build_trainer(
         train_dataset=packed.rows if packed else rows,
         eval_dataset=validation,
         data_collator=packed.collator if packed else components.collator,
-        callbacks=callbacks or [],
+        callbacks=[*([average] if average else []), *(callbacks or [])],
         number_loss=components.loss,
         sampler=sampler,
         batches=packed.balanced(sampler, optim.batch_size, pieces) if packed else None,
@@ -102,9 +103,18 @@ def build_trainer(
         validate=validate or (lambda _trainer: {}),
         learning_rates=LearningRates(components.family, optim),
         finite=finite,
+        average=average,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _sampler(config: RunConfig, rows: Dataset, steps: int, packed: Packing | None) -> CurriculumSampler:
+    """The order of the rows: drawn by the curriculum, those of a picture together where the run is packed."""
+    column = config.curriculum.column
+    levels = rows[column][:] if column in rows.column_names else None
+    drawn = (len(rows), steps, config.optim.batch_size, config.seed, config.curriculum, levels)
+    return PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
 
 
 class NumberTrainer(Trainer):
@@ -118,6 +128,7 @@ class NumberTrainer(Trainer):
         validate: called by `evaluate` with this trainer, returns metrics.
         learning_rates: of the parts; None: all have that of the arguments.
         finite: checks every micro-batch's loss before the optimizer uses it.
+        average: of the weights, that is validated in their place; None: the weights are.
     """
 
     def __init__(
@@ -130,6 +141,7 @@ class NumberTrainer(Trainer):
         validate: Validate,
         learning_rates: LearningRates | None = None,
         finite: FiniteCheck | None = None,
+        average: WeightAverage | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -140,6 +152,7 @@ class NumberTrainer(Trainer):
         self.head = SupervisedHead(self.inner_model)
         self.throughput = Throughput()
         self._sampler, self._batches, self._validate, self._finite = sampler, batches, validate, finite
+        self.average = average
         self._tower = tower
         self._learning_rates = learning_rates if learning_rates and learning_rates.of_parts else None
         self._rates: dict[str, float] = {}
@@ -372,11 +385,18 @@ class NumberTrainer(Trainer):
         return {f"gradient_share/{name}": share for name, share in zip(self._norms, shares, strict=True)}
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        # Adapters generate through the model that they wrap, outside of accelerate's own autocast.
-        with self.throughput.pause(), self.accelerator.autocast():
-            metrics = {f"eval_{k}": v for k, v in self._validate(self).items()}
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        # Callbacks may store what was validated, so they see the same weights.
+        with self.average.applied() if self.average else nullcontext():
+            # Adapters generate through the model that they wrap, outside of accelerate's own autocast.
+            with self.throughput.pause(), self.accelerator.autocast():
+                metrics = {f"eval_{k}": v for k, v in self._validate(self).items()}
+            if any_partitioned(self.inner_model):
+                # What ZeRO-3 has fetched ahead of a forward that doesn't come can't be gathered for a save: it stays in
+                # flight, as with adapters (DeepSpeed 0.19.8).
+                engine: Any = self.deepspeed
+                engine.empty_partition_cache()
+            self.log(dict(metrics))
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
