@@ -45,7 +45,7 @@ class Collator:
     states whose next token is supervised), `targets` [N], `spans` (of these positions), `samples` (how many rows),
     `tokens` (how many, without padding), `unmeasured` (indices of targets whose digits are no numbers to be measured,
     see `Task.number_ranges`), `digits`, `numbers` and `boxes` (how many in the targets; counted on the CPU, which
-    saves a synchronisation with the GPU) and `ids` (of the rows).
+    saves a synchronisation with the GPU), `ids` (of the rows) and `tasks` (their names, in a mixture).
 
     Args:
         shapes: spans say which numbers form a box (`Task.shapes`).
@@ -65,6 +65,10 @@ class Collator:
         self.shapes = shapes
         self.family, self.task, self.vocab, self.style, self.max_length = family, task, vocab, style, max_length
 
+    def for_task(self, task: Task) -> Collator:
+        """The same for another task."""
+        return Collator(self.family, task, self.vocab, self.style, self.max_length, shapes=self.shapes)
+
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         texts = [self.task.answer(row) for row in rows]
         encoded = self.encode_all(rows, texts)
@@ -75,8 +79,8 @@ class Collator:
         layout = self.layout(encoded)
         before = layout.prompt_ends[:, None] + torch.arange(answers.shape[1])
         hidden = torch.zeros_like(keep)
-        for i, (text, e) in enumerate(zip(texts, encoded, strict=True)):
-            hidden[i, self.unmeasured(text, e.answer_ids)] = True
+        for i, (row, text, e) in enumerate(zip(rows, texts, encoded, strict=True)):
+            hidden[i, self.unmeasured(text, row, e.answer_ids)] = True
         spans = None
         if self.vocab is not None:
             labels = answers.masked_fill(hidden, IGNORE)
@@ -94,6 +98,7 @@ class Collator:
             "numbers": 0 if spans is None else int(spans.is_number.sum()),
             "boxes": 0 if spans is None else len(spans.shape),
             "ids": [str(row["id"]) for row in rows],
+            "tasks": [self.task.member_of(row) for row in rows],
         }
 
     def encode_row(self, row: Row, answer: str | None) -> Encoded:
@@ -121,9 +126,9 @@ class Collator:
         extra = self.family.extra_inputs(input_ids, attention, ends)
         return {"input_ids": input_ids, "attention_mask": attention, **features_of(encoded), **extra}
 
-    def unmeasured(self, answer: str, answer_ids: Sequence[int]) -> list[int]:
-        """Indices into an answer's ids whose digits the task doesn't measure."""
-        ranges = self.task.number_ranges(answer)
+    def unmeasured(self, answer: str, row: Row, answer_ids: Sequence[int]) -> list[int]:
+        """Indices into the ids of a row's answer whose digits the task doesn't measure."""
+        ranges = self.task.number_ranges(answer, row)
         if ranges is None:
             return []
         text = self.family.answer_text(answer)
@@ -220,9 +225,9 @@ def common_beginning(prompts: Sequence[list[int]]) -> list[int]:
 
 
 def features_of(encoded: Sequence[Encoded]) -> dict[str, Tensor]:
-    """Image inputs of several examples, one below the other."""
-    names = encoded[0].features
-    return {name: torch.cat([e.features[name] for e in encoded]) for name in names}
+    """Image inputs of several examples, one below the other; an example without a picture has none."""
+    names = dict.fromkeys(name for e in encoded for name in e.features)
+    return {name: torch.cat([e.features[name] for e in encoded if name in e.features]) for name in names}
 
 
 def pad_id(family: Family) -> int:

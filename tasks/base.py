@@ -72,6 +72,7 @@ class Task(ABC):
             for them).
         columns: what a row of the source must have.
         source: where the rows come from; None for a task that makes its own.
+        members: name -> task of a mixture; empty for a task that is none, see `tasks.mixture`.
     """
 
     metric: str
@@ -83,6 +84,7 @@ class Task(ABC):
     coordinates: bool = False
     columns: tuple[str, ...] = ()
     source: Source | None = None
+    members: Mapping[str, Task] = MappingProxyType({})
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -110,6 +112,22 @@ class Task(ABC):
                 f"{type(self).__name__} needs; choose a source of this task"
             )
         return rows
+
+    def by_member(self, rows: Dataset) -> dict[str, Dataset]:
+        """The rows of each task of a mixture as its source gave them; of a single task all, under an empty name."""
+        return {"": rows}
+
+    def mixed(self, parts: Mapping[str, Dataset]) -> Dataset:
+        """The rows of a split, of those of each task; the inverse of `by_member`."""
+        return parts[""]
+
+    def member_of(self, row: Row) -> str:
+        """Name of the row's task in a mixture; empty for a single task."""
+        return ""
+
+    def labelled(self, name: str, record: Row) -> Row:
+        """The record of a task of that name, as `record` of a mixture gives it."""
+        return record
 
     def expected_rows(self, split: str) -> int | None:
         """About how many rows a split has, without reading data; None where that isn't known."""
@@ -145,8 +163,8 @@ class Task(ABC):
     def answer(self, row: Row) -> str:
         """The exact text that the model is taught."""
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
-        """Characters of an answer that are numbers to be measured, each the first and the one after the last.
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
+        """Characters of a row's answer that are numbers to be measured, each the first and the one after the last.
 
         Losses, coverage and digit statistics see no digit outside of them. None: every digit is one of a number.
         """
