@@ -45,7 +45,8 @@ class Collator:
     states whose next token is supervised), `targets` [N], `spans` (of these positions), `samples` (how many rows),
     `tokens` (how many, without padding), `unmeasured` (indices of targets whose digits are no numbers to be measured,
     see `Task.number_ranges`), `digits`, `numbers` and `boxes` (how many in the targets; counted on the CPU, which
-    saves a synchronisation with the GPU), `ids` (of the rows) and `tasks` (their names, in a mixture).
+    saves a synchronisation with the GPU), `ids` (of the rows), and in a mixture `tasks` (names of the rows' tasks) and
+    `task_counts`.
 
     Args:
         shapes: spans say which numbers form a box (`Task.shapes`).
@@ -98,8 +99,20 @@ class Collator:
             "numbers": 0 if spans is None else int(spans.is_number.sum()),
             "boxes": 0 if spans is None else len(spans.shape),
             "ids": [str(row["id"]) for row in rows],
-            "tasks": [self.task.member_of(row) for row in rows],
+            **self._of_tasks([self.task.member_of(row) for row in rows], keep, spans),
         }
+
+    def _of_tasks(self, tasks: list[str], keep: Tensor, spans: NumberSpans | None) -> dict[str, Any]:
+        """Of a mixture, the rows' tasks and their counts: supervised tokens, rows, digits, numbers, boxes."""
+        if not self.task.members or spans is None:
+            return {}
+        samples = (spans.sample[spans.is_digit], spans.number_sample[spans.is_number], spans.shape_sample)
+        columns = [keep.sum(1), torch.ones(len(tasks)), *(s.bincount(minlength=len(tasks)) for s in samples)]
+        of_rows = torch.stack([column.long() for column in columns], 1).tolist()
+        counts: dict[str, list[int]] = {}
+        for task, row in zip(tasks, of_rows, strict=True):
+            counts[task] = [a + b for a, b in zip(counts.get(task, [0] * len(row)), row, strict=True)]
+        return {"tasks": tasks, "task_counts": counts}
 
     def encode_row(self, row: Row, answer: str | None) -> Encoded:
         """The row as the family encodes it."""

@@ -125,9 +125,14 @@ class Task(ABC):
         """Name of the row's task in a mixture; empty for a single task."""
         return ""
 
-    def labelled(self, name: str, record: Row) -> Row:
-        """The record of a task of that name, as `record` of a mixture gives it."""
-        return record
+    def shares(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """Share of each task of a mixture in the rows that are drawn, from its training rows; they add up to 1."""
+        return {"": 1.0}
+
+    @property
+    def protocols(self) -> dict[str, int]:
+        """Protocol of each task of a mixture."""
+        return {name: task.protocol for name, task in self.members.items()}
 
     def expected_rows(self, split: str) -> int | None:
         """About how many rows a split has, without reading data; None where that isn't known."""

@@ -61,7 +61,10 @@ class Mixture(Task):
         self.max_new_tokens = max(task.max_new_tokens for task in tasks.values())
         directions = {task.greater_is_better for task in tasks.values()}
         if headline is not None:
-            self.metric, self.greater_is_better = f"{headline}/{tasks[headline].metric}", tasks[headline].greater_is_better
+            self.metric, self.greater_is_better = (
+                f"{headline}/{tasks[headline].metric}",
+                tasks[headline].greater_is_better,
+            )
         elif len(directions) == 1:
             self.metric, self.greater_is_better = MEAN, directions.pop()
         else:
@@ -99,7 +102,11 @@ class Mixture(Task):
         return [f"{name}: {line}" for name, task in self.members.items() for line in task.notes]
 
     def rows(self, split: str) -> Dataset:
-        return self.mixed({name: named(name, task.rows, split) for name, task in self.members.items()})
+        """The split's rows, of the tasks that have it; `check_split` is refused where one has none."""
+        having = {name: task for name, task in self.members.items() if has_split(task, split)}
+        if not having:
+            self.check_split(split)
+        return self.mixed({name: named(name, task.rows, split) for name, task in having.items()})
 
     def mixed(self, parts: Mapping[str, Dataset]) -> Dataset:
         self._with_pictures |= {name for name, rows in parts.items() if _pictures(rows)}
@@ -184,10 +191,7 @@ class Mixture(Task):
 
     def record(self, text: str, row: Row) -> Row:
         task, inner = self._of(row)
-        return self.labelled(self.member_of(row), task.record(text, inner))
-
-    def labelled(self, name: str, record: Row) -> Row:
-        return {"task": name, **record}
+        return {"task": self.member_of(row), **task.record(text, inner)}
 
     def sum_scores(self, records: Iterable[Row]) -> dict[str, float]:
         sums: dict[str, float] = {}
@@ -261,6 +265,15 @@ def check_options(
         raise InvalidOption(f"task.temperature must be at least 1 (by row counts), got {temperature}")
     if headline is not None and headline not in names:
         raise InvalidOption(f"task.headline={headline}: the mixture has no such task, only {listed}")
+
+
+def has_split(task: Task, split: str) -> bool:
+    """Whether a task has a split, as far as can be known without reading anything."""
+    try:
+        task.check_split(split)
+    except UserError:
+        return False
+    return True
 
 
 def named(name: str, act: Any, *arguments: Any) -> Any:

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from data.common.counts import counted
 from data.common.errors import UserError
-from ntil.config.compose import CONF, register_schema
+from ntil.config.compose import CONF, register_schema, with_mixtures
 from ntil.config.errors import ConfigError
 from ntil.console import Table
 from ntil.estimates.time import Device, device_here
@@ -48,7 +48,7 @@ def plan(arguments: Sequence[str], on_this_machine: bool = True) -> list[Planned
     Raises:
         UserError, HydraException: a job that can't be composed or run.
     """
-    overrides = [word for word in arguments if not word.startswith("-")]
+    overrides = with_mixtures(word for word in arguments if not word.startswith("-"))
     fixed = _fixed(overrides)
     swept = [override for override in overrides if override not in fixed]
     names = {override.partition("=")[0].lstrip("+") for override in overrides}

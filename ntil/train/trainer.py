@@ -29,8 +29,9 @@ from ntil.numbers.spans import NumberSpans
 from ntil.packing.masks import attention_mask
 from ntil.train.arguments import training_arguments
 from ntil.train.guards import FiniteCheck
+from ntil.train.order import training_order
 from ntil.train.packing import packing_of
-from ntil.train.sampler import CurriculumSampler, PictureSampler
+from ntil.train.task_log import TaskLog
 from ntil.train.throughput import Throughput
 
 # Keys of a batch that are no inputs of the model: the collator's, and those that the trainer adds.
@@ -48,6 +49,8 @@ NOT_INPUTS = (
     "first",
     "unmeasured",
     "segments",
+    "tasks",
+    "task_counts",
 )
 DATA_LIMIT = 600  # seconds that a batch may take: a data worker may be stuck, as on a file system that is gone
 Validate = Callable[["NumberTrainer"], dict[str, float]]
@@ -76,15 +79,13 @@ def build_trainer(
     Raises:
         ConfigError: a batch that doesn't divide over the ranks, or a curriculum that doesn't fit the rows.
     """
-    optim, column = config.optim, config.curriculum.column
+    optim, task = config.optim, components.task
     steps = optim.steps_for(len(rows))
     assert steps is not None
     arguments = arguments or training_arguments(config, folder, components.family.dtype)
     arguments.max_steps = steps
-    levels = rows[column][:] if column in rows.column_names else None
-    drawn = (len(rows), steps, optim.batch_size, config.seed, config.curriculum, levels)
     packed = packing_of(config, components, rows)
-    sampler = PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
+    sampler = training_order(config, task, rows, steps, packed.pictures if packed else None)
     pieces = arguments.world_size * arguments.gradient_accumulation_steps
     trainer = NumberTrainer(
         model=model,
@@ -99,6 +100,7 @@ def build_trainer(
         validate=validate or (lambda _trainer: {}),
         learning_rates=LearningRates(components.family, optim),
         finite=finite,
+        task_log=TaskLog(task.members) if task.members else None,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -114,6 +116,7 @@ class NumberTrainer(Trainer):
         validate: called by `evaluate` with this trainer, returns metrics.
         learning_rates: of the parts; None: all have that of the arguments.
         finite: checks every micro-batch's loss before the optimizer uses it.
+        task_log: of a mixture.
     """
 
     def __init__(
@@ -125,9 +128,13 @@ class NumberTrainer(Trainer):
         validate: Validate,
         learning_rates: LearningRates | None = None,
         finite: FiniteCheck | None = None,
+        task_log: TaskLog | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.task_log = task_log
+        if task_log is not None:
+            self.add_callback(task_log)
         # Our loss is divided by the global counts already; the Trainer must not divide by the accumulation again.
         self.model_accepts_loss_kwargs = True
         self.number_loss = number_loss.to(self.args.device)
@@ -197,9 +204,16 @@ class NumberTrainer(Trainer):
         """Counts [tokens, samples, digits, numbers, boxes] of the whole optimizer step, over accumulation and ranks."""
         names = ("samples", "digits", "numbers", "boxes")
         counts = [[b["targets"].numel(), *(b[name] for name in names)] for b in batch_samples]
-        summed = torch.tensor(counts, dtype=torch.float32).reshape(-1, 5).sum(0)
+        if self.task_log is not None:
+            of_tasks = self.task_log.counts(batch_samples)
+            counts = [[*all_rows, *by_task] for all_rows, by_task in zip(counts, of_tasks, strict=True)]
+        width = len(counts[0]) if counts else 5
+        summed = torch.tensor(counts, dtype=torch.float32).reshape(-1, width).sum(0)
         # A copy that blocks would wait for all that the GPU has still to do.
-        return self._over_ranks(summed.to(device, non_blocking=True))
+        summed = self._over_ranks(summed.to(device, non_blocking=True))
+        if self.task_log is not None and counts:
+            self.task_log.begin_step(summed[5:])
+        return summed[:5]
 
     def _step_infos(self, batches: list[Any], counts: Any) -> list[StepInfo]:
         assert isinstance(counts, Tensor)
@@ -256,6 +270,10 @@ class NumberTrainer(Trainer):
         if inputs["first"] and self._logs_next():
             with self._seen_by_loss(inputs, logits) as loss_inputs:
                 self._norms = self.number_loss.gradient_norms(logits, *loss_inputs, reference)
+        if self.task_log is not None and self._logs_next():
+            with self._seen_by_loss(inputs, logits) as (targets, spans, info):
+                assert spans is not None
+                self.task_log.add(self.number_loss, logits.detach(), targets, spans, info, inputs["tasks"])
         self._add(output.components)
         if self._finite is not None:
             step = self.state.global_step + 1
@@ -339,6 +357,7 @@ class NumberTrainer(Trainer):
                 **self._components(),
                 **self._shares(),
                 **self._part_rates(),
+                **(self.task_log.take(self._over_ranks) if self.task_log else {}),
                 **self.throughput.take(self.args.world_size),
             }
             self._sums, self._summed = {}, 0
