@@ -90,7 +90,8 @@ def _expected(name: str, runs: Sequence[Run], folder: Path) -> list[Key]:
     with Console().status("composing the planned runs"):
         for scale in get_args(paper.Scale):
             arguments = ["-m", f"experiment={name}", f"scale={scale}", f"runs={folder.parent}"]
-            keys = [planned.run.key for planned in plan(arguments, on_this_machine=False)]
+            planned = plan(arguments, on_this_machine=False)
+            keys = [run.key for one in planned for run in one.run.by_task]
             if models & {model for _, model, _, _ in keys}:
                 return keys
     return []
@@ -211,10 +212,11 @@ def markdown(
 def evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """A row for every `ntil eval` of these runs, named by the settings in which it differs."""
     rows = []
+    runs = [one for run in runs for one in run.by_task]
     for run, name in zip(runs, labels(runs), strict=True):
         for folder in sorted(run.folder.evaluations.glob("*")):
-            again = Run.read(RunFolder(folder))
-            if again.done:
+            again = next((one for one in Run.read(RunFolder(folder)).by_task if one.member == run.member), None)
+            if again is not None and again.done:
                 changed = differences([run, again])
                 on = [f"{k}={values[1]}" for k, values in changed.items() if k != "task.source.labels"]
                 rows.append({"run": " ".join([name, ", ".join(on)]).strip(), **headline_metrics(again.metrics)})

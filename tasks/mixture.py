@@ -1,8 +1,8 @@
 """Several tasks in one training, each with its own prompts, answers, reading and scores.
 
-A mixture is a task whose rows are those of its tasks, one below the other. Whatever is asked of a row is answered by the
-row's own task, so a model, a collator or a loss needs to know nothing of mixtures. `by_member` gives the rows of each
-task back as its source gave them; evaluation goes through them task by task.
+A mixture is a task whose rows are those of its tasks, one below the other. Whatever is asked of a row is answered by
+the row's own task, so a model, a collator or a loss needs to know nothing of mixtures. `by_member` gives the rows of
+each task back as its source gave them; evaluation goes through them task by task.
 
 Metrics: those of every task as `<task>/<metric>`, and `mean_over_tasks`, the plain mean of the tasks' headline metrics.
 

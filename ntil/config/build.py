@@ -89,8 +89,10 @@ def group_class(group: str) -> type:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a target. `group`: the group that an option is a member of, as `source` of a task is; of a
-    mapping, as `tasks` of a mixture, the group of its values.
+    """One parameter of a target.
+
+    `group`: the group that an option is a member of, as `source` of a task is; of a mapping, as `tasks` of a mixture,
+    the group of its values.
     """
 
     name: str

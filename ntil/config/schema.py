@@ -397,7 +397,7 @@ def _check(run: RunSettings) -> None:
 def _check_validation_splits(splits: list[str] | None) -> None:
     if splits is not None and (not splits or len({*splits}) < len(splits) or any(not name for name in splits)):
         raise ConfigError(
-            f"evaluation.validation_splits must name splits, each once, got {splits}; null is the validation split alone"
+            f"evaluation.validation_splits must name splits, each once, got {splits}; null: the validation split alone"
         )
 
 
