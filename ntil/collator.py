@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from ntil.numbers.shapes import TokenBox, token_boxes, with_shapes
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 from tasks.base import Task
+
+BLANK = (56, 56)  # pixels of a picture that shows nothing; no family refuses it
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Collator:
         for i, e in enumerate(encoded):
             answers[i, : len(e.answer_ids)] = torch.tensor(e.answer_ids)
         keep = answers != IGNORE
-        layout = self.layout(encoded)
+        layout = self._layout_with_picture(encoded)
         before = layout.prompt_ends[:, None] + torch.arange(answers.shape[1])
         hidden = torch.zeros_like(keep)
         for i, (row, text, e) in enumerate(zip(rows, texts, encoded, strict=True)):
@@ -101,6 +103,18 @@ class Collator:
             "ids": [str(row["id"]) for row in rows],
             **self._of_tasks([self.task.member_of(row) for row in rows], keep, spans),
         }
+
+    def _layout_with_picture(self, encoded: Sequence[Encoded]) -> Layout:
+        """The layout of a micro-batch, in a mixture of tasks with and without pictures one that has a picture.
+
+        Ranks wait for each other's gradients of the vision part, so none may be without it: a blank picture is added,
+        in whose row nothing is supervised.
+        """
+        if not self.task.mixes_pictures or self.family.image_token is None or any(e.features for e in encoded):
+            return self.layout(encoded)
+        blank = self.family.encode("-", None, Image.new("RGB", BLANK))
+        layout = self.layout([*encoded, blank])
+        return replace(layout, prompt_ends=layout.prompt_ends[:-1])
 
     def _of_tasks(self, tasks: list[str], keep: Tensor, spans: NumberSpans | None) -> dict[str, Any]:
         """Of a mixture, the rows' tasks and their counts: supervised tokens, rows, digits, numbers, boxes."""

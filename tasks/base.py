@@ -73,6 +73,7 @@ class Task(ABC):
         columns: what a row of the source must have.
         source: where the rows come from; None for a task that makes its own.
         members: name -> task of a mixture; empty for a task that is none, see `tasks.mixture`.
+        mixes_pictures: some tasks of the mixture have pictures and others have none, as far as their rows were read.
     """
 
     metric: str
@@ -85,6 +86,7 @@ class Task(ABC):
     columns: tuple[str, ...] = ()
     source: Source | None = None
     members: Mapping[str, Task] = MappingProxyType({})
+    mixes_pictures: bool = False
 
     @property
     def splits(self) -> tuple[str, ...]:

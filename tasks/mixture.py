@@ -89,6 +89,10 @@ class Mixture(Task):
         return any(task.coordinates for task in self.members.values())
 
     @property
+    def mixes_pictures(self) -> bool:  # type: ignore[override]
+        return 0 < len(self._with_pictures) < len(self.members)
+
+    @property
     def splits(self) -> tuple[str, ...]:
         of_each = [task.splits for task in self.members.values()]
         return tuple(name for name in of_each[0] if all(name in splits for splits in of_each))
