@@ -4,8 +4,8 @@
 
 Files are written to <folder>/report/, or to to=<folder>: report.html (everything, in one file), table.md, table.tex,
 and as pictures curves.png, errors.png, digits.png and predictions.png of every cell. The tasks of a mixture are cells
-of their own, and stand together in tasks-<mixture>-<model>.png. Runs that are missing or failed
-are shown as missing. An experiment of a name that `experiments/paper` knows gets the paper's table beside ours.
+of their own, and stand together in tasks-<mixture>-<model>.png. Runs that are missing or failed are shown as missing.
+An experiment of a name that `experiments/paper` knows gets the paper's table beside ours.
 
 runs: a folder of runs; together with experiment, the folder of all runs. experiment: the name of one. examples: how
 many test rows the page shows of a cell.
@@ -237,9 +237,14 @@ def evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
     runs = [one for run in runs for one in run.by_task]
     for run, name in zip(runs, labels(runs), strict=True):
         for folder in sorted(run.folder.evaluations.glob("*")):
-            again = next((one for one in Run.read(RunFolder(folder)).by_task if one.member == run.member), None)
+            again = next((one for one in Run.read(RunFolder(folder)).by_task if _same_task(run, one)), None)
             if again is not None and again.done:
                 changed = differences([run, again])
                 on = [f"{k}={values[1]}" for k, values in changed.items() if k != "task.source.labels"]
                 rows.append({"run": " ".join([name, ", ".join(on)]).strip(), **headline_metrics(again.metrics)})
     return rows
+
+
+def _same_task(run: Run, again: Run) -> bool:
+    """Whether an evaluation is of the task as which the run is looked at; a mixture's may be of one task alone."""
+    return again.member == run.member or (not again.member and again.task == run.member)

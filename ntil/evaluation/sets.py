@@ -19,6 +19,7 @@ from ntil.distributed.ranks import Ranks
 from ntil.evaluation.batch_size import evaluation_batch_size
 from ntil.evaluation.generate import Metrics, predict_shard, teacher_forced
 from ntil.models.head import SupervisedHead
+from tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ def evaluation_sets(components: Components, rows: Dataset, cut: bool = False) ->
         for name, part in components.task.by_member(rows).items()
         if len(part) or not name
     ]
+
+
+def first_rows(task: Task, rows: Dataset, most: int) -> Dataset:
+    """The first rows of a split, of a mixture those of every task."""
+    parts = task.by_member(rows)
+    return task.mixed({name: part.select(range(min(len(part), most))) for name, part in parts.items()})
 
 
 def batch_sizes(config: RunConfig, model: Any, sets: Sequence[EvaluationSet], ranks: Ranks) -> list[int]:

@@ -8,7 +8,6 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from ntil.console import epochs
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
 from ntil.evaluation.generate import evaluate_sharded
-from ntil.evaluation.sets import batch_sizes, evaluation_sets, predict_sets, teacher_forced_sets
+from ntil.evaluation.sets import batch_sizes, evaluation_sets, first_rows, predict_sets, teacher_forced_sets
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.head import SupervisedHead
 from ntil.models.saving import save, save_base, whole_model
@@ -51,10 +50,9 @@ from ntil.train.guards import FiniteCheck, LossSpikes
 from ntil.train.libraries import set_up_libraries
 from ntil.train.order import mixture_lines
 from ntil.train.phases import chosen_rows, listening_callbacks, phase
-from ntil.train.trackers import SHOWN, Trackers
+from ntil.train.trackers import Trackers
 from ntil.train.trainer import NumberTrainer, build_trainer
 from ntil.train.validation import Validation
-from tasks.base import Task
 
 
 def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
@@ -187,12 +185,6 @@ def read_data(config: RunConfig, components: Components, arguments: TrainingArgu
     return Data(train, first, tested)
 
 
-def first_rows(task: Task, rows: Dataset, most: int) -> Dataset:
-    """The first rows of a split, of a mixture those of every task."""
-    parts = task.by_member(rows)
-    return task.mixed({name: part.select(range(min(len(part), most))) for name, part in parts.items()})
-
-
 def check_before_training(
     folder: RunFolder, config: RunConfig, components: Components, data: Data, ranks: Ranks
 ) -> dict[str, float]:
@@ -236,6 +228,8 @@ def coverage_by_task(components: Components, rows: Dataset) -> dict[str, float]:
     shares: dict[str, float] = {}
     refused: dict[str, ConfigError] = {}
     for name, part in components.task.by_member(rows).items():
+        if name and not len(part):
+            continue
         try:
             shares[name] = components.members[name].coverage(sample_rows(part))
         except ConfigError as error:
@@ -382,7 +376,7 @@ def test(
     if scores is None:
         return None
     folder.write_digits(digits)
-    trackers.predictions(components.task, rows, list(islice(read_jsonl(folder.predictions), SHOWN)))
+    trackers.predictions(components.task, rows, read_jsonl(folder.predictions))
     trained = read_json(folder.trained)
     drawn = {f"{name}/train_rows": float(count) for name, count in trained.get("rows", {}).items()}
     metrics = {**scores, **forced, **drawn, "train_seconds": float(trained["seconds"])}

@@ -45,10 +45,10 @@ def test_what_is_refused_before_anything_starts(words, message):
 
 def test_an_unknown_task_is_named_with_the_nearest():
     with pytest.raises(HydraException) as raised:
-        compose(["task=[clock,arithmetics]"])
-    assert explain(raised.value) == "task=arithmetics: no such config; did you mean 'arithmetic'?"
+        compose(["task=[clock,arithmetik]"])
+    assert explain(raised.value) == "task=arithmetik: no such config; did you mean 'arithmetic'?"
     with pytest.raises(ConfigError, match="did you mean 'arithmetic'"):
-        task_dict("[clock,arithmetics]", [])
+        task_dict("[clock,arithmetik]", [])
 
 
 def test_a_sweep_may_have_mixtures_among_its_tasks(tmp_path):

@@ -9,9 +9,15 @@ from transformers.trainer_utils import set_seed
 from ntil.components import Components
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
+from ntil.models.head import SupervisedHead
+from ntil.packing.masks import attention_mask
+from ntil.train.packing import packing_of
 from ntil.train.run import coverage_by_task
 from ntil.train.trainer import build_trainer
+from tests.support.families import VISION_NANO
 from tests.support.runs import TINY_RUN
+
+FAMILIES = [pytest.param(name, marks=() if name == "llava_nano" else pytest.mark.slow) for name in VISION_NANO]
 
 MIXTURE = [
     *TINY_RUN,
@@ -119,3 +125,52 @@ def test_tasks_whose_numbers_are_other_tokens_are_no_mixture():
     config = compose(["task=[clock,grounding_nano]", "model=paligemma_nano", *rows])
     with pytest.raises(ConfigError, match="writes coordinates with tokens of their own"):
         Components.build(config)
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_rows_with_and_without_pictures_stand_in_one_batch(model):
+    """As alone; a micro-batch without any picture gets a blank one, so that each weight has a gradient on all ranks."""
+    components = Components.build(compose([*MIXTURE, f"model={model}", "loss=ce"]))
+    rows = list(components.task.rows("train").select([0, 1, 12, 13]))
+    torch.manual_seed(0)
+    network = components.family.load().eval()
+    head = SupervisedHead(network)
+
+    def cost(batch):
+        inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
+        positions, targets = inputs.pop("positions"), inputs.pop("targets")
+        logits = head.logits(network, inputs, positions)
+        return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+    clocks, sums = cost(components.collator(rows[:2])), cost(components.collator(rows[2:]))
+    texts = list(components.members["arithmetic"].task.rows("train").select([0, 1]))
+    assert sums.item() == pytest.approx(cost(components.members["arithmetic"].collator(texts)).item(), rel=1e-4)
+    mixed = cost(components.collator([rows[2], rows[0], rows[3], rows[1]]))
+    assert mixed.item() == pytest.approx((clocks + sums).item(), rel=1e-4)
+    clocks.backward()
+    seen = {name for name, weight in network.named_parameters() if weight.grad is not None}
+    network.zero_grad()
+    sums.backward()
+    assert seen == {name for name, weight in network.named_parameters() if weight.grad is not None}
+
+
+def test_packed_rows_of_a_mixture_have_the_loss_of_separate_ones():
+    components = Components.build(compose([*MIXTURE, "loss=ntil", "packing=pictures"]))
+    rows = components.task.rows("train").select([0, 12, 0, 13, 0])
+    packing = packing_of(compose([*MIXTURE, "packing=pictures"]), components, rows)
+    assert len(set(packing.pictures[[0, 2, 4]])) == 1
+    packed = packing.collator(packing.rows.__getitems__(range(5)))
+    separate = components.collator(list(rows))
+    assert "segments" in packed
+    assert packed["task_counts"] == separate["task_counts"]
+    torch.manual_seed(0)
+    network = components.family.load().eval()
+    costs = []
+    for batch in (packed, separate):
+        inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k != "segments"}
+        positions, targets = inputs.pop("positions"), inputs.pop("targets")
+        if "segments" in batch:
+            inputs["attention_mask"] = attention_mask(batch["segments"], "sdpa", torch.float32)
+        logits = SupervisedHead(network).logits(network, inputs, positions)
+        costs.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+    torch.testing.assert_close(costs[0], costs[1], atol=1e-4, rtol=1e-4)
