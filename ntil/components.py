@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from data.common.counts import counted
 from data.common.errors import UserError
 from ntil.collator import Collator
-from ntil.config.build import build, locate
+from ntil.config.build import build, check_component, locate
 from ntil.config.errors import ConfigError
 from ntil.config.schema import Component, RunConfig
 from ntil.losses import NumberLoss
@@ -117,6 +117,7 @@ def build_task(config: RunConfig, family: Family | None = None) -> Task:
         UserError: see `Components.build`.
     """
     if members := config.members:
+        check_component("task", config.task)
         tasks = {name: _built_member(name, one, family) for name, one in members.items()}
         return cast(Task, build("task", config.task, tasks=tasks))
     name, frame = (family.coords, family.frame) if family else _written_by(config)

@@ -116,7 +116,7 @@ class Task(ABC):
         return rows
 
     def by_member(self, rows: Dataset) -> dict[str, Dataset]:
-        """The rows of each task of a mixture as its source gave them; of a single task all, under an empty name."""
+        """The rows of each task of a mixture that has any, as its source gave them; of a single task all, under ""."""
         return {"": rows}
 
     def mixed(self, parts: Mapping[str, Dataset]) -> Dataset:

@@ -13,6 +13,8 @@ Columns: `id`, as `<task>:<id of the row>`, `image` where any task has pictures,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import groupby
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -118,7 +120,8 @@ class Mixture(Task):
 
     def by_member(self, rows: Dataset) -> dict[str, Dataset]:
         names = np.array([name.partition(":")[0] for name in rows["id"]])
-        return {name: self._restored(name, rows.select(np.nonzero(names == name)[0])) for name in self.members}
+        places = {name: np.nonzero(names == name)[0] for name in self.members}
+        return {name: self._restored(name, rows.select(chosen)) for name, chosen in places.items() if len(chosen)}
 
     def member_of(self, row: Row) -> str:
         return str(row["id"]).partition(":")[0]
@@ -197,6 +200,19 @@ class Mixture(Task):
         task, inner = self._of(row)
         return {"task": self.member_of(row), **task.record(text, inner)}
 
+    def summarize(self, records: Iterable[Row]) -> dict[str, float]:
+        """Metrics of many records, of which those of one task follow each other.
+
+        Raises:
+            ValueError: they don't.
+        """
+        of_tasks: dict[str, dict[str, float]] = {}
+        for name, of_task in groupby(records, key=itemgetter("task")):
+            if name in of_tasks:
+                raise ValueError(f"the records of {name} must follow each other")
+            of_tasks[name] = self.members[name].summarize(of_task)
+        return self._joined(of_tasks)
+
     def sum_scores(self, records: Iterable[Row]) -> dict[str, float]:
         sums: dict[str, float] = {}
         for record in records:
@@ -206,17 +222,18 @@ class Mixture(Task):
         return sums
 
     def metrics_from_sums(self, sums: dict[str, float]) -> dict[str, float]:
-        metrics: dict[str, float] = {"examples": 0.0}
-        headlines = []
-        for name, task in self.members.items():
-            start = f"{name}/"
-            of_task = {k.removeprefix(start): v for k, v in sums.items() if k.startswith(start)}
-            if not of_task:
-                continue
-            scores = task.metrics_from_sums(of_task)
-            metrics |= {start + key: value for key, value in scores.items()}
-            metrics["examples"] += scores.get("examples", 0.0)
-            headlines.append(scores[task.metric])
+        of_tasks: dict[str, dict[str, float]] = {}
+        for key, value in sums.items():
+            name, _, inner = key.partition("/")
+            of_tasks.setdefault(name, {})[inner] = value
+        return self._joined({name: self.members[name].metrics_from_sums(one) for name, one in of_tasks.items()})
+
+    def _joined(self, of_tasks: Mapping[str, dict[str, float]]) -> dict[str, float]:
+        """Metrics of the mixture from those of its tasks."""
+        examples = sum(metrics.get("examples", 0.0) for metrics in of_tasks.values())
+        metrics = {"examples": examples}
+        metrics |= {f"{name}/{key}": value for name, one in of_tasks.items() for key, value in one.items()}
+        headlines = [one[self.members[name].metric] for name, one in of_tasks.items()]
         if headlines and len({task.greater_is_better for task in self.members.values()}) == 1:
             metrics[MEAN] = sum(headlines) / len(headlines)
         return metrics

@@ -54,7 +54,6 @@ def evaluation_sets(components: Components, rows: Dataset, cut: bool = False) ->
     return [
         EvaluationSet(name, members[name], part, members[name].longest_answer(part) if cut else None)
         for name, part in components.task.by_member(rows).items()
-        if len(part) or not name
     ]
 
 

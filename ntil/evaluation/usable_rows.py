@@ -70,7 +70,6 @@ def usable_rows(
             {
                 name: usable_rows(configs[name], members[name], split, part, ranks, interrupt)
                 for name, part in parts.items()
-                if len(part)
             }
         )
     check = ranks.gather(_checked_on_first(config, components, split, rows, interrupt) if ranks.first else None)[0]

@@ -39,7 +39,7 @@ def training_order(
 
 def task_rows(task: Task, rows: Dataset, column: str) -> Mapping[str, TaskRows]:
     """The rows of every task of a mixture that has any, with its share and the curriculum's column."""
-    parts = {name: part for name, part in task.by_member(rows).items() if len(part)}
+    parts = task.by_member(rows)
     shares = task.shares({name: len(part) for name, part in parts.items()})
     names = np.array([task.member_of({"id": row_id}) for row_id in rows["id"]])
     return {
@@ -54,7 +54,7 @@ def task_rows(task: Task, rows: Dataset, column: str) -> Mapping[str, TaskRows]:
 
 def mixture_lines(task: Task, rows: Dataset, drawn: int) -> list[str]:
     """A line for each task of a mixture: its rows, its share of those drawn, and how often it is passed over."""
-    counts = {name: len(part) for name, part in task.by_member(rows).items() if name and len(part)}
+    counts = {name: len(part) for name, part in task.by_member(rows).items() if name}
     shares = task.shares(counts)
     return [
         f"{name}: {counted(count, 'row', form=',')}, {shares[name]:.1%} of those drawn "

@@ -228,8 +228,6 @@ def coverage_by_task(components: Components, rows: Dataset) -> dict[str, float]:
     shares: dict[str, float] = {}
     refused: dict[str, ConfigError] = {}
     for name, part in components.task.by_member(rows).items():
-        if name and not len(part):
-            continue
         try:
             shares[name] = components.members[name].coverage(sample_rows(part))
         except ConfigError as error:

@@ -3,6 +3,7 @@
 import pytest
 from hydra.errors import HydraException
 
+from data.common.errors import UserError
 from ntil.components import build_task
 from ntil.config.compose import compose, explain, task_dict
 from ntil.config.errors import ConfigError
@@ -39,7 +40,7 @@ def test_a_frozen_config_is_the_same_mixture():
     ],
 )
 def test_what_is_refused_before_anything_starts(words, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         build_task(compose(words))
 
 
