@@ -204,8 +204,6 @@ class SharedPictureCollator(Collator):
     def __init__(self, collator: Collator) -> None:
         parts = (collator.family, collator.task, collator.vocab, collator.style, collator.max_length)
         super().__init__(*parts, shapes=collator.shapes)
-        # A task with pictures of its own making may make several of one stored picture.
-        self._one_picture = type(self.task).picture is Task.picture
         self._prepared: dict[int, tuple[dict[str, Tensor], str]] = {}
 
     def encode_all(self, rows: Sequence[Row], answers: Sequence[str | None]) -> list[Encoded]:
@@ -216,7 +214,8 @@ class SharedPictureCollator(Collator):
 
     def encode_row(self, row: Row, answer: str | None) -> Encoded:
         stored = row.get("image")
-        if not self._one_picture or not isinstance(stored, Image.Image):
+        # A task with pictures of its own making may make several of one stored picture.
+        if not self.task.shows_stored(row) or not isinstance(stored, Image.Image):
             return super().encode_row(row, answer)
         if id(stored) not in self._prepared:
             picture = self.task.picture(row)

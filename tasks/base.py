@@ -185,11 +185,15 @@ class Task(ABC):
         """The model's picture, in RGB; None for a row without a picture."""
         return rgb(row["image"]) if row.get("image") is not None else None
 
+    def shows_stored(self, row: Row) -> bool:
+        """Whether the model's picture is the one that is stored."""
+        return type(self).picture is Task.picture
+
     def picture_size(self, row: Row) -> tuple[int, int] | None:
         """Width and height of `picture`, for a row whose picture is as stored (see `undecoded`); None without one."""
         if row.get("image") is None:
             return None
-        if type(self).picture is Task.picture:
+        if self.shows_stored(row):
             return stored_size(row["image"])
         picture = self.picture({**row, "image": Picture().decode_example(row["image"])})
         return picture.size if picture else None
@@ -199,7 +203,7 @@ class Task(ABC):
 
         Rows with one key have one picture. None: a row without a picture, or nothing is known of it.
         """
-        if row.get("image") is None or type(self).picture is not Task.picture:
+        if row.get("image") is None or not self.shows_stored(row):
             return None
         return stored_key(row["image"])
 

@@ -164,6 +164,10 @@ class Mixture(Task):
         task, inner = self._of(row)
         return task.picture(inner)
 
+    def shows_stored(self, row: Row) -> bool:
+        task, inner = self._of(row)
+        return task.shows_stored(inner)
+
     def picture_size(self, row: Row) -> tuple[int, int] | None:
         task, inner = self._of(row)
         return task.picture_size(inner)
