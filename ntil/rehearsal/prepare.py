@@ -57,7 +57,9 @@ def rehearsal_config(config: RunConfig, runs: Path, steps: int, cache_features: 
         config,
         runs=str(runs),
         optim=replace(config.optim, steps=steps, epochs=None, max_epochs=None),
-        evaluation=replace(config.evaluation, every_steps=steps if config.evaluation.every_steps else 0),
+        evaluation=replace(
+            config.evaluation, every_steps=steps if config.evaluation.every_steps else 0, validation_splits=None
+        ),
         curriculum=CurriculumConfig(),
         tracker=TrackerConfig(),
         save_every=0,
