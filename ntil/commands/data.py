@@ -217,8 +217,7 @@ def contact_sheet(
         raise ValueError(f"a contact sheet needs n >= 1, got {n}")
     rows = task.rows(split)
     n = min(n, len(rows))
-    parts = list(task.mixed({name: _spread(one, n) for name, one in task.by_member(rows).items()}))
-    chosen = [seen_by(family, parts[number * len(parts) // n]) for number in range(n)]
+    chosen = [seen_by(family, rows[index]) for index in _spread(task, rows, n)]
     tiles = [task.draw(row, task.parse(task.answer(row), row)) for row in chosen]
     across = columns or math.ceil(math.sqrt(n))
     wide, high = max(t.width for t in tiles) + 8, max(t.height for t in tiles) + 8
@@ -230,10 +229,13 @@ def contact_sheet(
     return path
 
 
-def _spread(rows: Dataset, n: int) -> Dataset:
-    """`n` rows, spread evenly; all where there are fewer."""
-    n = min(n, len(rows))
-    return rows.select([number * len(rows) // n for number in range(n)])
+def _spread(task: Task, rows: Dataset, n: int) -> list[int]:
+    """Indices of `n` rows, spread evenly; of a mixture about equally many of each task."""
+    places: dict[str, list[int]] = {}
+    for index, row_id in enumerate(rows.select_columns(["id"])["id"]):
+        places.setdefault(task.member_of({"id": row_id}), []).append(index)
+    counts = {name: min(-(-n // len(places)), len(part)) for name, part in places.items()}
+    return [part[i * len(part) // counts[name]] for name, part in places.items() for i in range(counts[name])][:n]
 
 
 def seen_by(family: Family | None, row: Row) -> Row:
