@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.lines import Line2D
 from experiments.cells import Cell
 from experiments.render.plots import COLOURS, band, tidy
 
-STYLES = ("-", "--", ":", "-.")  # of the losses
+STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")  # of the losses
 
 
 def task_curves(cells: Sequence[Cell]) -> Figure | None:

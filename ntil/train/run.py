@@ -232,10 +232,10 @@ def coverage_by_task(components: Components, rows: Dataset) -> dict[str, float]:
             shares[name] = components.members[name].coverage(sample_rows(part))
         except ConfigError as error:
             refused[name] = error
-    for name, error in refused.items():
+    for name, refusal in refused.items():
         if not shares:
-            raise error
-        print(f"warning: {name}: {error}; this task is trained by cross-entropy alone")
+            raise refusal
+        print(f"warning: {name}: {refusal}; this task is trained by cross-entropy alone")
     return shares
 
 
@@ -334,7 +334,7 @@ def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer
             save(trainer.inner_model, components.family, folder.unfinished_model)
             shutil.rmtree(folder.model, ignore_errors=True)
             folder.unfinished_model.rename(folder.model)
-            record = {"step": trainer.state.global_step, "seconds": seconds}
+            record: dict[str, Any] = {"step": trainer.state.global_step, "seconds": seconds}
             record |= {"rows": trainer.task_log.totals()} if trainer.task_log else {}
             write_text(folder.trained, json.dumps(record))
     ranks.barrier()
