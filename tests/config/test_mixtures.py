@@ -1,6 +1,10 @@
 """Mixtures on the command line."""
 
+from pathlib import Path
+
 import pytest
+import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 
 from data.common.errors import UserError
@@ -63,3 +67,15 @@ def test_validation_splits_are_named_once():
         compose(["evaluation.validation_splits=[test,test]"])
     assert compose([]).evaluation.validated == ["validation"]
     assert compose(["evaluation.validation_splits=[a,b]"]).evaluation.validated == ["a", "b"]
+
+
+def test_the_file_of_the_page_is_a_mixture_with_one_task_twice():
+    page = (Path(__file__).parents[2] / "docs/mixtures.md").read_text()
+    node = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    ConfigStore.instance().store(group="task", name="clocks_and_sums", node=node)
+    config = compose(["task=clocks_and_sums", "task.tasks.easy.source.size=24"])
+    assert config.task.name == "clocks_and_sums"
+    sources = {name: one.task.options["source"] for name, one in config.members.items()}
+    assert [sources[name]["difficulty"] for name in ("easy", "hard")] == ["plain", "rich"]
+    assert sources["easy"]["size"] == 24
+    assert list(build_task(config).members) == ["easy", "hard", "sums"]
