@@ -158,6 +158,7 @@ def test_packed_rows_of_a_mixture_have_the_loss_of_separate_ones():
     components = Components.build(compose([*MIXTURE, "loss=ntil", "packing=pictures"]))
     rows = components.task.rows("train").select([0, 12, 0, 13, 0])
     packing = packing_of(compose([*MIXTURE, "packing=pictures"]), components, rows)
+    assert packing is not None
     assert len(set(packing.pictures[[0, 2, 4]])) == 1
     packed = packing.collator(packing.rows.__getitems__(range(5)))
     separate = components.collator(list(rows))
