@@ -55,10 +55,13 @@ class Cell:
 
 
 def cells(runs: Iterable[Run]) -> list[Cell]:
-    """Group runs by task and model, in their order; a loss with several settings is several losses."""
+    """Group runs by task and model, in their order; a loss with several settings is several losses.
+
+    A run of a mixture is in a group for each of its tasks.
+    """
     groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.task, run.model), []).append(run)
+    for one in (one for run in runs for one in run.by_task):
+        groups.setdefault((one.task, one.model), []).append(one)
     return [_cell(task, model, members) for (task, model), members in groups.items()]
 
 

@@ -2,7 +2,8 @@
 
     ntil compare <run> <run>
 
-Any two runs or folders of one loss's runs, paired by seed, on the same test examples. The first is the base.
+Any two runs or folders of one loss's runs, paired by seed, on the same test examples. The first is the base. Runs of a
+mixture are compared task by task.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ def main(arguments: list[str]) -> int:
     seeds = [sorted({run.seed for run in side}) for side in sides]
     if not set(seeds[0]) & set(seeds[1]):
         raise ConfigError(f"no seed in common: {seeds[0]} and {seeds[1]}; comparisons are paired by seed")
-    report = analyse(runs, {}, base=names[0])[0]
-    if report.refused:
-        raise ConfigError(f"no comparison: {report.refused}")
-    for table in cell_tables(report, report.metrics):
-        table.print()
-    for line in sentences(report):
-        print(line)
+    for report in analyse(runs, {}, base=names[0]):
+        if report.refused:
+            raise ConfigError(f"no comparison: {report.refused}")
+        for table in cell_tables(report, report.metrics):
+            table.print()
+        for line in sentences(report):
+            print(line)
     return 0
 
 

@@ -19,6 +19,8 @@ from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.quantization import check_quantization
 from ntil.models.tuning import check_tuning
 from ntil.packing.refusals import check_class
+from tasks.base import Task
+from tasks.mixture import has_split
 
 LONGEST_NAME, LONGEST_PROJECT = 64, 128  # characters of a tag, and of a project, of W&B
 
@@ -58,10 +60,18 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
         _check_batch(config)
         _check_checkpoint(config)
         task = build_task(config)
-        validated = ["validation"] if config.evaluation.every_steps else []
-        for split in dict.fromkeys(["train", *validated, config.evaluation.split]):
-            task.check_split(split)
+        _check_splits(config, task)
         task.check_files()
+
+
+def _check_splits(config: RunConfig, task: Task) -> None:
+    """Check that the task has every split of the run; of a mixture some task those that only show more of it."""
+    first, further = config.evaluation.validated[:1], config.evaluation.validated[1:]
+    for split in dict.fromkeys(["train", *first, config.evaluation.split]):
+        task.check_split(split)
+    for split in further:
+        if not any(has_split(member, split) for member in task.members.values()):
+            task.check_split(split)
 
 
 def _check_shared_prompts(config: RunConfig, family: Any) -> None:

@@ -72,6 +72,8 @@ class Task(ABC):
             for them).
         columns: what a row of the source must have.
         source: where the rows come from; None for a task that makes its own.
+        members: name -> task of a mixture; empty for a task that is none, see `tasks.mixture`.
+        mixes_pictures: some tasks of the mixture have pictures and others have none, as far as their rows were read.
     """
 
     metric: str
@@ -83,6 +85,8 @@ class Task(ABC):
     coordinates: bool = False
     columns: tuple[str, ...] = ()
     source: Source | None = None
+    members: Mapping[str, Task] = MappingProxyType({})
+    mixes_pictures: bool = False
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -110,6 +114,27 @@ class Task(ABC):
                 f"{type(self).__name__} needs; choose a source of this task"
             )
         return rows
+
+    def by_member(self, rows: Dataset) -> dict[str, Dataset]:
+        """The rows of each task of a mixture that has any, as its source gave them; of a single task all, under ""."""
+        return {"": rows}
+
+    def mixed(self, parts: Mapping[str, Dataset]) -> Dataset:
+        """The rows of a split, of those of each task; the inverse of `by_member`."""
+        return parts[""]
+
+    def member_of(self, row: Row) -> str:
+        """Name of the row's task in a mixture; empty for a single task."""
+        return ""
+
+    def shares(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """Share of each task of a mixture in the rows that are drawn, from its training rows; they add up to 1."""
+        return {"": 1.0}
+
+    @property
+    def protocols(self) -> dict[str, int]:
+        """Protocol of each task of a mixture."""
+        return {name: task.protocol for name, task in self.members.items()}
 
     def expected_rows(self, split: str) -> int | None:
         """About how many rows a split has, without reading data; None where that isn't known."""
@@ -145,8 +170,8 @@ class Task(ABC):
     def answer(self, row: Row) -> str:
         """The exact text that the model is taught."""
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
-        """Characters of an answer that are numbers to be measured, each the first and the one after the last.
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
+        """Characters of a row's answer that are numbers to be measured, each the first and the one after the last.
 
         Losses, coverage and digit statistics see no digit outside of them. None: every digit is one of a number.
         """
@@ -160,11 +185,15 @@ class Task(ABC):
         """The model's picture, in RGB; None for a row without a picture."""
         return rgb(row["image"]) if row.get("image") is not None else None
 
+    def shows_stored(self, row: Row) -> bool:
+        """Whether the model's picture is the one that is stored."""
+        return type(self).picture is Task.picture
+
     def picture_size(self, row: Row) -> tuple[int, int] | None:
         """Width and height of `picture`, for a row whose picture is as stored (see `undecoded`); None without one."""
         if row.get("image") is None:
             return None
-        if type(self).picture is Task.picture:
+        if self.shows_stored(row):
             return stored_size(row["image"])
         picture = self.picture({**row, "image": Picture().decode_example(row["image"])})
         return picture.size if picture else None
@@ -174,7 +203,7 @@ class Task(ABC):
 
         Rows with one key have one picture. None: a row without a picture, or nothing is known of it.
         """
-        if row.get("image") is None or type(self).picture is not Task.picture:
+        if row.get("image") is None or not self.shows_stored(row):
             return None
         return stored_key(row["image"])
 

@@ -101,7 +101,7 @@ class Detection(Task):
         items = [Item(((o.box[0], o.box[1]), (o.box[2], o.box[3])), o.label) for o in objects[: self.max_instances]]
         return self.coords.items(items, (row["width"], row["height"]), "box")
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         return self.coords.form.number_ranges(answer)
 
     def shapes(self, answer: str, row: Row) -> list[WrittenBox]:

@@ -70,7 +70,7 @@ class Grounding(Task):
     def answer(self, row: Row) -> str:
         return self.coords.box(row["box"], (row["width"], row["height"]))
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         return self.coords.number_ranges(answer)
 
     def shapes(self, answer: str, row: Row) -> list[WrittenBox]:

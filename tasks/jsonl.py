@@ -188,7 +188,7 @@ class PolygonAnswers(Task):
     def answer(self, row: Row) -> str:
         return self.coords.polygon(row["polygon"], (row["width"], row["height"]))
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         return self.coords.number_ranges(answer)
 
     def parse(self, text: str, row: Row) -> Polygon | ParseFailure:

@@ -82,7 +82,7 @@ class Pointing(Task):
         items = [Item((point,)) for point in self.taught(row)[: self.max_instances]]
         return self.coords.items(items, (row["width"], row["height"]), "point")
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         return self.coords.form.number_ranges(answer)
 
     def targets(self, row: Row) -> list[Box]:

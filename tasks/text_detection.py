@@ -110,7 +110,7 @@ class TextDetection(Task):
             return self.coords.boxes([around(p) for p in taught], size)
         return self.coords.polygons([outline(p) for p in taught], size)
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         return self.coords.number_ranges(answer)
 
     def shapes(self, answer: str, row: Row) -> list[WrittenBox]:

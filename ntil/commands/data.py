@@ -10,6 +10,7 @@ Notes say what a reader resolved by itself: files that are no pictures, repeated
 is the scores that the taught answers themselves reach, with a warning below 0.99.
 With `model=` every row is encoded as that model is trained: pictures of a shape that it doesn't take, answers that its
 tokenizer doesn't give back, lengths. Its tokenizer is read, no weights; a training of the same reads the result.
+Of a mixture (`task=[clock,arithmetic]`) every task is checked by itself, and `show` draws rows of each.
 `show` draws some rows with their answers on one sheet; with `model=` the pictures are as sharp as that model sees them.
 
 splits: of check, separated by commas; by default all. workers: processes of check; by default one a processor, up to 8.
@@ -21,8 +22,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +53,7 @@ from ntil.evaluation.usable_rows import cached_check, ceiling_warnings, length_o
 from ntil.models.base import Family
 from ntil.preflight import compose_checked
 from tasks.base import Task
+from tasks.mixture import has_split
 
 LISTED = 20  # lines of a kind shown per split; `out=` gets all
 FEW = 5  # answers shown per split that don't score best
@@ -215,7 +217,7 @@ def contact_sheet(
         raise ValueError(f"a contact sheet needs n >= 1, got {n}")
     rows = task.rows(split)
     n = min(n, len(rows))
-    chosen = [seen_by(family, rows[number * len(rows) // n]) for number in range(n)]
+    chosen = [seen_by(family, rows[index]) for index in _spread(task, rows, n)]
     tiles = [task.draw(row, task.parse(task.answer(row), row)) for row in chosen]
     across = columns or math.ceil(math.sqrt(n))
     wide, high = max(t.width for t in tiles) + 8, max(t.height for t in tiles) + 8
@@ -225,6 +227,15 @@ def contact_sheet(
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
     return path
+
+
+def _spread(task: Task, rows: Dataset, n: int) -> list[int]:
+    """Indices of `n` rows, spread evenly; of a mixture about equally many of each task."""
+    places: dict[str, list[int]] = {}
+    for index, row_id in enumerate(rows.select_columns(["id"])["id"]):
+        places.setdefault(task.member_of({"id": row_id}), []).append(index)
+    counts = {name: min(-(-n // len(places)), len(part)) for name, part in places.items()}
+    return [part[i * len(part) // counts[name]] for name, part in places.items() for i in range(counts[name])][:n]
 
 
 def seen_by(family: Family | None, row: Row) -> Row:
@@ -244,13 +255,19 @@ def seen_by(family: Family | None, row: Row) -> Row:
 
 
 def _check(config: RunConfig, task: Task, with_model: bool, options: CheckOptions) -> int:
-    splits = [name for name in options.splits.split(",") if name] or list(task.splits)
-    model, check_rows = None, partial(_check_without_model, task, options.workers)
-    if with_model:
-        components = Components.build(config)
-        task, model = components.task, ModelLimits(components.family, config.max_length, length_option(config))
-        check_rows = partial(_check_with_model, config, components, options.workers)
-    reports = check(task, splits, check_rows, model)
+    named = [name for name in options.splits.split(",") if name]
+    components = Components.build(config) if with_model else None
+    task = components.task if components else task
+    for split in named if task.members else ():
+        if not any(has_split(member, split) for member in task.members.values()):
+            task.check_split(split)
+    reports = []
+    for name, member in (task.members or {"": task}).items():
+        settings = config.members[name] if name else config
+        splits = [split for split in named if not name or has_split(member, split)] if named else member.splits
+        of_member = components.members[name] if components else None
+        for report in _reports(settings, member, splits, of_member, options.workers):
+            reports.append(replace(report, split=f"{name}, {report.split}" if name else report.split))
     print("\n".join(line for report in reports for line in report.lines(LISTED)))
     if not with_model:
         print("add model=<name> to encode every row for that model")
@@ -260,6 +277,16 @@ def _check(config: RunConfig, task: Task, with_model: bool, options: CheckOption
     good = all(report.good for report in reports)
     print("all rows can be used" if good else "not usable as it stands", file=sys.stdout if good else sys.stderr)
     return 0 if good else 1
+
+
+def _reports(
+    config: RunConfig, task: Task, splits: Sequence[str], components: Components | None, workers: int | None
+) -> list[SplitReport]:
+    """Reports on the splits of one task."""
+    if components is None:
+        return check(task, splits, partial(_check_without_model, task, workers))
+    model = ModelLimits(components.family, config.max_length, length_option(config))
+    return check(task, splits, partial(_check_with_model, config, components, workers), model)
 
 
 def _check_without_model(task: Task, workers: int | None, split: str, rows: Dataset) -> SplitCheck:

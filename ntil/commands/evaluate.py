@@ -39,7 +39,7 @@ from ntil.config.build import locate, parameters
 from ntil.config.compose import task_dict
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.identity import config_hash
-from ntil.config.schema import RunConfig, to_plain_dict
+from ntil.config.schema import Component, RunConfig, to_plain_dict
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
 from ntil.launch.processes import spawn
@@ -95,20 +95,34 @@ def evaluate_untrained(overrides: Sequence[str]) -> int:
         UserError: the config can't be run.
     """
     config = compose_checked([*overrides, "loss=untrained"], on_this_machine=False)
-    family = locate(config.model.target, "model")
-    task, options = locate(config.task.target, "task"), dict(config.task.options)
-    takes, chosen = parameters(task)[0], {word.partition("=")[0] for word in overrides}
-    asks_freely = not chosen & {"task.question", "task.question_style"}
-    if "question_style" in takes and asks_freely and getattr(task, "subject", None) in family.own_prompts:
-        options["question_style"] = "family"
-    if "max_new_tokens" in takes and "task.max_new_tokens" not in chosen:
-        options["max_new_tokens"] = max(LEAST_TOKENS, options.get("max_new_tokens") or 0)
-    config = replace(config, task=replace(config.task, options=options))
+    chosen = {word.partition("=")[0] for word in overrides}
+    tasks = {name: _asked_freely(one, f"task.tasks.{name}", chosen) for name, one in config.members.items()}
+    if tasks:
+        options = {**config.task.options, "tasks": {name: one.to_dict() for name, one in tasks.items()}}
+        config = replace(config, task=replace(config.task, options=options))
+    else:
+        config = replace(config, task=_asked_freely(config, "task", chosen))
     sweep = Sweep()
     sweep.run(config)
     if sweep.done:
         print_metrics(sweep.done)
     return 1 if sweep.failed else 0
+
+
+def _asked_freely(config: RunConfig, key: str, chosen: set[str]) -> Component:
+    """The task, asked in the family's own words where it has any, with room for an answer that nobody taught.
+
+    Args:
+        key: of the task. chosen: keys that the command line sets, which stay.
+    """
+    family, task = locate(config.model.target, "model"), locate(config.task.target, "task")
+    takes, options = parameters(task)[0], dict(config.task.options)
+    as_usual = not chosen & {f"{key}.question", f"{key}.question_style"}
+    if "question_style" in takes and as_usual and getattr(task, "subject", None) in family.own_prompts:
+        options["question_style"] = "family"
+    if "max_new_tokens" in takes and f"{key}.max_new_tokens" not in chosen:
+        options["max_new_tokens"] = max(LEAST_TOKENS, options.get("max_new_tokens") or 0)
+    return replace(config.task, options=options)
 
 
 def overridden(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -19,7 +19,7 @@ HIDDEN = ("lenient_", "examples", "digit_", "expected_", "train_")
 
 def print_metrics(folders: Sequence[Path]) -> None:
     """Print the metrics of every run, as `ntil train` does at its end."""
-    runs = [Run.read(RunFolder(folder)) for folder in folders]
+    runs = [one for folder in folders for one in Run.read(RunFolder(folder)).by_task]
     rows = [
         {"run": name, **(headline_metrics(run.metrics) if run.done else {"state": str(status(run))})}
         for run, name in zip(runs, labels(runs), strict=True)

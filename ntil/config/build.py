@@ -22,7 +22,7 @@ from ntil.config.errors import ConfigError, nearest
 from ntil.config.schema import Component
 
 PACKAGES = ("ntil", "tasks", "data")
-# Group -> what its members must be. `source` and `extractor` are options of a task.
+# Group -> what its members must be. `source` and `extractor` are options of a task, `task` also one of a mixture.
 GROUPS = {
     "model": "ntil.models.base:Family",
     "task": "tasks.base:Task",
@@ -89,7 +89,11 @@ def group_class(group: str) -> type:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a target. `group`: the group that an option is a member of, as `source` of a task is."""
+    """One parameter of a target.
+
+    `group`: the group that an option is a member of, as `source` of a task is; of a mapping, as `tasks` of a mixture,
+    the group of its values.
+    """
 
     name: str
     annotation: Any
@@ -126,7 +130,7 @@ def _unpacked(annotation: Any) -> dict[str, Any] | None:
 
 
 def _group_of(annotation: Any) -> str | None:
-    for group in ("source", "extractor"):
+    for group in ("source", "extractor", "task"):
         if any(issubclass(c, group_class(group)) for c in _classes(annotation)):
             return group
     return None
@@ -165,6 +169,8 @@ def check_component(group: str, component: Component, key: str | None = None) ->
 
 def _checked_value(parameter: Parameter, value: Any, key: str) -> Any:
     if parameter.group is not None and value is not None:
+        if typing.get_origin(parameter.annotation) is Mapping:
+            return _checked_members(parameter, value, key)
         return _checked_nested(parameter, value, key)
     try:
         return TypeAdapter(parameter.annotation, config=_STRICT).validate_python(value)
@@ -173,6 +179,13 @@ def _checked_value(parameter: Parameter, value: Any, key: str) -> Any:
         path = ".".join([key, *(str(part) for part in first["loc"] if _is_key(part, value))])
         message = str(first["msg"]).replace("Input should be", "must be")
         raise ConfigError(f"{path}={_shown(first['input'])}: {message}") from error
+
+
+def _checked_members(parameter: Parameter, value: Any, key: str) -> dict[str, Component]:
+    """The components of an option that has several, by name."""
+    if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
+        raise ConfigError(f"{key}={_shown(value)}: must be components by name, each with a target and its options")
+    return {name: _checked_nested(parameter, {**one, "name": name}, f"{key}.{name}") for name, one in value.items()}
 
 
 def _checked_nested(parameter: Parameter, value: Any, key: str) -> Component:
@@ -215,12 +228,12 @@ def build(group: str, component: Component, key: str | None = None, **context: A
     target = locate(component.target, group)
     by_name, _ = parameters(target)
     for name, value in options.items():
-        if isinstance(value, Component):
+        if isinstance(value, Component) and name not in context:
             inner = by_name[name].group
             assert inner is not None
             options[name] = build(inner, value, f"{key or group}.{name}")
     try:
-        return target(**options, **{k: v for k, v in context.items() if k in by_name})
+        return target(**{**options, **{k: v for k, v in context.items() if k in by_name}})
     except UserError:
         raise
     except ValueError as error:

@@ -34,6 +34,44 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="schema", node=schema)
 
 
+def with_mixtures(overrides: Iterable[str]) -> list[str]:
+    """The words with each `task=[a,b]` as `task=a+b`, and configs of that name registered with Hydra.
+
+    A mixture of a name in conf/task is one of its configs like any other.
+
+    Raises:
+        ConfigError: a task that is named twice, or a list of one.
+    """
+    words = [re.sub(r"\[([^][]*)\]", _joined, word) if word.startswith("task=") else word for word in overrides]
+    for word in words:
+        for name in word.removeprefix("task=").split(",") if word.startswith("task=") else ():
+            if "+" in name:
+                _register_mixture(name, name.split("+"))
+    return words
+
+
+def _joined(listed: re.Match[str]) -> str:
+    return "+".join(name.strip() for name in listed[1].split(","))
+
+
+def _register_mixture(name: str, tasks: Sequence[str]) -> None:
+    """Register a config of the task group that is a mixture of others."""
+    if twice := next((task for task in tasks if tasks.count(task) > 1), None):
+        raise ConfigError(
+            f"task={name}: {twice} is named twice; a mixture in a file of conf/task can give each a name of its own, "
+            "see docs/mixtures.md"
+        )
+    node = {
+        "defaults": [*({f"/task@tasks.{task}": task} for task in tasks), "_self_"],
+        "name": name,
+        "target": "tasks.mixture:Mixture",
+        "weights": dict.fromkeys(tasks),
+        "temperature": None,
+        "headline": None,
+    }
+    ConfigStore.instance().store(group="task", name=name, node=node)
+
+
 def compose(overrides: Iterable[str]) -> RunConfig:
     """Compose the configuration of `ntil train <overrides>`; no file or device is checked.
 
@@ -45,7 +83,7 @@ def compose(overrides: Iterable[str]) -> RunConfig:
 
 def compose_dict(overrides: Iterable[str]) -> dict[str, Any]:
     """The composed configuration as plain containers."""
-    overrides = list(overrides)
+    overrides = with_mixtures(overrides)
     register_schema()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return plain_config(hydra.compose("config", overrides=overrides), overrides)
@@ -135,7 +173,7 @@ def _unread(word: str) -> str:
 
 def _hint(key: str, overrides: Iterable[str]) -> str:
     """The key that was meant: of the same last name anywhere below its group, else the nearest on its level."""
-    chosen = [w for w in overrides if re.fullmatch(r"\w+=[\w/]+", w) and (CONF / w.partition("=")[0]).is_dir()]
+    chosen = [w for w in overrides if re.fullmatch(r"\w+=[\w/+]+", w) and (CONF / w.partition("=")[0]).is_dir()]
     config: Any = _composed_or_none(chosen) or _composed_or_none([]) or asdict(RunSchema())
     group, _, rest = key.partition(".")
     deeper = [name for name in _leaves(config.get(group), group) if name.endswith(f".{rest}")] if rest else []
@@ -168,6 +206,7 @@ def _composed_or_none(overrides: Sequence[str]) -> dict[str, Any] | None:
 
 def task_dict(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Compose one config of the task group with overrides of its keys."""
-    if name not in choices("task"):
-        raise ConfigError(f"task={name}: no such config{nearest(name, choices('task'))}")
+    for task in with_mixtures([f"task={name}"])[0].removeprefix("task=").split("+"):
+        if task not in choices("task"):
+            raise ConfigError(f"task={name}: no such config{nearest(task, choices('task'))}")
     return compose_dict([f"task={name}", *overrides])["task"]

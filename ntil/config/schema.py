@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,8 @@ class PackingConfig:
 class EvaluationConfig:
     """Scoring of `split` at the end, and of `validation_rows` validation rows every `every_steps` steps (0: never).
 
+    validation_rows: of each task and split. validation_splits: those that are validated on, the first of which chooses
+        the best checkpoint; null: `validation`.
     batch_size: rows that generate at once on a rank; null: see ntil/evaluation/batch_size.py.
     share_prompts: rows with one picture, or a long text in common, share its computation; null: where that is exact.
     test: which weights are saved and scored at the end: `best`, by the task's metric on the validation rows, or `last`
@@ -138,8 +140,14 @@ class EvaluationConfig:
     batch_size: int | None = 240
     every_steps: int = 200
     validation_rows: int = 240
+    validation_splits: list[str] | None = None
     share_prompts: bool | None = None
     test: str | None = None
+
+    @property
+    def validated(self) -> list[str]:
+        """Splits that are validated on; empty without validation."""
+        return (self.validation_splits or ["validation"]) if self.every_steps else []
 
 
 @dataclass
@@ -230,6 +238,21 @@ class RunConfig(RunSettings):
         values: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(settings)}
         return cls(**values, **groups)
 
+    @property
+    def members(self) -> dict[str, RunConfig]:
+        """The config of each task of a mixture, by its name there; empty where the task is none.
+
+        Raises:
+            ConfigError: a task of the mixture has no target.
+        """
+        tasks = self.task.options.get("tasks")
+        if not isinstance(tasks, dict):
+            return {}
+        return {
+            name: replace(self, task=Component.from_dict(f"task.tasks.{name}", {**(one or {}), "name": name}))
+            for name, one in tasks.items()
+        }
+
     @classmethod
     def read(cls, file: Path) -> RunConfig:
         """Read a run folder's config.yaml, of this format or an older one.
@@ -309,6 +332,7 @@ def _check(run: RunSettings) -> None:
     for name in ("validation_rows", "batch_size"):
         at_least(1, f"evaluation.{name}", getattr(run.evaluation, name))
     at_least(0, "evaluation.every_steps", run.evaluation.every_steps, "0: never")
+    _check_validation_splits(run.evaluation.validation_splits)
     _check_best(run)
     for name in ("log_every", "keep_checkpoints", "max_length"):
         at_least(1, name, getattr(run, name))
@@ -326,6 +350,13 @@ def _check(run: RunSettings) -> None:
     until = [stage.until for stage in run.curriculum.stages]
     if until != sorted(until) or any(not 0 < u <= 1 for u in until):
         raise ConfigError(f"curriculum.stages: 'until' must rise within (0, 1], got {until}")
+
+
+def _check_validation_splits(splits: list[str] | None) -> None:
+    if splits is not None and (not splits or len({*splits}) < len(splits) or any(not name for name in splits)):
+        raise ConfigError(
+            f"evaluation.validation_splits must name splits, each once, got {splits}; null: the validation split alone"
+        )
 
 
 def _check_best(run: RunSettings) -> None:

@@ -19,11 +19,11 @@ from omegaconf import OmegaConf
 
 from data.common.counts import counted
 from data.common.errors import UserError
-from ntil.config.compose import CONF, register_schema
+from ntil.config.compose import CONF, register_schema, with_mixtures
 from ntil.config.errors import ConfigError
 from ntil.console import Table
 from ntil.estimates.time import Device, device_here
-from ntil.launch.costs import Estimator, disk_warning, pace_key, packing_remark, total_disk, total_time
+from ntil.launch.costs import Estimator, disk_warning, mixture_remark, pace_key, packing_remark, total_disk, total_time
 from ntil.preflight import check, compose_checked
 from ntil.runs.folder import folder_of, read_json
 from ntil.runs.inputs import changed_inputs
@@ -48,7 +48,7 @@ def plan(arguments: Sequence[str], on_this_machine: bool = True) -> list[Planned
     Raises:
         UserError, HydraException: a job that can't be composed or run.
     """
-    overrides = [word for word in arguments if not word.startswith("-")]
+    overrides = with_mixtures(word for word in arguments if not word.startswith("-"))
     fixed = _fixed(overrides)
     swept = [override for override in overrides if override not in fixed]
     names = {override.partition("=")[0].lstrip("+") for override in overrides}
@@ -111,8 +111,8 @@ def dry_run(arguments: Sequence[str], device: Device | None = None) -> DryRun:
             remarks += [refusal] if refusal not in remarks else []
         if state != "done":
             costs.append(cost)
-            remark = packing_remark(job, cost)
-            remarks += [remark] if remark and remark not in remarks else []
+            for remark in (packing_remark(job, cost), mixture_remark(job)):
+                remarks += [remark] if remark and remark not in remarks else []
         time = ["done", ""] if state == "done" else [cost.time, cost.gpu_hours]
         rows.append([*map(str, job.key), str(cost.length), cost.memory, cost.disk, state, *time])
     done = sum(row[7] == "done" for row in rows)

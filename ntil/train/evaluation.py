@@ -14,8 +14,8 @@ from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
-from ntil.evaluation.batch_size import evaluation_batch_size
-from ntil.evaluation.generate import evaluate_sharded, predict_shard
+from ntil.evaluation.generate import evaluate_sharded
+from ntil.evaluation.sets import batch_sizes, evaluation_sets, predict_sets
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.saving import load_saved
 from ntil.runs.folder import RunFolder, read_json
@@ -44,12 +44,12 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
     model = load_tested(folder, components, device)
     title = f"{config.loss.name} on {split}" if ranks.first else None
     check = (lambda: interrupt.check(ranks)) if interrupt else (lambda: None)
-    size = evaluation_batch_size(config, model, components.collator, rows, ranks)
-    share = config.evaluation.share_prompts
-    records = predict_shard(model, components.collator, rows, size, ranks, title, check, share_prompts=share)
+    sets = evaluation_sets(components, rows)
+    sizes = batch_sizes(config, model, sets, ranks)
+    records = predict_sets(model, sets, sizes, ranks, title, check, config.evaluation.share_prompts)
     metrics = evaluate_sharded(results.predictions, records, components.task.summarize, ranks)
     if metrics is not None:
-        results.write_metrics(metrics, components.task.protocol)
+        results.write_metrics(metrics, components.task.protocol, **components.task.protocols)
     ranks.barrier()
 
 

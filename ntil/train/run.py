@@ -8,7 +8,6 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from data.common.counts import counted
 from data.common.files import write_text
 from data.common.rows import sample_rows
 from ntil.components import Components
+from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.console import epochs
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
-from ntil.evaluation.batch_size import evaluation_batch_size
-from ntil.evaluation.generate import evaluate_sharded, predict_shard, teacher_forced
+from ntil.evaluation.generate import evaluate_sharded
+from ntil.evaluation.sets import batch_sizes, evaluation_sets, first_rows, predict_sets, teacher_forced_sets
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.head import SupervisedHead
 from ntil.models.saving import save, save_base, whole_model
@@ -50,9 +50,11 @@ from ntil.train.callbacks import Checkpoints, History, Progress, SaveWhenDue, St
 from ntil.train.evaluation import load_tested
 from ntil.train.guards import FiniteCheck, LossSpikes
 from ntil.train.libraries import set_up_libraries
+from ntil.train.order import mixture_lines
 from ntil.train.phases import chosen_rows, listening_callbacks, phase
-from ntil.train.trackers import SHOWN, Trackers
+from ntil.train.trackers import Trackers
 from ntil.train.trainer import NumberTrainer, build_trainer
+from ntil.train.validation import Validation
 
 
 def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
@@ -115,7 +117,7 @@ def train(
     arguments = training_arguments(config, folder.checkpoints, components.family.dtype)
     data = read_data(config, components, arguments).usable(config, components, ranks, interrupt)
     coverage = check_before_training(folder, config, components, data, ranks)
-    trackers.note({"coverage": coverage})
+    trackers.note(coverage)
     model, vision_cache = load_model(folder, config, components, arguments, ranks)
     watch = Watch.over(folder, config, components, model, interrupt, ranks)
     trainer = build_trainer(
@@ -125,8 +127,8 @@ def train(
         data.train,
         folder.checkpoints,
         arguments=arguments,
-        validation=data.validation,
-        validate=Validation.of(config, components, data.validation, ranks),
+        validation=next(iter(data.validation.values()), None),
+        validate=Validation.of(folder, config, components, data.validation, ranks),
         callbacks=[*watch.callbacks, trackers, *listening_callbacks()],
         finite=watch.finite,
     )
@@ -155,10 +157,10 @@ def _record_environment(folder: RunFolder) -> None:
 
 @dataclass(frozen=True)
 class Data:
-    """Splits of a run. validation: the rows that are scored during training; None without validation."""
+    """Splits of a run. validation: split -> the rows that are scored during training; empty without validation."""
 
     train: Dataset
-    validation: Dataset | None
+    validation: dict[str, Dataset]
     test: Dataset
 
     def usable(self, config: RunConfig, components: Components, ranks: Ranks, interrupt: Interrupt) -> Data:
@@ -171,7 +173,7 @@ class Data:
         def of(split: str, rows: Dataset) -> Dataset:
             return usable_rows(config, components, split, rows, ranks, interrupt)
 
-        held_out = None if self.validation is None else of("validation", self.validation)
+        held_out = {split: of(split, rows) for split, rows in self.validation.items()}
         return Data(of("train", self.train), held_out, of(config.evaluation.split, self.test))
 
 
@@ -181,20 +183,19 @@ def read_data(config: RunConfig, components: Components, arguments: TrainingArgu
     evaluation, task = config.evaluation, components.task
     with arguments.main_process_first(desc="rows"):  # it renders or reads what the others then find in the cache
         train = chosen_rows(task, "train")
-        held_out = chosen_rows(task, "validation") if evaluation.every_steps else None
+        held_out = {split: chosen_rows(task, split) for split in evaluation.validated}
         tested = chosen_rows(task, evaluation.split)
-    if held_out is not None:
-        held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows)))
-    return Data(train, held_out, tested)
+    first = {split: first_rows(task, rows, evaluation.validation_rows) for split, rows in held_out.items()}
+    return Data(train, first, tested)
 
 
 def check_before_training(
     folder: RunFolder, config: RunConfig, components: Components, data: Data, ranks: Ranks
-) -> float:
+) -> dict[str, float]:
     """Check the data against config and components, before training would fail on it.
 
     Returns:
-        Share of the answer tokens that the loss sees as digits.
+        `coverage`, the share of the answer tokens that the loss sees as digits; of a mixture that of every task too.
 
     Raises:
         ConfigError: data that changed since the checkpoint, or no digits.
@@ -211,11 +212,35 @@ def check_before_training(
         # What the run started from stays what it was, also where a resumed run has no more need of it.
         started = {key: files for key, files in before.items() if key.startswith("model.")}
         write_text(folder.inputs, json.dumps({**inputs(config), **started}))
-    coverage = components.coverage(sample_rows(data.train))
+    coverage = coverage_by_task(components, data.train)
     if ranks.first:
         length = _write_length(folder, config, len(data.train))
-        print(f"{length}, {coverage:.0%} of the answer tokens are digits")
-    return coverage
+        digits = ", ".join(f"{share:.0%}{f' ({name})' if name else ''}" for name, share in coverage.items())
+        print(f"{length}, {digits} of the answer tokens are digits")
+        drawn = (config.optim.steps_for(len(data.train)) or 0) * config.optim.batch_size
+        for line in mixture_lines(components.task, data.train, drawn):
+            print(line)
+    return {f"coverage/{name}" if name else "coverage": share for name, share in coverage.items()}
+
+
+def coverage_by_task(components: Components, rows: Dataset) -> dict[str, float]:
+    """Share of the answer tokens of each task that the loss sees as digits; of a single task under an empty name.
+
+    Raises:
+        ConfigError: the loss needs numbers or boxes, and no task has any.
+    """
+    shares: dict[str, float] = {}
+    refused: dict[str, ConfigError] = {}
+    for name, part in components.task.by_member(rows).items():
+        try:
+            shares[name] = components.members[name].coverage(sample_rows(part))
+        except ConfigError as error:
+            refused[name] = error
+    for name, refusal in refused.items():
+        if not shares:
+            raise refusal
+        print(f"warning: {name}: {refusal}; this task is trained by cross-entropy alone")
+    return shares
 
 
 def _write_length(folder: RunFolder, config: RunConfig, rows: int) -> str:
@@ -300,37 +325,6 @@ class Watch:
         return cls(checkpoints, best, interrupts, finite, callbacks)
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Scores and teacher-forced figures on the validation rows, with the model as it is when this is called.
-
-    longest: tokens of the longest true answer, end included. An answer is cut there: a model that rambles would have
-        all rows and ranks wait for it, and what follows a longer answer is wrong anyway.
-    """
-
-    config: RunConfig
-    components: Components
-    ranks: Ranks
-    longest: int
-
-    @classmethod
-    def of(cls, config: RunConfig, components: Components, rows: Dataset | None, ranks: Ranks) -> Validation:
-        return cls(config, components, ranks, components.longest_answer(rows or ()))
-
-    @phase("validation")
-    def __call__(self, trainer: NumberTrainer) -> dict[str, float]:
-        rows: Any = trainer.eval_dataset
-        model, task = trainer.inner_model, self.components.task
-        collator, ranks = self.components.collator, self.ranks
-        size = evaluation_batch_size(self.config, model, collator, rows, ranks)
-        share = self.config.evaluation.share_prompts
-        records = predict_shard(model, collator, rows, size, ranks, max_new_tokens=self.longest, share_prompts=share)
-        shard = list(records)
-        in_order = sorted((pair for part in ranks.gather(shard) for pair in part), key=lambda pair: pair[0])
-        scores = task.summarize(record for _, record in in_order)
-        return {**scores, **teacher_forced(trainer.head, model, collator, rows, size, ranks)[0]}
-
-
 def fit(folder: RunFolder, config: RunConfig, trainer: NumberTrainer, watch: Watch, ranks: Ranks) -> None:
     """Train from the newest complete checkpoint to the end.
 
@@ -364,7 +358,8 @@ def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer
                 save(trainer.inner_model, components.family, folder.unfinished_model)
             shutil.rmtree(folder.model, ignore_errors=True)
             folder.unfinished_model.rename(folder.model)
-            record = {"step": trainer.state.global_step, "seconds": watch.checkpoints.seconds}
+            record: dict[str, Any] = {"step": trainer.state.global_step, "seconds": watch.checkpoints.seconds}
+            record |= {"rows": trainer.task_log.totals()} if trainer.task_log else {}
             write_text(folder.trained, json.dumps({**record, **(best.record() if best else {})}))
             shutil.rmtree(folder.best, ignore_errors=True)
     ranks.barrier()
@@ -393,20 +388,22 @@ def test(
     model = load_tested(folder, components, device)
     _vision_cache(config, components, model)
     title = f"{config.loss.name} on {config.evaluation.split}" if ranks.first else None
-    size = evaluation_batch_size(config, model, components.collator, rows, ranks)
+    sets = evaluation_sets(components, rows)
+    sizes = batch_sizes(config, model, sets, ranks)
     if config.evaluation.batch_size is None and ranks.first:
-        print(f"evaluation: {counted(size, 'row')} at once on a rank, from the free memory")
+        print(f"evaluation: {counted(min(sizes), 'row')} at once on a rank, from the free memory")
     share = config.evaluation.share_prompts
-    check = partial(interrupt.check, ranks)
-    records = predict_shard(model, components.collator, rows, size, ranks, title, check, share_prompts=share)
+    records = predict_sets(model, sets, sizes, ranks, title, partial(interrupt.check, ranks), share)
     scores = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
-    forced, digits = teacher_forced(SupervisedHead(model), model, components.collator, rows, size, ranks)
+    forced, digits = teacher_forced_sets(SupervisedHead(model), model, sets, sizes, ranks)
     if scores is None:
         return None
-    write_text(folder.digits, json.dumps(digits))
-    trackers.predictions(components.task, rows, list(islice(read_jsonl(folder.predictions), SHOWN)))
-    metrics = {**scores, **forced, **trained_figures(read_json(folder.trained))}
-    folder.write_metrics(metrics, components.task.protocol)
+    folder.write_digits(digits)
+    trackers.predictions(components.task, rows, read_jsonl(folder.predictions))
+    trained = read_json(folder.trained)
+    drawn = {f"{name}/train_rows": float(count) for name, count in trained.get("rows", {}).items()}
+    metrics = {**scores, **forced, **drawn, **trained_figures(trained)}
+    folder.write_metrics(metrics, components.task.protocol, **components.task.protocols)
     return metrics
 
 

@@ -32,8 +32,9 @@ from ntil.packing.tower import SharedTower
 from ntil.train.arguments import training_arguments
 from ntil.train.averaging import WeightAverage
 from ntil.train.guards import FiniteCheck
-from ntil.train.packing import Packing, packing_of
-from ntil.train.sampler import CurriculumSampler, PictureSampler
+from ntil.train.order import training_order
+from ntil.train.packing import packing_of
+from ntil.train.task_log import TaskLog
 from ntil.train.throughput import Throughput
 
 # Keys of a batch that are no inputs of the model: the collator's, and those that the trainer adds.
@@ -52,6 +53,8 @@ NOT_INPUTS = (
     "unmeasured",
     "segments",
     "tower",
+    "tasks",
+    "task_counts",
 )
 DATA_LIMIT = 600  # seconds that a batch may take: a data worker may be stuck, as on a file system that is gone
 Validate = Callable[["NumberTrainer"], dict[str, float]]
@@ -80,14 +83,14 @@ def build_trainer(
     Raises:
         ConfigError: a batch that doesn't divide over the ranks, or a curriculum that doesn't fit the rows.
     """
-    optim = config.optim
+    optim, task = config.optim, components.task
     steps = optim.steps_for(len(rows))
     assert steps is not None
     arguments = arguments or training_arguments(config, folder, components.family.dtype)
     arguments.max_steps, arguments.lr_scheduler_kwargs = steps, schedule_arguments(optim, steps)
     average = None if optim.ema is None else WeightAverage(model, optim.ema, Ranks.here())
     packed = packing_of(config, components, rows)
-    sampler = _sampler(config, rows, steps, packed)
+    sampler = training_order(config, task, rows, steps, packed.pictures if packed else None)
     pieces = arguments.world_size * arguments.gradient_accumulation_steps
     trainer = NumberTrainer(
         model=model,
@@ -104,17 +107,10 @@ def build_trainer(
         learning_rates=LearningRates(components.family, optim),
         finite=finite,
         average=average,
+        task_log=TaskLog(task.members) if task.members else None,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _sampler(config: RunConfig, rows: Dataset, steps: int, packed: Packing | None) -> CurriculumSampler:
-    """The order of the rows: drawn by the curriculum, those of a picture together where the run is packed."""
-    column = config.curriculum.column
-    levels = rows[column][:] if column in rows.column_names else None
-    drawn = (len(rows), steps, config.optim.batch_size, config.seed, config.curriculum, levels)
-    return PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
 
 
 class NumberTrainer(Trainer):
@@ -129,6 +125,7 @@ class NumberTrainer(Trainer):
         learning_rates: of the parts; None: all have that of the arguments.
         finite: checks every micro-batch's loss before the optimizer uses it.
         average: of the weights, that is validated in their place; None: the weights are.
+        task_log: of a mixture.
     """
 
     def __init__(
@@ -142,9 +139,13 @@ class NumberTrainer(Trainer):
         learning_rates: LearningRates | None = None,
         finite: FiniteCheck | None = None,
         average: WeightAverage | None = None,
+        task_log: TaskLog | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.task_log = task_log
+        if task_log is not None:
+            self.add_callback(task_log)
         # Our loss is divided by the global counts already; the Trainer must not divide by the accumulation again.
         self.model_accepts_loss_kwargs = True
         self.number_loss = number_loss.to(self.args.device)
@@ -216,9 +217,16 @@ class NumberTrainer(Trainer):
         """Counts [tokens, samples, digits, numbers, boxes] of the whole optimizer step, over accumulation and ranks."""
         names = ("samples", "digits", "numbers", "boxes")
         counts = [[b["targets"].numel(), *(b[name] for name in names)] for b in batch_samples]
-        summed = torch.tensor(counts, dtype=torch.float32).reshape(-1, 5).sum(0)
+        if self.task_log is not None:
+            of_tasks = self.task_log.counts(batch_samples)
+            counts = [[*all_rows, *by_task] for all_rows, by_task in zip(counts, of_tasks, strict=True)]
+        width = len(counts[0]) if counts else 5
+        summed = torch.tensor(counts, dtype=torch.float32).reshape(-1, width).sum(0)
         # A copy that blocks would wait for all that the GPU has still to do.
-        return self._over_ranks(summed.to(device, non_blocking=True))
+        summed = self._over_ranks(summed.to(device, non_blocking=True))
+        if self.task_log is not None and counts:
+            self.task_log.begin_step(summed[5:])
+        return summed[:5]
 
     def _step_infos(self, batches: list[Any], counts: Any) -> list[StepInfo]:
         assert isinstance(counts, Tensor)
@@ -275,6 +283,10 @@ class NumberTrainer(Trainer):
         if inputs["first"] and self._logs_next():
             with self._seen_by_loss(inputs, logits) as loss_inputs:
                 self._norms = self.number_loss.gradient_norms(logits, *loss_inputs, reference)
+        if self.task_log is not None and self._logs_next():
+            with self._seen_by_loss(inputs, logits) as (targets, spans, info):
+                assert spans is not None
+                self.task_log.add(self.number_loss, logits.detach(), targets, spans, info, inputs["tasks"])
         self._add(output.components)
         if self._finite is not None:
             step = self.state.global_step + 1
@@ -359,6 +371,7 @@ class NumberTrainer(Trainer):
                 **self._components(),
                 **self._shares(),
                 **self._part_rates(),
+                **(self.task_log.take(self._over_ranks) if self.task_log else {}),
                 **self.throughput.take(self.args.world_size),
             }
             self._sums, self._summed = {}, 0
