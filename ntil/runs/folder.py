@@ -30,8 +30,8 @@ class RunFolder:
     """A run's files; the presence of metrics.json, written last, means done.
 
     Others: config.yaml, environment.json, data.json, inputs.json, length.json, tracking.json, skipped.txt,
-    history.jsonl, best_validations.json (of several validated splits or tasks), checkpoints/, model/, trained.json (written when
-    the model is saved), predictions.jsonl, digits.json (of a mixture digits-<task>.json);
+    history.jsonl, best_validations.json (of several validated splits or tasks), checkpoints/, model/, trained.json
+    (written when the model is saved), predictions.jsonl, digits.json (of a mixture digits-<task>.json);
     error.txt and replay/ of a failure, stop to interrupt, evaluations/ of `ntil eval`.
     """
 

@@ -92,7 +92,7 @@ def build_trainer(
     packed = packing_of(config, components, rows)
     sampler = training_order(config, task, rows, steps, packed.pictures if packed else None)
     pieces = arguments.world_size * arguments.gradient_accumulation_steps
-    trainer = NumberTrainer(
+    return NumberTrainer(
         model=model,
         args=arguments,
         train_dataset=packed.rows if packed else rows,
@@ -109,8 +109,6 @@ def build_trainer(
         average=average,
         task_log=TaskLog(task.members) if task.members else None,
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 class NumberTrainer(Trainer):
@@ -146,6 +144,7 @@ class NumberTrainer(Trainer):
         self.task_log = task_log
         if task_log is not None:
             self.add_callback(task_log)
+        self.remove_callback(PrinterCallback)
         # Our loss is divided by the global counts already; the Trainer must not divide by the accumulation again.
         self.model_accepts_loss_kwargs = True
         self.number_loss = number_loss.to(self.args.device)
