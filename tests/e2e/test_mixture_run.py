@@ -111,13 +111,19 @@ def test_it_is_evaluated_again_as_a_mixture_and_as_one_task(runs, tmp_path):
     shutil.rmtree(run.evaluations)
 
 
+FEW_PICTURES = ["loss=ce", "task.weights={clock:1,arithmetic:7}", "evaluation.every_steps=0"]
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("one"), *FEW_PICTURES)
+
+
 @pytest.mark.parametrize("engine", ["local", "zero2"])
-def test_two_ranks_draw_and_log_what_one_does(runs, tmp_path, engine):
+def test_two_ranks_draw_and_log_what_one_does(one_rank, tmp_path, engine):
     """Some micro-batches of two rows have no picture."""
-    words = ["loss=ce", "task.weights={clock:1,arithmetic:7}", "evaluation.every_steps=0"]
-    one = trained(tmp_path / "one", *words)
-    two = trained(tmp_path / "two", *words, f"engine={engine}", "engine.processes=2", "engine.accumulation=2")
-    logged = [[r for r in run.read_history() if "loss" in r] for run in (one, two)]
+    two = trained(tmp_path, *FEW_PICTURES, f"engine={engine}", "engine.processes=2", "engine.accumulation=2")
+    logged = [[r for r in run.read_history() if "loss" in r] for run in (one_rank, two)]
     for alone, cut in zip(*logged, strict=True):
         for key in ("clock/rows", "arithmetic/rows", "loss/ce", "clock/loss/ce", "arithmetic/loss/ce"):
             assert cut[key] == pytest.approx(alone[key], rel=2e-3), key
