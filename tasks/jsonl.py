@@ -30,7 +30,7 @@ from decimal import Decimal
 from PIL import Image, ImageDraw
 
 from data.common.source import Source
-from data.jsonl import Metric
+from data.table_answers import Metric
 from tasks.answers.coordinates import FORMATS, Coords, Item, Point, Polygon
 from tasks.base import ParseFailure, Row, Scores, Task
 from tasks.clock import Clock
