@@ -78,9 +78,9 @@ class Jsonl(TableSource):
         self.files = without_nulls({"train": train, "validation": validation, "test": test})
         if not self.files:
             raise InvalidOption("give a table: task.source.train=<file> task.source.test=<file>")
-        form = Form(metric, without_nulls(columns), box_format, question, bool(allow_urls))
+        form = Form(metric, without_nulls(columns), box_format, question)
         super().__init__(form, self.files, repeat, RowErrors(on_error))
-        self.images = optional_path(images)
+        self.images, self.allow_urls = optional_path(images), bool(allow_urls)
 
     def read_table(self, split: str) -> Dataset:
         files = self._matching(split)

@@ -23,7 +23,6 @@ from data.common.repeats import WEIGHT, check_repeat, repeated
 from data.common.rows import RowWriter
 from data.common.source import Source
 from data.common.table_files import Located
-from data.common.web_pictures import web_pictures
 from data.grounding.schema import BoxForm
 from data.table_answers import TRUTH, AnswerColumn, Metric
 
@@ -38,20 +37,17 @@ class Form(NamedTuple):
     Attributes:
         columns: role -> column, where it isn't the role's name; a column of weights has to be named here.
         question: of all rows of a table without a column of prompts; None: such a table is refused.
-        allow_urls: fetch pictures that are given by web address.
     """
 
     metric: Metric
     columns: dict[str, str]
     box_format: BoxForm = "xyxy"
     question: str | None = None
-    allow_urls: bool = False
 
     @property
     def key(self) -> list[str]:
         """What rows depend on, for a cache of them."""
-        added = [str(value) for value in self[3:] if value]
-        return [self.metric, str(self.columns), self.box_format, *added]
+        return [self.metric, str(self.columns), self.box_format, *filter(None, [self.question])]
 
 
 class Table(NamedTuple):
@@ -158,8 +154,7 @@ def read_tables(
         frames.note(first, policy)
         return writer.dataset()
 
-    with web_pictures(form.allow_urls):
-        return read_with_evidence(read, row_errors)
+    return read_with_evidence(read, row_errors)
 
 
 def _names(columns_there: list[str], form: Form, where: str) -> dict[str, str]:

@@ -111,6 +111,10 @@ class Task(ABC):
             )
         return rows
 
+    def origins(self, splits: Iterable[str]) -> dict[str, str | None]:
+        """Split -> where its rows come from, and in which revision, see `Source.origin`."""
+        return {split: self.source.origin(split) if self.source else None for split in splits}
+
     def expected_rows(self, split: str) -> int | None:
         """About how many rows a split has, without reading data; None where that isn't known."""
         return self.source.expected_rows(split) if self.source else None
