@@ -46,7 +46,7 @@ class HubDataset(TableSource):
     Args:
         path: owner/name on the hub, or a folder here.
         metric: what the answers are, see `data.jsonl`.
-        name: which configuration of the data set; null: its default.
+        subset: which configuration of the data set; null: its default.
         splits: split -> its name in the data set; without `validation` every twentieth row of `train` is held out.
         revision: commit, tag or branch on the hub; null: the newest.
         columns: role -> column, where they differ, see `data.jsonl`.
@@ -61,7 +61,7 @@ class HubDataset(TableSource):
         self,
         path: str | None = None,
         metric: Metric = "exact",
-        name: str | None = None,
+        subset: str | None = None,
         splits: dict[str, str | None] | None = None,
         revision: str | None = None,
         columns: dict[str, str | None] | None = None,
@@ -83,7 +83,7 @@ class HubDataset(TableSource):
         names = without_nulls(splits) or {split: split for split in self.files or ("train", "test")}
         self.names = {split: name for split, name in names.items() if not self.files or name in self.files}
         super().__init__(form, self.names, repeat, RowErrors(on_error))
-        self.path, self.name, self.revision, self.builder = path, name, revision, builder
+        self.path, self.subset, self.revision, self.builder = path, subset, revision, builder
         self.streaming, self.limit, self.images = bool(streaming), limit, optional_path(images)
         self.allow_urls = bool(allow_urls)
         self.folder = Path(path).expanduser() if Path(path).expanduser().exists() else None
@@ -122,7 +122,7 @@ class HubDataset(TableSource):
         if split not in self.names:
             raise InvalidOption(f"there is no table for the split {split!r}; set task.source.splits.{split}=<its name>")
         official = self.names[split]
-        options = {"how": [*self.form.key, str(self.images), self.path, self._commit, self.name, self.builder]}
+        options = {"how": [*self.form.key, str(self.images), self.path, self._commit, self.subset, self.builder]}
         options |= {"split": official, "limit": self.limit, "files": sorted(self.files.items())}
         folders = [folder for folder in (self.folder,) if folder is not None]
 
@@ -170,7 +170,7 @@ class HubDataset(TableSource):
         options: dict[str, Any] = {"data_files": files} if files else {"data_dir": str(self.folder)}
         options = options if self.builder else {}
         with _one_sentence(self.path):
-            built = datasets.load_dataset_builder(path, self.name, revision=self.revision, **options)
+            built = datasets.load_dataset_builder(path, self.subset, revision=self.revision, **options)
         kind = type(built).__module__.removeprefix("datasets.packaged_modules.").partition(".")[0]
         if not type(built).__module__.startswith("datasets.packaged_modules.") or kind not in BUILDERS:
             problem = f"is read by the builder {kind!r}, and only {', '.join(BUILDERS)} are known to run nothing of it"
@@ -268,5 +268,5 @@ def _one_sentence(where: str) -> Iterator[None]:
         raise
     except Exception as error:  # the library lets through those of its file systems and formats
         reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-        remedy = "correct task.source.path, name or splits; a data set with a script has to be converted to parquet"
+        remedy = "correct task.source.path, subset or splits; a data set with a script has to be converted to parquet"
         raise InvalidData(where, None, f"`datasets` can't read it ({reason})", remedy) from error

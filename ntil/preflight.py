@@ -15,7 +15,7 @@ from ntil.distributed.ranks import ranks_on_this_host
 from ntil.estimates.fit import check_memory, gpu_memory, idle_gpus, short_of_memory
 from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
 from ntil.models.pretrained import is_path, refuse_adapter
-from ntil.models.tuning import check_tuning
+from ntil.models.tuning import check_tuning, is_frozen
 from ntil.packing.refusals import check_class
 
 LONGEST_NAME, LONGEST_PROJECT = 64, 128  # characters of a tag, and of a project, of W&B
@@ -44,6 +44,7 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
     check_class(config, family)
     check_learning_rates(config, family)
     _check_shared_prompts(config, family)
+    _check_augmentation(config, family)
     if on_this_machine:
         refuse_to_overwrite(config)
         _check_names(config)
@@ -54,6 +55,7 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
         _check_batch(config)
         _check_checkpoint(config)
         task = build_task(config)
+        task.check_augmentation(config.augment.names)
         validated = ["validation"] if config.evaluation.every_steps else []
         for split in dict.fromkeys(["train", *validated, config.evaluation.split]):
             task.check_split(split)
@@ -74,6 +76,14 @@ def _check_shared_prompts(config: RunConfig, family: Any) -> None:
         raise ConfigError(
             f"evaluation.share_prompts=true: model.attn_implementation={attention} can't keep questions apart; take "
             "sdpa, or leave it null"
+        )
+
+
+def _check_augmentation(config: RunConfig, family: Any) -> None:
+    if config.augment.on and config.vision_cache_gb and is_frozen(config.tuning, family, "vision"):
+        raise ConfigError(
+            f"augment: {', '.join(config.augment.names)} make a new picture at each drawing, and the cache of the frozen "
+            "vision tower would hold them all; set vision_cache_gb=0, or augment=none"
         )
 
 

@@ -71,6 +71,7 @@ class Task(ABC):
         coordinates: the answer's numbers are coordinates written with `coords` (some models have tokens of their own
             for them).
         columns: what a row of the source must have.
+        survives: the augmentations of a picture after which the answer is still right, or moves with it.
         source: where the rows come from; None for a task that makes its own.
     """
 
@@ -82,6 +83,7 @@ class Task(ABC):
     max_new_tokens: int = 32
     coordinates: bool = False
     columns: tuple[str, ...] = ()
+    survives: frozenset[str] = frozenset({"scale", "color_jitter"})
     source: Source | None = None
 
     @property
@@ -140,6 +142,23 @@ class Task(ABC):
         """
         if self.source is not None:
             self.source.check_files()
+
+    def check_augmentation(self, names: Iterable[str]) -> None:
+        """Check that the task's answers stay true when pictures are augmented.
+
+        Args:
+            names: of augmentations, as of `augment.<name>`.
+
+        Raises:
+            InvalidOption: one of them would make answers false.
+        """
+        for name in names:
+            if name not in self.survives:
+                taken = ", ".join(f"augment.{one}" for one in sorted(self.survives)) or "none"
+                raise InvalidOption(
+                    f"augment.{name} would make answers of {type(self).__name__} false; it takes {taken}: set "
+                    f"augment.{name}=null"
+                )
 
     @abstractmethod
     def prompt(self, row: Row) -> str:

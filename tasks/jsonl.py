@@ -121,6 +121,8 @@ class NumericAnswers(NumberTask):
 class Counts(NumericAnswers):
     """How many there are; besides the scores of numbers the share that is off by one at most."""
 
+    survives = frozenset({"flip", "scale", "color_jitter"})
+
     def parse(self, text: str, row: Row) -> Decimal | ParseFailure:
         return _as_count(super().parse(text, row))
 
@@ -177,6 +179,7 @@ class PolygonAnswers(Task):
     protocol = 3
     coordinates = True
     columns = ("polygon", "width", "height")
+    survives = frozenset({"crop", "flip", "scale", "color_jitter"})
     max_new_tokens = 256
 
     def __init__(self, source: Source, coords: Coords = FORMATS["int1000"]) -> None:

@@ -28,6 +28,7 @@ from ntil.models.learning_rates import LearningRates
 from ntil.numbers.spans import NumberSpans
 from ntil.packing.masks import attention_mask
 from ntil.train.arguments import training_arguments
+from ntil.train.augmentation import AugmentedRows, TimesDrawn
 from ntil.train.guards import FiniteCheck
 from ntil.train.packing import packing_of
 from ntil.train.sampler import CurriculumSampler, PictureSampler
@@ -86,16 +87,22 @@ def build_trainer(
     packed = packing_of(config, components, rows)
     sampler = PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
     pieces = arguments.world_size * arguments.gradient_accumulation_steps
+    batches: Sampler[list[int]] | None = packed.balanced(sampler, optim.batch_size, pieces) if packed else None
+    drawn_rows: Any = packed.rows if packed else rows
+    order: Sampler[int] = sampler
+    if config.augment.on:
+        drawn_rows = AugmentedRows(rows, components.task, config.augment, config.seed, drawn_rows)
+        order, batches = TimesDrawn(sampler, len(rows)), batches and TimesDrawn(batches, len(rows))
     trainer = NumberTrainer(
         model=model,
         args=arguments,
-        train_dataset=packed.rows if packed else rows,
+        train_dataset=drawn_rows,
         eval_dataset=validation,
         data_collator=packed.collator if packed else components.collator,
         callbacks=callbacks or [],
         number_loss=components.loss,
-        sampler=sampler,
-        batches=packed.balanced(sampler, optim.batch_size, pieces) if packed else None,
+        sampler=order,
+        batches=batches,
         validate=validate or (lambda _trainer: {}),
         learning_rates=LearningRates(components.family, optim),
         finite=finite,
