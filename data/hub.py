@@ -1,12 +1,12 @@
 """Data sets that the `datasets` library reads: on the Hugging Face hub, or in a folder here.
 
-A folder holds parquet, JSON, CSV, text or Arrow files, pictures with a `metadata.jsonl` (the library's imagefolder), tars
-of pictures and JSON files that share a name (webdataset), or what `Dataset.save_to_disk` wrote. No code of a data set is
-run: one with a loading script is refused, and so is every builder but `BUILDERS`.
+A folder holds parquet, JSON, CSV, text or Arrow files, pictures with a `metadata.jsonl` (the library's imagefolder),
+tars of pictures and JSON files that share a name (webdataset), or what `Dataset.save_to_disk` wrote. No code of a data
+set is run: one with a loading script is refused, and so is every builder but `BUILDERS`.
 
-Roles are given by columns, as in `data.jsonl`; `json.answer` is the entry `answer` of the objects in the column `json`. A
-column of class labels is read as their names. A split is read once, in its own order, and its rows are written to disk,
-so that they can be shuffled; streaming doesn't download the files of a data set first, and so needs `limit`.
+Roles are given by columns, as in `data.jsonl`; `json.answer` is the entry `answer` of the objects in the column `json`.
+A column of class labels is read as their names. A split is read once, in its own order, and its rows are written to
+disk, so that they can be shuffled; streaming doesn't download the files of a data set first, and so needs `limit`.
 
 Columns given: as `data.jsonl`.
 """

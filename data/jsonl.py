@@ -18,7 +18,8 @@ Which answer a row needs depends on the metric:
 In .csv and .tsv lists are written as JSON. Optional columns: `id` (unique; else the file's name and the row's number),
 `group` (metrics are reported per group too), `level` (0, 1, ... for a curriculum), `width` and `height` (where there is
 no picture, boxes and polygons need them). Other columns are left alone. Image paths start from the table's folder.
-A picture may also be stored in the table: as bytes, in base64, or as a data URI; with allow_urls=true, as a web address.
+A picture may also be stored in the table: as bytes, in base64, or as a data URI; with allow_urls=true it may be a web
+address.
 A column of weights is read only where columns.weight names it: how often its row stands in the training split.
 Pixels are those of the picture as viewers show it, turned by its EXIF orientation.
 

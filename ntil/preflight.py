@@ -82,8 +82,8 @@ def _check_shared_prompts(config: RunConfig, family: Any) -> None:
 def _check_augmentation(config: RunConfig, family: Any) -> None:
     if config.augment.on and config.vision_cache_gb and is_frozen(config.tuning, family, "vision"):
         raise ConfigError(
-            f"augment: {', '.join(config.augment.names)} make a new picture at each drawing, and the cache of the frozen "
-            "vision tower would hold them all; set vision_cache_gb=0, or augment=none"
+            f"augment: {', '.join(config.augment.names)} make a new picture at each drawing, and the cache of the "
+            "frozen vision tower would hold them all; set vision_cache_gb=0, or augment=none"
         )
 
 

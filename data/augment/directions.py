@@ -15,7 +15,7 @@ _SIDES = (
 _PLACES = (
     r"top(?:most)?|bottom(?:most)?|upper(?:most)?|lower(?:most)?|middle|cent(?:er|re|ral)|corner|edge|border|margin"
     r"|north(?:ern)?|south(?:ern)?|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|\d+(?:st|nd|rd|th)"
-    r"|half|quarter|far(?:thest|thermost)?"
+    r"|half|quarter|far|farthest|furthest"
 )
 MIRRORED = re.compile(rf"\b(?:{_SIDES})\b|[左右]", re.IGNORECASE)
 PLACED = re.compile(rf"\b(?:{_SIDES}|{_PLACES})\b|[左右上下中]", re.IGNORECASE)

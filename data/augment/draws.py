@@ -116,7 +116,9 @@ def moved(row: Row, drawn: Draw) -> Row:
         "polygons": lambda polygons: [drawn.polygon(polygon) for polygon in polygons],
     }
     changed = {name: change(row[name]) for name, change in maps.items() if row.get(name) is not None}
-    sides = {name: side for name, side in zip(("width", "height"), drawn.size, strict=True) if row.get(name) is not None}
+    sides = {
+        name: side for name, side in zip(("width", "height"), drawn.size, strict=True) if row.get(name) is not None
+    }
     return {**row, **changed, **sides}
 
 

@@ -142,6 +142,7 @@ def _python_value(scalar: pyarrow.Scalar) -> Any:
 
 
 def holds_short_floats(kind: pyarrow.DataType) -> bool:
+    """Whether a column has floats of 32 or 16 bits, which `shortest` gives back as they were written."""
     if pyarrow.types.is_nested(kind):
         return any(holds_short_floats(kind.field(i).type) for i in range(kind.num_fields))
     return pyarrow.types.is_float32(kind) or pyarrow.types.is_float16(kind)

@@ -81,9 +81,19 @@ def row_of(size, box):
     x1, y1, x2, y2 = box
     middle = [(x1 + x2) / 2, (y1 + y2) / 2]
     return {
-        **{"id": "0", "width": size[0], "height": size[1], "expression": "it", "prompt": "Where?", "question": "it"},
-        **{"box": box, "polygon": [[x1, y1], [x2, y1], middle, [x1, y2]], "points": [middle, [x1, y1]]},
-        **{"boxes": [box, [x1, y1, *middle]], "labels": ["", ""], "crowd": [False, False], "asked": []},
+        "id": "0",
+        "width": size[0],
+        "height": size[1],
+        "expression": "it",
+        "prompt": "Where?",
+        "question": "it",
+        "box": box,
+        "polygon": [[x1, y1], [x2, y1], middle, [x1, y2]],
+        "points": [middle, [x1, y1]],
+        "boxes": [box, [x1, y1, *middle]],
+        "labels": ["", ""],
+        "crowd": [False, False],
+        "asked": [],
     }
 
 
@@ -161,7 +171,9 @@ def test_the_extent_is_that_of_all_that_is_labelled():
     assert joined(None, (1, 2, 3, 4)) == (1, 2, 3, 4)
 
 
-@pytest.mark.parametrize("text", ["the left dog", "RIGHTMOST chair", "left-hand side", "7 o'clock", "der linke Hund", "左边的狗"])
+@pytest.mark.parametrize(
+    "text", ["the left dog", "RIGHTMOST chair", "left-hand side", "7 o'clock", "der linke Hund", "左边的狗"]
+)
 def test_words_of_sides(text):
     assert word_of_side(text)
     assert word_of_place(text)

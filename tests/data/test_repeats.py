@@ -41,7 +41,7 @@ def test_repeat_multiplies_weights_and_leaves_other_splits(tmp_path):
 
 
 def test_what_cannot_be_counted_is_refused(tmp_path):
-    with pytest.raises(InvalidData, match=r"line 2, field weight: -1 is below 0"):
+    with pytest.raises(InvalidData, match=r"line 2, field weight: -1\.0 is below 0"):
         source(tmp_path, [1, -1], columns={"weight": "weight"}).rows("train")
     with pytest.raises(InvalidData, match="is no number"):
         source(tmp_path, [1, None], columns={"weight": "weight"}).rows("train")

@@ -87,5 +87,5 @@ def test_a_failure_is_one_sentence_of_row_and_field(address, tmp_path, monkeypat
 
 def test_nobody_there(tmp_path, monkeypatch):
     monkeypatch.setattr(web_pictures, "TIMEOUT", 2.0)
-    with pytest.raises(InvalidData, match="line 1, field image: .*can't be fetched"):
+    with pytest.raises(InvalidData, match=r"line 1, field image: .*can.t be fetched"):
         Jsonl("numeric", test=table(tmp_path, "http://127.0.0.1:9/a.png"), allow_urls=True).rows("test")
