@@ -122,7 +122,9 @@ class HubDataset(TableSource):
         if split not in self.names:
             raise InvalidOption(f"there is no table for the split {split!r}; set task.source.splits.{split}=<its name>")
         official = self.names[split]
-        options = {"how": [*self.form.key, str(self.images), self.path, self._commit, self.subset, self.builder]}
+        options: dict[str, Any] = {
+            "how": [*self.form.key, str(self.images), self.path, self._commit, self.subset, self.builder]
+        }
         options |= {"split": official, "limit": self.limit, "files": sorted(self.files.items())}
         folders = [folder for folder in (self.folder,) if folder is not None]
 
@@ -139,7 +141,7 @@ class HubDataset(TableSource):
         with _one_sentence(where):
             stream = self._stream(official)
             features = stream.features or Features()
-            first = next(iter(stream.take(1)), {})
+            first: dict[str, Any] = next(iter(stream.take(1)), {})
         used, plain = _used(self.form, list(features) or list(first)), _PlainRecord(features)
 
         def tables(_policy: RowErrors) -> Iterable[Table]:

@@ -87,8 +87,13 @@ def draw(
         options.flip is not None and may_mirror and bool(mirror < options.flip),
         0.0 if options.clock_rotation is None else float(options.clock_rotation * (2 * turn - 1)),
         (max(1, round(width * factor)), max(1, round(height * factor))),
-        (1.0, 1.0, 1.0) if options.color_jitter is None else tuple(float(1 + options.color_jitter * j) for j in jitter),
+        _colours(options.color_jitter, jitter),
     )
+
+
+def _colours(most: float | None, jitter: np.ndarray) -> tuple[float, float, float]:
+    brightness, contrast, saturation = (1.0 if most is None else float(1 + most * j) for j in jitter)
+    return brightness, contrast, saturation
 
 
 def _window(

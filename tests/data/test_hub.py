@@ -12,8 +12,10 @@ from data.common.rows import locations
 from data.hub import HubDataset
 from tests.support.hub_folders import box_rows, box_samples, png, write_parquet, write_picture_folder, write_tar
 
-BOXES = {"prompt": "question", "answer": "bbox"}
-TAR = {"image": "jpg", "prompt": "json.prompt", "answer": "json.answer"}
+Names = dict[str, str | None]
+BOXES: Names = {"prompt": "question", "answer": "bbox"}
+TAR: Names = {"image": "jpg", "prompt": "json.prompt", "answer": "json.answer"}
+TWICE: Names = {"train": "train", "validation": "train"}  # nothing is held out
 
 
 @pytest.fixture(autouse=True)
@@ -43,14 +45,14 @@ def test_short_floats_are_taught_as_they_were_written(tmp_path):
     (tmp_path / "set").mkdir()
     table = pyarrow.table({"prompt": ["a", "b"], "answer": pyarrow.array([0.1, 12.3], pyarrow.float32())})
     pyarrow.parquet.write_table(table, tmp_path / "set/train.parquet")
-    source = HubDataset(str(tmp_path / "set"), "numeric", splits={"train": "train", "validation": "train"})
+    source = HubDataset(str(tmp_path / "set"), "numeric", splits=TWICE)
     assert source.rows("train")["answer"] == ["0.1", "12.3"]
 
 
 def test_tars_of_pictures_and_json(tmp_path):
     folder = write_tar(tmp_path / "set/train-000.tar", box_samples(4))
     write_tar(tmp_path / "set/train-001.tar", box_samples(3))
-    files: dict[str, str | None] = {"train": "train-*.tar", "validation": "train-001.tar", "test": None}
+    files: Names = {"train": "train-*.tar", "validation": "train-001.tar", "test": None}
     source = HubDataset(str(folder), "box", builder="webdataset", files=files, columns=TAR)
     rows = source.rows("train")
     assert rows["box"] == [[1, 2, 30, 10 + i] for i in (0, 1, 2, 3, 0, 1, 2)]
@@ -61,15 +63,14 @@ def test_tars_of_pictures_and_json(tmp_path):
 
 def test_pictures_in_folders_and_archives(tmp_path):
     folder = write_picture_folder(tmp_path / "set", 4)
-    options = {"splits": {"train": "train", "validation": "train"}}
-    rows = HubDataset(str(folder), "numeric", **options).rows("train")
+    rows = HubDataset(str(folder), "numeric", splits=TWICE).rows("train")
     assert rows["answer"] == ["0", "1", "2", "3"]
     packed = tmp_path / "packed"
     packed.mkdir()
     with zipfile.ZipFile(packed / "train.zip", "w") as archive:
         for file in sorted((folder / "train").iterdir()):
             archive.write(file, file.name)
-    again = HubDataset(str(packed), "numeric", **options).rows("train")
+    again = HubDataset(str(packed), "numeric", splits=TWICE).rows("train")
     assert [row["image"].size for row in again] == [(40, 30)] * 4
     assert again["answer"] == rows["answer"]
 
@@ -78,8 +79,7 @@ def test_class_labels_are_their_names_and_a_question_may_be_that_of_all(tmp_path
     for kind in ("cat", "dog"):
         (tmp_path / "set/train" / kind).mkdir(parents=True)
         (tmp_path / "set/train" / kind / "a.png").write_bytes(png())
-    splits: dict[str, str | None] = {"train": "train", "validation": "train"}
-    source = HubDataset(str(tmp_path / "set"), columns={"answer": "label"}, splits=splits, question="Which animal?")
+    source = HubDataset(str(tmp_path / "set"), columns={"answer": "label"}, splits=TWICE, question="Which animal?")
     assert source.rows("train")["answer"] == ["cat", "dog"]
     assert set(source.rows("train")["prompt"]) == {"Which animal?"}
 
@@ -87,14 +87,12 @@ def test_class_labels_are_their_names_and_a_question_may_be_that_of_all(tmp_path
 def test_what_save_to_disk_wrote(tmp_path):
     rows = datasets.Dataset.from_list([{"prompt": f"{i}?", "answer": i} for i in range(5)])
     rows.save_to_disk(tmp_path / "set")
-    splits: dict[str, str | None] = {"train": "train", "validation": "train"}
-    assert HubDataset(str(tmp_path / "set"), "numeric", splits=splits).rows("train")["answer"] == list("01234")
+    assert HubDataset(str(tmp_path / "set"), "numeric", splits=TWICE).rows("train")["answer"] == list("01234")
 
 
 def test_a_limit_takes_the_first_rows_and_streaming_needs_one(tmp_path):
     folder = write_parquet(tmp_path / "set", box_rows(9))
-    splits: dict[str, str | None] = {"train": "train", "validation": "train"}
-    source = HubDataset(str(folder), "box", columns=BOXES, splits=splits, limit=4, streaming=True)
+    source = HubDataset(str(folder), "box", columns=BOXES, splits=TWICE, limit=4, streaming=True)
     assert source.rows("train")["prompt"] == [f"Where is {i}?" for i in range(4)]
     with pytest.raises(InvalidOption, match=r"task\.source\.limit"):
         HubDataset(str(folder), "box", columns=BOXES, streaming=True)
@@ -138,7 +136,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
         ({"path": str(folder), "columns": {"reply": "x"}}, "no such role"),
     ):
         with pytest.raises(InvalidOption, match=problem):
-            HubDataset(**options)  # type: ignore[arg-type]
+            HubDataset(**options)
 
 
 def test_broken_rows_are_named_and_skipped(tmp_path):
@@ -158,9 +156,13 @@ def test_the_commit_of_a_hub_data_set_is_its_origin(tmp_path, monkeypatch):
     built = datasets.load_dataset_builder("parquet", data_dir=str(folder))
     built.hash = "0123456789abcdef0123456789abcdef01234567"
     asked = []
-    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *a, **k: asked.append((a, k)) or built)
-    splits: dict[str, str | None] = {"train": "train", "validation": "train"}
-    source = HubDataset("owner/name", "box", "default", splits, "v1", BOXES)
+
+    def load(*words, **options):
+        asked.append((words, options))
+        return built
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", load)
+    source = HubDataset("owner/name", "box", "default", TWICE, "v1", BOXES)
     assert source.origin("train") == f"owner/name@{built.hash}"
     assert len(source.rows("train")) == 3
     assert asked == [(("owner/name", "default"), {"revision": "v1"})]

@@ -16,8 +16,7 @@ def source(folder, weights, **options):
     for split in ("train", "validation"):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         rows = ({"prompt": f"v{n}?", "answer": n, "weight": 5} for n in range(3))
-    files = {split: str(folder / f"{split}.jsonl") for split in ("train", "validation")}
-    return Jsonl("numeric", **files, **options)
+    return Jsonl("numeric", str(folder / "train.jsonl"), str(folder / "validation.jsonl"), **options)
 
 
 def answers(rows):

@@ -70,7 +70,7 @@ def test_questions_on_a_picture_see_it_alike_and_all_of_their_boxes():
         one, two = augmented.__getitems__([2 * times, 2 * times + 1])
         assert one["image"] is two["image"]
         for row in (one, two):
-            left, top, right, bottom = extent_of(row)
+            left, top, right, bottom = extent_of(row) or (0, 0, 0, 0)
             assert -1e-9 <= left < right <= row["width"] + 1e-9
             assert -1e-9 <= top < bottom <= row["height"] + 1e-9
         assert one["image"].size == (one["width"], one["height"])
