@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,11 +27,10 @@ from ntil.models.head import SupervisedHead
 from ntil.models.learning_rates import LearningRates
 from ntil.numbers.spans import NumberSpans
 from ntil.packing.masks import attention_mask
+from ntil.packing.tower import SharedTower
 from ntil.train.arguments import training_arguments
-from ntil.train.augmentation import AugmentedRows, TimesDrawn
+from ntil.train.drawn_rows import DrawnRows
 from ntil.train.guards import FiniteCheck
-from ntil.train.packing import packing_of
-from ntil.train.sampler import CurriculumSampler, PictureSampler
 from ntil.train.throughput import Throughput
 
 # Keys of a batch that are no inputs of the model: the collator's, and those that the trainer adds.
@@ -49,6 +48,7 @@ NOT_INPUTS = (
     "first",
     "unmeasured",
     "segments",
+    "tower",
 )
 DATA_LIMIT = 600  # seconds that a batch may take: a data worker may be stuck, as on a file system that is gone
 Validate = Callable[["NumberTrainer"], dict[str, float]]
@@ -77,34 +77,25 @@ def build_trainer(
     Raises:
         ConfigError: a batch that doesn't divide over the ranks, or a curriculum that doesn't fit the rows.
     """
-    optim, column = config.optim, config.curriculum.column
-    steps = optim.steps_for(len(rows))
+    steps = config.optim.steps_for(len(rows))
     assert steps is not None
     arguments = arguments or training_arguments(config, folder, components.family.dtype)
     arguments.max_steps = steps
-    levels = rows[column][:] if column in rows.column_names else None
-    drawn = (len(rows), steps, optim.batch_size, config.seed, config.curriculum, levels)
-    packed = packing_of(config, components, rows)
-    sampler = PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
-    pieces = arguments.world_size * arguments.gradient_accumulation_steps
-    batches: Sampler[list[int]] | None = packed.balanced(sampler, optim.batch_size, pieces) if packed else None
-    drawn_rows: Any = packed.rows if packed else rows
-    order: Sampler[int] = sampler
-    if config.augment.on:
-        drawn_rows = AugmentedRows(rows, components.task, config.augment, config.seed, drawn_rows)
-        order, batches = TimesDrawn(sampler, len(rows)), batches and TimesDrawn(batches, len(rows))
+    drawn = DrawnRows.of(config, components, rows, steps, arguments.world_size * arguments.gradient_accumulation_steps)
+    packed = drawn.packed
     trainer = NumberTrainer(
         model=model,
         args=arguments,
-        train_dataset=drawn_rows,
+        train_dataset=drawn.rows,
         eval_dataset=validation,
         data_collator=packed.collator if packed else components.collator,
         callbacks=callbacks or [],
         number_loss=components.loss,
-        sampler=order,
-        batches=batches,
+        sampler=drawn.sampler,
+        batches=drawn.batches,
+        tower=packed.tower(model) if packed else None,
         validate=validate or (lambda _trainer: {}),
-        learning_rates=LearningRates(components.family, optim),
+        learning_rates=LearningRates(components.family, config.optim),
         finite=finite,
     )
     trainer.remove_callback(PrinterCallback)
@@ -118,6 +109,7 @@ class NumberTrainer(Trainer):
         number_loss: called on the supervised logits; its components are logged as means over the logging window.
         sampler: the rows' order.
         batches: the rows of every micro-batch, over ranks and accumulation; None: equally many, in the rows' order.
+        tower: follows the batches' plans of which rows show one picture.
         validate: called by `evaluate` with this trainer, returns metrics.
         learning_rates: of the parts; None: all have that of the arguments.
         finite: checks every micro-batch's loss before the optimizer uses it.
@@ -129,6 +121,7 @@ class NumberTrainer(Trainer):
         number_loss: NumberLoss,
         sampler: Sampler[int],
         batches: Sampler[list[int]] | None = None,
+        tower: SharedTower | None = None,
         validate: Validate,
         learning_rates: LearningRates | None = None,
         finite: FiniteCheck | None = None,
@@ -142,6 +135,7 @@ class NumberTrainer(Trainer):
         self.head = SupervisedHead(self.inner_model)
         self.throughput = Throughput()
         self._sampler, self._batches, self._validate, self._finite = sampler, batches, validate, finite
+        self._tower = tower
         self._learning_rates = learning_rates if learning_rates and learning_rates.of_parts else None
         self._rates: dict[str, float] = {}
         self._norms: dict[str, Tensor] = {}
@@ -277,7 +271,8 @@ class NumberTrainer(Trainer):
         if "segments" in inputs:
             attention = self.inner_model.config._attn_implementation
             model_inputs["attention_mask"] = attention_mask(inputs["segments"], attention, self._query_dtype)
-        logits = self.head.logits(model, model_inputs, inputs["positions"])
+        with self._tower.following(inputs.get("tower")) if self._tower else nullcontext():
+            logits = self.head.logits(model, model_inputs, inputs["positions"])
         with self._seen_by_loss(inputs, logits) as loss_inputs:
             return self.number_loss.parts(logits, *loss_inputs), logits
 
