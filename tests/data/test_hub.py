@@ -1,6 +1,9 @@
 """Data sets of the `datasets` library, from folders made here: no hub is asked."""
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from data.common.errors import InvalidData, InvalidOption
 from data.common.rows import locations
 from data.hub import HubDataset
 from tests.support.hub_folders import box_rows, box_samples, png, write_parquet, write_picture_folder, write_tar
+from tests.support.stand_in_hub import COMMIT, stand_in_hub
 
 Names = dict[str, str | None]
 BOXES: Names = {"prompt": "question", "answer": "bbox"}
@@ -168,3 +172,39 @@ def test_the_commit_of_a_hub_data_set_is_its_origin(tmp_path, monkeypatch):
     assert asked == [(("owner/name", "default"), {"revision": "v1"})]
     kept = [json.loads(file.read_text()) for file in Path(tmp_path / "cache").rglob("entry.json")]
     assert len(kept) == 1  # under the commit, so that no later run asks for the files again
+
+
+ASKING = """
+import datasets
+from data.hub import HubDataset
+datasets.disable_progress_bars()
+columns = {"prompt": "question", "answer": "bbox"}
+for options in ({"streaming": True, "limit": 7}, {"limit": 9}, {"revision": "v1", "limit": 7}):
+    source = HubDataset("owner/name", "box", columns=columns, **options)
+    print(source.origin("test"), len(source.rows("train")), len(source.rows("test")), source.rows("test")["box"][-1])
+try:
+    HubDataset("owner/other").rows("train")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+def test_a_hub_on_the_loopback(tmp_path):
+    """The library's real questions to a hub, answered by a server here; not the real one."""
+    write_parquet(tmp_path / "files", box_rows(30))
+    write_parquet(tmp_path / "files", box_rows(4), "test")
+    asked: list[str] = []
+    with stand_in_hub(tmp_path / "files", asked) as address:
+        places = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "NTIL_CACHE": str(tmp_path / "cache")}
+        environment = {**os.environ, **places, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+        environment.pop("HF_HUB_OFFLINE", None)
+        done = subprocess.run([sys.executable, "-c", ASKING], env=environment, capture_output=True, text=True)
+    *lines, refused = done.stdout.splitlines()
+    origin = f"owner/name@{COMMIT}"
+    assert lines == [f"{origin} {rows} 4 [1.0, 2.0, 13.0, 20.5]" for rows in (6, 8, 6)], done.stderr
+    assert refused.startswith("InvalidData owner/other: `datasets` can't read it (Dataset 'owner/other' doesn't exist")
+    # The first and third are of one commit: the rows of the first serve both.
+    first_of_third = next(number for number, line in enumerate(asked) if "/v1" in line)
+    assert any(".parquet" in line for line in asked[:first_of_third])
+    assert not any(".parquet" in line for line in asked[first_of_third:])
