@@ -133,21 +133,26 @@ class TimesDrawn(Sampler[Any]):
     """Indices of a sampler, or its lists of them, that also say how often the row was drawn before.
 
     An index becomes `row + rows * times`.
+
+    Args:
+        names: of the rows; those that stand several times in a split have one name, and are counted together.
     """
 
-    def __init__(self, sampler: Sampler[Any], rows: int) -> None:
-        self.sampler, self.rows = sampler, rows
+    def __init__(self, sampler: Sampler[Any], names: Sequence[str]) -> None:
+        self.sampler = sampler
+        self.numbers = np.unique(np.asarray(list(names), dtype=str), return_inverse=True)[1]
 
     def __len__(self) -> int:
         count: int = len(self.sampler)  # type: ignore[arg-type]
         return count
 
     def __iter__(self) -> Iterator[Any]:
-        times = np.zeros(self.rows, dtype=np.int64)
+        times = np.zeros(len(self.numbers), dtype=np.int64)
 
         def numbered(row: int) -> int:
-            times[row] += 1
-            return int(row + self.rows * (times[row] - 1))
+            number = self.numbers[row]
+            times[number] += 1
+            return int(row + len(self.numbers) * (times[number] - 1))
 
         for item in self.sampler:
             yield list(map(numbered, item)) if isinstance(item, list) else numbered(item)

@@ -50,5 +50,5 @@ class DrawnRows:
     def augmented(self, config: RunConfig, components: Components, rows: Dataset) -> DrawnRows:
         """The same rows in the same order, with pictures that change each time."""
         changed = AugmentedRows(rows, components.task, config.augment, config.seed, self.rows)
-        batches = None if self.batches is None else TimesDrawn(self.batches, len(rows))
-        return replace(self, rows=changed, sampler=TimesDrawn(self.sampler, len(rows)), batches=batches)
+        batches = None if self.batches is None else TimesDrawn(self.batches, rows["id"])
+        return replace(self, rows=changed, sampler=TimesDrawn(self.sampler, rows["id"]), batches=batches)

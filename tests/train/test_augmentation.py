@@ -113,8 +113,10 @@ def test_augmentation_is_a_part_of_the_identity_and_none_is_not():
 
 
 def test_indices_say_how_often_a_row_was_drawn():
-    assert list(TimesDrawn([2, 0, 2, 1, 2, 0], 3)) == [2, 0, 5, 1, 8, 3]  # type: ignore[arg-type]
-    assert list(TimesDrawn([[2, 0], [2, 1]], 3)) == [[2, 0], [5, 1]]  # type: ignore[arg-type]
+    assert list(TimesDrawn([2, 0, 2, 1, 2, 0], "abc")) == [2, 0, 5, 1, 8, 3]  # type: ignore[arg-type]
+    assert list(TimesDrawn([[2, 0], [2, 1]], "abc")) == [[2, 0], [5, 1]]  # type: ignore[arg-type]
+    # A row that stands twice in the split is drawn for the second time where its repetition comes.
+    assert list(TimesDrawn([0, 2, 1], "aba")) == [0, 5, 1]  # type: ignore[arg-type]
 
 
 def built(place, *words):
