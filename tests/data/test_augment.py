@@ -114,6 +114,7 @@ def test_augment_then_decode_is_decode_then_augment(name, kind, scene, seed):
     task, row = tasks(FORMATS[name])[kind], row_of(size, box)
     drawn = drawn_at(size, box, seed)
     after = moved(row, drawn)
+    assert (after["width"], after["height"]) == drawn.size
     read_after = task.parse(task.answer(after), after)
     read_before = task.parse(task.answer(row), row)
     values = {"box": "box", "polygon": "polygon", "boxes": "boxes", "points": "points"}
