@@ -17,7 +17,7 @@ from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
 from ntil.models.optimizers import NO_WARMUP, check_optimizer, remarks_on_schedule
 from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.quantization import check_quantization
-from ntil.models.tuning import check_tuning
+from ntil.models.tuning import check_tuning, is_frozen
 from ntil.packing.refusals import check_class
 from tasks.base import Task
 from tasks.mixture import has_split
@@ -50,6 +50,7 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
     check_optimizer(config, on_this_machine)
     check_quantization(config, on_this_machine)
     _check_shared_prompts(config, family)
+    _check_augmentation(config, family)
     if on_this_machine:
         refuse_to_overwrite(config)
         _check_names(config)
@@ -60,6 +61,7 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
         _check_batch(config)
         _check_checkpoint(config)
         task = build_task(config)
+        task.check_augmentation(config.augment.names)
         _check_splits(config, task)
         task.check_files()
 
@@ -88,6 +90,14 @@ def _check_shared_prompts(config: RunConfig, family: Any) -> None:
         raise ConfigError(
             f"evaluation.share_prompts=true: model.attn_implementation={attention} can't keep questions apart; take "
             "sdpa, or leave it null"
+        )
+
+
+def _check_augmentation(config: RunConfig, family: Any) -> None:
+    if config.augment.on and config.vision_cache_gb and is_frozen(config.tuning, family, "vision"):
+        raise ConfigError(
+            f"augment: {', '.join(config.augment.names)} make a new picture at each drawing, and the cache of the "
+            "frozen vision tower would hold them all; set vision_cache_gb=0, or augment=none"
         )
 
 

@@ -71,6 +71,7 @@ class Task(ABC):
         coordinates: the answer's numbers are coordinates written with `coords` (some models have tokens of their own
             for them).
         columns: what a row of the source must have.
+        survives: the augmentations of a picture after which the answer is still right, or moves with it.
         source: where the rows come from; None for a task that makes its own.
         members: name -> task of a mixture; empty for a task that is none, see `tasks.mixture`.
         mixes_pictures: some tasks of the mixture have pictures and others have none, as far as their rows were read.
@@ -84,6 +85,7 @@ class Task(ABC):
     max_new_tokens: int = 32
     coordinates: bool = False
     columns: tuple[str, ...] = ()
+    survives: frozenset[str] = frozenset({"scale", "color_jitter"})
     source: Source | None = None
     members: Mapping[str, Task] = MappingProxyType({})
     mixes_pictures: bool = False
@@ -136,6 +138,10 @@ class Task(ABC):
         """Protocol of each task of a mixture."""
         return {name: task.protocol for name, task in self.members.items()}
 
+    def origins(self, splits: Iterable[str]) -> dict[str, str | None]:
+        """Split -> where its rows come from, and in which revision, see `Source.origin`."""
+        return {split: self.source.origin(split) if self.source else None for split in splits}
+
     def expected_rows(self, split: str) -> int | None:
         """About how many rows a split has, without reading data; None where that isn't known."""
         return self.source.expected_rows(split) if self.source else None
@@ -161,6 +167,23 @@ class Task(ABC):
         """
         if self.source is not None:
             self.source.check_files()
+
+    def check_augmentation(self, names: Iterable[str]) -> None:
+        """Check that the task's answers stay true when pictures are augmented.
+
+        Args:
+            names: of augmentations, as of `augment.<name>`.
+
+        Raises:
+            InvalidOption: one of them would make answers false.
+        """
+        for name in names:
+            if name not in self.survives:
+                taken = ", ".join(f"augment.{one}" for one in sorted(self.survives)) or "none"
+                raise InvalidOption(
+                    f"augment.{name} would make answers of {type(self).__name__} false; it takes {taken}: set "
+                    f"augment.{name}=null"
+                )
 
     @abstractmethod
     def prompt(self, row: Row) -> str:

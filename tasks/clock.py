@@ -54,6 +54,7 @@ class Clock(Task):
     secondary_metrics = MappingProxyType({"deviation": False})
     max_new_tokens = 8
     columns = ("hour", "minute")
+    survives = frozenset({"clock_rotation", "scale", "color_jitter"})
 
     def __init__(self, source: Source, question: str = "What time is it?") -> None:
         self.source, self.question = source, question

@@ -56,6 +56,7 @@ class Detection(Task):
     subject = "detection"
     secondary_metrics = MappingProxyType({"f1": True, "duplicates": False, "count_error": False})
     coordinates = True
+    survives = frozenset({"crop", "flip", "scale", "color_jitter"})
     columns: tuple[str, ...] = ("boxes", "labels", "crowd", "question", "asked", "width", "height")
 
     def __init__(

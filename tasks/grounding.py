@@ -49,6 +49,7 @@ class Grounding(Task):
     protocol = 3
     coordinates = True
     columns = ("box", "width", "height")
+    survives = frozenset({"crop", "flip", "scale", "color_jitter"})
 
     def __init__(
         self,

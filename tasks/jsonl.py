@@ -30,7 +30,7 @@ from decimal import Decimal
 from PIL import Image, ImageDraw
 
 from data.common.source import Source
-from data.jsonl import Metric
+from data.table_answers import Metric
 from tasks.answers.coordinates import FORMATS, Coords, Item, Point, Polygon
 from tasks.base import ParseFailure, Row, Scores, Task
 from tasks.clock import Clock
@@ -121,6 +121,8 @@ class NumericAnswers(NumberTask):
 class Counts(NumericAnswers):
     """How many there are; besides the scores of numbers the share that is off by one at most."""
 
+    survives = frozenset({"flip", "scale", "color_jitter"})
+
     def parse(self, text: str, row: Row) -> Decimal | ParseFailure:
         return _as_count(super().parse(text, row))
 
@@ -177,6 +179,7 @@ class PolygonAnswers(Task):
     protocol = 3
     coordinates = True
     columns = ("polygon", "width", "height")
+    survives = frozenset({"crop", "flip", "scale", "color_jitter"})
     max_new_tokens = 256
 
     def __init__(self, source: Source, coords: Coords = FORMATS["int1000"]) -> None:

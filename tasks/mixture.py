@@ -47,6 +47,7 @@ class Mixture(Task):
     """
 
     protocol = 1
+    survives = frozenset()  # what moves with a picture lies in columns of the tasks' own
 
     def __init__(
         self,
@@ -117,6 +118,18 @@ class Mixture(Task):
     def mixed(self, parts: Mapping[str, Dataset]) -> Dataset:
         self._with_pictures |= {name for name, rows in parts.items() if _pictures(rows)}
         return concatenate_datasets([_renamed(name, rows) for name, rows in parts.items() if len(rows)])
+
+    def origins(self, splits: Iterable[str]) -> dict[str, str | None]:
+        splits = list(splits)
+        of_each = {
+            name: task.origins([split for split in splits if has_split(task, split)])
+            for name, task in self.members.items()
+        }
+        texts = {
+            split: "; ".join(f"{name}: {one[split]}" for name, one in of_each.items() if one.get(split))
+            for split in splits
+        }
+        return {split: text or None for split, text in texts.items()}
 
     def by_member(self, rows: Dataset) -> dict[str, Dataset]:
         names = np.array([name.partition(":")[0] for name in rows["id"]])

@@ -48,6 +48,7 @@ class Pointing(Task):
 
     secondary_metrics = MappingProxyType({"in_box": True, "duplicates": False, "count_error": False})
     coordinates = True
+    survives = frozenset({"crop", "flip", "scale", "color_jitter"})
     columns: tuple[str, ...] = ("boxes", "points", "question", "width", "height")
 
     def __init__(

@@ -65,6 +65,7 @@ class TextDetection(Task):
     protocol = 3
     coordinates = True
     columns = ("polygons", "ignore", "width", "height")
+    survives = frozenset({"crop", "scale", "color_jitter"})  # mirrored letters are none
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
     ntil data check task=refcoco task.source.folder=<release> [model=<name>] [splits=train,test]
                    [workers=8] [out=report.txt]
-    ntil data show task=grounding_nano [split=train] [n=16] [out=<task>-<split>.png]
+    ntil data show task=grounding_nano [split=train] [n=16] [out=<task>-<split>.png] [augment=[flip,crop]]
 
 `check` reads every row of a source as training and evaluation would. It exits with 0 when every row that is left can be
 used, and with 1 otherwise; rows that `task.source.on_error=skip` left out are counted and listed, and are no fault.
@@ -11,7 +11,8 @@ is the scores that the taught answers themselves reach, with a warning below 0.9
 With `model=` every row is encoded as that model is trained: pictures of a shape that it doesn't take, answers that its
 tokenizer doesn't give back, lengths. Its tokenizer is read, no weights; a training of the same reads the result.
 Of a mixture (`task=[clock,arithmetic]`) every task is checked by itself, and `show` draws rows of each.
-`show` draws some rows with their answers on one sheet; with `model=` the pictures are as sharp as that model sees them.
+`show` draws some rows with their answers on one sheet; with `model=` the pictures are as sharp as that model sees them,
+with `augment=` each row is followed by what a training first makes of it.
 
 splits: of check, separated by commas; by default all. workers: processes of check; by default one a processor, up to 8.
 split, n: of show, and how many rows. out: the file to write. All else overrides the configuration of a run; answers are
@@ -31,6 +32,7 @@ from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data.augment.options import AugmentConfig
 from data.common.counts import counted
 from data.common.errors import UserError
 from data.common.rgb import rgb
@@ -52,6 +54,7 @@ from ntil.evaluation.row_check import (
 from ntil.evaluation.usable_rows import cached_check, ceiling_warnings, length_option, workers_for
 from ntil.models.base import Family
 from ntil.preflight import compose_checked
+from ntil.train.augmentation import AugmentedRows
 from tasks.base import Task
 from tasks.mixture import has_split
 
@@ -97,7 +100,7 @@ def main(arguments: list[str]) -> int:
     if action == "check":
         return _check(config, task, with_model, parse_options("data check", CheckOptions, words))
     family = Components.build(config).family if with_model else None
-    return _show(task, config.task.name, parse_options("data show", ShowOptions, words), family)
+    return _show(task, config, parse_options("data show", ShowOptions, words), family)
 
 
 @dataclass
@@ -207,17 +210,32 @@ class ModelLimits:
 
 
 def contact_sheet(
-    task: Task, split: str, n: int, path: Path, columns: int | None = None, family: Family | None = None
+    task: Task,
+    split: str,
+    n: int,
+    path: Path,
+    columns: int | None = None,
+    family: Family | None = None,
+    augment: AugmentConfig | None = None,
+    seed: int = 0,
 ) -> Path:
     """Draw `n` rows, spread evenly over the split, each with its answer as the prediction, and write one PNG.
 
-    `family`: draw pictures as sharp as that model sees them.
+    Args:
+        family: draw pictures as sharp as that model sees them.
+        augment, seed: draw after each row what the run of this seed makes of it when it first draws it.
     """
     if n < 1:
         raise ValueError(f"a contact sheet needs n >= 1, got {n}")
     rows = task.rows(split)
     n = min(n, len(rows))
-    chosen = [seen_by(family, rows[index]) for index in _spread(task, rows, n)]
+    indices = _spread(task, rows, n)
+    chosen = [rows[index] for index in indices]
+    if augment is not None and augment.on:
+        pairs = zip(chosen, AugmentedRows(rows, task, augment, seed).__getitems__(indices), strict=True)
+        chosen, n = [row for pair in pairs for row in pair], 2 * n
+        columns = columns or 2 * math.ceil(math.sqrt(n) / 2)
+    chosen = [seen_by(family, row) for row in chosen]
     tiles = [task.draw(row, task.parse(task.answer(row), row)) for row in chosen]
     across = columns or math.ceil(math.sqrt(n))
     wide, high = max(t.width for t in tiles) + 8, max(t.height for t in tiles) + 8
@@ -299,14 +317,16 @@ def _check_with_model(
     return cached_check(config, components, rows, True, workers_for(rows, workers), _bar(split))
 
 
-def _show(task: Task, name: str, options: ShowOptions, family: Family | None) -> int:
+def _show(task: Task, config: RunConfig, options: ShowOptions, family: Family | None) -> int:
     if options.n < 1:
         raise ConfigError(f"n={options.n}: must be a number from 1")
     split = options.split if options.split in task.splits or len(task.splits) > 1 else task.splits[0]
-    path = Path(options.out or f"{name}-{split}.png")
+    if config.augment.on and split != "train":
+        raise ConfigError(f"split={split}: augment= changes training rows alone; leave one of them out")
+    path = Path(options.out or f"{config.task.name}-{split}.png")
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"out={path}: a sheet is a .png or .jpg file{nearest(path.suffix, ('.png', '.jpg'))}")
-    contact_sheet(task, split, options.n, path, family=family)
+    contact_sheet(task, split, options.n, path, family=family, augment=config.augment, seed=config.seed)
     for line in task.skipped[:LISTED]:
         print(f"skipped: {line}", file=sys.stderr)
     print(f"{path}: {split}, {counted(len(task.skipped), 'row')} skipped")

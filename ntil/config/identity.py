@@ -46,6 +46,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
     hashed["engine"] = {k: v for k, v in hashed["engine"].items() if k not in UNHASHED_ENGINE_KEYS}
     # The mode says which rows a step has; how long a sequence may be is only how they are computed.
     hashed["packing"] = {"mode": config.packing.mode} if config.packing.on else None
+    if not config.augment.on:  # then it is what all runs were before there was augmentation
+        hashed["augment"] = None
     hashed["optim"] = {k: v for k, v in hashed["optim"].items() if k not in UNHASHED_OPTIM_KEYS}
     hashed["evaluation"] = {k: v for k, v in hashed["evaluation"].items() if k not in UNHASHED_EVALUATION_KEYS}
     return _without_paths_and_nulls(hashed)

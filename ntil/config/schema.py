@@ -15,6 +15,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from data.augment.options import AugmentConfig
 from data.common.files import check_size_on_disk
 from ntil.config.errors import ConfigError, nearest, value_error
 from ntil.config.optim import OptimConfig, check_optim, normalize
@@ -179,6 +180,7 @@ class RunSettings:
     tuning: TuningConfig = field(default_factory=TuningConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     packing: PackingConfig = field(default_factory=PackingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     log_every: int = 20
@@ -347,6 +349,8 @@ def _check(run: RunSettings) -> None:
     if run.packing.mode not in PACKING_MODES:
         raise ConfigError(f"packing.mode must be one of {', '.join(PACKING_MODES)}, got {run.packing.mode!r}")
     at_least(1, "packing.tokens", run.packing.tokens)
+    if problem := run.augment.problem():
+        raise ConfigError(problem)
     until = [stage.until for stage in run.curriculum.stages]
     if until != sorted(until) or any(not 0 < u <= 1 for u in until):
         raise ConfigError(f"curriculum.stages: 'until' must rise within (0, 1], got {until}")

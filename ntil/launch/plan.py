@@ -111,7 +111,7 @@ def dry_run(arguments: Sequence[str], device: Device | None = None) -> DryRun:
             remarks += [refusal] if refusal not in remarks else []
         if state != "done":
             costs.append(cost)
-            for remark in (packing_remark(job, cost), mixture_remark(job)):
+            for remark in (packing_remark(job, cost), mixture_remark(job), _augmentation_remark(job)):
                 remarks += [remark] if remark and remark not in remarks else []
         time = ["done", ""] if state == "done" else [cost.time, cost.gpu_hours]
         rows.append([*map(str, job.key), str(cost.length), cost.memory, cost.disk, state, *time])
@@ -121,6 +121,12 @@ def dry_run(arguments: Sequence[str], device: Device | None = None) -> DryRun:
         remarks.append(warning)
     align: Any = ["l", "l", "l", "r", "r", "r", "r", "l", "r", "r"]
     return DryRun(Table(estimator.caption(), COLUMNS, align, rows), remarks, refused)
+
+
+def _augmentation_remark(job: Run) -> str | None:
+    augment = job.config.augment
+    values = ", ".join(f"{name} {getattr(augment, name):g}" for name in augment.names)
+    return f"{job.task}: training pictures change with the numbers of their rows: {values}" if values else None
 
 
 def _refusal(job: Run) -> str | None:

@@ -142,7 +142,8 @@ def train(
 def leave_untrained(folder: RunFolder, config: RunConfig, components: Components, ranks: Ranks) -> None:
     """Record the data of a test without training, as a training records its own; no weights are saved."""
     if ranks.first:
-        check_data(folder.data, {config.evaluation.split: components.task.rows(config.evaluation.split)}, False, False)
+        rows = {config.evaluation.split: components.task.rows(config.evaluation.split)}
+        check_data(folder.data, rows, False, False, components.task.origins(rows))
         write_text(folder.inputs, json.dumps(inputs(config)))
         write_text(folder.trained, json.dumps({"step": 0, "seconds": 0.0}))
     ranks.barrier()
@@ -207,7 +208,7 @@ def check_before_training(
     splits = {"train": data.train, config.evaluation.split: data.test}
     if ranks.first:
         resuming = bool(complete_checkpoints(folder.checkpoints))
-        check_data(folder.data, splits, resuming, config.accept_changes)
+        check_data(folder.data, splits, resuming, config.accept_changes, task.origins(splits))
         before = read_json(folder.inputs) if resuming else {}
         # What the run started from stays what it was, also where a resumed run has no more need of it.
         started = {key: files for key, files in before.items() if key.startswith("model.")}
@@ -424,7 +425,8 @@ def _test_rows(
     with arguments.main_process_first(desc="rows"):
         rows = chosen_rows(components.task, split)
     if ranks.first:
-        check_data(folder.data, {split: rows}, resuming=True, accept=config.accept_changes)
+        origins = components.task.origins([split])
+        check_data(folder.data, {split: rows}, resuming=True, accept=config.accept_changes, origins=origins)
     return usable_rows(config, components, split, rows, ranks, interrupt)
 
 

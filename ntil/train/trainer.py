@@ -31,9 +31,8 @@ from ntil.packing.masks import attention_mask
 from ntil.packing.tower import SharedTower
 from ntil.train.arguments import training_arguments
 from ntil.train.averaging import WeightAverage
+from ntil.train.drawn_rows import DrawnRows
 from ntil.train.guards import FiniteCheck
-from ntil.train.order import training_order
-from ntil.train.packing import packing_of
 from ntil.train.task_log import TaskLog
 from ntil.train.throughput import Throughput
 
@@ -83,31 +82,30 @@ def build_trainer(
     Raises:
         ConfigError: a batch that doesn't divide over the ranks, or a curriculum that doesn't fit the rows.
     """
-    optim, task = config.optim, components.task
+    optim, members = config.optim, components.task.members
     steps = optim.steps_for(len(rows))
     assert steps is not None
     arguments = arguments or training_arguments(config, folder, components.family.dtype)
     arguments.max_steps, arguments.lr_scheduler_kwargs = steps, schedule_arguments(optim, steps)
     average = None if optim.ema is None else WeightAverage(model, optim.ema, Ranks.here())
-    packed = packing_of(config, components, rows)
-    sampler = training_order(config, task, rows, steps, packed.pictures if packed else None)
-    pieces = arguments.world_size * arguments.gradient_accumulation_steps
+    drawn = DrawnRows.of(config, components, rows, steps, arguments.world_size * arguments.gradient_accumulation_steps)
+    packed = drawn.packed
     return NumberTrainer(
         model=model,
         args=arguments,
-        train_dataset=packed.rows if packed else rows,
+        train_dataset=drawn.rows,
         eval_dataset=validation,
         data_collator=packed.collator if packed else components.collator,
         callbacks=[*([average] if average else []), *(callbacks or [])],
         number_loss=components.loss,
-        sampler=sampler,
-        batches=packed.balanced(sampler, optim.batch_size, pieces) if packed else None,
+        sampler=drawn.sampler,
+        batches=drawn.batches,
         tower=packed.tower(model) if packed else None,
         validate=validate or (lambda _trainer: {}),
         learning_rates=LearningRates(components.family, optim),
         finite=finite,
         average=average,
-        task_log=TaskLog(task.members) if task.members else None,
+        task_log=TaskLog(members) if members else None,
     )
 
 

@@ -115,3 +115,15 @@ def test_a_split_that_one_task_lacks(mixture):
     assert set(mixture.by_member(mixture.rows("extrapolation"))["sums"]["range"]) == {"extrapolation"}
     with pytest.raises(UserError):
         mixture.rows("nowhere")
+
+
+def test_pictures_are_not_augmented_since_boxes_would_stay_behind(mixture):
+    with pytest.raises(InvalidOption, match=r"augment.scale would make answers of Mixture false; it takes none"):
+        mixture.check_augmentation(["scale"])
+
+
+def test_where_its_rows_come_from_is_said_for_each_task(monkeypatch):
+    mixed = Mixture({"clock": clock(), "sums": arithmetic()})
+    assert mixed.origins(iter(["train"])) == {"train": None}
+    monkeypatch.setattr(type(mixed.members["sums"].source), "origin", lambda _self, split: f"somewhere/{split}")
+    assert mixed.origins(iter(["train"])) == {"train": "sums: somewhere/train"}
