@@ -16,6 +16,14 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.common.files import check_size_on_disk
+from ntil.config.answering import (
+    GenerationConfig,
+    ServerConfig,
+    check_backend,
+    check_generation,
+    normalized_decoding,
+    normalized_generation,
+)
 from ntil.config.errors import ConfigError, nearest, value_error
 from ntil.config.upgrade import FORMAT, upgraded
 
@@ -176,6 +184,9 @@ class EvaluationConfig:
 
     batch_size: rows that generate at once on a rank; null: see ntil/evaluation/batch_size.py.
     share_prompts: rows with one picture, or a long text in common, share its computation; null: where that is exact.
+    generation, decoding: of the test, see ntil/config/answering.py; validation is greedy. decoding: a name or several,
+        reported beside the answer as it is generated; null: none.
+    backend: `transformers`, the model in this process, or `openai`, a server (`ntil eval` alone); null: transformers.
     """
 
     split: str = "test"
@@ -183,6 +194,10 @@ class EvaluationConfig:
     every_steps: int = 200
     validation_rows: int = 240
     share_prompts: bool | None = None
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    decoding: Any = None
+    backend: str | None = None
+    server: ServerConfig = field(default_factory=ServerConfig)
 
 
 @dataclass
@@ -267,6 +282,7 @@ class RunConfig(RunSettings):
             raise ConfigError(value_error(str(error)) or " ".join(str(error).split())) from error
         assert isinstance(settings, RunSettings)
         _normalize(settings.optim)
+        _normalize_evaluation(settings.evaluation)
         _check(settings)
         values: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(settings)}
         return cls(**values, **groups)
@@ -305,6 +321,12 @@ def _normalize(optim: OptimConfig) -> None:
     if optim.warmup >= 1 and optim.warmup == round(optim.warmup):
         optim.warmup = round(optim.warmup)
     optim.lr_of = {part: lr for part, lr in (optim.lr_of or {}).items() if lr is not None} or None
+
+
+def _normalize_evaluation(evaluation: EvaluationConfig) -> None:
+    evaluation.generation = normalized_generation(evaluation.generation)
+    evaluation.decoding = normalized_decoding(evaluation.decoding)
+    evaluation.backend = None if evaluation.backend == "transformers" else evaluation.backend
 
 
 def _fits(config: dict[str, Any]) -> bool:
@@ -352,6 +374,9 @@ def _check(run: RunSettings) -> None:
     for name in ("validation_rows", "batch_size"):
         _at_least(1, f"evaluation.{name}", getattr(run.evaluation, name))
     _at_least(0, "evaluation.every_steps", run.evaluation.every_steps, "0: never")
+    asked = run.evaluation
+    check_generation(asked.generation, asked.decoding, asked.share_prompts)
+    check_backend(asked.backend, asked.server, asked.generation, asked.decoding)
     for name in ("log_every", "keep_checkpoints", "max_length"):
         _at_least(1, name, getattr(run, name))
     _at_least(0, "save_every", run.save_every, "0: never")

@@ -45,8 +45,8 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
     title = f"{config.loss.name} on {split}" if ranks.first else None
     check = (lambda: interrupt.check(ranks)) if interrupt else (lambda: None)
     size = evaluation_batch_size(config, model, components.collator, rows, ranks)
-    share = config.evaluation.share_prompts
-    records = predict_shard(model, components.collator, rows, size, ranks, title, check, share_prompts=share)
+    how: dict[str, Any] = {"share_prompts": config.evaluation.share_prompts, "evaluation": config.evaluation}
+    records = predict_shard(model, components.collator, rows, size, ranks, title, check, **how)
     metrics = evaluate_sharded(results.predictions, records, components.task.summarize, ranks)
     if metrics is not None:
         results.write_metrics(metrics, components.task.protocol)

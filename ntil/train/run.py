@@ -371,9 +371,9 @@ def test(
     size = evaluation_batch_size(config, model, components.collator, rows, ranks)
     if config.evaluation.batch_size is None and ranks.first:
         print(f"evaluation: {counted(size, 'row')} at once on a rank, from the free memory")
-    share = config.evaluation.share_prompts
     check = partial(interrupt.check, ranks)
-    records = predict_shard(model, components.collator, rows, size, ranks, title, check, share_prompts=share)
+    how: dict[str, Any] = {"share_prompts": config.evaluation.share_prompts, "evaluation": config.evaluation}
+    records = predict_shard(model, components.collator, rows, size, ranks, title, check, **how)
     scores = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
     forced, digits = teacher_forced(SupervisedHead(model), model, components.collator, rows, size, ranks)
     if scores is None:
