@@ -8,6 +8,9 @@
     ntil eval run=runs/demo task=clock_photos task.source.labels=labels.csv    on another source: a config of conf/task
     ntil eval run=runs/demo evaluation.split=validation           on another split
     ntil eval run=runs/demo processes=8                           rows shared by eight ranks
+    ntil eval run=runs/demo evaluation.decoding=[median,bayes]    other decodings beside greedy (docs/evaluation.md)
+    ntil eval run=runs/demo evaluation.backend=openai evaluation.server.url=<url> evaluation.server.model=<name>
+                                                                  by a server that serves the exported run
     ntil eval model=qwen2_vl_2b task=refcoco name=grounding       the model as it is, in the experiment `grounding`
 
 run: the folder. processes: ranks that share the rows (one per GPU by default). All else overrides the run's
@@ -159,7 +162,7 @@ def evaluate_run(folder: RunFolder, config: RunConfig, processes: int = 1) -> tu
     """
     results = RunFolder(folder.evaluations / config_hash(config))
     results.freeze(config)
-    if processes == 1:
+    if processes == 1 or config.evaluation.backend:  # a server answers: its requests need one process
         evaluate(folder, results, None, Ranks())
         return results.path, results.read_metrics()
     ranks = replace(config.engine, processes=processes, hostfile=None)

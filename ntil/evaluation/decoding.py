@@ -130,6 +130,22 @@ class Decoder:
         return decoded, shares
 
 
+def records_of(
+    model: Any,
+    collator: Collator,
+    rows: Sequence[Row],
+    texts: Sequence[str],
+    draw: Callable[[int], list[str]],
+    decoder: Decoder | None,
+) -> list[Row]:
+    """The records of rows with the generated answers `texts`, with samples and decodings where these are asked for."""
+    records = [collator.task.record(text.strip(), row) for row, text in zip(rows, texts, strict=True)]
+    if decoder is None:
+        return records
+    fields = decoder.fields(model, collator, rows, texts, draw)
+    return [{**record, **more} for record, more in zip(records, fields, strict=True)]
+
+
 def reading(task: Task, text: str, row: Row) -> Row:
     """The record of another answer to the row, without what it shares with the row's own record."""
     return {k: v for k, v in task.record(text, row).items() if k not in SAME_IN_ALL}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,7 @@ from ntil.config.answering import GenerationConfig
 from ntil.config.schema import EvaluationConfig
 from ntil.distributed.ranks import Ranks
 from ntil.distributed.zero3 import any_partitioned
-from ntil.evaluation.decoding import Decoder
+from ntil.evaluation.decoding import Decoder, records_of
 from ntil.evaluation.decoding_metrics import decoding_metrics
 from ntil.evaluation.digits import DigitTally, add_sums, means
 from ntil.evaluation.prompt_groups import Batches
@@ -31,6 +31,7 @@ from ntil.evaluation.rounds import rounds
 from ntil.evaluation.sampling import RowSampler
 from ntil.evaluation.shared_prompts import generate_shared
 from ntil.evaluation.sharing import shares_prompts
+from ntil.evaluation.stops import cut
 from ntil.models.head import SupervisedHead
 from ntil.runs.folder import read_jsonl
 
@@ -72,11 +73,6 @@ def generate(
         **how,
     )
     return [cut(family.decode(ids), generation.stop) for ids in output[:, width:].tolist()]
-
-
-def cut(text: str, stop: Sequence[str] | None) -> str:
-    """The text before the first stop text."""
-    return min((text.partition(end)[0] for end in stop or ()), key=len, default=text)
 
 
 def predict(
@@ -170,12 +166,8 @@ def _records(
     decoder: Decoder | None,
 ) -> list[Row]:
     """The records of a batch, with samples and decodings where these are asked for."""
-    records = [collator.task.record(text.strip(), row) for row, text in zip(rows, texts, strict=True)]
-    if decoder is None:
-        return records
-    draw = partial(generate, model, collator, rows, max_new_tokens, decoder.generation)
-    fields = decoder.fields(model, collator, rows, texts, draw)
-    return [{**record, **more} for record, more in zip(records, fields, strict=True)]
+    draw = partial(generate, model, collator, rows, max_new_tokens, decoder.generation if decoder else None)
+    return records_of(model, collator, rows, texts, draw, decoder)
 
 
 def evaluate_to(file: Path, records: Iterable[Row], summarize: Callable[[Iterator[Row]], Metrics]) -> Metrics:

@@ -105,7 +105,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class _Beginning:
-    """Part of a leaf: finished numbers, the tokens of the one that is written, and all tokens since the tree's start."""
+    """Part of a leaf: finished numbers, the tokens of the next one so far, and all tokens since the tree's start."""
 
     finished: tuple[Tokens, ...]
     current: Tokens

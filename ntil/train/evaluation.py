@@ -15,7 +15,9 @@ from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
 from ntil.evaluation.batch_size import evaluation_batch_size
+from ntil.evaluation.by_server import compare, predict_by_server
 from ntil.evaluation.generate import evaluate_sharded, predict_shard
+from ntil.evaluation.server import Server
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.saving import load_saved
 from ntil.runs.folder import RunFolder, read_json
@@ -45,11 +47,21 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
     title = f"{config.loss.name} on {split}" if ranks.first else None
     check = (lambda: interrupt.check(ranks)) if interrupt else (lambda: None)
     size = evaluation_batch_size(config, model, components.collator, rows, ranks)
-    how: dict[str, Any] = {"share_prompts": config.evaluation.share_prompts, "evaluation": config.evaluation}
-    records = predict_shard(model, components.collator, rows, size, ranks, title, check, **how)
+    compared: dict[str, float] = {}
+    if config.evaluation.backend:
+        server = Server(config.evaluation.server, components.collator, config.evaluation.generation)
+        parity = compare(model, components.collator, server, rows, size)
+        print(parity)
+        parity.check(config.evaluation.server)
+        compared = parity.metrics
+        del model
+        records = predict_by_server(server, config.evaluation, rows, title, check)
+    else:
+        how: dict[str, Any] = {"share_prompts": config.evaluation.share_prompts, "evaluation": config.evaluation}
+        records = predict_shard(model, components.collator, rows, size, ranks, title, check, **how)
     metrics = evaluate_sharded(results.predictions, records, components.task.summarize, ranks)
     if metrics is not None:
-        results.write_metrics(metrics, components.task.protocol)
+        results.write_metrics({**metrics, **compared}, components.task.protocol)
     ranks.barrier()
 
 
