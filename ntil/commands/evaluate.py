@@ -45,6 +45,7 @@ from ntil.config.identity import config_hash
 from ntil.config.schema import RunConfig, to_plain_dict
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
+from ntil.evaluation.decoding_metrics import PREFIX, by_decoding
 from ntil.launch.processes import spawn
 from ntil.launch.sweep import Sweep
 from ntil.preflight import compose_checked
@@ -87,8 +88,14 @@ def main(arguments: list[str]) -> int:
     for folder in folders:
         out, metrics = evaluate_run(folder, overridden(folder.config(), overrides), processes)
         print(f"{out}")
-        print("  " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not k.startswith("lenient_")))
+        print("  " + _line({k: v for k, v in metrics.items() if not k.startswith(PREFIX) or k.count("/") == 1}))
+        for name, values in by_decoding(metrics).items():
+            print(f"  {name}: {_line(values)}")
     return 0
+
+
+def _line(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not k.startswith("lenient_"))
 
 
 def evaluate_untrained(overrides: Sequence[str]) -> int:

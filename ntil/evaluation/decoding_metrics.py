@@ -29,6 +29,16 @@ def decoding_metrics(file: Path, summarize: Summarize) -> dict[str, float]:
     return metrics | (_coverage(file) if "decoded" in first else {})
 
 
+def by_decoding(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
+    """The metrics of every decoding by its name, as the generated answers' are named; empty without any."""
+    decodings: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        name, slash, metric = key.removeprefix(PREFIX).partition("/")
+        if key.startswith(PREFIX) and slash:
+            decodings.setdefault(name, {})[metric] = value
+    return decodings
+
+
 def _named(name: str, metrics: dict[str, float]) -> dict[str, float]:
     return {f"{PREFIX}{name}/{key}": v for key, v in metrics.items() if key.rpartition("/")[2] != "examples"}
 
