@@ -194,7 +194,7 @@ def test_what_goes_wrong_is_one_sentence(text, serve):
     stand_in = StandIn(model, collator)
     url = serve(stand_in)
     stand_in.status = 404
-    with pytest.raises(ConfigError, match="completions answers 404 .*no such model"):
+    with pytest.raises(ConfigError, match=r"completions answers 404 .*no such model"):
         server_of(url, collator).answers([rows[0]])
     with pytest.raises(ConfigError, match=r"set evaluation\.server\.url"):
         server_of("http://127.0.0.1:1/v1", collator).answers([rows[0]])
