@@ -1,6 +1,7 @@
 """Generation settings and decodings on small models: what is drawn, what is kept, and what the records say."""
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_a_stop_text_ends_an_answer_whether_prompts_are_shared_or_not(clock):
 
     table = Dataset.from_list(rows).cast_column("image", Picture())
     for share in (True, False):
-        asked = evaluation(f"evaluation.generation.stop=['{stop}']")
+        asked = replace(evaluation(), generation=GenerationConfig(stop=[stop]))
         records = list(predict(model, collator, table, 3, share_prompts=share, evaluation=asked))
         full = [r["text"] for r in predict(model, collator, table, 3, share_prompts=share)]
         assert [r["text"] for r in records] == [text.partition(stop)[0].strip() for text in full]

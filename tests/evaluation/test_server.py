@@ -3,18 +3,12 @@
 It shows the protocol and the parity check. No vLLM or SGLang runs here; what they answer is not tested.
 """
 
-import base64
-import io
-import json
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 from datasets import Dataset
 from datasets import Image as Picture
-from PIL import Image
 
 from ntil.collator import Collator
 from ntil.commands.evaluate import overridden
@@ -24,75 +18,18 @@ from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.identity import config_hash
 from ntil.evaluation.by_server import compare, predict_by_server
-from ntil.evaluation.generate import generate, predict
+from ntil.evaluation.generate import predict
 from ntil.evaluation.parity import Parity
 from ntil.evaluation.server import Server
 from ntil.preflight import compose_checked
+from tests.support.openai_server import StandIn, serving
 from tests.support.tiny_checkpoints import Ask, ask
-
-
-class StandIn:
-    """Answers as the model does: `/completions` from ids, `/chat/completions` from a picture and a question."""
-
-    def __init__(self, model, collator) -> None:
-        self.model, self.collator, self.bodies, self.headers = model, collator, [], []
-        self.change = lambda text: text
-        self.status = 200
-        self.lock = threading.Lock()
-
-    def answer(self, path: str, body: dict) -> dict:
-        if path == "/v1/completions":
-            ids = torch.tensor([body["prompt"]])
-            end = self.collator.family.end_id
-            output = self.model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=0,
-                max_new_tokens=body["max_tokens"], eos_token_id=end,
-            )  # fmt: skip
-            text = self.collator.family.decode(output[0, ids.shape[1] :].tolist())
-            return {"choices": [{"text": self.change(text)}]}
-        image, question = body["messages"][0]["content"]
-        encoded = image["image_url"]["url"].removeprefix("data:image/png;base64,")
-        picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
-        row = {"id": 0, "image": picture, "prompt": question["text"]}
-        generation = GenerationConfig(samples=1, seed=body.get("seed", 0))
-        sample = 0 if body["temperature"] else None
-        (text,) = generate(self.model, self.collator, [row], body["max_tokens"], generation, sample)
-        return {"choices": [{"message": {"content": self.change(text)}}]}
 
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Start a stand-in; its address."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    servers = []
-
-    def start(stand_in: StandIn) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with stand_in.lock:
-                    stand_in.bodies.append(body)
-                    stand_in.headers.append(dict(self.headers))
-                    answer = stand_in.answer(self.path, body) if stand_in.status == 200 else {"error": "no such model"}
-                data = json.dumps(answer).encode()
-                self.send_response(stand_in.status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *args):
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/v1"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with serving(monkeypatch) as start:
+        yield start
 
 
 def parts(words, tmp_path_factory):
