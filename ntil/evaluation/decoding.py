@@ -122,11 +122,12 @@ class Decoder:
             distributions = [] if one is None else distributions_of(one, collator)
             if one is None or not one.numbers or None in distributions:
                 decoded.append(dict.fromkeys(names, text.strip()))
-                shares.append({"as_generated": True, "covered": 0.0})
+                shares.append({"as_generated": True, "covered": 0.0, "assumed": 0.0})
                 continue
             of_numbers = [d for d in distributions if d is not None]
             decoded.append({name: decode(name, one, of_numbers, collator, row) for name in names})
-            shares.append({"as_generated": False, "covered": min(d.covered for d in of_numbers)})
+            covered, assumed = min(d.covered for d in of_numbers), max(d.assumed for d in of_numbers)
+            shares.append({"as_generated": False, "covered": covered, "assumed": assumed})
         return decoded, shares
 
 

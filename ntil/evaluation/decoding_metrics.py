@@ -3,6 +3,7 @@
 * `decoding/<name>/...`: every metric of the task, for that decoding's answers.
 * `decoding/sampled/...`: over all samples of all rows: what one sample is expected to score.
 * `decoding/covered`: share of a number's distribution that was followed, the least of each row, mean over rows.
+* `decoding/assumed`: share of it in numbers taken to end (`ntil.evaluation.number_trees`), the largest of each row.
 * `decoding/as_generated`: share of the rows that no decoding of distributions could change.
 """
 
@@ -55,11 +56,14 @@ def _of_samples(file: Path) -> Iterator[Row]:
 
 
 def _coverage(file: Path) -> dict[str, float]:
-    rows, as_generated, covered = 0, 0, 0.0
+    rows, as_generated, covered, assumed = 0, 0, 0.0, 0.0
     for record in read_jsonl(file):
         rows += 1
         as_generated += record["decoded"]["as_generated"]
         covered += record["decoded"]["covered"]
+        assumed += record["decoded"]["assumed"]
     shares = {f"{PREFIX}as_generated": as_generated / rows}
     decoded = rows - as_generated
-    return shares | ({f"{PREFIX}covered": covered / decoded} if decoded else {})
+    if not decoded:
+        return shares
+    return {**shares, f"{PREFIX}covered": covered / decoded, f"{PREFIX}assumed": assumed / decoded}

@@ -2,7 +2,9 @@
 
 A number is followed from its first token: a digit goes on, a point (once, then a digit) goes on, anything else ends it.
 The most probable beginnings are followed first, until what is left of the probability is at most `LEFT` of it, or
-`LIMIT` beginnings were. What is before the number, and between two numbers that are followed together, is the answer's.
+`LIMIT` beginnings were. One as long as the generated number that has less than `SURE` of the probability is taken to end
+there, since asking for it would cost as many forwards as there are numbers; `assumed` states how much that is.
+What is before the number, and between two numbers that are followed together, is the answer's.
 
 A number of one token (`NumberVocab.one_place`) has the softmax over its alphabet, exactly.
 """
@@ -10,7 +12,7 @@ A number of one token (`NumberVocab.one_place`) has the softmax over its alphabe
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import numpy as np
@@ -21,6 +23,7 @@ from ntil.numbers.vocab import JOINED_MINUS, MINUS, POINT, NumberVocab
 
 LEFT = 0.005  # ours: of the probability, in beginnings that aren't followed
 LIMIT = 128  # ours: beginnings of one tree
+SURE = 0.01  # ours: probability from which a number of the generated length is asked whether it ends
 PLACES = 12  # digits of a number, at most
 
 Tokens = tuple[int, ...]
@@ -97,10 +100,11 @@ def _after_digits(is_digit: Sequence[bool], start: int) -> int:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A way to write the numbers of a tree: the tokens of each, and its probability."""
+    """A way to write the numbers of a tree: the tokens of each, and its probability. assumed: that one of them ends."""
 
     numbers: tuple[Tokens, ...]
     probability: float
+    assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class _Beginning:
     current: Tokens
     tokens: Tokens
     probability: float
+    assumed: bool = False
 
 
 @dataclass
@@ -134,6 +139,12 @@ class NumberTree:
         """Share of the distribution that the leaves have, at least."""
         ended, left = sum(leaf.probability for leaf in self.leaves), sum(b.probability for b in self.frontier)
         return ended / (ended + left) if ended else 0.0
+
+    @property
+    def assumed(self) -> float:
+        """Share of the leaves' probability that is of numbers taken to end."""
+        ended = sum(leaf.probability for leaf in self.leaves)
+        return sum(leaf.probability for leaf in self.leaves if leaf.assumed) / ended if ended else 0.0
 
     def wanted_prefixes(self) -> list[Tokens]:
         """Beginnings of the answer whose next token matters now; none when the tree is done."""
@@ -173,18 +184,33 @@ class NumberTree:
         self._end(b, following.end)
 
     def _go_on(self, b: _Beginning, token: int, chance: float) -> None:
-        if chance > 0:
-            current, tokens = (*b.current, token), (*b.tokens, token)
-            self.frontier.append(_Beginning(b.finished, current, tokens, b.probability * chance))
+        if not chance > 0:
+            return
+        current, tokens = (*b.current, token), (*b.tokens, token)
+        longer = _Beginning(b.finished, current, tokens, b.probability * chance, b.assumed)
+        if longer.probability < SURE and self._is_long(longer):
+            self._end(replace(longer, assumed=True), 1.0)
+        else:
+            self.frontier.append(longer)
+
+    def _is_long(self, b: _Beginning) -> bool:
+        """Whether the number that is written has as many digits as the generated one, and could end."""
+        number, digits = self.written[len(b.finished)], self.vocab.digit_ids
+        generated = self.ids[number.start : number.end]
+        return b.current[-1] in digits and _count(b.current, digits) >= _count(generated, digits)  # type: ignore[operator,arg-type]
 
     def _end(self, b: _Beginning, chance: float) -> None:
         finished, probability = (*b.finished, b.current), b.probability * chance
         if len(finished) == len(self.written):
-            self.leaves.append(Leaf(finished, probability))
+            self.leaves.append(Leaf(finished, probability, b.assumed))
             return
         before, after = self.written[len(finished) - 1], self.written[len(finished)]
         between = self.ids[before.end : after.start]
-        self.frontier.append(_Beginning(finished, (), b.tokens + between, probability))
+        self.frontier.append(_Beginning(finished, (), b.tokens + between, probability, b.assumed))
+
+
+def _count(tokens: Tokens, digits: Sequence[int]) -> int:
+    return sum(token in digits for token in tokens)
 
 
 @dataclass(frozen=True)
@@ -192,13 +218,14 @@ class NumberDistribution:
     """Distribution of one number: ways to write it, their values, and their probabilities, which sum to one.
 
     Attributes:
-        covered: share of the probability that these have, at least.
+        covered: share of the probability that these have, at least. assumed: share of it in numbers taken to end.
     """
 
     ways: list[Tokens]
     values: np.ndarray
     chances: np.ndarray
     covered: float
+    assumed: float = 0.0
 
     @classmethod
     def of_alphabet(cls, following: Next, vocab: NumberVocab) -> NumberDistribution:
@@ -216,7 +243,7 @@ class NumberDistribution:
         sign = -1 if tree.written[0].negative else 1
         values = np.array([sign * float(value_of(way, tree.vocab)) for way in ways])
         chances = np.array([leaf.probability / total for leaf in tree.leaves])
-        return cls(ways, values, chances, tree.covered)
+        return cls(ways, values, chances, tree.covered, tree.assumed)
 
 
 def text_of(way: Sequence[int], vocab: NumberVocab) -> str:
