@@ -2,7 +2,7 @@
 
 A number is followed from its first token: a digit goes on, a point (once, then a digit) goes on, anything else ends it.
 The most probable beginnings are followed first, until what is left of the probability is at most `LEFT` of it, or
-`LIMIT` beginnings were. One as long as the generated number that has less than `SURE` of the probability is taken to end
+`LIMIT` beginnings were. One as long as the generated number with less than `SURE` of the probability is taken to end
 there, since asking for it would cost as many forwards as there are numbers; `assumed` states how much that is.
 What is before the number, and between two numbers that are followed together, is the answer's.
 
