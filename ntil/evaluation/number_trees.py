@@ -197,7 +197,7 @@ class NumberTree:
         """Whether the number that is written has as many digits as the generated one, and could end."""
         number, digits = self.written[len(b.finished)], self.vocab.digit_ids
         generated = self.ids[number.start : number.end]
-        return b.current[-1] in digits and _count(b.current, digits) >= _count(generated, digits)  # type: ignore[operator,arg-type]
+        return b.current[-1] in digits and _count(b.current, digits) >= _count(generated, digits)
 
     def _end(self, b: _Beginning, chance: float) -> None:
         finished, probability = (*b.finished, b.current), b.probability * chance
@@ -254,7 +254,7 @@ def text_of(way: Sequence[int], vocab: NumberVocab) -> str:
 
 def value_of(way: Sequence[int], vocab: NumberVocab) -> Decimal:
     """The value that a number's tokens write."""
-    return Decimal(vocab.digit_ids.index(way[0])) if vocab.one_place else Decimal(text_of(way, vocab))  # type: ignore[union-attr]
+    return Decimal(vocab.digit_ids.index(way[0])) if vocab.one_place else Decimal(text_of(way, vocab))
 
 
 def tokens_of_number(text: str, vocab: NumberVocab) -> Tokens | None:
