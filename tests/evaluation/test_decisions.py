@@ -190,7 +190,8 @@ def test_two_numbers_together_have_the_joint_distribution():
     assert len(followed_to_the_end) > 3
     for leaf in followed_to_the_end:
         first, second = leaf.numbers
-        chance, tokens = 1.0, ()
+        chance = 1.0
+        tokens: tuple[int, ...] = ()
         for number, between in ((first, (COMMA,)), (second, ())):
             for token in number:
                 one = after(tokens)

@@ -219,6 +219,7 @@ def test_a_number_has_the_models_own_distribution(clock, monkeypatch, shares):
         monkeypatch.setattr("ntil.evaluation.continuations.refusal", lambda *_: "not here")
     row = rows[0]
     encoded = encoded_answer(components.collator, row, "10:35")
+    assert encoded is not None
     continuations = Continuations(model, components.collator, 16)
     (one,) = answers_with_trees(components.collator, continuations, [row], ["10:35"], [encoded], True)
     assert [components.family.tokenizer.decode(encoded.answer_ids[n.start : n.end]) for n in one.numbers] == [
@@ -233,6 +234,7 @@ def test_a_number_has_the_models_own_distribution(clock, monkeypatch, shares):
         chance, ends = exact[leaf.numbers[0]]
         assert leaf.probability == pytest.approx(chance if leaf.assumed else chance * ends, rel=1e-4)
     second = distributions_of(one, components.collator)[1]
+    assert second is not None
     assert second.chances.sum() == pytest.approx(1)
 
 
@@ -252,6 +254,7 @@ def test_location_tokens_are_read_from_one_forward_exactly(tmp_path, monkeypatch
         logits = model(**inputs).logits.reshape(-1, model.config.get_text_config().vocab_size)[batch["positions"]]
     digits = torch.tensor(components.vocab.digit_ids)
     for number, distribution in zip(one.numbers, distributions_of(one, components.collator), strict=True):
+        assert distribution is not None
         expected = torch.softmax(logits[number.start, digits].double(), -1)
         np.testing.assert_allclose(distribution.chances, expected, atol=1e-6)
     assert [len(box) for box in one.boxes] == [4]

@@ -126,7 +126,7 @@ def test_the_key_comes_from_the_environment(text, serve, monkeypatch):
     assert stand_in.headers[-1]["Authorization"] == "Bearer abc"
 
 
-def test_what_goes_wrong_is_one_sentence(text, serve):
+def test_what_goes_wrong_is_one_sentence(text, serve, monkeypatch):
     model, collator, rows = text
     stand_in = StandIn(model, collator)
     url = serve(stand_in)
@@ -135,7 +135,8 @@ def test_what_goes_wrong_is_one_sentence(text, serve):
         server_of(url, collator).answers([rows[0]])
     with pytest.raises(ConfigError, match=r"set evaluation\.server\.url"):
         server_of("http://127.0.0.1:1/v1", collator).answers([rows[0]])
-    stand_in.status, stand_in.answer = 200, lambda path, body: {"output": "7"}
+    stand_in.status = 200
+    monkeypatch.setattr(stand_in, "answer", lambda path, body: {"output": "7"})
     with pytest.raises(ConfigError, match="row 0: the answer has no text"):
         server_of(url, collator).answers([rows[0]])
 

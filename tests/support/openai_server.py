@@ -20,7 +20,9 @@ class StandIn:
     """Answers as the model does: `/completions` from ids, `/chat/completions` from a picture and a question."""
 
     def __init__(self, model, collator) -> None:
-        self.model, self.collator, self.bodies, self.headers = model, collator, [], []
+        self.model, self.collator = model, collator
+        self.bodies: list[dict] = []
+        self.headers: list[dict] = []
         self.change = lambda text: text
         self.status = 200
         self.lock = threading.Lock()
