@@ -33,11 +33,12 @@ from experiments.analysis import CellReport, analyse
 from experiments.cells import Cell, differences
 from experiments.provenance import describe_runs
 from experiments.render import html, plots
+from experiments.render.decodings import decoding_tables
 from experiments.render.examples import build_gallery, save_small, write_sheet
 from experiments.render.mixtures import task_curves
 from experiments.render.tables import cell_tables, overview, paper_table
 from ntil.commands.options import parse_options
-from ntil.commands.summary import cell, headline_metrics, labels, metrics_table
+from ntil.commands.summary import cell, labels, metrics_rows, metrics_table
 from ntil.config.compose import choices
 from ntil.config.errors import ConfigError, nearest
 from ntil.console import Table, first_left
@@ -117,7 +118,7 @@ def report(
     beside = [paper_table(published, m, reports, scale) for m in published.metrics.values()] if published else []
     all_in_one = overview(reports)
     tables = [*([all_in_one] if all_in_one else []), *beside]
-    tables += [one for r in reports if r.lines for one in cell_tables(r, r.metrics)]
+    tables += [one for r in reports if r.lines for one in (*cell_tables(r, r.metrics), *decoding_tables(r))]
     again = evaluations(runs)
     print_report(reports, tables, again)
     folder = to or root / "report"
@@ -241,7 +242,7 @@ def evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
             if again is not None and again.done:
                 changed = differences([run, again])
                 on = [f"{k}={values[1]}" for k, values in changed.items() if k != "task.source.labels"]
-                rows.append({"run": " ".join([name, ", ".join(on)]).strip(), **headline_metrics(again.metrics)})
+                rows += metrics_rows(" ".join([name, ", ".join(on)]).strip(), again.metrics)
     return rows
 
 

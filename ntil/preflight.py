@@ -29,6 +29,11 @@ def compose_checked(overrides: Iterable[str], on_this_machine: bool = True) -> R
     """Compose and `check` the configuration of `ntil train <overrides>`."""
     config = compose(overrides)
     check(config, on_this_machine)
+    if config.evaluation.backend:
+        raise ConfigError(
+            f"evaluation.backend={config.evaluation.backend} is for finished runs: export one, serve it, then "
+            "ntil eval run=<folder> evaluation.backend=openai evaluation.server.url=... evaluation.server.model=..."
+        )
     return config
 
 

@@ -250,6 +250,13 @@ class Task(ABC):
     def score(self, prediction: Any | ParseFailure, row: Row) -> Scores:
         """Scores of one example; the same keys for every example, a failure included."""
 
+    def distance(self, first: Any, second: Any, row: Row) -> float:
+        """How far two readings of a row's answer are apart, from 0; symmetric. Decoding takes the least expected one.
+
+        Here 1 where they aren't equal, so that the commonest reading is the nearest to all.
+        """
+        return float(first != second)
+
     def groups(self, row: Row) -> list[str]:
         """Names of the groups the row belongs to; every group gets metrics of its own, as `<group>/<metric>`."""
         return [row["group"]] if row.get("group") is not None else []

@@ -153,6 +153,14 @@ class Detection(Task):
             **_sums(pairs[0][1], [right for right, _ in pairs], count, 0, bool(predicted)),
         }
 
+    def distance(self, first: Prediction, second: Prediction, row: Row) -> float:
+        """1 - F1 at IoU 0.5, the mean of each as the truth of the other: matching depends on which comes first."""
+        if first == second:  # also boxes without an area, which match nothing
+            return 0.0
+        a, b = self.predicted(first, row), self.predicted(second, row)
+        counts = [(*matched(one, other, THRESHOLDS[0]), len(other)) for one, other in ((a, b), (b, a))]
+        return 1.0 - sum(f1(*count) for count in counts) / 2
+
     def predicted(self, prediction: Prediction, row: Row) -> list[Labelled]:
         """The boxes of an answer; their labels count where names are asked for."""
         named = self.names_in_answer(row)

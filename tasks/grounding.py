@@ -84,6 +84,10 @@ class Grounding(Task):
     def search(self, text: str, row: Row) -> Box | ParseFailure:
         return self.coords.find_box(text, (row["width"], row["height"])) or ParseFailure("no four numbers in range")
 
+    def distance(self, first: Box, second: Box, row: Row) -> float:
+        """1 - IoU; 0 between equal ones, also without an area."""
+        return 0.0 if first == second else 1.0 - box_iou(first, second)
+
     def score(self, prediction: Box | ParseFailure, row: Row) -> Scores:
         overlap = 0.0 if isinstance(prediction, ParseFailure) else box_iou(prediction, row["box"])
         return {"iou": overlap, **{f"acc_{t}": float(overlap >= t) for t in THRESHOLDS}}

@@ -201,6 +201,10 @@ class PolygonAnswers(Task):
         shapes = self.coords.find_shapes(text, (row["width"], row["height"]))
         return shapes[0] if shapes else ParseFailure("no three points in range")
 
+    def distance(self, first: Polygon, second: Polygon, row: Row) -> float:
+        """1 - IoU; 0 between equal ones, also without an area."""
+        return 0.0 if first == second else 1.0 - polygon_iou(first, second)
+
     def score(self, prediction: Polygon | ParseFailure, row: Row) -> Scores:
         overlap = 0.0 if isinstance(prediction, ParseFailure) else polygon_iou(prediction, row["polygon"])
         return {"iou": overlap, **{f"acc_{t}": float(overlap >= t) for t in (0.5, 0.75)}}

@@ -107,6 +107,13 @@ class Pointing(Task):
         items = self.coords.find_items(text, size, "point") or self.coords.find_items(text, size, "box")
         return [item.point for item in items] or ParseFailure("no point in the text")
 
+    def distance(self, first: Prediction, second: Prediction, row: Row) -> float:
+        """1 - F1 of points that are matched within `reach` of the longer side."""
+        largest = self.reach * max(row["width"], row["height"])
+        near = np.array([[math.dist(p, q) <= largest for q in second] for p in first], dtype=float)
+        rows, columns = linear_sum_assignment(-near) if near.size else ([], [])
+        return 1.0 - f1(float(near[rows, columns].sum()) if near.size else 0.0, len(first), len(second))
+
     def score(self, prediction: Prediction | ParseFailure, row: Row) -> Scores:
         targets = self.targets(row)
         if isinstance(prediction, ParseFailure):

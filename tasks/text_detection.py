@@ -133,6 +133,14 @@ class TextDetection(Task):
         shapes = self.coords.find_shapes(text, (row["width"], row["height"]))
         return shapes or ParseFailure("no shape in the text")
 
+    def distance(self, first: Prediction, second: Prediction, row: Row) -> float:
+        """1 - Acc@0.5, the mean of each as the truth of the other; 0 between equal lists."""
+        if first == second or not first or not second:
+            return float(first != second)
+        pairs = ((first, second), (second, first))
+        values = [figures(match([TrueText(p, False) for p in true], read))["acc_0.5"] for true, read in pairs]
+        return 1.0 - sum(values) / 2
+
     def score(self, prediction: Prediction | ParseFailure, row: Row) -> Scores:
         failed = isinstance(prediction, ParseFailure)
         detections = [] if isinstance(prediction, ParseFailure) else prediction

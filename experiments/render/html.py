@@ -16,6 +16,7 @@ from data.common.counts import counted
 from experiments.analysis import CellReport
 from experiments.paper import PaperTable
 from experiments.render import plots
+from experiments.render.decodings import decoding_tables
 from experiments.render.examples import build_gallery, data_uri
 from experiments.render.tables import MARKS, cell_tables
 from ntil.console import Table
@@ -72,7 +73,7 @@ def _cell(report: CellReport, examples: int) -> dict[str, Any]:
     gallery = build_gallery(cell, report.headline, examples)
     return part | {
         "no_examples": gallery.missing,
-        "tables": cell_tables(report, report.metrics),
+        "tables": [*cell_tables(report, report.metrics), *decoding_tables(report)],
         "plots": [{"title": title, "uri": _uri(figure)} for title, figure in _plots(report) if figure is not None],
         "examples": [
             {

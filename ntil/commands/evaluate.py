@@ -8,6 +8,9 @@
     ntil eval run=runs/demo task=clock_photos task.source.labels=labels.csv    on another source: a config of conf/task
     ntil eval run=runs/demo evaluation.split=validation           on another split
     ntil eval run=runs/demo processes=8                           rows shared by eight ranks
+    ntil eval run=runs/demo evaluation.decoding=[median,bayes]    other decodings beside greedy (docs/evaluation.md)
+    ntil eval run=runs/demo evaluation.backend=openai evaluation.server.url=<url> evaluation.server.model=<name>
+                                                                  by a server that serves the exported run
     ntil eval model=qwen2_vl_2b task=refcoco name=grounding       the model as it is, in the experiment `grounding`
 
 run: the folder. processes: ranks that share the rows (one per GPU by default). All else overrides the run's
@@ -42,6 +45,7 @@ from ntil.config.identity import config_hash
 from ntil.config.schema import Component, RunConfig, to_plain_dict
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
+from ntil.evaluation.decoding_metrics import PREFIX, by_decoding
 from ntil.launch.processes import spawn
 from ntil.launch.sweep import Sweep
 from ntil.preflight import compose_checked
@@ -84,8 +88,14 @@ def main(arguments: list[str]) -> int:
     for folder in folders:
         out, metrics = evaluate_run(folder, overridden(folder.config(), overrides), processes)
         print(f"{out}")
-        print("  " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not k.startswith("lenient_")))
+        print("  " + _line({k: v for k, v in metrics.items() if not k.startswith(PREFIX) or k.count("/") == 1}))
+        for name, values in by_decoding(metrics).items():
+            print(f"  {name}: {_line(values)}")
     return 0
+
+
+def _line(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not k.startswith("lenient_"))
 
 
 def evaluate_untrained(overrides: Sequence[str]) -> int:
@@ -175,7 +185,7 @@ def evaluate_run(folder: RunFolder, config: RunConfig, processes: int = 1) -> tu
     """
     results = RunFolder(folder.evaluations / config_hash(config))
     results.freeze(config)
-    if processes == 1:
+    if processes == 1 or config.evaluation.backend:  # a server answers: its requests need one process
         evaluate(folder, results, None, Ranks())
         return results.path, results.read_metrics()
     ranks = replace(config.engine, processes=processes, hostfile=None)

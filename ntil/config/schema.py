@@ -17,6 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data.augment.options import AugmentConfig
 from data.common.files import check_size_on_disk
+from ntil.config.answering import (
+    GenerationConfig,
+    ServerConfig,
+    check_backend,
+    check_generation,
+    normalized_decoding,
+    normalized_generation,
+)
 from ntil.config.errors import ConfigError, nearest, value_error
 from ntil.config.optim import OptimConfig, check_optim, normalize
 from ntil.config.ranges import at_least
@@ -135,6 +143,9 @@ class EvaluationConfig:
     share_prompts: rows with one picture, or a long text in common, share its computation; null: where that is exact.
     test: which weights are saved and scored at the end: `best`, by the task's metric on the validation rows, or `last`
         (null: the same).
+    generation, decoding: of the test, see ntil/config/answering.py; validation is greedy. decoding: a name or several,
+        reported beside the answer as it is generated; null: none.
+    backend: `transformers`, the model in this process, or `openai`, a server (`ntil eval` alone); null: transformers.
     """
 
     split: str = "test"
@@ -144,6 +155,10 @@ class EvaluationConfig:
     validation_splits: list[str] | None = None
     share_prompts: bool | None = None
     test: str | None = None
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    decoding: Any = None
+    backend: str | None = None
+    server: ServerConfig = field(default_factory=ServerConfig)
 
     @property
     def validated(self) -> list[str]:
@@ -287,6 +302,9 @@ class RunConfig(RunSettings):
 def normalize_evaluation(evaluation: EvaluationConfig) -> None:
     """Give what means the same one form, in place, so that it has one hash."""
     evaluation.test = None if evaluation.test == "last" else evaluation.test
+    evaluation.generation = normalized_generation(evaluation.generation)
+    evaluation.decoding = normalized_decoding(evaluation.decoding)
+    evaluation.backend = None if evaluation.backend == "transformers" else evaluation.backend
 
 
 def _fits(config: dict[str, Any]) -> bool:
@@ -336,6 +354,9 @@ def _check(run: RunSettings) -> None:
     at_least(0, "evaluation.every_steps", run.evaluation.every_steps, "0: never")
     _check_validation_splits(run.evaluation.validation_splits)
     _check_best(run)
+    asked = run.evaluation
+    check_generation(asked.generation, asked.decoding, asked.share_prompts)
+    check_backend(asked.backend, asked.server, asked.generation, asked.decoding)
     for name in ("log_every", "keep_checkpoints", "max_length"):
         at_least(1, name, getattr(run, name))
     at_least(0, "save_every", run.save_every, "0: never")

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from data.common.rows import Row
 from ntil.components import Components
-from ntil.config.schema import RunConfig
+from ntil.config.schema import EvaluationConfig, RunConfig
 from ntil.distributed.ranks import Ranks
 from ntil.evaluation.batch_size import evaluation_batch_size
 from ntil.evaluation.generate import Metrics, predict_shard, teacher_forced
@@ -75,16 +75,19 @@ def predict_sets(
     ranks: Ranks,
     title: str | None = None,
     check: Callable[[], None] = lambda: None,
-    share_prompts: bool | None = False,
+    evaluation: EvaluationConfig | None = None,
 ) -> Iterator[tuple[int, Row]]:
-    """Yield the records of this rank, see `predict_shard`; those of the second set are numbered after the first's."""
+    """Yield the records of this rank, see `predict_shard`; those of the second set are numbered after the first's.
+
+    Args:
+        evaluation: its generation, decodings and sharing of prompts; None: greedy answers alone, row by row.
+    """
+    how: dict[str, Any] = {"share_prompts": evaluation.share_prompts if evaluation else False, "evaluation": evaluation}
     before = 0
     for one, size in zip(sets, sizes, strict=True):
         of_set = f"{title}, {one.name}" if title and one.name else title
         collator = one.components.collator
-        shard = predict_shard(
-            model, collator, one.rows, size, ranks, of_set, check, one.longest, share_prompts=share_prompts
-        )
+        shard = predict_shard(model, collator, one.rows, size, ranks, of_set, check, one.longest, **how)
         for index, record in shard:
             yield before + index, {"task": one.name, **record} if one.name else record
         before += len(one.rows)

@@ -14,7 +14,9 @@ from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
+from ntil.evaluation.by_server import compare, predict_by_server
 from ntil.evaluation.generate import evaluate_sharded
+from ntil.evaluation.server import Server
 from ntil.evaluation.sets import batch_sizes, evaluation_sets, predict_sets
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.saving import load_saved
@@ -38,6 +40,10 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
     """
     config = results.config()
     components = build_from_saved(folder, config, Components.build)
+    if config.evaluation.backend and components.task.members:
+        raise ConfigError(
+            f"evaluation.backend={config.evaluation.backend} answers for one task, and this is a mixture; leave it out"
+        )
     device = _device(config, results, ranks)
     split = config.evaluation.split
     rows = usable_rows(config, components, split, _rows(folder, config, components), ranks, interrupt)
@@ -46,10 +52,20 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
     check = (lambda: interrupt.check(ranks)) if interrupt else (lambda: None)
     sets = evaluation_sets(components, rows)
     sizes = batch_sizes(config, model, sets, ranks)
-    records = predict_sets(model, sets, sizes, ranks, title, check, config.evaluation.share_prompts)
+    compared: dict[str, float] = {}
+    if config.evaluation.backend:
+        server = Server(config.evaluation.server, components.collator, config.evaluation.generation)
+        parity = compare(model, components.collator, server, rows, sizes[0])
+        print(parity)
+        parity.check(config.evaluation.server)
+        compared = parity.metrics
+        del model
+        records = predict_by_server(server, config.evaluation, rows, title, check)
+    else:
+        records = predict_sets(model, sets, sizes, ranks, title, check, config.evaluation)
     metrics = evaluate_sharded(results.predictions, records, components.task.summarize, ranks)
     if metrics is not None:
-        results.write_metrics(metrics, components.task.protocol, **components.task.protocols)
+        results.write_metrics({**metrics, **compared}, components.task.protocol, **components.task.protocols)
     ranks.barrier()
 
 

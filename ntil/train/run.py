@@ -393,8 +393,7 @@ def test(
     sizes = batch_sizes(config, model, sets, ranks)
     if config.evaluation.batch_size is None and ranks.first:
         print(f"evaluation: {counted(min(sizes), 'row')} at once on a rank, from the free memory")
-    share = config.evaluation.share_prompts
-    records = predict_sets(model, sets, sizes, ranks, title, partial(interrupt.check, ranks), share)
+    records = predict_sets(model, sets, sizes, ranks, title, partial(interrupt.check, ranks), config.evaluation)
     scores = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
     forced, digits = teacher_forced_sets(SupervisedHead(model), model, sets, sizes, ranks)
     if scores is None:

@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from data.common.files import write_text
 from ntil.components import Components
-from ntil.config.schema import RunConfig
+from ntil.config.schema import EvaluationConfig, RunConfig
 from ntil.distributed.ranks import Ranks
 from ntil.evaluation.sets import EvaluationSet, batch_sizes, evaluation_sets, predict_sets, teacher_forced_sets
 from ntil.runs.folder import RunFolder
@@ -63,8 +63,8 @@ class Validation:
     def _scores(self, trainer: NumberTrainer, sets: list[EvaluationSet]) -> dict[str, float]:
         model, ranks = trainer.inner_model, self.ranks
         sizes = batch_sizes(self.config, model, sets, ranks)
-        share = self.config.evaluation.share_prompts
-        shard = list(predict_sets(model, sets, sizes, ranks, share_prompts=share))
+        greedy = EvaluationConfig(share_prompts=self.config.evaluation.share_prompts)
+        shard = list(predict_sets(model, sets, sizes, ranks, evaluation=greedy))
         in_order = sorted((pair for part in ranks.gather(shard) for pair in part), key=lambda pair: pair[0])
         scores = self.components.task.summarize(record for _, record in in_order)
         return {**scores, **teacher_forced_sets(trainer.head, model, sets, sizes, ranks)[0]}
