@@ -1,7 +1,7 @@
 """Comparison of a server's answers with this process's own greedy ones, before they are believed.
 
-Engines differ (vllm-project/vllm#1069, #2008): other kernels and batches change the last bits of logits, other templates
-and picture processors far more. Rows are compared by their text without blanks at the ends.
+Engines differ (vllm-project/vllm#1069, #2008): other kernels and batches change the last bits of logits, other
+templates and picture processors far more. Rows are compared by their text without blanks at the ends.
 """
 
 from __future__ import annotations
