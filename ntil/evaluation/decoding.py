@@ -199,7 +199,7 @@ def answers_with_trees(
 def _answered(
     collator: Collator, vocab: NumberVocab, row: Row, text: str, e: Encoded, following: list[Next], together: bool
 ) -> Answered:
-    hidden = collator.unmeasured(text, e.answer_ids)
+    hidden = collator.unmeasured(text, row, e.answer_ids)
     numbers = written_numbers(e.answer_ids, vocab, hidden)
     at_digit = {number.digit: i for i, number in enumerate(numbers)}
     boxes = [tuple(at_digit.get(first, -1) for first in box.first) for box in collator.boxes([row], [text], [e])]
