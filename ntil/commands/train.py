@@ -32,7 +32,8 @@ from ntil.runs.folder import folder_of
 
 def main(arguments: list[str]) -> int:
     """Run `ntil train`; the exit code. Every job runs in its own processes, and its errors are reported one by one."""
-    register_schema()
+    if code := report_errors(register_schema):
+        return code
     if "--dry-run" in arguments:
         return report_errors(lambda: _dry_run([word for word in arguments if word != "--dry-run"]), arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -18,6 +18,7 @@ from ntil.evaluation.batch_size import evaluation_batch_size
 from ntil.evaluation.generate import evaluate_sharded, predict_shard
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.saving import load_saved
+from ntil.runs.code import check_code
 from ntil.runs.folder import RunFolder, read_json
 from ntil.runs.inputs import missing_inputs
 from ntil.runs.run import build_from_saved
@@ -38,6 +39,8 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
     """
     config = results.config()
     components = build_from_saved(folder, config, Components.build)
+    if ranks.first:
+        check_code(results.code, config, resuming=False, accept=True)
     device = _device(config, results, ranks)
     split = config.evaluation.split
     rows = usable_rows(config, components, split, _rows(folder, config, components), ranks, interrupt)
