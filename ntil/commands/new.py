@@ -71,7 +71,8 @@ class Scaffold:
             "depth": str(len(test.parts) - 1),
         }
         templates = {Path("conf", group, f"{self.name}.yaml"): "yaml", python: "py", test: "test.py"}
-        return {path: self._text(suffix).substitute(names) for path, suffix in templates.items()}
+        texts = {path: self._text(suffix).substitute(names) for path, suffix in templates.items()}
+        return {path: _sorted_imports(text, apart=self.in_checkout) for path, text in texts.items()}
 
     def _text(self, suffix: str) -> Template:
         dot = "_" if suffix.startswith("test") else "."
@@ -91,6 +92,21 @@ class Scaffold:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, text)
         return list(paths)
+
+
+def _sorted_imports(text: str, apart: bool) -> str:
+    """Python text whose imports of ntil are sorted, as linters ask: apart in a checkout, else among other packages'."""
+    blocks = text.split("\n\n")
+    for place, block in enumerate(blocks):
+        if all(re.match(r"from (ntil|tasks|data)\.", line) for line in block.splitlines()):
+            before = [] if apart or "__future__" in blocks[place - 1] else blocks[place - 1].splitlines()
+            plain = [line for line in before if line.startswith("import ")]
+            others = [line for line in [*before, *block.splitlines()] if line not in plain]
+            blocks[place - bool(before) : place + 1] = [
+                "\n".join([*sorted(plain), *sorted(others, key=lambda line: line.split()[1].lower())])
+            ]
+            break
+    return "\n\n".join(blocks)
 
 
 def main(arguments: list[str]) -> int:
