@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 import pytest
 import yaml
 
+from experiments.cells import differences
 from ntil.cli import main
 from ntil.commands import new
 from ntil.config import plugins
@@ -14,9 +15,14 @@ from ntil.config.build import build, locate
 from ntil.config.compose import choices, compose, compose_dict, explain, report_errors
 from ntil.config.errors import ConfigError
 from ntil.config.identity import config_hash
+from ntil.distributed.interrupt import Interrupt
+from ntil.distributed.ranks import Ranks
 from ntil.launch.plan import dry_run
 from ntil.numbers.vocab import NumberVocab
 from ntil.runs.code import changed_code, check_code, foreign_code
+from ntil.runs.folder import RunFolder
+from ntil.runs.run import Run
+from ntil.train.run import run
 
 LOSS = """\
 from ntil.losses import CE
@@ -183,6 +189,25 @@ def test_a_run_records_the_code_of_its_classes_and_what_they_import(active, tmp_
     del sys.modules["helper_of_mine"]
     (tmp_path / "helper_of_mine.py").unlink()
     assert changed_code(json.loads(file.read_text())) == ["helper_of_mine (is gone)"]
+
+
+def test_a_run_does_not_go_on_with_other_code(active, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.freeze(compose(["loss=mine", "task=clock", "model=llava_nano", "engine=local", "tracker=none"]))
+    folder.trained.write_text('{"step": 1, "seconds": 1.0}')
+    folder.code.write_text(json.dumps({"mine_loss": "0" * 64}))
+    with pytest.raises(ConfigError, match="the code of mine_loss has changed since the run began"):
+        run(folder, Interrupt(), Ranks())
+
+
+def test_runs_of_other_code_are_not_joined(active, tmp_path):
+    config = compose(["loss=mine", "task=clock"])
+    runs = [Run(RunFolder(tmp_path / name), config) for name in ("one", "two", "three")]
+    for one, code in zip(runs, ("a", "a", "b"), strict=True):
+        one.folder.freeze(config)
+        one.folder.code.write_text(json.dumps({"mine_loss": code}))
+    assert differences(runs[:2]) == {}
+    assert differences(runs) == {"code.mine_loss": ["a", "a", "b"]}
 
 
 def test_a_run_of_ntils_classes_records_none(active, tmp_path):
