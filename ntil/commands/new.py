@@ -98,7 +98,7 @@ def _sorted_imports(text: str, apart: bool) -> str:
     """Python text whose imports of ntil are sorted, as linters ask: apart in a checkout, else among other packages'."""
     blocks = text.split("\n\n")
     for place, block in enumerate(blocks):
-        if all(re.match(r"from (ntil|tasks|data)\.", line) for line in block.splitlines()):
+        if block and all(re.match(r"from (ntil|tasks|data)\.", line) for line in block.splitlines()):
             before = [] if apart or "__future__" in blocks[place - 1] else blocks[place - 1].splitlines()
             plain = [line for line in before if line.startswith("import ")]
             others = [line for line in [*before, *block.splitlines()] if line not in plain]

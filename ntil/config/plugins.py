@@ -69,22 +69,25 @@ class Plugin:
             sys.path.append(str(self.root))
             importlib.invalidate_caches()
         top = module.partition(".")[0]
-        ours = [path for path in (self.root / top, self.root / f"{top}.py") if path.exists()]
-        spec = importlib.util.find_spec(top)
+        spec, ours = importlib.util.find_spec(top), self._beside(top)
         places = [*(spec.submodule_search_locations or ()), spec.origin or ""] if spec else []
-        if ours and not any(Path(place).is_relative_to(ours[0]) for place in places):
+        if ours and not any(Path(place).resolve().is_relative_to(path) for place in places for path in ours):
             raise ConfigError(f"{ours[0]}: another module of this environment has the name {top!r}; rename the file")
         return importlib.import_module(module)
 
-    def holds(self, module: ModuleType) -> bool:
+    def holds(self, name: str) -> bool:
         """Whether a loaded module is of this plug-in: of its package, or a file at its name's place below the root."""
-        name, file = module.__name__, getattr(module, "__file__", None)
-        if not file or not is_of_others(name):
-            return False
+        top = name.partition(".")[0]
         if self.package is not None:
-            return name.partition(".")[0] == self.package
-        place = self.root.joinpath(*name.split("."))
-        return Path(file) in (place.with_name(f"{place.name}.py"), place / "__init__.py")
+            return top == self.package
+        if not is_of_others(name) or not self._beside(top):
+            return False
+        place, file = self.root.joinpath(*name.split(".")), getattr(sys.modules[name], "__file__", None)
+        return bool(file) and Path(file).resolve() in (place.with_name(f"{place.name}.py"), place / "__init__.py")
+
+    def _beside(self, top: str) -> list[Path]:
+        """The folder and the file of a top-level name below the root that are there."""
+        return [path for path in (self.root / top, self.root / f"{top}.py") if path.exists()]
 
 
 def active_plugins() -> list[Plugin]:
@@ -96,7 +99,8 @@ def active_plugins() -> list[Plugin]:
     folders = [Path(name).expanduser().resolve() for name in os.environ.get(CONFIG_PATH, "").split(os.pathsep) if name]
     ours = CONF.resolve()
     declared = [Plugin(str(folder), folder, folder.parent) for folder in dict.fromkeys(folders) if folder != ours]
-    plugins = [*declared, *map(_of_entry_point, _entry_points())]
+    installed = [plugin for plugin in map(_of_entry_point, _entry_points()) if plugin.folder.resolve() not in folders]
+    plugins = [*declared, *installed]
     for plugin in plugins:
         if not plugin.folder.is_dir():
             raise ConfigError(f"{plugin.folder}: there is no such folder of configs; correct {_declared(plugin)}")

@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from data.common.files import write_text
@@ -32,11 +31,12 @@ def foreign_code(config: RunConfig) -> dict[str, str]:
     plugins = {plugin for module in named if (plugin := providing(module))}
     packages = {module.partition(".")[0] for module in named}
 
-    def counts(name: str, module: ModuleType) -> bool:
-        return name.partition(".")[0] in packages or any(plugin.holds(module) for plugin in plugins)
-
-    loaded = [(name, module) for name, module in list(sys.modules.items()) if counts(name, module)]
-    files = {name: Path(str(module.__file__)) for name, module in loaded if getattr(module, "__file__", None)}
+    loaded = [
+        name
+        for name in list(sys.modules)
+        if name.partition(".")[0] in packages or any(plugin.holds(name) for plugin in plugins)
+    ]
+    files = {name: Path(getattr(sys.modules[name], "__file__", None) or "") for name in loaded}
     return {name: _digest(file) for name, file in sorted(files.items()) if file.is_file()}
 
 

@@ -81,7 +81,7 @@ def test_the_tests_that_it_writes_pass(tmp_path):
     for kind in KINDS:
         written(tmp_path, kind)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "16 passed" in done.stdout
 
@@ -101,7 +101,7 @@ def test_they_fail_where_the_code_is_wrong(tmp_path):
         assert right in file.read_text()
         file.write_text(file.read_text().replace(right, changed))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     for kind in wrong:
         assert f"FAILED tests/test_new_{kind}_{kind}.py" in done.stdout

@@ -43,7 +43,7 @@ def do(*command, cwd, **environment):
     foreign = ("PYTHONPATH", "PYTHONSAFEPATH", "NTIL_CONFIG_PATH", "NTIL_PACKAGES", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if name not in foreign}
     variables = {**kept, "WANDB_MODE": "offline", **environment}
-    return subprocess.run([*map(str, command)], cwd=cwd, env=variables, capture_output=True, text=True, timeout=600)
+    return subprocess.run([*map(str, command)], cwd=cwd, env=variables, capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture(scope="module")
