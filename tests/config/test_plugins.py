@@ -78,6 +78,16 @@ def test_its_configs_are_choices_like_any_other(active):
     assert compose(["experiment=ours"]).name == "ours"
 
 
+def test_a_link_to_the_folder_is_the_folder(folder, tmp_path_factory, monkeypatch):
+    link = tmp_path_factory.mktemp("elsewhere") / "link"
+    link.symlink_to(folder.parent)
+    monkeypatch.setenv("NTIL_CONFIG_PATH", str(link / "my_conf"))
+    monkeypatch.syspath_prepend(str(link))
+    config = compose(["loss=mine"])
+    assert locate(config.loss.target, "loss").__name__ == "Mine"
+    assert set(foreign_code(config)) == {"mine_loss", "helper_of_mine"}
+
+
 def test_without_it_nothing_is_known_of_them(folder):
     assert "mine" not in choices("loss")
     with pytest.raises(ConfigError, match="a plug-in, active with --config-dir"):
@@ -168,6 +178,9 @@ def test_an_installed_package_is_a_plugin_by_its_entry_point(folder, monkeypatch
     config = compose(["loss=ours"])
     assert build("loss", config.loss, vocab=NumberVocab(range(10))).__class__.__name__ == "Ours"
     assert set(foreign_code(config)) == {"my_project", "my_project.losses"}
+    monkeypatch.setenv("NTIL_CONFIG_PATH", str(package / "conf"))
+    assert [plugin.folder for plugin in plugins.active_plugins()] == [package / "conf"]  # not twice
+    monkeypatch.delenv("NTIL_CONFIG_PATH")
     gone = EntryPoint("gone", "no_such_package_here.conf", plugins.ENTRY_POINTS)
     monkeypatch.setattr(plugins, "_entry_points", lambda: (gone,))
     with pytest.raises(ConfigError, match="isn't here; install it anew"):
