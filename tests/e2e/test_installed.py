@@ -167,5 +167,5 @@ def test_a_plugin_trains_far_from_a_checkout_and_nothing_is_written_into_the_ins
     again = do(ntil, "train", "--config-dir", "conf", "loss=steep", "task=clock", *RUN, cwd=work, **cache)
     assert again.returncode == 2
     assert "steep_loss changed since" in again.stderr
-    report = do(ntil, "report", f"runs={run}", "examples=1", cwd=work, **cache)
+    report = do(ntil, "report", "--config-dir", "conf", f"runs={run}", "examples=1", cwd=work, **cache)
     assert report.returncode == 0, report.stderr
