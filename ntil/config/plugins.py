@@ -82,8 +82,8 @@ class Plugin:
             return top == self.package
         if not is_of_others(name) or not self._beside(top):
             return False
-        place, file = self.root.joinpath(*name.split(".")), getattr(sys.modules[name], "__file__", None)
-        return bool(file) and Path(file).resolve() in (place.with_name(f"{place.name}.py"), place / "__init__.py")
+        place, file = self.root.joinpath(*name.split(".")), str(getattr(sys.modules[name], "__file__", None) or "")
+        return Path(file).resolve() in (place.with_name(f"{place.name}.py"), place / "__init__.py")
 
     def _beside(self, top: str) -> list[Path]:
         """The folder and the file of a top-level name below the root that are there."""
