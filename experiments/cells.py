@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,8 +100,8 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flattened
 
 
-def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Map the keys outside `loss` and `seed` in which the runs differ to their values, in the order of the runs.
+def differences(runs: Sequence[Run], tuned: Collection[str] = ()) -> dict[str, list[Any]]:
+    """Map the keys outside `loss`, `seed` and `tuned` in which runs differ to their values, in the order of the runs.
 
     Also `data.<split>`, by the fingerprints of all that have one (the config names files, not their content),
     `code.<module>` of a plug-in that several have, and `task.protocol`, the version of how answers were read and
@@ -121,7 +121,7 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     protocols = [run.folder.task_protocol() for run in runs if run.done]
     if len(set(protocols)) > 1:
         differing["task.protocol"] = protocols
-    return differing
+    return {key: values for key, values in differing.items() if key not in tuned}
 
 
 def _differing_code(codes: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -95,8 +95,9 @@ def config_folders() -> list[Path]:
 
 
 def config_file(group: str, name: str) -> Path:
-    """The YAML file of one of a group's `choices`."""
-    return next(file for folder in config_folders() if (file := folder / group / f"{name}.yaml").exists())
+    """The YAML file of a group's choice, of ntil or of a plug-in; where there is none, the one that ntil would have."""
+    files = [folder / group / f"{name}.yaml" for folder in config_folders()]
+    return next((file for file in files if file.exists()), files[0])
 
 
 def report_errors(act: Callable[[], Any], overrides: Iterable[str] = ()) -> int:
