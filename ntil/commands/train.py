@@ -32,9 +32,8 @@ from ntil.runs.folder import folder_of
 
 def main(arguments: list[str]) -> int:
     """Run `ntil train`; the exit code. Every job runs in its own processes, and its errors are reported one by one."""
-    register_schema()
     words: list[str] = []
-    if code := report_errors(lambda: words.extend(with_mixtures(arguments))):
+    if code := report_errors(register_schema) or report_errors(lambda: words.extend(with_mixtures(arguments))):
         return code
     arguments = words
     if "--dry-run" in arguments:

@@ -1,8 +1,9 @@
 """Building of components from their `target` and options, both checked before use.
 
-A target is a class of its group (`GROUPS`), or a function annotated to return one, in a package of this project or in
-one that the environment of this process declares (`NTIL_PACKAGES=mine,other`): a run folder from elsewhere can't name
-code to run. Options are checked against the target's signature and its annotations before anything is built.
+A target is a class of its group (`GROUPS`), or a function annotated to return one, in a package of this project, in a
+module that an active plug-in's YAML names (`ntil.config.plugins`), or in a package that the environment of this process
+declares (`NTIL_PACKAGES=mine,other`): a run folder from elsewhere can't name code to run. Options are checked against
+the target's signature and its annotations before anything is built.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from data.common.errors import UserError
 from ntil.config.errors import ConfigError, nearest
+from ntil.config.plugins import providing
 from ntil.config.schema import Component
+from ntil.rooms import canonical, importable
 
 PACKAGES = ("ntil", "tasks", "data")
 # Group -> what its members must be. `source` and `extractor` are options of a task, `task` also one of a mixture.
@@ -40,6 +43,11 @@ def declared_packages() -> tuple[str, ...]:
     return (*PACKAGES, *(name for name in os.environ.get("NTIL_PACKAGES", "").split(",") if name))
 
 
+def is_trusted(module: str) -> bool:
+    """Whether a config may name classes of a module."""
+    return canonical(module).partition(".")[0] in declared_packages() or providing(module) is not None
+
+
 def locate(target: str, group: str, key: str | None = None) -> Any:
     """The class (or function that makes one) at "module:name", a member of the group.
 
@@ -51,13 +59,16 @@ def locate(target: str, group: str, key: str | None = None) -> Any:
     """
     key = f"{key or group}.target={target!r}"
     module_name, _, name = target.partition(":")
-    if module_name.partition(".")[0] not in declared_packages():
+    module_name = canonical(module_name)
+    if not is_trusted(module_name):
         raise ConfigError(
-            f"{key}: only classes in {', '.join(declared_packages())} can be named; a package of your own is declared "
-            "with NTIL_PACKAGES=<its name> in the environment"
+            f"{key}: only classes in {', '.join(declared_packages())} can be named; code of your own is a plug-in, "
+            "active with --config-dir <folder of its configs>, or a package declared with NTIL_PACKAGES=<its name> in "
+            "the environment"
         )
     try:
-        module = importlib.import_module(module_name)
+        plugin = providing(module_name)
+        module = plugin.load(module_name) if plugin else importlib.import_module(importable(module_name))
     except ModuleNotFoundError as error:
         raise ConfigError(f"{key}: {error}; write it as 'package.module:Class'") from error
     member = vars(module).get(name)
@@ -73,7 +84,7 @@ def _is_member(value: Any, group: str) -> bool:
     base = group_class(group)
     if inspect.isclass(value):
         return issubclass(value, base) and not inspect.isabstract(value)
-    if not inspect.isfunction(value) or value.__module__.partition(".")[0] not in declared_packages():
+    if not inspect.isfunction(value) or not is_trusted(value.__module__):
         return False
     returned = typing.get_type_hints(value).get("return")
     return inspect.isclass(returned) and issubclass(returned, base)
@@ -82,7 +93,7 @@ def _is_member(value: Any, group: str) -> bool:
 def group_class(group: str) -> type:
     """Base class of all members of the group."""
     module, _, name = GROUPS[group].partition(":")
-    member = getattr(importlib.import_module(module), name)
+    member = getattr(importlib.import_module(importable(module)), name)
     assert isinstance(member, type)
     return member
 

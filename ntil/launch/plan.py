@@ -25,6 +25,7 @@ from ntil.console import Table
 from ntil.estimates.time import Device, device_here
 from ntil.launch.costs import Estimator, disk_warning, mixture_remark, pace_key, packing_remark, total_disk, total_time
 from ntil.preflight import check, compose_checked
+from ntil.runs.code import changed_code
 from ntil.runs.folder import folder_of, read_json
 from ntil.runs.inputs import changed_inputs
 from ntil.runs.run import Run, read_runs
@@ -142,6 +143,8 @@ def _state(job: Run) -> str:
     state: str = status(job).state if job.folder.config_file.exists() else "to do"
     if state == "done" and changed_inputs(read_json(job.folder.inputs), job.config):
         return "done on other data"
+    if state == "done" and changed_code(read_json(job.folder.code)):
+        return "done by other code"
     return state
 
 

@@ -29,9 +29,9 @@ PROTOCOL = "task_protocol"  # the key of metrics.json beside the metrics
 class RunFolder:
     """A run's files; the presence of metrics.json, written last, means done.
 
-    Others: config.yaml, environment.json, data.json, inputs.json, length.json, tracking.json, skipped.txt,
-    history.jsonl, best_validations.json (of several validated splits or tasks), checkpoints/, model/, trained.json
-    (written when the model is saved), predictions.jsonl, digits.json (of a mixture digits-<task>.json);
+    Others: config.yaml, environment.json, data.json, inputs.json, code.json (of plug-ins), length.json, tracking.json,
+    skipped.txt, history.jsonl, best_validations.json (of several validated splits or tasks), checkpoints/, model/,
+    trained.json (written when the model is saved), predictions.jsonl, digits.json (of a mixture digits-<task>.json);
     error.txt and replay/ of a failure, stop to interrupt, evaluations/ of `ntil eval`.
     """
 
@@ -41,6 +41,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.data = self.path / "data.json"
         self.inputs = self.path / "inputs.json"
+        self.code = self.path / "code.json"
         self.length = self.path / "length.json"
         self.tracking = self.path / "tracking.json"
         self.history = self.path / "history.jsonl"

@@ -20,6 +20,7 @@ from ntil.evaluation.server import Server
 from ntil.evaluation.sets import batch_sizes, evaluation_sets, predict_sets
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.saving import load_saved
+from ntil.runs.code import check_code
 from ntil.runs.folder import RunFolder, read_json
 from ntil.runs.inputs import missing_inputs
 from ntil.runs.run import build_from_saved
@@ -44,6 +45,8 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
         raise ConfigError(
             f"evaluation.backend={config.evaluation.backend} answers for one task, and this is a mixture; leave it out"
         )
+    if ranks.first:
+        check_code(results.code, config, resuming=False, accept=True)
     device = _device(config, results, ranks)
     split = config.evaluation.split
     rows = usable_rows(config, components, split, _rows(folder, config, components), ranks, interrupt)

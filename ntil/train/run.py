@@ -33,6 +33,7 @@ from ntil.models.saving import save, save_base, whole_model
 from ntil.models.tuning import is_frozen, parameter_table, tune
 from ntil.models.vision_cache import VisionCache, attach
 from ntil.runs.checkpoints import complete_checkpoints, remove_incomplete
+from ntil.runs.code import check_code
 from ntil.runs.data_fingerprint import check_data
 from ntil.runs.environment import environment
 from ntil.runs.folder import RunFolder, read_json, read_jsonl
@@ -73,6 +74,9 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
     if ranks.first:
         _record_environment(folder)
     components = Components.build(config)
+    if ranks.first:
+        begun = folder.trained.exists() or bool(complete_checkpoints(folder.checkpoints))
+        check_code(folder.code, config, begun, config.accept_changes)
     set_seed(config.seed)
     trackers = Trackers(config, folder.path, ranks)
     metrics, goes_on = None, False
