@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import Seq2SeqTrainer, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from ntil import NTIL, NTL, NumberVocab
 from ntil.integrations import hf_trainer
@@ -146,7 +146,9 @@ def test_lightning(tmp_path, folder, widths, loss, accumulation):
         enable_model_summary=False,
         default_root_dir=tmp_path,
     )
-    trainer.fit(module, [batch for micro_batches in p.steps() for batch in micro_batches])
+    batches = [batch for micro_batches in p.steps() for batch in micro_batches]
+    trainer.fit(module, batches, val_dataloaders=batches[:1])
+    assert 0 < trainer.callback_metrics["val_loss"] < 10
     assert_same(logged, module.model.state_dict(), loss, accumulation, folder)
     assert all(len(shape) == 1 for shape in widths)
 
@@ -181,7 +183,7 @@ def test_evaluation_with_and_without_logits(tmp_path):
     arguments = p.arguments(tmp_path)
     arguments.label_names = ["labels"]
     rows = p.ordered().select(range(8))
-    trainer = Seq2SeqTrainer(
+    trainer = Trainer(
         model=p.model(), args=arguments, eval_dataset=rows, data_collator=p.collate, compute_metrics=metrics
     )
     hf_trainer.use_loss(trainer, p.loss)
