@@ -157,10 +157,11 @@ class TrainerLoss:
         if logits.dim() == 3:
             logits = _at_supervised(logits, labels, self._now.part)
         total = self.total(logits, self._now)
-        args = self.trainer.args
-        # Then the trainer multiplies by the number of ranks itself, in evaluation, too.
-        multiplies = getattr(args, "average_tokens_across_devices", False) and num_items_in_batch is not None
-        return total * (self.ranks_to_sum / (rank_count() if multiplies else 1))
+        return total * (self.ranks_to_sum / (rank_count() if self.multiplies(num_items_in_batch) else 1))
+
+    def multiplies(self, num_items_in_batch: Any) -> bool:
+        """Whether the trainer multiplies the loss by the number of ranks itself, in evaluation, too."""
+        return getattr(self.trainer.args, "average_tokens_across_devices", False) and num_items_in_batch is not None
 
     @property
     def ranks_to_sum(self) -> int:

@@ -84,7 +84,6 @@ class NumberModule(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss of a batch as a step of its own, logged as `val_loss`."""
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
-        loss = self.loss(self.model(**inputs, use_cache=False).logits, batch["labels"], shift=True).total
+        loss = self._stepper.loss_of(batch)
         self.log("val_loss", loss, batch_size=len(batch["labels"]), sync_dist=True)
         return loss

@@ -37,7 +37,7 @@ def register(name: str, loss: Any, **options: Any) -> None:
         def __init__(self, args: Any, trainer: Any) -> None:
             super().__init__(args, trainer)
             check_template(self.is_megatron, trainer.template)
-            self._loss = TrainerLoss(trainer, make_loss(loss, trainer.template.tokenizer, **options), False)
+            self._loss = SwiftLoss(trainer, make_loss(loss, trainer.template.tokenizer, **options), False)
             self._loss.wrap()
 
         def __call__(
@@ -48,6 +48,13 @@ def register(name: str, loss: Any, **options: Any) -> None:
             return self._loss(outputs, labels, num_items_in_batch)
 
     loss_map[name] = RegisteredLoss
+
+
+class SwiftLoss(TrainerLoss):
+    """A number loss in ms-swift's trainer, which reads the logits itself."""
+
+    def multiplies(self, num_items_in_batch: Any) -> bool:
+        return super().multiplies(num_items_in_batch) and self.trainer.model_accepts_loss_kwargs
 
 
 def check_template(is_megatron: bool, template: Any) -> None:

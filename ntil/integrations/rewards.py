@@ -27,7 +27,7 @@ from datasets import Dataset
 from data.common.rows import Row
 from ntil.components import build_task
 from ntil.config.compose import compose
-from ntil.config.errors import ConfigError, nearest
+from ntil.config.errors import ConfigError
 from tasks.base import Task
 
 # Name of a reward -> the task's score, and the worst value where less is better.
@@ -83,8 +83,8 @@ class TaskReward:
             ) from error
         if self.score not in scores:
             raise ConfigError(
-                f"reward {self.__name__}: {type(self.task).__name__} has no score {self.score!r}"
-                f"{nearest(self.score, scores)}"
+                f"reward {self.__name__}: {type(self.task).__name__} has no score {self.score!r}, only "
+                f"{', '.join(sorted(scores))}"
             )
         value = scores[self.score]
         return value if self.worst is None else max(0.0, 1 - value / self.worst)

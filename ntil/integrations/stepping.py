@@ -18,7 +18,7 @@ from ntil.integrations.labels import (
     step_infos,
     sum_over_ranks,
 )
-from ntil.losses.base import LossParts, NumberLoss, StepInfo
+from ntil.losses.base import WHOLE_STEP, LossParts, NumberLoss, StepInfo
 from ntil.models.head import SupervisedHead
 
 NOT_INPUTS = ("labels", "shift_labels")
@@ -87,6 +87,11 @@ class Stepper:
         if "factor" in values:
             values["factor"] = values["factor"] / (len(parts) * rank_count())
         return values
+
+    @torch.no_grad()
+    def loss_of(self, batch: dict[str, Any]) -> Tensor:
+        """The loss of a batch as a step of its own, for validation."""
+        return self.loss.join(self._parts(batch, Supervised.of(batch, self.loss), WHOLE_STEP)).total
 
     def _parts(self, batch: dict[str, Any], part: Supervised, info: StepInfo) -> LossParts:
         inputs = {name: value for name, value in batch.items() if name not in NOT_INPUTS}

@@ -122,6 +122,7 @@ def as_logged(losses):
     return {"loss" if name == "total" else f"loss/{name}": value.item() for name, value in losses.items()}
 
 
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on data workers
 @pytest.mark.parametrize(("loss", "accumulation"), [("ntil", 2), ("ntl_was", 1)])
 def test_lightning(tmp_path, folder, widths, loss, accumulation):
     lightning = pytest.importorskip("pytorch_lightning", reason="Lightning isn't installed: pip install lightning")
@@ -147,7 +148,8 @@ def test_lightning(tmp_path, folder, widths, loss, accumulation):
         default_root_dir=tmp_path,
     )
     batches = [batch for micro_batches in p.steps() for batch in micro_batches]
-    trainer.fit(module, batches, val_dataloaders=batches[:1])
+    loaders = [torch.utils.data.DataLoader(part, batch_size=None) for part in (batches, batches[:1])]
+    trainer.fit(module, *loaders)
     assert 0 < trainer.callback_metrics["val_loss"] < 10
     assert_same(logged, module.model.state_dict(), loss, accumulation, folder)
     assert all(len(shape) == 1 for shape in widths)
