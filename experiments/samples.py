@@ -22,9 +22,7 @@ from ntil.runs.folder import read_jsonl
 from tasks.base import Task
 
 EXAMPLES = 3  # ids named in a refusal
-FORMATS = (
-    'predictions.jsonl of a run, `--log_samples` of lm-evaluation-harness or lmms-eval, or {"id": ..., "prediction": ...}'
-)
+FORMATS = 'predictions.jsonl of a run, `--log_samples` of lm-evaluation-harness or lmms-eval, or {"id": ..., "prediction": ...}'
 
 
 @dataclass
@@ -58,7 +56,9 @@ def compare_samples(arguments: list[str]) -> int:
     texts = [[read_answers(file, task, rows) for file in side] for side in sides]
     chosen = _common_rows(sides, texts, list(rows), split, options.partial)
     base, other = (_score_sums(task, [rows[i] for i in chosen], side) for side in texts)
-    _table(task, base, other, (files[0], files[1]), f"{config.task.name}, {split}: {counted(len(chosen), 'row')}").print()
+    _table(
+        task, base, other, (files[0], files[1]), f"{config.task.name}, {split}: {counted(len(chosen), 'row')}"
+    ).print()
     return 0
 
 
@@ -133,9 +133,7 @@ def _common_rows(
     return common
 
 
-def _files(
-    sides: Sequence[Sequence[Path]], texts: list[list[dict[str, str]]]
-) -> Iterator[tuple[Path, dict[str, str]]]:
+def _files(sides: Sequence[Sequence[Path]], texts: list[list[dict[str, str]]]) -> Iterator[tuple[Path, dict[str, str]]]:
     for files, side in zip(sides, texts, strict=True):
         yield from zip(files, side, strict=True)
 

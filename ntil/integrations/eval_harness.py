@@ -47,11 +47,11 @@ def doc_to_text(doc, *_, **__):
 def doc_to_visual(doc, *_, **__):
     return TASK.pictures(doc)
 '''
-AGGREGATION = '''
+AGGREGATION = """
 
 def {function}(records, *_):
     return TASK.summary(records, {metric!r})
-'''
+"""
 
 
 class ExportedTask:
@@ -104,7 +104,9 @@ def export_task(task: Task, config: RunConfig, split: str, harness: Harness, fol
     if harness == "lm-eval" and "image" in rows.column_names:
         raise ConfigError(f"task={config.task.name} has pictures, which lm-eval's text models don't see; to=lmms-eval")
     if others := [name for name in image_columns(rows) if name != "image"]:
-        raise ConfigError(f"task={config.task.name}: columns of several pictures ({', '.join(others)}) can't be exported")
+        raise ConfigError(
+            f"task={config.task.name}: columns of several pictures ({', '.join(others)}) can't be exported"
+        )
     with replacing(folder) as partial:
         partial.mkdir(parents=True)
         with (partial / "rows.jsonl").open("w") as lines:
@@ -115,7 +117,9 @@ def export_task(task: Task, config: RunConfig, split: str, harness: Harness, fol
         (partial / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
         (partial / "scorer.py").write_text(_scorer(config.task.name, task.protocol, metrics))
         name = f"ntil_{config.task.name}"
-        (partial / f"{name}.yaml").write_text(_description(name, task, harness, metrics, folder.resolve() / "rows.jsonl"))
+        (partial / f"{name}.yaml").write_text(
+            _description(name, task, harness, metrics, folder.resolve() / "rows.jsonl")
+        )
     return len(rows)
 
 

@@ -231,14 +231,14 @@ def check_trainer(trainer: Any) -> None:
     parallel = [n for n in ("tp", "cp", "sp") if getattr(trainer, f"get_{n}_size", lambda: 1)() > 1]
     refusals: dict[str, Callable[[], bool]] = {
         "the trainer has a compute_loss_func already; make it without": lambda: trainer.compute_loss_func is not None,
-        "label_smoothing_factor would do nothing beside a number loss; give the loss `smoothing`": lambda: (
-            bool(getattr(args, "label_smoothing_factor", 0))
+        "label_smoothing_factor would do nothing beside a number loss; give the loss `smoothing`": lambda: bool(
+            getattr(args, "label_smoothing_factor", 0)
         ),
         "a number loss can't be used with torch's DataParallel; start one process a GPU (torchrun, accelerate)": lambda: (
             args.n_gpu > 1
         ),
-        f"a number loss can't be used with {', '.join(parallel)} parallelism, whose ranks share rows": lambda: (
-            bool(parallel)
+        f"a number loss can't be used with {', '.join(parallel)} parallelism, whose ranks share rows": lambda: bool(
+            parallel
         ),
     }
     for sentence, holds in refusals.items():

@@ -93,7 +93,9 @@ def _in_samples(spans: NumberSpans, sample: Tensor, samples: int) -> NumberSpans
     return replace(spans, sample=sample.to(spans.sample.dtype), number_sample=number_sample, samples=samples)
 
 
-def step_infos(micro_batches: Sequence[Supervised], loss: NumberLoss, draw: int, device: torch.device) -> list[StepInfo]:
+def step_infos(
+    micro_batches: Sequence[Supervised], loss: NumberLoss, draw: int, device: torch.device
+) -> list[StepInfo]:
     """What each micro-batch of this rank is to know of its optimizer step: counts over micro-batches and ranks.
 
     Args:

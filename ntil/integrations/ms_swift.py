@@ -64,6 +64,8 @@ def check_template(is_megatron: bool, template: Any) -> None:
         ValueError: it won't.
     """
     if is_megatron:
-        raise ValueError("a number loss can't be used with Megatron, which computes the loss in parts of the vocabulary")
+        raise ValueError(
+            "a number loss can't be used with Megatron, which computes the loss in parts of the vocabulary"
+        )
     if template.sequence_parallel_size > 1:
         raise ValueError("a number loss can't be used with sequence parallelism; set --sequence_parallel_size 1")

@@ -117,9 +117,7 @@ class SwiftTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         compute_loss_func, labels = inputs.pop("compute_loss_func"), inputs.pop("labels")
         outputs = model(**inputs)
-        loss = compute_loss_func(
-            outputs, labels, num_items_in_batch=num_items_in_batch, loss_scale=None, trainer=self
-        )
+        loss = compute_loss_func(outputs, labels, num_items_in_batch=num_items_in_batch, loss_scale=None, trainer=self)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
         assert outputs.logits.shape[:-1] == labels.shape, "it reads its accuracy from them"

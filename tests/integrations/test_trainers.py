@@ -248,6 +248,9 @@ def test_a_cut_sequence_is_refused():
     model = torch.nn.Sequential(torch.nn.Linear(4, 6))
     named = SimpleNamespace(get_output_embeddings=lambda: model[0])
     head = SupervisedHead(named)  # type: ignore[arg-type]
-    with head.selecting(torch.tensor([0]), (2, 3)), pytest.raises(ValueError, match=r"of \(2, 5\) positions for labels"):
+    with (
+        head.selecting(torch.tensor([0]), (2, 3)),
+        pytest.raises(ValueError, match=r"of \(2, 5\) positions for labels"),
+    ):
         model(torch.zeros(2, 5, 4))
     assert model(torch.zeros(2, 5, 4)).shape == (2, 5, 6)

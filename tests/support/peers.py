@@ -26,9 +26,7 @@ TINY_TEXT = [
 
 
 class Peer:
-    """A run as `ntil train` would do it, and its parts for somebody else's trainer.
-
-    """
+    """A run as `ntil train` would do it, and its parts for somebody else's trainer."""
 
     def __init__(self, loss: str, accumulation: int, ranks: int = 1) -> None:
         words = [*TINY_RUN, *TINY_TEXT, f"loss={loss}", "engine=local", "engine.device=cpu", f"optim.steps={STEPS}"]
