@@ -22,7 +22,7 @@ from ntil.runs.folder import read_jsonl
 from tasks.base import Task
 
 EXAMPLES = 3  # ids named in a refusal
-FORMATS = 'predictions.jsonl of a run, `--log_samples` of lm-evaluation-harness or lmms-eval, or {"id": ..., "prediction": ...}'
+FORMATS = 'predictions.jsonl of a run, `--log_samples` of a harness, or {"id": ..., "prediction": ...}'
 
 
 @dataclass
@@ -124,8 +124,8 @@ def _common_rows(
         if missing and not partial:
             first = ", ".join(map(repr, missing[:EXAMPLES]))
             raise ConfigError(
-                f"{file} lacks {len(missing)} of {counted(len(ids), 'row')} of {split} (first: {first}); answer them, or "
-                "compare the rows that all files have with partial=true"
+                f"{file} lacks {len(missing)} of {counted(len(ids), 'row')} of {split} (first: {first}); answer "
+                "them, or compare the rows that all files have with partial=true"
             )
     common = [name for name in ids if all(name in answers for _, answers in _files(sides, texts))]
     if not common:

@@ -1,6 +1,6 @@
 """Our tasks in lm-evaluation-harness and lmms-eval: a YAML, a scorer that calls ours, and the rows.
 
-`ntil data export to=lm-eval|lmms-eval out=<folder> task=...` writes them. Prompts, reading and scores are the task's own.
+`ntil data export to=lm-eval|lmms-eval out=<folder> task=...` writes them. Prompts, reading, scores: the task's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from ntil.components import build_task
 from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from tasks.base import Task
-
 
 Harness = Literal["lm-eval", "lmms-eval"]
 TAG = "!function "

@@ -229,20 +229,14 @@ def check_trainer(trainer: Any) -> None:
     """
     args = trainer.args
     parallel = [n for n in ("tp", "cp", "sp") if getattr(trainer, f"get_{n}_size", lambda: 1)() > 1]
-    refusals: dict[str, Callable[[], bool]] = {
-        "the trainer has a compute_loss_func already; make it without": lambda: trainer.compute_loss_func is not None,
-        "label_smoothing_factor would do nothing beside a number loss; give the loss `smoothing`": lambda: bool(
-            getattr(args, "label_smoothing_factor", 0)
-        ),
-        "a number loss can't be used with torch's DataParallel; start one process a GPU (torchrun, accelerate)": lambda: (
-            args.n_gpu > 1
-        ),
-        f"a number loss can't be used with {', '.join(parallel)} parallelism, whose ranks share rows": lambda: bool(
-            parallel
-        ),
+    refusals = {
+        "the trainer has a compute_loss_func already; make it without": trainer.compute_loss_func is not None,
+        "label_smoothing_factor would do nothing beside a number loss; set it to 0": bool(args.label_smoothing_factor),
+        "a number loss can't be used with torch's DataParallel; start one process a GPU (torchrun)": args.n_gpu > 1,
+        f"a number loss can't be used with {', '.join(parallel)} parallelism, whose ranks share rows": bool(parallel),
     }
     for sentence, holds in refusals.items():
-        if holds():
+        if holds:
             raise ValueError(sentence)
 
 
@@ -259,8 +253,8 @@ def number_loss_func(loss: NumberLoss) -> Callable[..., Tensor]:
         by_tokens = not loss.has_terms or (loss.reduction == "token" and not loss.rescale)
         if not by_tokens and int(items) != int(tokens):
             raise ValueError(
-                f"the step has {int(items)} supervised tokens and this batch {int(tokens)}: {type(loss).__name__} is no "
-                "mean over tokens, so accumulation and ranks need ntil.integrations.hf_trainer.use_loss(trainer, loss)"
+                f"the step has {int(items)} supervised tokens and this batch {int(tokens)}: {type(loss).__name__} is "
+                "no mean over tokens, so accumulation and ranks need ntil.integrations.hf_trainer.use_loss(trainer, loss)"
             )
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
         return loss(logits, labels, info=StepInfo(tokens=items), shift=True).total

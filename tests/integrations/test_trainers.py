@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -234,9 +235,8 @@ def test_refusals(tmp_path):
         ({"processing_class": None}, NTL, {}, "no tokenizer to find the digits in"),
     ]
     for changes, loss, options, message in cases:
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(ValueError, match=re.escape(message)):
             hf_trainer.use_loss(trainer(**changes), loss, **options)
-        assert message in str(caught.value)
     installed = hf_trainer.use_loss(trainer(), "NTL", lam=0.5)
     assert isinstance(installed.loss, NTL)
     assert installed.loss.lam == 0.5
