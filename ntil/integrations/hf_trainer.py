@@ -254,7 +254,7 @@ def number_loss_func(loss: NumberLoss) -> Callable[..., Tensor]:
         if not by_tokens and int(items) != int(tokens):
             raise ValueError(
                 f"the step has {int(items)} supervised tokens and this batch {int(tokens)}: {type(loss).__name__} is "
-                "no mean over tokens, so accumulation and ranks need ntil.integrations.hf_trainer.use_loss(trainer, loss)"
+                "no mean over tokens, so accumulation and ranks need use_loss(trainer, loss) of the same module"
             )
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
         return loss(logits, labels, info=StepInfo(tokens=items), shift=True).total

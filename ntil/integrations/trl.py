@@ -52,11 +52,11 @@ class SFTLoss(TrainerLoss):
     ) -> Any:
         micro_batch = inputs.pop(KEY, None) or MicroBatch(Supervised.of(inputs, self.loss), WHOLE_STEP)
         part = micro_batch.part
-        given = {k: v for k, v in inputs.items() if k not in ("labels", "shift_labels", "use_cache")}
+        model_inputs = {k: v for k, v in inputs.items() if k not in ("labels", "shift_labels", "use_cache")}
         if return_outputs:
-            outputs = model(**given, use_cache=False)
+            outputs = model(**model_inputs, use_cache=False)
             positions = part.positions.to(outputs.logits.device)
             return self.total(outputs.logits.flatten(0, 1).index_select(0, positions), micro_batch), outputs
         with self._selecting(part):
-            logits = model(**given, use_cache=False).logits
+            logits = model(**model_inputs, use_cache=False).logits
         return self.total(logits, micro_batch) * self.ranks_to_sum

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import multiprocessing
 import re
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +17,7 @@ from ntil import NTIL, NTL, NumberVocab
 from ntil.integrations import hf_trainer
 from ntil.losses import ExpectedIoU
 from ntil.losses.base import NumberLoss
-from tests.support.peers import LOSSES, STEPS, ours, peer
+from tests.support.peers import LOSSES, STEPS, ours, peer, train_as_rank
 
 CASES = [(loss, accumulation) for loss in LOSSES for accumulation in (1, 2)]
 
@@ -254,3 +257,24 @@ def test_a_cut_sequence_is_refused():
     ):
         model(torch.zeros(2, 5, 4))
     assert model(torch.zeros(2, 5, 4)).shape == (2, 5, 6)
+
+
+@pytest.mark.slow
+def test_two_ranks(tmp_path, folder):
+    """Two ranks with accumulation 2: the loss of every step is that of one rank's whole batch."""
+    context = multiprocessing.get_context("spawn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [context.Process(target=train_as_rank, args=(i, 2, port, "ntil", 2, tmp_path)) for i in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(500)
+        process.kill()
+    assert [process.exitcode for process in ranks] == [0, 0]
+    expected = [line["loss"] for line in ours("ntil", 1, folder)[0]]
+    logged = [json.loads((tmp_path / f"ntil-rank{i}.json").read_text()) for i in range(2)]
+    assert [line["loss"] for line in logged[0]["trainer"]] == pytest.approx(expected, rel=1e-4)
+    for rank in logged:
+        assert [line["total"] for line in rank["loop"]] == pytest.approx(expected, rel=1e-4)

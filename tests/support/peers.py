@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from transformers import Trainer
 
 from benchmarks.train_step import with_labels
 from ntil.components import Components
 from ntil.config.compose import compose
+from ntil.integrations.accelerate_loop import NumberSteps
+from ntil.integrations.hf_trainer import use_loss
 from ntil.train.arguments import training_arguments
 from ntil.train.trainer import build_trainer
 from tests.support.runs import TINY_RUN
@@ -75,3 +83,30 @@ def peer(loss: str, accumulation: int) -> Peer:
 def ours(loss: str, accumulation: int, folder: Path) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     """Log and weights of `ntil train`; once for all peers of a module."""
     return peer(loss, accumulation).trained(folder)
+
+
+def train_as_rank(rank: int, ranks: int, port: int, loss: str, accumulation: int, folder: Path) -> None:
+    """In a process of its own: Hugging Face's Trainer, then accelerate's loop, as one of several ranks."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    p = Peer(loss, accumulation, ranks)
+    arguments = p.arguments(folder)
+    arguments.train_sampling_strategy = "sequential"
+    rows = p.ordered()
+    trainer = Trainer(model=p.model(), args=arguments, train_dataset=rows, data_collator=p.collate)
+    use_loss(trainer, p.loss)
+    trainer.train()
+    logged = {"trainer": [line for line in trainer.state.log_history if "loss" in line]}
+    accelerator = Accelerator(cpu=True)
+    model = p.model()
+    loader = DataLoader(rows, batch_size=p.micro, collate_fn=p.collate)
+    prepared = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0), loader)
+    steps = NumberSteps(accelerator, prepared[0], p.loss)
+    logged["loop"] = []
+    for micro_batches in steps.batches(prepared[2], accumulation):
+        logged["loop"].append({name: value.item() for name, value in steps(micro_batches).items()})
+        prepared[1].step()
+        prepared[1].zero_grad()
+    (folder / f"{loss}-rank{rank}.json").write_text(json.dumps(logged))
+    dist.destroy_process_group()
