@@ -42,7 +42,7 @@ class Components:
             UserError: what the config describes can't be built; the message names the key.
         """
         family: Family = build("model", _asked_its_own_way(config))
-        if config.packing.on:
+        if config.packing.shares_tokens:
             check_family(family)
         task = build_task(config, family)
         vocab = family.number_vocab(task.coordinates)

@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
     console.print(f"numbers  {', '.join(values) or 'none'} (number_style={components.loss.number_style})")
     console.print(f"coverage {share:.0%} of the {counted(len(encoded.answer_ids), 'supervised token')} are digits")
     console.print(f"guessing {uniform_costs(components, batch)} (all tokens equally likely)", soft_wrap=True)
-    if config.packing.on:
+    if config.packing.shares_tokens:
         _print_packed(console, components, config.packing, rows, options.row)
     return 0
 

@@ -20,7 +20,7 @@ from ntil.config.errors import ConfigError, nearest, value_error
 from ntil.config.upgrade import FORMAT, upgraded
 
 TRACKERS = ("wandb", "tensorboard")
-PACKING_MODES = ("none", "pictures", "tokens")
+PACKING_MODES = ("none", "tower", "pictures", "tokens")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 GROUPS = ("model", "task", "loss")
 NOT_OF_A_RUN = ("scale", "grid", "drawn")
@@ -157,8 +157,9 @@ class CurriculumConfig:
 class PackingConfig:
     """Examples that begin alike, as questions on one picture do, in one sequence with one copy of that beginning.
 
-    mode: `none`; `pictures`: a sequence for each picture of a micro-batch; `tokens`: several pictures a sequence too,
-        and micro-batches of about equally many tokens.
+    mode: `none`; `tower`: a picture of a micro-batch goes through the vision tower once, its tokens stay in every row;
+        `pictures`: a sequence for each picture; `tokens`: several pictures a sequence too, and micro-batches of about
+        equally many tokens.
     tokens: longest sequence that is packed; a single example may be longer.
     """
 
@@ -167,7 +168,13 @@ class PackingConfig:
 
     @property
     def on(self) -> bool:
+        """Whether the rows of a picture follow each other."""
         return self.mode != "none"
+
+    @property
+    def shares_tokens(self) -> bool:
+        """Whether sequences hold several rows."""
+        return self.mode in ("pictures", "tokens")
 
 
 @dataclass

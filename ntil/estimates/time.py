@@ -108,7 +108,7 @@ def training_seconds(
     if shape is None:
         return None
     pictures = None
-    if config.packing.on and rows_per_picture is not None:
+    if config.packing.shares_tokens and rows_per_picture is not None:
         pictures = pictures_of_step(config, ranks, rows_per_picture, shape.picture_tokens)
     flops = step_flops(shape, config.optim.batch_size, config.engine.gradient_checkpointing, pictures)
     return steps * flops / (ranks * device.flops * UTILISATION)

@@ -46,7 +46,10 @@ class TaskReward:
 
     def __init__(self, task: Task, name: str, worst: float | None = None, lenient: bool = False) -> None:
         self.task, self.__name__, self.lenient = task, name, lenient
-        self.score, self.worst = NAMED.get(name, (name, worst)) if worst is None else (name, worst)
+        self.score: str = name
+        self.worst: float | None = worst
+        if worst is None and name in NAMED:
+            self.score, self.worst = NAMED[name]
 
     @classmethod
     def of(cls, name: str, *overrides: str, lenient: bool = False) -> TaskReward:

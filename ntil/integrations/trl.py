@@ -32,7 +32,8 @@ def use_loss(trainer: Any, loss: Any, **options: Any) -> TrainerLoss:
         raise ImportError("ntil.integrations.trl needs TRL: pip install trl") from error
     if not isinstance(trainer, SFTTrainer):
         raise ValueError(f"{type(trainer).__name__} is no SFTTrainer: use ntil.integrations.hf_trainer, or rewards")
-    if trainer.args.loss_type == "dft":
+    arguments: Any = trainer.args
+    if arguments.loss_type == "dft":
         raise ValueError("loss_type='dft' would do nothing beside a number loss; leave it out")
     if getattr(trainer, "aux_loss_enabled", False):
         raise ValueError("router_aux_loss_coef would do nothing beside a number loss; set it to 0")

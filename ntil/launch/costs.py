@@ -116,7 +116,7 @@ class Estimator:
 
 def packing_remark(run: Run, cost: Cost) -> str | None:
     """One sentence on what a packed run's estimated time counts; None where it is no estimate or isn't packed."""
-    if not run.config.packing.on or cost.measured or cost.seconds is None:
+    if not run.config.packing.shares_tokens or cost.measured or cost.seconds is None:
         return None
     shared, mode = run.built_task.expected_rows_per_picture("train"), run.config.packing.mode
     if shared is None:

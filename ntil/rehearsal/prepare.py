@@ -96,7 +96,7 @@ def longest_rows(config: RunConfig, components: Components, steps: int) -> dict[
             raise ConfigError(f"the split {split} has no row to rehearse with")
         most = count if field == "train" else min(count, len(rows))
         chosen[field] = SplitRows.of(check, most)
-        if field == "train" and config.packing.on:
+        if field == "train" and config.packing.shares_tokens:
             refused = [finding.index for finding in check.refused]
             packed = packed_rows(config, components, rows, refused, steps)
             chosen[field] = replace(chosen[field], packed=True, **vars(packed)) if packed else chosen[field]
@@ -106,7 +106,7 @@ def longest_rows(config: RunConfig, components: Components, steps: int) -> dict[
 def packing_remarks(config: RunConfig, rows: SplitRows) -> list[str]:
     """What a packed run is rehearsed on."""
     packing = f"packing={config.packing.mode}"
-    if not config.packing.on:
+    if not config.packing.shares_tokens:
         return []
     if rows.packed:
         return [

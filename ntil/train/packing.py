@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from torch.utils.data import Sampler
 
+from ntil.collator import SharedPictureCollator
 from ntil.components import Components
 from ntil.config.schema import RunConfig
 from ntil.packing.balance import BalancedBatches, RowSizes
 from ntil.packing.collator import PackedCollator
 from ntil.packing.rows import SharedPictures, picture_numbers
+from ntil.packing.tower import SharedTower, TowerCollator
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,18 @@ class Packing:
     """Rows, collator and the number of each row's picture."""
 
     rows: SharedPictures
-    collator: PackedCollator
+    collator: SharedPictureCollator
+    mode: str
     pictures: np.ndarray
     sizes: RowSizes
 
+    def tower(self, model: Any) -> SharedTower | None:
+        """What makes the model follow the plans of the batches; None where they have none."""
+        return SharedTower(model) if self.mode == "tower" else None
+
     def balanced(self, sampler: Sampler[int], batch: int, pieces: int) -> BalancedBatches | None:
         """The steps' micro-batches by tokens; None where they have equally many rows."""
-        if self.collator.packing.mode != "tokens":
+        if self.mode != "tokens":
             return None
         return BalancedBatches(sampler, batch, pieces, self.sizes, self.pictures)
 
@@ -39,10 +47,11 @@ def packing_of(config: RunConfig, components: Components, rows: Dataset) -> Pack
     """
     if not config.packing.on:
         return None
-    task = components.task
+    task, together = components.task, components.collator
     return Packing(
         SharedPictures(rows, task),
-        PackedCollator(components.collator, config.packing),
+        PackedCollator(together, config.packing) if config.packing.shares_tokens else TowerCollator(together),
+        config.packing.mode,
         picture_numbers(rows, task),
         RowSizes(rows, task, components.family),
     )

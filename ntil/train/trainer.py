@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from ntil.models.head import SupervisedHead
 from ntil.models.learning_rates import LearningRates
 from ntil.numbers.spans import NumberSpans
 from ntil.packing.masks import attention_mask
+from ntil.packing.tower import SharedTower
 from ntil.train.arguments import training_arguments
 from ntil.train.guards import FiniteCheck
 from ntil.train.packing import packing_of
@@ -48,6 +49,7 @@ NOT_INPUTS = (
     "first",
     "unmeasured",
     "segments",
+    "tower",
 )
 DATA_LIMIT = 600  # seconds that a batch may take: a data worker may be stuck, as on a file system that is gone
 Validate = Callable[["NumberTrainer"], dict[str, float]]
@@ -96,6 +98,7 @@ def build_trainer(
         number_loss=components.loss,
         sampler=sampler,
         batches=packed.balanced(sampler, optim.batch_size, pieces) if packed else None,
+        tower=packed.tower(model) if packed else None,
         validate=validate or (lambda _trainer: {}),
         learning_rates=LearningRates(components.family, optim),
         finite=finite,
@@ -111,6 +114,7 @@ class NumberTrainer(Trainer):
         number_loss: called on the supervised logits; its components are logged as means over the logging window.
         sampler: the rows' order.
         batches: the rows of every micro-batch, over ranks and accumulation; None: equally many, in the rows' order.
+        tower: follows the batches' plans of which rows show one picture.
         validate: called by `evaluate` with this trainer, returns metrics.
         learning_rates: of the parts; None: all have that of the arguments.
         finite: checks every micro-batch's loss before the optimizer uses it.
@@ -122,6 +126,7 @@ class NumberTrainer(Trainer):
         number_loss: NumberLoss,
         sampler: Sampler[int],
         batches: Sampler[list[int]] | None = None,
+        tower: SharedTower | None = None,
         validate: Validate,
         learning_rates: LearningRates | None = None,
         finite: FiniteCheck | None = None,
@@ -135,6 +140,7 @@ class NumberTrainer(Trainer):
         self.head = SupervisedHead(self.inner_model)
         self.throughput = Throughput()
         self._sampler, self._batches, self._validate, self._finite = sampler, batches, validate, finite
+        self._tower = tower
         self._learning_rates = learning_rates if learning_rates and learning_rates.of_parts else None
         self._rates: dict[str, float] = {}
         self._norms: dict[str, Tensor] = {}
@@ -270,7 +276,8 @@ class NumberTrainer(Trainer):
         if "segments" in inputs:
             attention = self.inner_model.config._attn_implementation
             model_inputs["attention_mask"] = attention_mask(inputs["segments"], attention, self._query_dtype)
-        logits = self.head.logits(model, model_inputs, inputs["positions"])
+        with self._tower.following(inputs.get("tower")) if self._tower else nullcontext():
+            logits = self.head.logits(model, model_inputs, inputs["positions"])
         with self._seen_by_loss(inputs, logits) as loss_inputs:
             return self.number_loss.parts(logits, *loss_inputs), logits
 

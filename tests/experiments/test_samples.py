@@ -13,9 +13,8 @@ WORDS = ["task=clock", "task.source.rows={train:8,validation:4,test:80}"]
 
 
 @pytest.fixture
-def answers(runs, tmp_path):
+def answers(rows, tmp_path):
     """Writes a file of answers in a format: right ones at a rate."""
-    rows = list(build_task(compose(WORDS)).rows("test").remove_columns("image"))
 
     def write(name, form, right, rows=rows):
         lines = []
@@ -28,8 +27,12 @@ def answers(runs, tmp_path):
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         return file
 
-    write.rows = rows
     return write
+
+
+@pytest.fixture
+def rows(runs):
+    return list(build_task(compose(WORDS)).rows("test").remove_columns("image"))
 
 
 def test_formats_of_others(answers, capsys):
@@ -59,9 +62,8 @@ def test_the_verdict_of_runs(runs, capsys):
     assert interval in of_files
 
 
-def test_refusals(answers, tmp_path):
+def test_refusals(answers, rows, tmp_path):
     whole = answers("whole.jsonl", "plain", 0.5)
-    rows = answers.rows
     part, twice = answers("part.jsonl", "plain", 0.5, rows[:70]), answers("twice.jsonl", "plain", 0.5, [*rows, rows[0]])
     others = answers("others.jsonl", "plain", 0.5, [{**rows[0], "id": "elsewhere"}])
     broken, noted, empty = tmp_path / "broken.jsonl", tmp_path / "noted.jsonl", tmp_path / "empty.jsonl"

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import sys
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from data.common.errors import UserError
 from ntil.commands.data import main
 from ntil.components import build_task
 from ntil.config.compose import compose
+from tasks.drawing import picture_of
 
 ROWS = "task.source.rows={train:8,validation:4,test:6}"
 
@@ -21,7 +23,7 @@ class Loader(yaml.SafeLoader):
 
 
 def read(folder, name):
-    specification = importlib.util.spec_from_file_location("scorer", folder / "scorer.py")
+    specification: Any = importlib.util.spec_from_file_location("scorer", folder / "scorer.py")
     scorer = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(scorer)
     Loader.add_constructor("!function", lambda _, node: getattr(scorer, node.value.removeprefix("scorer.")))
@@ -61,7 +63,7 @@ def test_metrics_are_ours(tmp_path, monkeypatch, harness, name, capsys):
     assert described["metadata"] == {"version": task.protocol}
     assert [described["doc_to_text"](doc) for doc in documents] == [task.prompt(row) for row in rows]
     if harness == "lmms-eval":
-        assert described["doc_to_visual"](documents[0])[0].tobytes() == task.picture(rows[0]).tobytes()
+        assert described["doc_to_visual"](documents[0])[0].tobytes() == picture_of(rows[0]).convert("RGB").tobytes()
     directions = {listed["metric"]: listed["higher_is_better"] for listed in described["metric_list"]}
     assert directions[task.metric] == task.greater_is_better
     assert not directions["parse_failure_rate"]

@@ -8,6 +8,7 @@ import multiprocessing
 import re
 import socket
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def widths(monkeypatch):
     return seen
 
 
-def assert_same(logged, weights, loss, accumulation, folder):
+def assert_same(logged: Any, weights: Any, loss: str, accumulation: int, folder: Any) -> None:
     """Losses within 1e-5 relative, weights after three steps within 1e-4."""
     expected, expected_weights = ours(loss, accumulation, folder)
     assert len(logged) == len(expected) == STEPS
@@ -58,6 +59,10 @@ def sequential(arguments):
     return arguments
 
 
+def weights_of(trainer: Any) -> dict[str, torch.Tensor]:
+    return trainer.model.state_dict()
+
+
 def lines(trainer):
     return [line for line in trainer.state.log_history if "loss" in line]
 
@@ -70,7 +75,7 @@ def test_hf_trainer(tmp_path, folder, widths, loss, accumulation):
     )
     hf_trainer.use_loss(trainer, p.loss)
     trainer.train()
-    assert_same(lines(trainer), trainer.model.state_dict(), loss, accumulation, folder)
+    assert_same(lines(trainer), weights_of(trainer), loss, accumulation, folder)
     assert all(len(shape) == 1 for shape in widths), "logits only at supervised positions"
 
 
@@ -95,7 +100,7 @@ def test_trl(tmp_path, folder, widths, loss, accumulation):
     )
     use_loss(trainer, p.loss)
     trainer.train()
-    assert_same(lines(trainer), trainer.model.state_dict(), loss, accumulation, folder)
+    assert_same(lines(trainer), weights_of(trainer), loss, accumulation, folder)
     assert all(len(shape) == 1 for shape in widths)
     with pytest.raises(ValueError, match="is no SFTTrainer"):
         use_loss(Trainer(model=p.model(), args=p.arguments(tmp_path)), p.loss)
@@ -152,7 +157,8 @@ def test_lightning(tmp_path, folder, widths, loss, accumulation):
         default_root_dir=tmp_path,
     )
     batches = [batch for micro_batches in p.steps() for batch in micro_batches]
-    loaders = [torch.utils.data.DataLoader(part, batch_size=None) for part in (batches, batches[:1])]
+    parts: list[Any] = [batches, batches[:1]]
+    loaders: list[Any] = [torch.utils.data.DataLoader(part, batch_size=None) for part in parts]
     trainer.fit(module, *loaders)
     assert 0 < trainer.callback_metrics["val_loss"] < 10
     assert_same(logged, module.model.state_dict(), loss, accumulation, folder)
@@ -228,7 +234,7 @@ def test_refusals(tmp_path):
             setattr(made.args if hasattr(made.args, name) else made, name, value)
         return made
 
-    cases = [
+    cases: list[tuple[Any, Any, Any, str]] = [
         ({"compute_loss_func": print}, NTL, {}, "has a compute_loss_func already"),
         ({"label_smoothing_factor": 0.1}, NTL, {}, "label_smoothing_factor would do nothing"),
         ({"get_tp_size": lambda: 2}, NTL, {}, "tp parallelism"),

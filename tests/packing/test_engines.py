@@ -28,6 +28,7 @@ CASES = [
     ("qwen2_vl_nano", "full", 3, "tokens"),
     ("yi_vl_nano", "lora", 3, "pictures"),
     ("llava_nano", "lora_all", 2, "tokens"),
+    ("paligemma_nano", "full", 3, "tower"),
 ]
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.packing_checks import PICTURED, ROWS, SCENES, TEXT, both, rows_at, step, words_of
+from benchmarks.packing_checks import PICTURED, ROWS, SCENES, TEXT, TOKENS, both, rows_at, step, words_of
 from ntil.components import Components
 from ntil.config.compose import choices, compose
 from ntil.config.schema import PackingConfig
@@ -53,8 +53,7 @@ def test_of_other_losses_too(loss):
 def test_of_all_losses(model, loss):
     components = components_of(model, f"loss={loss}")
     rows = rows_at(components, ROWS) if model in PICTURED else text_rows(components)
-    # Several sequences, in which something is shared: a picture in tiles alone has more than 160 tokens.
-    compare(components, "tokens", rows, budget=640 if model == "llava_ov_nano" else 160)
+    compare(components, "tokens", rows, budget=TOKENS[model])
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -20,9 +20,15 @@ def test_a_two_way_prefix(mode):
     refused(["model=paligemma_nano", f"packing={mode}"], f"packing={mode}: in PaliGemma the picture's states depend")
 
 
+def test_a_text_model_has_no_tower():
+    refused(
+        ["model=qwen25_nano", "task=arithmetic", "packing=tower"], "CausalLM has no vision tower; set packing=pictures"
+    )
+
+
 def test_flash_attention():
     words = ["model=llava_nano", "packing=pictures", "model.attn_implementation=flash_attention_2"]
-    refused(words, "takes no mask.*model.attn_implementation=sdpa or set packing=none")
+    refused(words, "takes no mask.*model.attn_implementation=sdpa, or set packing=tower")
 
 
 def test_an_architecture_that_nobody_compared():
@@ -43,7 +49,7 @@ def test_layers_with_a_window():
 def test_settings_out_of_range():
     with pytest.raises(ConfigError, match=r"packing.tokens must be at least 1"):
         compose(["packing.tokens=0"])
-    with pytest.raises(ConfigError, match=r"packing.mode must be one of none, pictures, tokens"):
+    with pytest.raises(ConfigError, match=r"packing.mode must be one of none, tower, pictures, tokens"):
         compose(["packing.mode=images"])
 
 
@@ -52,6 +58,6 @@ def test_packing_is_a_part_of_the_identity_and_none_is_as_before():
     assert "packing" not in identity(plain)
     before = {k: v for k, v in plain.to_dict().items() if k != "packing"}
     assert config_hash(RunConfig.from_dict(before)) == config_hash(plain)
-    hashes = {config_hash(compose([f"packing={mode}"])) for mode in ("none", "pictures", "tokens")}
-    assert len(hashes) == 3
+    hashes = {config_hash(compose([f"packing={mode}"])) for mode in ("none", "tower", "pictures", "tokens")}
+    assert len(hashes) == 4
     assert config_hash(compose(["packing=tokens", "packing.tokens=9000"])) == config_hash(compose(["packing=tokens"]))
