@@ -20,7 +20,12 @@ from ntil.losses import ExpectedIoU
 from ntil.losses.base import NumberLoss
 from tests.support.peers import LOSSES, STEPS, ours, peer, train_as_rank
 
-CASES = [(loss, accumulation) for loss in LOSSES for accumulation in (1, 2)]
+# The whole step is one batch in `slow` cases.
+CASES = [
+    pytest.param(loss, accumulation, marks=[pytest.mark.slow] if accumulation == 1 and loss != "ntil" else [])
+    for loss in LOSSES
+    for accumulation in (1, 2)
+]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from ntil.config.compose import compose
 from ntil.integrations.accelerate_loop import NumberSteps
 from ntil.integrations.hf_trainer import use_loss
 from ntil.train.arguments import training_arguments
+from ntil.train.sampler import CurriculumSampler
 from ntil.train.trainer import build_trainer
 from tests.support.runs import TINY_RUN
 
@@ -60,8 +61,9 @@ class Peer:
 
     def ordered(self) -> Any:
         """The rows in the order of our sampler."""
-        trainer = build_trainer(self.config, self.components, self.model(), self.rows, Path("unused"))
-        return self.rows.select(list(trainer._sampler))
+        config = self.config
+        sampler = CurriculumSampler(len(self.rows), STEPS, BATCH, config.seed, config.curriculum)
+        return self.rows.select(list(sampler))
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         return with_labels(self.components, rows)
