@@ -25,8 +25,10 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil models [name ...] [gpus=8 rank=16] [--json]            every model: size, digits, memory, whether it is cached
   ntil data check task=...  [splits=train,test]               read every row of a source as training would
   ntil data show task=... [split=train n=16 out=sheet.png]    some rows with their answers drawn, on one sheet
+  ntil data export task=... to=lm-eval out=<folder>           a task for lm-eval or lmms-eval, scored by ours
   ntil report experiment=<name> | runs=<folder>               all runs there compared: tables, statistics, HTML
   ntil compare <run> <run>                                    any two runs or folders of one loss, paired by seed
+  ntil compare --samples a.jsonl b.jsonl task=...             answers of anybody's models, in three formats
   ntil benchmark of=<protocol> [stage=pilot dry_run=true]     an equal search for each loss, then seeds at its best
   ntil dashboard experiment=<name> [entity=... publish=true]  a W&B workspace and report for an experiment's runs
   ntil status <folder>                                        every run below it: done, running with ETA, failed

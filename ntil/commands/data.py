@@ -1,8 +1,9 @@
-"""Check every row of a task's data, or draw some rows on one sheet.
+"""Check every row of a task's data, draw some rows on one sheet, or export the task to an evaluation harness.
 
     ntil data check task=refcoco task.source.folder=<release> [model=<name>] [splits=train,test]
                    [workers=8] [out=report.txt]
     ntil data show task=grounding_nano [split=train] [n=16] [out=<task>-<split>.png] [augment=[flip,crop]]
+    ntil data export task=gsm8k to=lm-eval|lmms-eval out=<folder> [split=test]
 
 `check` reads every row of a source as training and evaluation would. It exits with 0 when every row that is left can be
 used, and with 1 otherwise; rows that `task.source.on_error=skip` left out are counted and listed, and are no fault.
@@ -13,6 +14,8 @@ tokenizer doesn't give back, lengths. Its tokenizer is read, no weights; a train
 Of a mixture (`task=[clock,arithmetic]`) every task is checked by itself, and `show` draws rows of each.
 `show` draws some rows with their answers on one sheet; with `model=` the pictures are as sharp as that model sees them,
 with `augment=` each row is followed by what a training first makes of it.
+`export` writes a YAML, the rows with their pictures, and a scorer that calls ours (ntil must be installed beside the
+harness), so that lm-evaluation-harness or lmms-eval asks, reads and scores as ntil does.
 
 splits: of check, separated by commas; by default all. workers: processes of check; by default one a processor, up to 8.
 split, n: of show, and how many rows. out: the file to write. All else overrides the configuration of a run; answers are
@@ -37,6 +40,7 @@ from data.common.counts import counted
 from data.common.errors import UserError
 from data.common.rgb import rgb
 from data.common.rows import Row, undecoded
+from ntil.commands import data_export
 from ntil.commands.options import parse_options, split_options
 from ntil.components import Components, build_task
 from ntil.config.errors import ConfigError, nearest
@@ -82,15 +86,18 @@ class ShowOptions:
 
 
 def main(arguments: list[str]) -> int:
-    """Run `ntil data check|show`; the exit code, 1 if the check finds a row that can't be used.
+    """Run `ntil data check|show|export`; the exit code, 1 if the check finds a row that can't be used.
 
     Raises:
         UserError: no such command, an override that can't be composed, or (show) a split that can't be read.
     """
     action, options = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if action == "export":
+        return data_export.main(options)
     if action not in ("check", "show"):
         raise ConfigError(
-            f"{f'ntil data {action}'.rstrip()}: write `ntil data check task=...` or `ntil data show task=...`"
+            f"{f'ntil data {action}'.rstrip()}: write `ntil data check task=...`, `ntil data show task=...` or "
+            "`ntil data export to=...`"
         )
     words, overrides = split_options(CheckOptions if action == "check" else ShowOptions, options)
     config = compose_checked(overrides, on_this_machine=False)
