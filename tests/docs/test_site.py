@@ -1,5 +1,6 @@
 """The site of the documentation: built with warnings as errors, looked at in headless Chromium, without a network."""
 
+import re
 import threading
 import time
 from functools import partial
@@ -55,7 +56,9 @@ def wait_for(page, expression):
     return value
 
 
-@pytest.mark.parametrize("name", ["index", "losses", "models", "api/losses", "api/tasks", "results/index", "CHANGELOG"])
+@pytest.mark.parametrize(
+    "name", ["index", "losses", "models", "api/losses", "api/tasks", "results/index", "notebooks/demo", "CHANGELOG"]
+)
 def test_a_page_fetches_nothing_and_fits(page, address, name):
     page.window(1440)
     page.open(f"{address}/{name}.html")
@@ -88,3 +91,17 @@ def test_the_site_follows_the_dark_mode(page, address):
     page.open(f"{address}/index.html")
     assert page.script("document.body.getAttribute('data-md-color-scheme')") == "slate"
     page.colour_scheme("light")
+
+
+def test_each_page_is_in_the_contents(page, address):
+    page.window(1440)
+    page.open(f"{address}/losses.html")
+    links = page.script("[...document.querySelectorAll('.md-nav--primary a')].map(a => a.pathname.slice(1))")
+    pages = {f"{file.stem}.html" for file in (ROOT / "docs").glob("*.md")}
+    assert pages | {"ARCHITECTURE.html", "CONTRIBUTING.html", "CHANGELOG.html"} <= set(links)
+
+
+def test_lists_after_a_paragraph_are_lists(page, address):
+    page.open(f"{address}/CHANGELOG.html")
+    bullets = re.findall(r"^\* ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert page.script("document.querySelectorAll('article li').length") == len(bullets)

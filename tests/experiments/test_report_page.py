@@ -45,6 +45,7 @@ def address(runs, tmp_path_factory):
     names = [f"clock_{i}" for i in range(CELLS)]
     parts = [part | {"title": f"{name}, llava_nano", "task": name} for name in names]
     first = overview(reports)
+    assert first
     rows = [[name, *row[1:]] for name in names for row in first.rows]
     rows[0][-1], rows[1][-1], rows[2][-1] = "missing", "-", "0.1 ± 0.2 ✗"
     # A table that a narrow window can't show, with a verdict of each kind.
