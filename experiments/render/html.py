@@ -7,9 +7,10 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite, isinf
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, FileSystemLoader
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -21,6 +22,7 @@ from experiments.render.examples import Example, build_gallery, data_uri
 from experiments.render.tables import MARKS, cell_tables
 from ntil.console import Table
 
+TEMPLATES = Path(__file__).parents[1] / "templates"
 DPI = 100  # of plots
 METHOD = (
     "A value is the mean over seeds, ± the standard deviation. A difference is to the base loss on the same test "
@@ -56,9 +58,7 @@ def page(
     overview: Table | None = None,
 ) -> str:
     """The page of cells that `cell_part` prepared; see `render`."""
-    environment = Environment(
-        loader=PackageLoader("experiments"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html.j2").render(
         title=title,
         subtitle=subtitle,
