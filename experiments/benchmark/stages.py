@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache, cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Job:
     overrides: tuple[str, ...]
     values: dict[str, Any]
 
-    @property
+    @cached_property
     def config(self) -> RunConfig:
         config = deepcopy(_composed(self.overrides))
         for key, value in {**self.settings, **self.values}.items():
@@ -70,6 +70,7 @@ class Stages:
 
     def __init__(self, protocol: Protocol, folder: Path) -> None:
         self.protocol, self.folder = protocol, folder
+        self._searches: dict[tuple[str, str], list[Job]] = {}
 
     def pilot(self) -> list[Job]:
         pilot = self.protocol.pilot
@@ -82,6 +83,11 @@ class Stages:
 
     def search(self, cell: str, loss: str) -> list[Job]:
         """The trials of a loss, on the validation split; over the keys of the search that its config has."""
+        if (cell, loss) not in self._searches:
+            self._searches[cell, loss] = self._trials(cell, loss)
+        return self._searches[cell, loss]
+
+    def _trials(self, cell: str, loss: str) -> list[Job]:
         protocol = self.protocol
         present = flat(self._job("search", cell, loss, {}, protocol.trial_seed, "validation").config.to_dict())
         keys = [key for key in protocol.search if key in present]
