@@ -13,7 +13,7 @@ from torch import Tensor
 from data.common.rows import Row
 from ntil.config.errors import ConfigError
 from ntil.config.schema import RunSettings
-from ntil.losses.base import IGNORE
+from ntil.losses.step import IGNORE
 from ntil.models.base import Encoded, Family
 from ntil.numbers.measured import unmeasured
 from ntil.numbers.shapes import TokenBox, token_boxes, with_shapes

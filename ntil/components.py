@@ -15,7 +15,7 @@ from ntil.config.build import build, locate
 from ntil.config.errors import ConfigError
 from ntil.config.schema import Component, RunConfig
 from ntil.losses import NumberLoss
-from ntil.losses.base import IGNORE
+from ntil.losses.step import IGNORE
 from ntil.models.base import Family, OwnPrompt
 from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab

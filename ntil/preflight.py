@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ntil.components import build_task
-from ntil.config.build import check_component, locate
+from ntil.config.build import build, check_component, locate
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
@@ -16,6 +16,7 @@ from ntil.estimates.fit import check_memory, gpu_memory, idle_gpus, short_of_mem
 from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
 from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.tuning import check_tuning
+from ntil.numbers.vocab import NumberVocab
 from ntil.packing.refusals import check_class
 
 LONGEST_NAME, LONGEST_PROJECT = 64, 128  # characters of a tag, and of a project, of W&B
@@ -39,6 +40,8 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
     """
     for group in ("model", "task", "loss"):
         check_component(group, getattr(config, group))
+    # With ten digits for the model's own vocabulary: what a loss refuses by itself is refused before its run.
+    build("loss", config.loss, vocab=NumberVocab(range(10)))
     family = locate(config.model.target, "model")
     check_tuning(config.tuning, family)
     check_class(config, family)

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 import conf
 from data.common.errors import UserError
 from ntil.config.errors import ConfigError, nearest, quoted, system_error, value_error
+from ntil.config.loss_parts import with_parts
 from ntil.config.schema import RunConfig, RunSchema, to_plain_dict
 
 CONF = Path(next(iter(conf.__path__)))
@@ -31,6 +32,9 @@ def register_schema() -> None:
     schema = OmegaConf.structured(RunSchema)
     OmegaConf.set_struct(schema.optim.lr_of, False)  # a family's parts aren't known here
     ConfigStore.instance().store(name="schema", node=schema)
+    by_part = OmegaConf.create({"options": {}})
+    OmegaConf.set_struct(by_part.options, False)  # nor are the parts of a sum of losses
+    ConfigStore.instance().store(group="loss", name="by_part", node=by_part)
 
 
 def compose(overrides: Iterable[str]) -> RunConfig:
@@ -66,7 +70,12 @@ def plain_config(composed: DictConfig, overrides: Sequence[str]) -> dict[str, An
     else:
         unused = {"steps", "max_epochs"} if optim["epochs"] is not None else set()
     config["optim"] = optim | dict.fromkeys(unused.intersection(replaced))
+    config["loss"] = with_parts(config["loss"], _loss_config, choices("loss"))
     return config
+
+
+def _loss_config(name: str) -> dict[str, Any]:
+    return to_plain_dict(hydra.compose(f"loss/{name}").loss)
 
 
 def choices(group: str) -> list[str]:
