@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from ntil.numbers.shapes import TokenBox, token_boxes, with_shapes
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 from tasks.base import Task
+
+Reader = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Collator:
 
     Args:
         shapes: spans say which numbers form a box (`Task.shapes`).
+        reader: reads the numbers of answers from the logits at the ends of prompts, see `NumberLoss.read`; None:
+            answers are generated.
         max_length: longest prompt with answer, in tokens; a longer one is an error, never cut.
     """
 
@@ -61,8 +65,9 @@ class Collator:
         max_length: int = RunSettings.max_length,
         *,
         shapes: bool = False,
+        reader: Reader | None = None,
     ) -> None:
-        self.shapes = shapes
+        self.shapes, self.reader = shapes, reader
         self.family, self.task, self.vocab, self.style, self.max_length = family, task, vocab, style, max_length
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
@@ -171,7 +176,7 @@ class SharedPictureCollator(Collator):
 
     def __init__(self, collator: Collator) -> None:
         parts = (collator.family, collator.task, collator.vocab, collator.style, collator.max_length)
-        super().__init__(*parts, shapes=collator.shapes)
+        super().__init__(*parts, shapes=collator.shapes, reader=collator.reader)
         # A task with pictures of its own making may make several of one stored picture.
         self._one_picture = type(self.task).picture is Task.picture
         self._prepared: dict[int, tuple[dict[str, Tensor], str]] = {}

@@ -47,7 +47,10 @@ class Components:
         task = build_task(config, family)
         vocab = family.number_vocab(task.coordinates)
         loss: NumberLoss = build("loss", config.loss, vocab=vocab)
-        collator = Collator(family, task, vocab, loss.number_style, config.max_length, shapes=loss.needs_shapes)
+        check_reading(type(loss), task)
+        reader = loss.read if loss.reads_numbers else None
+        parts = (family, task, vocab, loss.number_style, config.max_length)
+        collator = Collator(*parts, shapes=loss.needs_shapes, reader=reader)
         return cls(family, task, vocab, loss, collator)
 
     def coverage(self, rows: list[Row]) -> float:
@@ -92,6 +95,19 @@ class Components:
             return self.family.answer_ids(prompt, answer, row.get("image") is not None)
         except ValueError as error:
             raise ConfigError(f"row {row['id']}: {error}") from error
+
+
+def check_reading(loss: type[NumberLoss], task: Task) -> None:
+    """Check that a loss whose answers are read has a task whose answers can be written from numbers.
+
+    Raises:
+        ConfigError: the count of its answers' numbers isn't fixed.
+    """
+    if loss.reads_numbers and task.number_count is None:
+        raise ConfigError(
+            f"{loss.__name__} reads a fixed count of numbers, and answers of {type(task).__name__} have none; choose a "
+            "task such as clock, grounding_nano or arithmetic, or a loss on tokens"
+        )
 
 
 def build_task(config: RunConfig, family: Family | None = None) -> Task:

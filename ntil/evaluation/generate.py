@@ -22,6 +22,7 @@ from ntil.distributed.ranks import Ranks
 from ntil.distributed.zero3 import any_partitioned
 from ntil.evaluation.digits import DigitTally, add_sums, means
 from ntil.evaluation.prompt_groups import Batches
+from ntil.evaluation.read_numbers import read_answers
 from ntil.evaluation.rounds import rounds
 from ntil.evaluation.shared_prompts import generate_shared
 from ntil.evaluation.sharing import shares_prompts
@@ -33,7 +34,12 @@ Metrics = dict[str, float]
 
 @torch.no_grad()
 def generate(model: Any, collator: Collator, rows: list[Row], max_new_tokens: int | None = None) -> list[str]:
-    """Greedy answers of a batch of rows, cut at the end token, or after `max_new_tokens` (None: the task's)."""
+    """Greedy answers of a batch of rows, cut at the end token, or after `max_new_tokens` (None: the task's).
+
+    Those of a collator with a reader are read, not generated.
+    """
+    if collator.reader is not None:
+        return read_answers(model, collator, rows)
     family = collator.family
     inputs = {k: v.to(model.device) for k, v in collator.prompts(rows).items()}
     output = model.generate(
@@ -85,7 +91,8 @@ def predict_shard(
     model.eval()
     bar = tqdm(total=len(rows), desc=title, unit="row", disable=title is None)
     try:
-        batches = Batches(collator, rows, batch_size, ranks, shares_prompts(share_prompts, model, collator))
+        share = collator.reader is None and shares_prompts(share_prompts, model, collator)
+        batches = Batches(collator, rows, batch_size, ranks, share)
         for window in batches.windows():
             records: list[tuple[int, Row]] = []
             for batch, spare in window:

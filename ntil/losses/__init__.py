@@ -7,6 +7,7 @@ from ntil.losses.cross_entropy import CE, Untrained
 from ntil.losses.ntil import EMD, NTIL
 from ntil.losses.ntl import NTL, NTLNumber
 from ntil.losses.raft import RAFT
+from ntil.losses.regression import RegressionHead
 from ntil.losses.step import LossOutput, LossParts, StepInfo
 from ntil.losses.sum import Sum
 from ntil.losses.value_emd import ValueEMD
@@ -27,6 +28,7 @@ __all__ = [
     "LossParts",
     "NTLNumber",
     "NumberLoss",
+    "RegressionHead",
     "SoftLabel",
     "StepInfo",
     "Sum",

@@ -53,7 +53,8 @@ class NumberLoss(nn.Module):
             have none is an error. needs_shapes: likewise for boxes, which `spans` must name. trains: there is a
             training (`Untrained` has none). weighs_places: digits weigh by their place. uses_noise, uses_embeddings:
             the terms use these parts of `StepInfo`. uses_mass: they use `LossInputs.log_mass` by themselves. mass_uses:
-            what `mass` may be. any_style: how digits group to numbers changes no term.
+            what `mass` may be. any_style: how digits group to numbers changes no term. reads_numbers: answers are read
+            from the logits at the ends of prompts by `read`, not generated.
     """
 
     has_terms: ClassVar[bool] = False
@@ -66,6 +67,7 @@ class NumberLoss(nn.Module):
     uses_mass: ClassVar[bool] = False
     mass_uses: ClassVar[tuple[MassUse, ...]] = get_args(MassUse)
     any_style: ClassVar[bool] = False
+    reads_numbers: ClassVar[bool] = False
     digit_ids: Tensor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -116,6 +118,10 @@ class NumberLoss(nn.Module):
     def needs_reference(self) -> bool:
         """Whether factors come from means of the whole step, see `reference`."""
         return self.rescale
+
+    def read(self, logits: Tensor) -> Tensor:
+        """Numbers [B, K] of answers that are read (`reads_numbers`), from the logits [B, V] at the ends of prompts."""
+        raise NotImplementedError(f"{type(self).__name__} has its answers generated")
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
         """Named terms of this loss; those switched off have weight 0 and are still logged."""

@@ -190,6 +190,8 @@ def _check(vocab: NumberVocab, parts: Mapping[str, NumberLoss], weights: Mapping
             raise ValueError(f"the part {name!r} is a sum itself; name its parts instead")
         if not part.has_terms:
             raise ValueError(f"{name} has no terms to add: cross-entropy is in a sum anyway; leave it out")
+        if part.reads_numbers:
+            raise ValueError(f"{name} is no loss on tokens: its answers are read, not generated; it can't be a part")
         if part.vocab is not None and part.vocab.digit_ids != vocab.digit_ids:
             raise ValueError(f"the part {name!r} has other digits than the sum; give both one NumberVocab")
     for name, weight in weights.items():

@@ -22,7 +22,9 @@ VOCAB = NumberVocab(IDS, point_ids=4, minus_ids=[6], comma_ids=[8], merged_ids=3
 TABLE = torch.randn(SIZE, 6, generator=torch.Generator().manual_seed(1))
 ALL = {name: compose([f"loss={name}"]).loss for name in choices("loss")}
 # Losses on boxes need spans that name them: tests/losses/test_boxes.py.
-SPECS = {name: spec for name, spec in ALL.items() if not locate(spec.target, "loss").needs_shapes}
+KINDS = {name: locate(spec.target, "loss") for name, spec in ALL.items()}
+# A regression head is no loss on tokens: tests/losses/test_regression.py.
+SPECS = {n: spec for n, spec in ALL.items() if not (KINDS[n].needs_shapes or KINDS[n].reads_numbers)}
 # EMO is a loss on every token, not on numbers.
 ON_NUMBERS = [name for name in SPECS if name not in ("ce", "ce_smooth", "untrained", "emo")]
 # Those whose mean is over numbers, where it isn't over samples.
@@ -72,7 +74,8 @@ def test_all_the_losses_are_there():
         "ce ce_smooth emd ntil ntil_paper ntil_no_exp ntil_no_rel ntil_no_mag ntl_was ntl_mse smmd dist2 soft_label "
         "emo del value_emd value_emd_relative value_emd_log value_emd_rescaled untrained del_released dist2_scaled "
         "soft_label_scaled emd_mass emd_gate ntil_mass value_emd_mass ntloss_was ntloss_mse ntloss_squash "
-        "ntloss_number raft raft_range coordexp coordexp_gate box_iou box_iou_mass sum"
+        "ntloss_number raft raft_range coordexp coordexp_gate box_iou box_iou_mass sum "
+        "regression_head"
     )
     assert set(ALL) >= set(named.split())
 
