@@ -24,7 +24,7 @@ ROWS = "task.source.rows={train:16,validation:4,test:4}"
 
 def test_it_is_the_distance_of_the_first_state_of_a_sample():
     texts = ["12:05", "a", "-7.5 3", "x9"]
-    numbers = [[12, 5], [], [-7.5, 3], [9]]
+    numbers: list[list[float]] = [[12, 5], [], [-7.5, 3], [9]]
     longest = max(map(len, texts))
     labels = torch.tensor([encode(t) + [-100] * (longest - len(t)) for t in texts])
     logits = torch.randn(*labels.shape, SIZE, generator=torch.Generator().manual_seed(0)).requires_grad_()

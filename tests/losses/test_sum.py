@@ -13,7 +13,7 @@ from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.identity import config_hash
 from ntil.config.loss_parts import with_parts
-from ntil.config.schema import Component, RunConfig
+from ntil.config.schema import Component, RunConfig, to_plain_dict
 from ntil.losses.baselines import EMO, SoftLabel
 from ntil.preflight import compose_checked
 from tests.losses.test_contract import ALL, SPECS, TABLE, VOCAB, batch, value_and_gradient
@@ -24,9 +24,9 @@ BALANCED = ["loss.balance=grad_norm"]
 
 def configured(*words) -> Sum:
     """As `compose(["loss=sum", *words])` has it, without composing all of a run's configuration anew."""
-    config = OmegaConf.create({**EMPTY, "options": {}})
-    config = OmegaConf.merge(config, OmegaConf.from_dotlist([word.removeprefix("loss.") for word in words]))
-    loss = with_parts(OmegaConf.to_container(config), lambda name: ALL[name].to_dict(), list(ALL))
+    dotted = OmegaConf.from_dotlist([word.removeprefix("loss.") for word in words])
+    config = to_plain_dict(OmegaConf.merge({**EMPTY, "options": {}}, dotted))
+    loss = with_parts(config, lambda name: ALL[name].to_dict(), list(ALL))
     return build("loss", Component.from_dict("loss", loss), vocab=VOCAB, embeddings=TABLE)
 
 
