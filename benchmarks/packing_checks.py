@@ -44,6 +44,7 @@ PICTURED = (
     "internvl_nano",
     "smolvlm_nano",
     "llava_ov_nano",
+    "dino_smol_nano",
 )
 TEXT = ("qwen25_nano", "llama3_nano", "baichuan2_nano", "minicpm3_nano")
 SCENES = ["task=grounding_nano", "task.source.questions=4", "task.source.rows={train:48,validation:8,test:8}"]

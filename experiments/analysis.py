@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,6 +65,7 @@ def analyse(
     expected: Sequence[Key] = (),
     draws: int = 2000,
     base: str = BASE,
+    tuned: Collection[str] = (),
 ) -> list[CellReport]:
     """Analyse runs cell by cell, with Holm's correction over all comparisons.
 
@@ -74,9 +75,10 @@ def analyse(
         expected: (task, model, loss, seed) of runs that were planned; those without a folder are reported as missing.
         draws: of bootstrap and permutations.
         base: the loss that others are compared with; where a cell has no run of it, its first loss is.
+        tuned: keys in which losses may differ besides their options, since a search has chosen them for each.
     """
     reports = [
-        _cell(cell, metrics, [e for e in expected if e[:2] == (cell.task, cell.model)], draws, base)
+        _cell(cell, metrics, [e for e in expected if e[:2] == (cell.task, cell.model)], draws, base, tuned)
         for cell in cells(runs)
     ]
     reported = {(r.cell.task, r.cell.model) for r in reports}
@@ -88,10 +90,17 @@ def analyse(
     return _corrected(reports)
 
 
-def _cell(cell: Cell, metrics: dict[str, bool], expected: Sequence[Key], draws: int, preferred: str) -> CellReport:
+def _cell(
+    cell: Cell,
+    metrics: dict[str, bool],
+    expected: Sequence[Key],
+    draws: int,
+    preferred: str,
+    tuned: Collection[str],
+) -> CellReport:
     task = cell.runs[0].built_task
     directions = {task.metric: task.greater_is_better, **task.secondary_metrics, **metrics}
-    differing = differences([run for run in cell.runs if run.done])
+    differing = differences([run for run in cell.runs if run.done], tuned)
     refused = f"the runs differ outside loss and seed: {describe_differences(differing)}" if differing else None
     losses = list(dict.fromkeys([*cell.losses, *(e[2] for e in expected if e[2] not in cell.split)]))
     base = next((name for name in (preferred, *cell.losses) if cell.of(name)), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +99,8 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flattened
 
 
-def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Map the keys outside `loss` and `seed` in which the runs differ to their values, in the order of the runs.
+def differences(runs: Sequence[Run], tuned: Collection[str] = ()) -> dict[str, list[Any]]:
+    """Map the keys outside `loss`, `seed` and `tuned` in which runs differ to their values, in the order of the runs.
 
     Also `data.<split>`, by the fingerprints of all that have one (the config names files, not their content), and
     `task.protocol`, the version of how answers were read and scored. An untrained model is compared by model, task and
@@ -118,7 +118,7 @@ def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
     protocols = [run.folder.task_protocol() for run in runs if run.done]
     if len(set(protocols)) > 1:
         differing["task.protocol"] = protocols
-    return differing
+    return {key: values for key, values in differing.items() if key not in tuned}
 
 
 def _tested(run: Run) -> dict[str, Any]:

@@ -25,6 +25,7 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil data show task=... [split=train n=16 out=sheet.png]    some rows with their answers drawn, on one sheet
   ntil report experiment=<name> | runs=<folder>               all runs there compared: tables, statistics, HTML
   ntil compare <run> <run>                                    any two runs or folders of one loss, paired by seed
+  ntil benchmark of=<protocol> [stage=pilot dry_run=true]     an equal search for each loss, then seeds at its best
   ntil dashboard experiment=<name> [entity=... publish=true]  a W&B workspace and report for an experiment's runs
   ntil status <folder>                                        every run below it: done, running with ETA, failed
   ntil replay run=<folder>                                    the batch whose loss was not finite, row by row
@@ -43,6 +44,7 @@ COMMANDS = {
     "eval": "ntil.commands.evaluate",
     "report": "experiments.report",
     "compare": "experiments.compare",
+    "benchmark": "experiments.benchmark.command",
     "dashboard": "experiments.dashboard",
     "show": "ntil.commands.show",
     "models": "ntil.commands.models",

@@ -27,6 +27,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import Attention, Family, ready, torch_dtype
+from ntil.models.packaged import local
 from ntil.models.pretrained import CheckpointError, fits, read_weights, reading, same_sizes, tokenizer_as_shipped
 from ntil.numbers.tokenizers import digit_by_digit
 
@@ -37,7 +38,7 @@ class CausalLM(Family):
     """Family of causal text models of transformers.
 
     Args:
-        checkpoint: hub name or folder, or null for a model from scratch.
+        checkpoint: hub name or folder, `package:smollm2_135m` (packaged.py), or null for a model from scratch.
         language: `model_type` and further config fields of the model from scratch.
         template: what surrounds `{prompt}`; null for the checkpoint's chat template.
         template_options: what that chat template takes beside the messages: `enable_thinking: false` puts Qwen3's
@@ -58,6 +59,7 @@ class CausalLM(Family):
         attn_implementation: Attention = "sdpa",
         allow_pickle: bool = False,
     ) -> None:
+        checkpoint = local(checkpoint)
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         self.allow_pickle = allow_pickle
         if template is not None and "{prompt}" not in template:

@@ -27,6 +27,7 @@ from ntil.config.build import build, locate
 from ntil.config.schema import Component, RunConfig, TuningConfig
 from ntil.distributed.ranks import ranks_on_this_host
 from ntil.models.base import Family
+from ntil.models.packaged import PREFIX, converted
 from ntil.models.pretrained import CheckpointError, is_path
 from ntil.models.tuning import Parts, tune
 from ntil.numbers.tokenizers import keeps_digits_apart
@@ -116,6 +117,8 @@ def cached(checkpoint: str | None) -> str:
 
     if is_path(checkpoint):
         return "no"
+    if checkpoint.startswith(PREFIX):
+        return "yes" if converted(checkpoint).is_dir() else "no"
 
     def there(name: str) -> str | None:
         path = try_to_load_from_cache(checkpoint, name)

@@ -11,7 +11,7 @@ from ntil.config.identity import config_hash
 from ntil.launch.plan import plan
 
 CONFIGS = {name: yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()) for name in choices("model")}
-FULL_SIZE = [name for name, config in CONFIGS.items() if config["checkpoint"]]
+FULL_SIZE = [name for name, config in CONFIGS.items() if "/" in (config["checkpoint"] or "")]
 TEXT = [name for name in FULL_SIZE if "language" in CONFIGS[name]]
 DRAWN = [name for name in choices("task") if "size" in task_dict(name, []).get("source", {})]
 NUMBERS = sorted(file for group in ("recipe", "optim", "rates") for file in (CONF / group).glob("*.yaml"))

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def alone(name, **changes):
     return build("loss", replace(spec, options={**spec.options, **changes}), vocab=VOCAB, embeddings=TABLE)
 
 
-EMPTY = {"target": "ntil.losses:Sum", "parts": ["emd", "value_emd_rescaled"], "weights": None}
+EMPTY: dict[Any, Any] = {"target": "ntil.losses:Sum", "parts": ["emd", "value_emd_rescaled"], "weights": None}
 PAIRS = [("emd", "value_emd"), ("emd", "value_emd_rescaled"), ("ntl_was", "emo"), ("emd_mass", "soft_label", "smmd")]
 
 

@@ -1,0 +1,65 @@
+"""Plots of a benchmark: validation against the budget of the search, and the critical-difference diagram."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from experiments.benchmark.statistics import Ranks
+from experiments.render.plots import colours
+
+
+def budgets(curves: Mapping[str, Mapping[str, Sequence[float]]], metrics: Mapping[str, str]) -> Figure:
+    """Expected best validation score against the number of trials, a panel for each cell.
+
+    Args:
+        curves: cell -> loss -> score of 1, 2, ... trials. metrics: cell -> its metric's name.
+    """
+    figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves), 4.2), layout="constrained", squeeze=False)
+    for axis, (cell, of_losses) in zip(axes[0], curves.items(), strict=True):
+        for loss, colour in colours(list(of_losses)).items():
+            axis.plot(range(1, len(of_losses[loss]) + 1), of_losses[loss], color=colour, label=loss)
+        axis.set_title(cell, fontsize=10)
+        axis.set_xlabel("trials")
+        axis.set_ylabel(f"expected best validation {metrics[cell].replace('_', ' ')}")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def rank_diagram(ranked: Ranks) -> Figure:
+    """Mean ranks on a line, the best on the left; bars join losses within the critical difference of each other."""
+    order = sorted(ranked.means.items(), key=lambda pair: pair[1])
+    bars = _groups([mean for _, mean in order], ranked.critical)
+    height = 0.34 * (len(order) + len(bars)) + 1.2
+    figure, axis = plt.subplots(figsize=(8, height), layout="constrained")
+    count = len(order)
+    axis.set_xlim(0.8, count + 0.2)
+    axis.set_ylim(-(len(bars) + len(order)) - 0.8, 1.4)
+    axis.hlines(0, 1, count, color="black", linewidth=1)
+    for place in range(1, count + 1):
+        axis.vlines(place, 0, 0.15, color="black", linewidth=1)
+        axis.text(place, 0.25, str(place), ha="center", va="bottom", fontsize=9)
+    for line, (first, last) in enumerate(bars, start=1):
+        axis.hlines(-line * 0.7, order[first][1] - 0.04, order[last][1] + 0.04, color="#555555", linewidth=4)
+    top = -0.7 * len(bars) - 0.5
+    for line, (loss, mean) in enumerate(order):
+        level = top - 0.9 * line
+        axis.vlines(mean, level, 0, color="#999999", linewidth=0.8)
+        right = mean < (count + 1) / 2
+        axis.text(mean + (0.05 if right else -0.05), level, f"{loss} {mean:.2f}", ha="left" if right else "right")
+    axis.axis("off")
+    axis.set_title(f"mean rank over {ranked.cells} cells, critical difference {ranked.critical:.2f}", fontsize=10)
+    return figure
+
+
+def _groups(means: Sequence[float], critical: float) -> list[tuple[int, int]]:
+    """First and last index of each largest group of sorted ranks that are within the critical difference."""
+    groups: list[tuple[int, int]] = []
+    for first, mean in enumerate(means):
+        last = max(i for i, other in enumerate(means) if other - mean <= critical)
+        if last > first and (not groups or last > groups[-1][1]):
+            groups.append((first, last))
+    return groups

@@ -1,0 +1,153 @@
+"""What a benchmark fixes before any run: cells, losses, search, seeds, hypotheses. A YAML file, frozen beside runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from data.common.files import write_text
+from ntil.config.compose import CONF, choices
+from ntil.config.errors import ConfigError, nearest, value_error
+
+
+@dataclass
+class Range:
+    """Values of a searched key, uniform between `low` and `high`, or uniform in their logarithm."""
+
+    low: float = MISSING
+    high: float = MISSING
+    log: bool = False
+
+
+@dataclass
+class Pilot:
+    """Runs that only estimate the spread over seeds: losses at their defaults, on seeds that no other stage uses."""
+
+    losses: list[str] = field(default_factory=lambda: ["ce", "ntil"])
+    seeds: list[int] = field(default_factory=lambda: [900, 901, 902, 903])
+
+
+@dataclass
+class Hypothesis:
+    """A claim that the tuned runs decide.
+
+    It holds where `better` is better than each loss of `than` in at least `in_at_least` cells, and worse in at most
+    `worse_in_at_most`; a verdict is the report's, with Holm's correction over the table.
+    """
+
+    claim: str = MISSING
+    better: str = MISSING
+    than: list[str] = MISSING
+    in_at_least: int = 1
+    worse_in_at_most: int = 0
+
+
+@dataclass
+class Protocol:
+    """One benchmark.
+
+    Attributes:
+        title: of the report. base: the loss of the tables' comparisons.
+        overrides: of every run, as on the command line of `ntil train`.
+        cells: name -> overrides that choose task and model.
+        losses: configs of the group `loss`.
+        search: key -> its range; a loss is searched over the keys that it has.
+        trials: runs of each loss and cell in the search, the first with the loss's defaults.
+        draw_seed: of the draws, which are the same for all losses. trial_seed: of the trials' training.
+        seeds: of the tuned and the untuned runs.
+        smallest_effect: of the headline metric, that is worth knowing about; the pilot says how many seeds show it.
+    """
+
+    title: str = MISSING
+    base: str = "ce"
+    overrides: list[str] = field(default_factory=list)
+    cells: dict[str, list[str]] = MISSING
+    losses: list[str] = MISSING
+    search: dict[str, Range] = MISSING
+    trials: int = 8
+    draw_seed: int = 0
+    trial_seed: int = 1000
+    seeds: list[int] = MISSING
+    smallest_effect: float = 0.03
+    pilot: Pilot = field(default_factory=Pilot)
+    hypotheses: list[Hypothesis] = field(default_factory=list)
+
+
+def read(file: Path) -> Protocol:
+    """Read and check a protocol.
+
+    Raises:
+        ConfigError: no such file, a key or value that is not of a protocol, or one that can't decide what it claims.
+    """
+    try:
+        stated = OmegaConf.load(file)
+        protocol: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Protocol), stated))
+    except FileNotFoundError:
+        known = choices("benchmark")
+        raise ConfigError(
+            f"{file}: there is no such file{nearest(file.stem, known)}; there are {', '.join(known)}"
+        ) from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{file}: {value_error(str(error), '') or str(error).splitlines()[0]}") from error
+    _check(file, protocol)
+    return protocol
+
+
+def file_of(name: str) -> Path:
+    """The file of a benchmark: a path to YAML, or a name in conf/benchmark."""
+    return Path(name).expanduser() if name.endswith((".yaml", ".yml")) else CONF / "benchmark" / f"{name}.yaml"
+
+
+def _check(file: Path, protocol: Protocol) -> None:
+    losses = choices("loss")
+    for name in [*protocol.losses, *protocol.pilot.losses]:
+        if name not in losses:
+            raise ConfigError(f"{file}: there is no loss {name!r}{nearest(name, losses)}")
+    compared = [protocol.base, *(name for h in protocol.hypotheses for name in (h.better, *h.than))]
+    if absent := [name for name in compared if name not in protocol.losses]:
+        raise ConfigError(f"{file}: {absent[0]!r} is compared, but is not among losses")
+    for hypothesis in protocol.hypotheses:
+        if not 1 <= hypothesis.in_at_least <= len(protocol.cells):
+            raise ConfigError(f"{file}: in_at_least={hypothesis.in_at_least} of {len(protocol.cells)} cells")
+    for name, seeds in (("seeds", protocol.seeds), ("pilot.seeds", protocol.pilot.seeds)):
+        if len(set(seeds)) != len(seeds) or len(seeds) < 2:
+            raise ConfigError(f"{file}: {name} must be two or more different ones, got {seeds}")
+    used = {protocol.trial_seed, *protocol.pilot.seeds} & set(protocol.seeds)
+    if used or protocol.trial_seed in protocol.pilot.seeds:
+        raise ConfigError(f"{file}: seeds, pilot.seeds and trial_seed must have no seed in common")
+    if protocol.trials < 1:
+        raise ConfigError(f"{file}: trials must be at least 1, got {protocol.trials}")
+    for key, values in protocol.search.items():
+        if not values.low < values.high or (values.log and values.low <= 0):
+            raise ConfigError(f"{file}: search.{key}: low must be below high, and above 0 where log is true")
+
+
+def freeze(protocol: Protocol, folder: Path) -> None:
+    """Write the protocol beside its runs, or check that it is still the one written there.
+
+    Raises:
+        ConfigError: it was changed after the search began, so hypotheses and search aren't of before the runs.
+    """
+    file = folder / "protocol.json"
+    content = asdict(protocol)
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(content, indent=1))
+        return
+    before = json.loads(file.read_text())
+    changed = [key for key in {**before, **content} if before.get(key) != content.get(key)]
+    if changed:
+        raise ConfigError(
+            f"{file}: {_and(changed)} changed since the search began; undo that, or give the new benchmark "
+            "another name= to start it anew"
+        )
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(names)

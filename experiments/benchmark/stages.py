@@ -1,0 +1,142 @@
+"""The runs of a benchmark by stages: pilot, search, the tuned and the untuned seeds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.benchmark.draws import draws
+from experiments.benchmark.protocol import Protocol
+from experiments.cells import flat
+from ntil.components import build_task
+from ntil.config.compose import compose
+from ntil.config.errors import ConfigError
+from ntil.config.schema import RunConfig
+from ntil.launch.sweep import Sweep
+from ntil.runs.folder import folder_of
+
+RETRY = 5.0  # seconds until runs that another process has are looked at again
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of a benchmark: its cell, loss and settings, and the overrides that it is composed of."""
+
+    cell: str
+    loss: str
+    settings: dict[str, float]
+    overrides: tuple[str, ...]
+
+    @property
+    def config(self) -> RunConfig:
+        return compose(self.overrides)
+
+
+@dataclass(frozen=True)
+class Best:
+    """A loss's best trial in a cell.
+
+    scores: of all its trials by the task's headline metric on the validation split, in their order; NaN: it failed.
+    """
+
+    settings: dict[str, float]
+    scores: tuple[float, ...]
+
+
+class Stages:
+    """The jobs of a benchmark below `folder`."""
+
+    def __init__(self, protocol: Protocol, folder: Path) -> None:
+        self.protocol, self.folder = protocol, folder
+
+    def pilot(self) -> list[Job]:
+        pilot = self.protocol.pilot
+        return [
+            self._job("pilot", cell, loss, {}, seed)
+            for cell in self.protocol.cells
+            for loss in pilot.losses
+            for seed in pilot.seeds
+        ]
+
+    def search(self, cell: str, loss: str) -> list[Job]:
+        """The trials of a loss, on the validation split; over the keys of the search that its config has."""
+        protocol = self.protocol
+        present = flat(self._job("search", cell, loss, {}, protocol.trial_seed, "validation").config.to_dict())
+        keys = [key for key in protocol.search if key in present]
+        return [
+            self._job("search", cell, loss, settings, protocol.trial_seed, "validation")
+            for settings in draws(protocol.search, keys, protocol.trials, protocol.draw_seed)
+        ]
+
+    def searches(self) -> list[Job]:
+        """Trial by trial over all losses and cells, so that what is there at any time is as far for each."""
+        all_of = [self.search(cell, loss) for cell in self.protocol.cells for loss in self.protocol.losses]
+        return [trials[number] for number in range(self.protocol.trials) for trials in all_of]
+
+    def best(self, cell: str, loss: str) -> Best:
+        """The best trial; the first of several.
+
+        Raises:
+            ConfigError: a trial has neither finished nor failed, or none has finished.
+        """
+        jobs = self.search(cell, loss)
+        scores = [_score(job.config) for job in jobs]
+        if None in scores:
+            raise ConfigError(f"{self.folder}: {cell}, {loss}: {scores.count(None)} trials have still to be run")
+        finished = [score for score in scores if score is not None and not math.isnan(score)]
+        if not finished:
+            raise ConfigError(f"{self.folder}: {cell}, {loss}: every trial failed; take the loss out of a new protocol")
+        task = build_task(jobs[0].config)
+        highest = max(finished) if task.greater_is_better else min(finished)
+        return Best(jobs[scores.index(highest)].settings, tuple(score for score in scores if score is not None))
+
+    def seeds(self, tuned: bool) -> list[Job]:
+        """The tuned runs, or those at the losses' defaults; seed by seed over all cells and losses."""
+        pairs = [(cell, loss) for cell in self.protocol.cells for loss in self.protocol.losses]
+        settings = {pair: self.best(*pair).settings if tuned else {} for pair in pairs}
+        stage = "tuned" if tuned else "untuned"
+        return [self._job(stage, *pair, settings[pair], seed) for seed in self.protocol.seeds for pair in pairs]
+
+    def _job(self, stage: str, cell: str, loss: str, settings: dict[str, float], seed: int, split: str = "test") -> Job:
+        words = [*self.protocol.overrides, *self.protocol.cells[cell], f"loss={loss}"]
+        words += [f"{key}={value!r}" for key, value in settings.items()]
+        words += [f"seed={seed}", f"evaluation.split={split}", f"runs={self.folder}", f"name={stage}"]
+        return Job(cell, loss, settings, tuple(words))
+
+
+def run(jobs: Sequence[Job], progress: Callable[[int, int], None]) -> Sweep:
+    """Run jobs that are neither done nor failed; another call may run others of them meanwhile.
+
+    It waits for those of other processes, and takes over what these leave.
+
+    Args:
+        progress: told after each run how many have ended, and of how many.
+
+    Raises:
+        KeyboardInterrupt: interrupted; the same call goes on.
+    """
+    sweep, left = Sweep(), list(jobs)
+    while left:
+        busy = []
+        for job in left:
+            before = sweep.busy
+            sweep.run(job.config)
+            if sweep.busy > before:
+                busy.append(job)
+            else:
+                progress(len(sweep.done) + len(sweep.failed), len(jobs))
+        left = busy
+        if left:
+            time.sleep(RETRY)
+    return sweep
+
+
+def _score(config: RunConfig) -> float | None:
+    """The headline metric of a run; NaN where it failed, None where it hasn't ended."""
+    folder = folder_of(config)
+    if folder.done:
+        return float(folder.read_metrics()[build_task(config).metric])
+    return math.nan if folder.error.exists() else None

@@ -1,0 +1,51 @@
+"""A whole benchmark of a few steps: pilot, search, seeds, report; the second call runs nothing."""
+
+import pytest
+
+from experiments.benchmark.command import main
+from ntil.config.errors import ConfigError
+from ntil.runs.folder import find_runs
+
+PROTOCOL = """
+title: a small one
+overrides: [engine=local, tracker=none, engine.threads=1, engine.workers=0, evaluation.every_steps=0, save_every=0]
+cells:
+  sums: [model=qwen25_nano, task=arithmetic, optim.steps=2, optim.batch_size=8, optim.warmup=0,
+         "task.source.rows={train:32,validation:6,test:8}"]
+losses: [ce, emd]
+search:
+  optim.lr: {low: 1.0e-4, high: 1.0e-2, log: true}
+trials: 2
+seeds: [0, 1]
+pilot: {losses: [ce, emd], seeds: [7, 8]}
+hypotheses:
+  - {claim: EMD is better than cross-entropy., better: emd, than: [ce]}
+"""
+
+
+@pytest.mark.slow
+def test_from_the_pilot_to_the_report(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "small.yaml"
+    file.write_text(PROTOCOL)
+    words = [f"of={file}", f"runs={tmp_path}/runs"]
+    assert main([*words, "stage=pilot"]) == 0
+    assert "seeds needed" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="still to be run"):
+        main([*words, "stage=seeds"])
+    assert main(words) == 0
+    report = tmp_path / "runs/small/report"
+    text = (report / "benchmark.md").read_text()
+    assert "EMD is better than cross-entropy." in text
+    assert text.index("## Hypotheses") < text.index("## Tuned") < text.index("## Untuned")
+    assert "No comparison" not in text  # losses may have different learning rates here
+    assert (report / "budgets.png").stat().st_size > 1000
+    runs = list(find_runs(str(tmp_path / "runs")))
+    assert len(runs) == 4 + 4 + 4 + 4
+    times = {run.path: run.metrics.stat().st_mtime_ns for run in runs}
+    capsys.readouterr()
+    assert main(words) == 0
+    assert {run.path: run.metrics.stat().st_mtime_ns for run in runs} == times
+    file.write_text(PROTOCOL.replace("trials: 2", "trials: 3"))
+    with pytest.raises(ConfigError, match="trials changed since the search began"):
+        main(words)

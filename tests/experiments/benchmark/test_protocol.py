@@ -1,0 +1,94 @@
+"""A protocol is checked before any run, and may not be changed after the first."""
+
+import pytest
+
+from experiments.benchmark.command import plan
+from experiments.benchmark.protocol import file_of, freeze, read
+from experiments.benchmark.report import cell_names
+from experiments.benchmark.stages import Stages
+from ntil.config.compose import choices
+from ntil.config.errors import ConfigError
+
+SMALL = """
+title: a small one
+overrides: [engine=local, tracker=none]
+cells:
+  sums: [model=qwen25_nano, task=arithmetic]
+losses: [ce, emd, ntil]
+search:
+  optim.lr: {low: 1.0e-4, high: 1.0e-2, log: true}
+  loss.lam: {low: 0.1, high: 1.0}
+trials: 3
+seeds: [0, 1]
+hypotheses:
+  - {claim: NTIL is better, better: ntil, than: [ce]}
+"""
+
+
+def written(place, text=SMALL, **changes):
+    for before, after in changes.values():
+        assert before in text
+        text = text.replace(before, after)
+    file = place / "small.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("[ce, emd, ntil]", "[ce, emd, ntill]", "there is no loss 'ntill'; did you mean 'ntil'"),
+        ("than: [ce]", "than: [value_emd]", "'value_emd' is compared, but is not among losses"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", "seeds must be two or more different ones"),
+        ("seeds: [0, 1]", "seeds: [0, 1000]", "no seed in common"),
+        ("low: 0.1, high: 1.0", "low: 2, high: 1", r"search.loss.lam: low must be below high"),
+        ("than: [ce]}", "than: [ce], in_at_least: 2}", "in_at_least=2 of 1 cells"),
+        ("trials: 3", "trails: 3", "trails"),
+        ("trials: 3", "trials: many", "trials"),
+    ],
+)
+def test_a_protocol_that_cant_be_run_is_refused(tmp_path, before, after, message):
+    with pytest.raises(ConfigError, match=message):
+        read(written(tmp_path, change=(before, after)))
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ConfigError, match="no such file; did you mean 'numbers'"):
+        read(file_of("number"))
+
+
+def test_it_may_not_change_once_it_is_frozen(tmp_path):
+    folder = tmp_path / "runs"
+    freeze(read(written(tmp_path)), folder)
+    freeze(read(written(tmp_path)), folder)
+    changed = read(written(tmp_path, change=("claim: NTIL is better", "claim: NTIL is worse")))
+    with pytest.raises(ConfigError, match="hypotheses changed since the search began"):
+        freeze(changed, folder)
+
+
+def test_each_loss_is_searched_over_the_keys_that_it_has(tmp_path):
+    stages = Stages(read(written(tmp_path)), tmp_path / "runs")
+    keys = {loss: {key for job in stages.search("sums", loss) for key in job.settings} for loss in ("ce", "ntil")}
+    assert keys == {"ce": {"optim.lr"}, "ntil": {"optim.lr", "loss.lam"}}
+    jobs = stages.searches()
+    assert [job.loss for job in jobs[:3]] == ["ce", "emd", "ntil"]
+    assert {job.config.evaluation.split for job in jobs} == {"validation"}
+    assert {job.config.seed for job in jobs} == {1000}
+    with pytest.raises(ConfigError, match="3 trials have still to be run"):
+        stages.best("sums", "ce")
+
+
+def test_cells_of_one_task_and_model_are_refused(tmp_path):
+    text = SMALL.replace("losses:", "  more sums: [model=qwen25_nano, task=arithmetic, optim.steps=10]\nlosses:", 1)
+    with pytest.raises(ConfigError, match="sums and more sums are both of arithmetic with qwen25_nano"):
+        cell_names(Stages(read(written(tmp_path, text)), tmp_path))
+
+
+@pytest.mark.parametrize("name", choices("benchmark"))
+def test_the_protocols_here_can_be_planned(name, tmp_path):
+    stages = Stages(read(file_of(name)), tmp_path)
+    cell_names(stages)
+    protocol = stages.protocol
+    rows = {row[0]: row[1] for row in plan(stages).rows}
+    assert int(rows["search"]) == len(protocol.cells) * len(protocol.losses) * protocol.trials
+    assert int(rows["tuned"]) == len(protocol.cells) * len(protocol.losses) * len(protocol.seeds)
