@@ -26,7 +26,8 @@ from data.common.rows import Row
 from ntil.components import Components
 from ntil.config.compose import choices, compose
 from ntil.config.schema import PackingConfig
-from ntil.losses.base import NumberLoss, StepInfo
+from ntil.losses.base import NumberLoss
+from ntil.losses.step import StepInfo
 from ntil.models.head import SupervisedHead
 from ntil.packing.collator import PackedCollator
 from ntil.packing.masks import attention_mask, visible

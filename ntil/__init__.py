@@ -27,6 +27,7 @@ _LAZY = {
     "DEL": "ntil.losses",
     "EMO": "ntil.losses",
     "ValueEMD": "ntil.losses",
+    "Sum": "ntil.losses",
 }
 __all__ = [*_LAZY, "__version__"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from data.common.rows import Row
 from ntil.config.errors import ConfigError
 from ntil.config.schema import RunSettings
-from ntil.losses.base import IGNORE
+from ntil.losses.step import IGNORE
 from ntil.models.base import Encoded, Family
 from ntil.numbers.measured import unmeasured
 from ntil.numbers.shapes import TokenBox, token_boxes, with_shapes
@@ -22,6 +22,7 @@ from ntil.numbers.vocab import NumberVocab
 from tasks.base import Task
 
 BLANK = (56, 56)  # pixels of a picture that shows nothing; no family refuses it
+Reader = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Collator:
 
     Args:
         shapes: spans say which numbers form a box (`Task.shapes`).
+        reader: reads the numbers of answers from the logits at the ends of prompts, see `NumberLoss.read`; None:
+            answers are generated.
         max_length: longest prompt with answer, in tokens; a longer one is an error, never cut.
     """
 
@@ -64,13 +67,15 @@ class Collator:
         max_length: int = RunSettings.max_length,
         *,
         shapes: bool = False,
+        reader: Reader | None = None,
     ) -> None:
-        self.shapes = shapes
+        self.shapes, self.reader = shapes, reader
         self.family, self.task, self.vocab, self.style, self.max_length = family, task, vocab, style, max_length
 
     def for_task(self, task: Task) -> Collator:
         """The same for another task."""
-        return Collator(self.family, task, self.vocab, self.style, self.max_length, shapes=self.shapes)
+        parts = (self.family, task, self.vocab, self.style, self.max_length)
+        return Collator(*parts, shapes=self.shapes, reader=self.reader)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         texts = [self.task.answer(row) for row in rows]
@@ -203,7 +208,7 @@ class SharedPictureCollator(Collator):
 
     def __init__(self, collator: Collator) -> None:
         parts = (collator.family, collator.task, collator.vocab, collator.style, collator.max_length)
-        super().__init__(*parts, shapes=collator.shapes)
+        super().__init__(*parts, shapes=collator.shapes, reader=collator.reader)
         self._prepared: dict[int, tuple[dict[str, Tensor], str]] = {}
 
     def encode_all(self, rows: Sequence[Row], answers: Sequence[str | None]) -> list[Encoded]:

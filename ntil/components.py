@@ -18,7 +18,7 @@ from ntil.config.build import build, check_component, locate
 from ntil.config.errors import ConfigError
 from ntil.config.schema import Component, RunConfig
 from ntil.losses import NumberLoss
-from ntil.losses.base import IGNORE
+from ntil.losses.step import IGNORE
 from ntil.models.base import Family, OwnPrompt
 from ntil.models.quantization import quantization_of
 from ntil.numbers.spans import NumberSpans
@@ -52,7 +52,11 @@ class Components:
         task = build_task(config, family)
         vocab = _vocab_of(family, task)
         loss: NumberLoss = build("loss", config.loss, vocab=vocab)
-        collator = Collator(family, task, vocab, loss.number_style, config.max_length, shapes=loss.needs_shapes)
+        check_reading(type(loss), task)
+        check_answering(type(loss), config)
+        reader = loss.read if loss.reads_numbers else None
+        parts = (family, task, vocab, loss.number_style, config.max_length)
+        collator = Collator(*parts, shapes=loss.needs_shapes, reader=reader)
         return cls(family, task, vocab, loss, collator)
 
     @cached_property
@@ -107,6 +111,33 @@ class Components:
             return self.family.answer_ids(prompt, answer, row.get("image") is not None)
         except ValueError as error:
             raise ConfigError(f"row {row['id']}: {error}") from error
+
+
+def check_reading(loss: type[NumberLoss], task: Task) -> None:
+    """Check that a loss whose answers are read has a task whose answers can be written from numbers.
+
+    Raises:
+        ConfigError: the count of its answers' numbers isn't fixed.
+    """
+    if loss.reads_numbers and task.number_count is None:
+        raise ConfigError(
+            f"{loss.__name__} reads a fixed count of numbers, and answers of {type(task).__name__} have none; choose a "
+            "task such as clock, grounding_nano or arithmetic, or a loss on tokens"
+        )
+
+
+def check_answering(loss: type[NumberLoss], config: RunConfig) -> None:
+    """Check that nothing is asked of generation where answers are read.
+
+    Raises:
+        ConfigError: settings of generation, decodings, or a server.
+    """
+    evaluation = config.evaluation
+    if loss.reads_numbers and (not evaluation.generation.usual or evaluation.decoding or evaluation.backend):
+        raise ConfigError(
+            f"loss={config.loss.name}: its answers are read, not generated, so evaluation.generation, "
+            "evaluation.decoding and evaluation.backend have no part in them; leave these out"
+        )
 
 
 def build_task(config: RunConfig, family: Family | None = None) -> Task:

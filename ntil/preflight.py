@@ -6,18 +6,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ntil.components import build_task
-from ntil.config.build import check_component, locate
+from ntil.components import build_task, check_reading
+from ntil.config.build import build, check_component, locate
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
 from ntil.distributed.ranks import ranks_on_this_host
 from ntil.estimates.fit import check_memory, gpu_memory, idle_gpus, short_of_memory
+from ntil.losses import NumberLoss
 from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
 from ntil.models.optimizers import NO_WARMUP, check_optimizer, remarks_on_schedule
 from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.quantization import check_quantization
 from ntil.models.tuning import check_tuning, is_frozen
+from ntil.numbers.vocab import NumberVocab
 from ntil.packing.refusals import check_class
 from tasks.base import Task
 from tasks.mixture import has_split
@@ -48,6 +50,8 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
     """
     for group in ("model", "task", "loss"):
         check_component(group, getattr(config, group))
+    # With ten digits for the model's own vocabulary: what a loss refuses by itself is refused before its run.
+    loss: NumberLoss = build("loss", config.loss, vocab=NumberVocab(range(10)))
     family = locate(config.model.target, "model")
     check_tuning(config.tuning, family)
     check_class(config, family)
@@ -66,6 +70,7 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
         _check_batch(config)
         _check_checkpoint(config)
         task = build_task(config)
+        check_reading(type(loss), task)
         task.check_augmentation(config.augment.names)
         _check_splits(config, task)
         task.check_files()

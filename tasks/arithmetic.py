@@ -12,6 +12,7 @@ takes one plain number and nothing else, the lenient one the last quantity anywh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from data.arithmetic import ArithmeticProblems
@@ -27,6 +28,8 @@ class Arithmetic(NumberTask):
     Args:
         source: the problems.
     """
+
+    number_count = 1
 
     def __init__(self, source: ArithmeticProblems) -> None:
         self.source = source
@@ -47,6 +50,11 @@ class Arithmetic(NumberTask):
 
     def truth(self, row: Row) -> Decimal:
         return Decimal(row["answer"])
+
+    def written(self, numbers: Sequence[float], row: Row) -> str:
+        """The number, rounded to as many decimals as the right answer has."""
+        decimals = len(row["answer"].partition(".")[2])
+        return f"{numbers[0]:.{decimals}f}"
 
     def groups(self, row: Row) -> list[str]:
         return [row["range"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -70,6 +70,8 @@ class Task(ABC):
         max_new_tokens: what generation may write at most, in tokens, the end token included.
         coordinates: the answer's numbers are coordinates written with `coords` (some models have tokens of their own
             for them).
+        number_count: how many numbers every answer has, for models whose numbers are read, not generated (`written`);
+            None: it isn't fixed.
         columns: what a row of the source must have.
         survives: the augmentations of a picture after which the answer is still right, or moves with it.
         source: where the rows come from; None for a task that makes its own.
@@ -84,6 +86,7 @@ class Task(ABC):
     protocol: int = 1
     max_new_tokens: int = 32
     coordinates: bool = False
+    number_count: int | None = None
     columns: tuple[str, ...] = ()
     survives: frozenset[str] = frozenset({"scale", "color_jitter"})
     source: Source | None = None
@@ -192,6 +195,10 @@ class Task(ABC):
     @abstractmethod
     def answer(self, row: Row) -> str:
         """The exact text that the model is taught."""
+
+    def written(self, numbers: Sequence[float], row: Row) -> str:
+        """The answer with these `number_count` numbers, in its own order and unit, rounded and moved into its range."""
+        raise NotImplementedError(f"the answers of {type(self).__name__} have no fixed count of numbers")
 
     def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         """Characters of a row's answer that are numbers to be measured, each the first and the one after the last.

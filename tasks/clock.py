@@ -16,6 +16,7 @@ Metrics (means over all examples; an answer that can't be read has the largest d
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -53,6 +54,7 @@ class Clock(Task):
     protocol = 2  # 2: the lenient reading takes more forms, and goes on after an impossible time
     secondary_metrics = MappingProxyType({"deviation": False})
     max_new_tokens = 8
+    number_count = 2
     columns = ("hour", "minute")
     survives = frozenset({"clock_rotation", "scale", "color_jitter"})
 
@@ -64,6 +66,10 @@ class Clock(Task):
 
     def answer(self, row: Row) -> str:
         return str(Time(row["hour"], row["minute"]))
+
+    def written(self, numbers: Sequence[float], row: Row) -> str:
+        hour, minute = numbers
+        return str(Time(round(min(max(hour, 1), 12)), round(min(max(minute, 0), 59))))
 
     def parse(self, text: str, row: Row) -> Time | ParseFailure:
         """Exactly `HH:MM`, whitespace around it allowed."""

@@ -17,6 +17,8 @@ Metrics (means over all sentences; an answer that can't be read has IoU 0):
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PIL import Image, ImageDraw
 
 from data.common.errors import InvalidOption
@@ -48,6 +50,7 @@ class Grounding(Task):
     # 3: the strict one takes what the format's models write by themselves (a label, two decimals)
     protocol = 3
     coordinates = True
+    number_count = 4
     columns = ("box", "width", "height")
     survives = frozenset({"crop", "flip", "scale", "color_jitter"})
 
@@ -70,6 +73,10 @@ class Grounding(Task):
 
     def answer(self, row: Row) -> str:
         return self.coords.box(row["box"], (row["width"], row["height"]))
+
+    def written(self, numbers: Sequence[float], row: Row) -> str:
+        size = (row["width"], row["height"])
+        return self.coords.box(self.coords.box_of(numbers, size), size)
 
     def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         return self.coords.number_ranges(answer)

@@ -27,7 +27,10 @@ from ntil.commands.model_card import card
 from ntil.commands.options import parse_options
 from ntil.commands.push import check_repository, push
 from ntil.components import Components
+from ntil.config.build import locate
 from ntil.config.errors import ConfigError
+from ntil.config.schema import RunConfig
+from ntil.losses import NumberLoss
 from ntil.models.saving import check_saved, load_merged
 from ntil.runs.folder import RunFolder, find_runs
 from ntil.runs.run import build_from_saved
@@ -133,6 +136,7 @@ def export(folder: RunFolder, target: Path, merge: bool = True) -> Path:
         raise ConfigError(_not_finished(folder))
     if target.exists():
         raise ConfigError(f"{target} exists; name a new folder")
+    check_exportable(folder.config())
     check_saved(folder.model)
     components = build_from_saved(folder, folder.config(), Components.build)
     adapter = (folder.model / "adapter_config.json").exists()
@@ -144,6 +148,20 @@ def export(folder: RunFolder, target: Path, merge: bool = True) -> Path:
             shutil.copytree(folder.model, partial)
         (partial / "README.md").write_text(card(folder, components, adapter and not merge))
     return target
+
+
+def check_exportable(config: RunConfig) -> None:
+    """Check that the exported model alone would answer as the run's does.
+
+    Raises:
+        ConfigError: its answers are read, and whoever loads it would have it generate.
+    """
+    loss: type[NumberLoss] = locate(config.loss.target, "loss")
+    if loss.reads_numbers:
+        raise ConfigError(
+            f"loss={config.loss.name}: its answers are read by a regression head, which nobody who loads the exported "
+            "model would do; evaluate it here with ntil eval"
+        )
 
 
 def _check_files(model: Path) -> None:

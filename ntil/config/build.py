@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import sys
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ GROUPS = {
     "source": "data.common.source:Source",
     "extractor": "tasks.answers.mathvista_extraction:Extractor",
 }
+NESTED = ("source", "extractor", "task", "loss")  # options of members may be of these groups
 # Arguments that the model in use gives to a target, and a config can't.
 GIVEN = {"task": ("coords", "own_question"), "loss": ("vocab",)}
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
@@ -90,6 +92,11 @@ def _is_member(value: Any, group: str) -> bool:
     return inspect.isclass(returned) and issubclass(returned, base)
 
 
+def group_module(group: str) -> str:
+    """Module of the base class of the group."""
+    return GROUPS[group].partition(":")[0]
+
+
 def group_class(group: str) -> type:
     """Base class of all members of the group."""
     module, _, name = GROUPS[group].partition(":")
@@ -102,14 +109,19 @@ def group_class(group: str) -> type:
 class Parameter:
     """One parameter of a target.
 
-    `group`: the group that an option is a member of, as `source` of a task is; of a mapping, as `tasks` of a mixture,
-    the group of its values.
+    Attributes:
+        group: the group that an option is a member of, as `source` of a task is. by_name: it is several by name, as the
+            parts of a sum of losses and the tasks of a mixture are.
     """
 
     name: str
     annotation: Any
     required: bool
     group: str | None
+
+    @property
+    def by_name(self) -> bool:
+        return self.group is not None and typing.get_origin(self.annotation) in (dict, Mapping)
 
 
 def parameters(target: Any) -> tuple[dict[str, Parameter], bool]:
@@ -141,7 +153,9 @@ def _unpacked(annotation: Any) -> dict[str, Any] | None:
 
 
 def _group_of(annotation: Any) -> str | None:
-    for group in ("source", "extractor", "task"):
+    for group in NESTED:
+        if group_module(group) not in sys.modules:
+            continue  # nobody can have named a class of it
         if any(issubclass(c, group_class(group)) for c in _classes(annotation)):
             return group
     return None
@@ -179,9 +193,9 @@ def check_component(group: str, component: Component, key: str | None = None) ->
 
 
 def _checked_value(parameter: Parameter, value: Any, key: str) -> Any:
+    if parameter.by_name and value is not None:
+        return _checked_members(parameter, value, key)
     if parameter.group is not None and value is not None:
-        if typing.get_origin(parameter.annotation) is Mapping:
-            return _checked_members(parameter, value, key)
         return _checked_nested(parameter, value, key)
     try:
         return TypeAdapter(parameter.annotation, config=_STRICT).validate_python(value)
@@ -239,16 +253,25 @@ def build(group: str, component: Component, key: str | None = None, **context: A
     target = locate(component.target, group)
     by_name, _ = parameters(target)
     for name, value in options.items():
-        if isinstance(value, Component) and name not in context:
-            inner = by_name[name].group
-            assert inner is not None
-            options[name] = build(inner, value, f"{key or group}.{name}")
+        if name not in context:
+            options[name] = _built(by_name.get(name), value, f"{key or group}.{name}", context)
     try:
         return target(**{**options, **{k: v for k, v in context.items() if k in by_name}})
     except UserError:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _built(parameter: Parameter | None, value: Any, key: str, context: dict[str, Any]) -> Any:
+    """An option's value as the target takes it: components are built, those of a group by name one by one."""
+    if parameter is None or parameter.group is None:
+        return value
+    if isinstance(value, Component):
+        return build(parameter.group, value, key, **context)
+    if parameter.by_name and isinstance(value, dict):
+        return {name: build(parameter.group, part, f"{key}.{name}", **context) for name, part in value.items()}
+    return value
 
 
 def check_groups(components: Mapping[str, Component], groups: Iterable[str] = ("model", "task", "loss")) -> None:

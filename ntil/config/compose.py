@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from data.common.errors import UserError
 from ntil.config.errors import ConfigError, nearest, quoted, system_error, value_error
+from ntil.config.loss_parts import with_parts
 from ntil.config.plugins import CONF, active_plugins, check_names
 from ntil.config.schema import RunConfig, RunSchema, to_plain_dict
 
@@ -47,6 +48,9 @@ def register_schema() -> None:
     for name in ("lr_of", "options", "schedule_options"):  # parts of a family, and options, that aren't known here
         OmegaConf.set_struct(schema.optim[name], False)
     ConfigStore.instance().store(name="schema", node=schema)
+    by_part = OmegaConf.create({"options": {}})
+    OmegaConf.set_struct(by_part.options, False)  # nor are the parts of a sum of losses
+    ConfigStore.instance().store(group="loss", name="by_part", node=by_part)
 
 
 def with_mixtures(overrides: Iterable[str]) -> list[str]:
@@ -120,7 +124,12 @@ def plain_config(composed: DictConfig, overrides: Sequence[str]) -> dict[str, An
     else:
         unused = {"steps", "max_epochs"} if optim["epochs"] is not None else set()
     config["optim"] = optim | dict.fromkeys(unused.intersection(replaced))
+    config["loss"] = with_parts(config["loss"], _loss_config, choices("loss"))
     return config
+
+
+def _loss_config(name: str) -> dict[str, Any]:
+    return to_plain_dict(hydra.compose(f"loss/{name}").loss)
 
 
 def choices(group: str) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntil.losses.base import IGNORE
+from ntil.losses.step import IGNORE
 from ntil.losses.values import expected_value_distance
 from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab

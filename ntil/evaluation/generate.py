@@ -27,6 +27,7 @@ from ntil.evaluation.decoding import Decoder, records_of
 from ntil.evaluation.decoding_metrics import decoding_metrics
 from ntil.evaluation.digits import DigitTally, add_sums, means
 from ntil.evaluation.prompt_groups import Batches
+from ntil.evaluation.read_numbers import read_answers
 from ntil.evaluation.rounds import rounds
 from ntil.evaluation.sampling import RowSampler
 from ntil.evaluation.shared_prompts import generate_shared
@@ -49,10 +50,14 @@ def generate(
 ) -> list[str]:
     """Answers of a batch of rows, cut at the end token, at a stop text, or after `max_new_tokens` (None: the task's).
 
+    Those of a collator with a reader are read, not generated.
+
     Args:
         generation: None: greedy, without stop texts.
         sample: which of the rows' samples to draw, see `ntil.evaluation.sampling`; None: greedy, or a beam search.
     """
+    if collator.reader is not None:
+        return read_answers(model, collator, rows)
     generation = generation or GenerationConfig()
     family, most = collator.family, max_new_tokens or collator.task.max_new_tokens
     inputs = {k: v.to(model.device) for k, v in collator.prompts(rows).items()}
@@ -121,7 +126,7 @@ def predict_shard(
     evaluation = evaluation or EvaluationConfig()
     generation, decoder = evaluation.generation, Decoder.of(evaluation, batch_size)
     try:
-        share = generation.greedy and shares_prompts(share_prompts, model, collator)
+        share = generation.greedy and collator.reader is None and shares_prompts(share_prompts, model, collator)
         batches = Batches(collator, rows, batch_size, ranks, share)
         for window in batches.windows():
             records: list[tuple[int, Row]] = []

@@ -28,7 +28,6 @@ from ntil.integrations.labels import (
     Supervised,
     loss_parts,
     make_loss,
-    parts_as_tensor,
     rank_count,
     step_infos,
     sum_over_ranks,
@@ -113,7 +112,7 @@ class TrainerLoss:
         infos = step_infos(parts, self.loss, self.trainer.state.global_step, self.trainer.args.device)
         for batch, part, info in zip(batches, parts, infos, strict=True):
             batch[KEY] = MicroBatch(part, info)
-        if self.loss.rescale and len(batches) > 1:
+        if self.loss.needs_reference and len(batches) > 1:
             reference = self._reference_of_step(batches, items)
             for batch in batches:
                 batch[KEY] = replace(batch[KEY], info=replace(batch[KEY].info, reference=reference))
@@ -171,20 +170,21 @@ class TrainerLoss:
     def total(self, logits: Tensor, micro_batch: MicroBatch) -> Tensor:
         """Total of a micro-batch from logits [N, V], divided by the counts of the step."""
         info = micro_batch.info
-        parts = self._parts(logits, micro_batch.part, info)
+        parts, of_part = self._parts(logits, micro_batch.part, info)
         if self._references is not None:
-            self._references.append(parts_as_tensor(parts))
+            assert of_part is not None
+            self._references.append(of_part)
             return parts.ce
-        reference = info.reference
         in_step = info is not WHOLE_STEP
-        if self.loss.rescale and reference is None and in_step:
-            reference = sum_over_ranks(parts_as_tensor(parts))
+        reference = info.reference
+        if reference is None and of_part is not None:
+            reference = sum_over_ranks(of_part) if in_step else of_part
         output = self.loss.join(parts, reference)
         if in_step:
             self._add(output)
         return output.total
 
-    def _parts(self, logits: Tensor, part: Supervised, info: StepInfo) -> LossParts:
+    def _parts(self, logits: Tensor, part: Supervised, info: StepInfo) -> tuple[LossParts, Tensor | None]:
         if not self.loss.uses_embeddings:
             return loss_parts(self.loss, logits, part, info, None)
         embeddings = self.model.get_output_embeddings().weight
@@ -202,7 +202,10 @@ class TrainerLoss:
             sums = sum_over_ranks(torch.stack([value.float() for value in self._sums.values()])).tolist()
             micro = self._summed * rank_count()
             steps = self._summed / self.trainer.args.gradient_accumulation_steps
-            means = {n: v / (micro if n == "factor" else steps) for n, v in zip(self._sums, sums, strict=True)}
+            means = {
+                n: v / (micro if n.rpartition("/")[2] == "factor" else steps)
+                for n, v in zip(self._sums, sums, strict=True)
+            }
             logs = {**logs, **{f"loss/{name}": value for name, value in means.items()}}
             self._sums, self._summed = {}, 0
         self._log(logs, *args, **kwargs)
@@ -250,7 +253,7 @@ def number_loss_func(loss: NumberLoss) -> Callable[..., Tensor]:
     def compute(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         tokens = (labels[:, 1:] != IGNORE).sum()
         items = tokens if num_items_in_batch is None else torch.as_tensor(num_items_in_batch, device=tokens.device)
-        by_tokens = not loss.has_terms or (loss.reduction == "token" and not loss.rescale)
+        by_tokens = not loss.has_terms or (loss.reduction == "token" and not loss.needs_reference)
         if not by_tokens and int(items) != int(tokens):
             raise ValueError(
                 f"the step has {int(items)} supervised tokens and this batch {int(tokens)}: {type(loss).__name__} is "

@@ -152,17 +152,20 @@ def gather_over_ranks(value: Any) -> list[Any]:
 
 def loss_parts(
     loss: NumberLoss, logits: Tensor, part: Supervised, info: StepInfo, embeddings: Tensor | None
-) -> LossParts:
-    """Parts of the loss from logits [N, V] at the supervised positions."""
+) -> tuple[LossParts, Tensor | None]:
+    """Parts of the loss from logits [N, V] at the supervised positions.
+
+    Returns:
+        The parts, and what a step's factors come from (`NumberLoss.reference`), which adds up over the step; None for
+        a loss without such factors.
+    """
     part = part.to(logits.device)
     if loss.uses_embeddings:
         info = replace(info, output_embeddings=embeddings)
-    return loss.parts(logits, part.targets, part.spans, info)
-
-
-def parts_as_tensor(parts: LossParts) -> Tensor:
-    """CE and aux, [2], detached: what `NumberLoss.join` takes as the reference, once summed over the step."""
-    return torch.stack([parts.ce.detach().float(), parts.aux.detach().float()])
+    parts = loss.parts(logits, part.targets, part.spans, info)
+    if not loss.needs_reference:
+        return parts, None
+    return parts, loss.reference(parts, logits, part.targets, part.spans, info)
 
 
 def make_loss(loss: Any, tokenizer: Any = None, **options: Any) -> NumberLoss:
@@ -184,6 +187,8 @@ def make_loss(loss: Any, tokenizer: Any = None, **options: Any) -> NumberLoss:
         made_loss = loss(NumberVocab.from_tokenizer(getattr(tokenizer, "tokenizer", tokenizer)), **options)
     if made_loss.needs_shapes:
         raise ValueError(f"{type(made_loss).__name__} is on boxes, which labels alone don't show: use `ntil train`")
+    if made_loss.reads_numbers:
+        raise ValueError(f"{type(made_loss).__name__} has its answers read by a head: use `ntil train` and `ntil eval`")
     if not made_loss.trains:
         raise ValueError(f"{type(made_loss).__name__} stands for no training at all: choose a loss")
     return made_loss

@@ -13,7 +13,6 @@ from ntil.distributed.zero3 import gathered
 from ntil.integrations.labels import (
     Supervised,
     loss_parts,
-    parts_as_tensor,
     rank_count,
     step_infos,
     sum_over_ranks,
@@ -68,15 +67,15 @@ class Stepper:
         device = next(self.model.parameters()).device
         infos = step_infos(parts, self.loss, draw, device)
         reference = None
-        if self.loss.rescale and len(parts) > 1:
+        if self.loss.needs_reference and len(parts) > 1:
             reference = self._reference(micro_batches, parts, infos, autocast)
         sums: dict[str, Tensor] = {}
         for number, (batch, part, info) in enumerate(zip(micro_batches, parts, infos, strict=True)):
             with unsynchronised() if number + 1 < len(parts) else nullcontext():
                 with autocast():
-                    of_batch = self._parts(batch, part, info)
-                if self.loss.rescale and len(parts) == 1:
-                    reference = sum_over_ranks(parts_as_tensor(of_batch))
+                    of_batch, of_part = self._parts(batch, part, info)
+                if of_part is not None and len(parts) == 1:
+                    reference = sum_over_ranks(of_part)
                 total, components = self.loss.join(of_batch, reference)
                 backward(total * rank_count())
             for name, value in {"total": total.detach(), **components}.items():
@@ -84,16 +83,17 @@ class Stepper:
         # The factor is common to all; the others add up.
         whole_step = sum_over_ranks(torch.stack([value.float() for value in sums.values()]))
         values = dict(zip(sums, whole_step, strict=True))
-        if "factor" in values:
-            values["factor"] = values["factor"] / (len(parts) * rank_count())
+        for name in (name for name in values if name.rpartition("/")[2] == "factor"):
+            values[name] = values[name] / (len(parts) * rank_count())
         return values
 
     @torch.no_grad()
     def loss_of(self, batch: dict[str, Any]) -> Tensor:
         """The loss of a batch as a step of its own, for validation."""
-        return self.loss.join(self._parts(batch, Supervised.of(batch, self.loss), WHOLE_STEP)).total
+        parts, reference = self._parts(batch, Supervised.of(batch, self.loss), WHOLE_STEP)
+        return self.loss.join(parts, reference).total
 
-    def _parts(self, batch: dict[str, Any], part: Supervised, info: StepInfo) -> LossParts:
+    def _parts(self, batch: dict[str, Any], part: Supervised, info: StepInfo) -> tuple[LossParts, Tensor | None]:
         inputs = {name: value for name, value in batch.items() if name not in NOT_INPUTS}
         part = part.to(next(self.model.parameters()).device)
         with self.head.selecting(part.positions, part.shape):
@@ -112,8 +112,8 @@ class Stepper:
         infos: Sequence[StepInfo],
         autocast: Context,
     ) -> Tensor:
-        """CE and aux of the step, [2], which a rescaled loss needs before its first backward."""
+        """What the factors of the step come from, which a rescaled loss needs before its first backward."""
         device = next(self.model.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []), autocast():
-            of_batches = [self._parts(b, p, i) for b, p, i in zip(micro_batches, parts, infos, strict=True)]
-        return sum_over_ranks(torch.stack([parts_as_tensor(p) for p in of_batches]).sum(0))
+            of_parts = [self._parts(b, p, i)[1] for b, p, i in zip(micro_batches, parts, infos, strict=True)]
+        return sum_over_ranks(torch.stack([one for one in of_parts if one is not None]).sum(0))

@@ -12,104 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntil.losses.digit_logits import DigitLogits
-from ntil.losses.mass import Largest, MassUse, digit_log_mass, number_log_mass, with_mass
+from ntil.losses.mass import MassUse, digit_log_mass, number_log_mass, with_mass
 from ntil.losses.reduction import at_least_one, mean_per_sample
+from ntil.losses.step import IGNORE, WHOLE_STEP, Counts, LossInputs, LossOutput, LossParts, StepInfo, Term
 from ntil.numbers.spans import STYLES, NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 
-IGNORE = -100
-
 Reduction = Literal["sample", "batch", "token"]
 REDUCTIONS = ("sample", "batch", "token")
-
-
-class LossOutput(NamedTuple):
-    """`total` is the scalar to call backward on; `components` are detached scalars for the log."""
-
-    total: Tensor
-    components: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class StepInfo:
-    """Properties of the optimizer step that a micro-batch is part of; by default it is the whole step.
-
-    Attributes:
-        tokens, samples, digits, numbers, shapes: what the sums over supervised tokens, samples, digits, numbers and
-            boxes are divided by: their counts in the whole step, over ranks and micro-batches, see
-            `NumberLoss.step_info`.
-        draw: number of the step. The noise of a loss is a function of its seed and of this.
-        first_token, step_tokens: where the batch's supervised tokens begin among the step's, and how many those are, so
-            that noise doesn't depend on how a step is cut into ranks and micro-batches (0: as many as the batch has).
-        output_embeddings: [V, H], the model's, for losses that use them (`uses_embeddings`).
-        reference: [2], CE and aux of the whole step where they are known before its parts, see `NumberLoss.join`.
-    """
-
-    tokens: Tensor | float | None = None
-    samples: Tensor | float | None = None
-    digits: Tensor | float | None = None
-    numbers: Tensor | float | None = None
-    draw: int = 0
-    first_token: int = 0
-    step_tokens: int = 0
-    output_embeddings: Tensor | None = None
-    reference: Tensor | None = None
-    shapes: Tensor | float | None = None
-
-
-WHOLE_STEP = StepInfo()
-
-
-class LossInputs(NamedTuple):
-    """Inputs of the terms: float32 (or float64) logits [N, V], labels [N], digit logits [N, base], numbers.
-
-    `log_mass` [N], log of the probability of all digits together, is there for losses that use it (`uses_mass`).
-    """
-
-    logits: Tensor
-    labels: Tensor
-    digit_logits: Tensor
-    spans: NumberSpans
-    info: StepInfo
-    log_mass: Tensor | None = None
-
-
-class Term(NamedTuple):
-    """A cost for every token or digit ([N]), number ([M]) or box ([S]), its weight in `aux`, its largest value."""
-
-    cost: Tensor
-    per: Literal["token", "digit", "number", "shape"]
-    weight: float = 1.0
-    largest: Largest | None = None
-
-
-class LossParts(NamedTuple):
-    """Mean cross-entropy, and the mean and weight of every term, each a scalar."""
-
-    ce: Tensor
-    terms: dict[str, tuple[Tensor, float]]
-
-    @property
-    def aux(self) -> Tensor:
-        return sum((weight * mean for mean, weight in self.terms.values()), torch.zeros_like(self.ce))
-
-
-class Counts(NamedTuple):
-    """Denominators of the means."""
-
-    tokens: Tensor | float
-    samples: Tensor | float
-    digits: Tensor | float
-    numbers: Tensor | float
-    shapes: Tensor | float
 
 
 class NumberLoss(nn.Module):
@@ -136,7 +53,8 @@ class NumberLoss(nn.Module):
             have none is an error. needs_shapes: likewise for boxes, which `spans` must name. trains: there is a
             training (`Untrained` has none). weighs_places: digits weigh by their place. uses_noise, uses_embeddings:
             the terms use these parts of `StepInfo`. uses_mass: they use `LossInputs.log_mass` by themselves. mass_uses:
-            what `mass` may be.
+            what `mass` may be. any_style: how digits group to numbers changes no term. reads_numbers: answers are read
+            from the logits at the ends of prompts by `read`, not generated.
     """
 
     has_terms: ClassVar[bool] = False
@@ -148,6 +66,8 @@ class NumberLoss(nn.Module):
     uses_embeddings: ClassVar[bool] = False
     uses_mass: ClassVar[bool] = False
     mass_uses: ClassVar[tuple[MassUse, ...]] = get_args(MassUse)
+    any_style: ClassVar[bool] = False
+    reads_numbers: ClassVar[bool] = False
     digit_ids: Tensor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -189,6 +109,20 @@ class NumberLoss(nn.Module):
         digit_ids = torch.tensor(vocab.digit_ids if vocab else [], dtype=torch.long)
         self.register_buffer("digit_ids", digit_ids, persistent=False)
 
+    @property
+    def sees_mass(self) -> bool:
+        """Whether terms need `LossInputs.log_mass`."""
+        return self.mass is not None or self.uses_mass
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether factors come from means of the whole step, see `reference`."""
+        return self.rescale
+
+    def read(self, logits: Tensor) -> Tensor:
+        """Numbers [B, K] of answers that are read (`reads_numbers`), from the logits [B, V] at the ends of prompts."""
+        raise NotImplementedError(f"{type(self).__name__} has its answers generated")
+
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
         """Named terms of this loss; those switched off have weight 0 and are still logged."""
         return {}
@@ -224,7 +158,12 @@ class NumberLoss(nn.Module):
         Raises:
             ValueError: shapes that do not fit.
         """
-        return self.join(self.parts(*_aligned(logits, labels, shift), spans, info), info.reference)
+        logits, labels = _aligned(logits, labels, shift)
+        parts = self.parts(logits, labels, spans, info)
+        reference = info.reference
+        if reference is None and self.needs_reference:
+            reference = self.reference(parts, logits, labels, spans, info)
+        return self.join(parts, reference)
 
     def parts(
         self, logits: Tensor, labels: Tensor, spans: NumberSpans | None = None, info: StepInfo = WHOLE_STEP
@@ -259,7 +198,7 @@ class NumberLoss(nn.Module):
             return LossParts(self.token_loss(logits, labels, spans) / tokens, {})
         logits, digit_logits = DigitLogits.apply(logits, self.digit_ids, spans.is_digit)
         log_mass = None
-        if self.mass is not None or self.uses_mass:
+        if self.sees_mass:
             costs = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
             log_mass = digit_log_mass(costs, digit_logits, spans)
             ce = (costs.masked_fill(spans.is_digit, 0) if self.replace_ce else costs).sum() / tokens
@@ -273,15 +212,19 @@ class NumberLoss(nn.Module):
             at_least_one(info.numbers, spans.is_number),
             at_least_one(info.shapes, spans.shape[:, 0] >= 0),
         )
-        terms = self._with_mass(LossInputs(logits, labels, digit_logits, spans, info, log_mass))
-        means = {n: (self._reduce(t, labels, spans, counts).to(ce.dtype), t.weight) for n, t in terms.items()}
-        return LossParts(ce, means)
+        means = self.means(LossInputs(logits, labels, digit_logits, spans, info, log_mass), counts)
+        return LossParts(ce, {name: (mean.to(ce.dtype), weight) for name, (mean, weight) in means.items()})
+
+    def means(self, inputs: LossInputs, counts: Counts) -> dict[str, tuple[Tensor, float]]:
+        """Mean and weight of every term."""
+        terms = self.costs(inputs)
+        return {n: (self._reduce(t, inputs.labels, inputs.spans, counts), t.weight) for n, t in terms.items()}
 
     def number_log_mass(self, log_mass: Tensor, spans: NumberSpans) -> Tensor:
         """Log of the mass m of each number, [M], from those of the digits, [N]."""
         return number_log_mass(log_mass, spans)
 
-    def _with_mass(self, inputs: LossInputs) -> dict[str, Term]:
+    def costs(self, inputs: LossInputs) -> dict[str, Term]:
         """The terms, mass off the digits included."""
         terms = self.terms(inputs)
         log_mass = inputs.log_mass
@@ -300,12 +243,26 @@ class NumberLoss(nn.Module):
             log_mass = log_mass[spans.shape].sum(-1)
         return term._replace(cost=with_mass(term.cost, term.largest, log_mass, self.mass_weight))
 
+    def reference(
+        self,
+        parts: LossParts,
+        logits: Tensor,
+        labels: Tensor,
+        spans: NumberSpans | None = None,
+        info: StepInfo = WHOLE_STEP,
+    ) -> Tensor:
+        """What the factors of a step come from: [2], CE and aux, detached. Those of a step's parts add up to its own.
+
+        Args:
+            parts: of the other arguments, which are as of `parts`.
+        """
+        return torch.stack((parts.ce.detach(), parts.aux.detach()))
+
     def join(self, parts: LossParts, reference: Tensor | None = None) -> LossOutput:
         """The total and its components.
 
         Args:
-            reference: [2], CE and aux of the whole step, from which a rescaled loss takes its factor; the parts' own by
-                default.
+            reference: of the whole step, from which a rescaled loss takes its factor; the parts' own by default.
         """
         if not parts.terms:
             return LossOutput(parts.ce, {"ce": parts.ce.detach()})
@@ -322,6 +279,12 @@ class NumberLoss(nn.Module):
             return torch.full_like(ce, self.lam)
         return torch.where(aux > 0, self.lam * ce / (aux + 1e-10), 0.0)
 
+    def weighted(self, parts: LossParts, reference: Tensor) -> dict[str, Tensor]:
+        """The summands of the total by name: weighted cross-entropy, and every term times its weight and factor."""
+        factor = self.factor(*reference)
+        terms = {name: factor * weight * mean for name, (mean, weight) in parts.terms.items()}
+        return {"ce": self.ce_weight * parts.ce, **terms}
+
     def gradient_norms(
         self,
         logits: Tensor,
@@ -337,9 +300,9 @@ class NumberLoss(nn.Module):
         leaf = logits.detach().requires_grad_()
         with torch.enable_grad():
             parts = self.parts(leaf, labels, spans, info)
-            factor = self.factor(*(reference if reference is not None else (parts.ce.detach(), parts.aux.detach())))
-            weighted = {n: factor * weight * mean for n, (mean, weight) in parts.terms.items()}
-            return {n: _gradient_norm(part, leaf) for n, part in {"ce": self.ce_weight * parts.ce, **weighted}.items()}
+            if reference is None:
+                reference = self.reference(parts, leaf, labels, spans, info)
+            return {name: gradient_norm(part, leaf) for name, part in self.weighted(parts, reference).items()}
 
     @torch.no_grad()
     def step_info(self, micro_batches: Iterable[Tensor], *, shift: bool = False, draw: int = 0) -> StepInfo:
@@ -385,7 +348,8 @@ class NumberLoss(nn.Module):
         return total / (counts.tokens if self.reduction == "token" else count)
 
 
-def _gradient_norm(part: Tensor, leaf: Tensor) -> Tensor:
+def gradient_norm(part: Tensor, leaf: Tensor) -> Tensor:
+    """Norm of the gradient of a part of a loss on the logits, detached; the graph stays."""
     if not part.requires_grad:
         return torch.zeros_like(part)
     gradient = torch.autograd.grad(part, leaf, retain_graph=True, allow_unused=True)[0]

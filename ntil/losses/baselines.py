@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ntil.losses import costs
-from ntil.losses.base import LossInputs, NumberLoss, Reduction, StepInfo, Term
+from ntil.losses.base import NumberLoss, Reduction
 from ntil.losses.mass import MassOptions, MassUse
+from ntil.losses.step import LossInputs, StepInfo, Term
 from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab
 
@@ -26,6 +27,7 @@ class SMMD(NumberLoss):
 
     has_terms: ClassVar[bool] = True
     needs_numbers: ClassVar[bool] = True
+    any_style: ClassVar[bool] = True
     matrix: Tensor
 
     def __init__(
@@ -65,7 +67,7 @@ class DIST2(NumberLoss):
 
     has_terms: ClassVar[bool] = True
     needs_numbers: ClassVar[bool] = True
-
+    any_style: ClassVar[bool] = True
     mass_uses: ClassVar[tuple[MassUse, ...]] = ("gate",)
 
     def __init__(
@@ -100,6 +102,7 @@ class SoftLabel(NumberLoss):
 
     has_terms: ClassVar[bool] = True
     needs_numbers: ClassVar[bool] = True
+    any_style: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -191,6 +194,7 @@ class EMO(NumberLoss):
 
     has_terms: ClassVar[bool] = True
     uses_embeddings: ClassVar[bool] = True
+    any_style: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntil.losses.base import LossInputs, NumberLoss, Reduction, Term
+from ntil.losses.base import NumberLoss, Reduction
 from ntil.losses.mass import MassOptions
 from ntil.losses.overlap import expected_overlap, overlap_table
+from ntil.losses.step import LossInputs, Term
 from ntil.losses.values import expected_values
 from ntil.numbers.vocab import NumberVocab
 

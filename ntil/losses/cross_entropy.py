@@ -16,6 +16,8 @@ class CE(NumberLoss):
         smoothing: label smoothing over the whole vocabulary; PaliGemma's own transfer to RefCOCO uses 0.3.
     """
 
+    any_style: ClassVar[bool] = True
+
     def __init__(self, vocab: NumberVocab | None = None, *, smoothing: float = 0.0) -> None:
         super().__init__(vocab, smoothing=smoothing)
 

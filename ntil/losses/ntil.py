@@ -7,10 +7,11 @@ from typing import ClassVar, Literal, NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from ntil.losses.base import LossInputs, NumberLoss, Reduction, Term
+from ntil.losses.base import NumberLoss, Reduction
 from ntil.losses.costs import expected_distance
 from ntil.losses.mass import MassOptions
 from ntil.losses.noise import gumbel_like
+from ntil.losses.step import LossInputs, Term
 from ntil.losses.values import largest_values, magnitude_deviation, relative_deviation, straight_through_values
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
@@ -149,6 +150,7 @@ class EMD(NumberLoss):
 
     has_terms: ClassVar[bool] = True
     needs_numbers: ClassVar[bool] = True
+    any_style: ClassVar[bool] = True
 
     def __init__(
         self,

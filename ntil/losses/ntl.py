@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ntil.losses import costs
-from ntil.losses.base import LossInputs, NumberLoss, Reduction, Term
+from ntil.losses.base import NumberLoss, Reduction
 from ntil.losses.mass import MassOptions
+from ntil.losses.step import LossInputs, Term
 from ntil.losses.values import expected_values
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
@@ -35,6 +36,7 @@ class NTL(NumberLoss):
 
     has_terms: ClassVar[bool] = True
     needs_numbers: ClassVar[bool] = True
+    any_style: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 
 import torch
 
-from ntil.losses.base import LossInputs, NumberLoss, Reduction, Term
+from ntil.losses.base import NumberLoss, Reduction
 from ntil.losses.mass import number_log_mass
+from ntil.losses.step import LossInputs, Term
 from ntil.losses.value_emd import LARGEST
 from ntil.losses.values import expected_values, largest_values
 from ntil.numbers.spans import NumberStyle

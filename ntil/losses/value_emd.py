@@ -7,9 +7,10 @@ from typing import ClassVar, Literal, Unpack
 import torch
 from torch import Tensor
 
-from ntil.losses.base import LossInputs, NumberLoss, Reduction, Term
+from ntil.losses.base import NumberLoss, Reduction
 from ntil.losses.costs import expected_distance
 from ntil.losses.mass import MassOptions
+from ntil.losses.step import LossInputs, Term
 from ntil.losses.values import expected_value_distance, largest_values
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab

@@ -17,7 +17,7 @@ class SupervisedHead:
     """Feed the output embedding only the hidden states at `positions`, so that logits are [N, V].
 
     It is a forward pre-hook on the head itself, so it depends neither on the architecture nor on wrappers of the model
-    (DeepSpeed, peft), and replaces no forward.
+    (DeepSpeed, peft), and replaces no forward. As a context it takes its hook away at the end.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -27,6 +27,12 @@ class SupervisedHead:
         self.positions: Tensor | None = None
         self.shape: tuple[int, ...] | None = None
         self._handle = head.register_forward_pre_hook(self._select)
+
+    def __enter__(self) -> SupervisedHead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
 
     def _select(self, module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if self.positions is None:

@@ -22,7 +22,8 @@ from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import ignore_signals_in_data_worker
 from ntil.distributed.ranks import Ranks
 from ntil.distributed.zero3 import any_partitioned, gathered
-from ntil.losses.base import LossOutput, LossParts, NumberLoss, StepInfo
+from ntil.losses.base import NumberLoss
+from ntil.losses.step import LossOutput, LossParts, StepInfo
 from ntil.models.head import SupervisedHead
 from ntil.models.learning_rates import LearningRates
 from ntil.models.optimizers import schedule_arguments
@@ -204,7 +205,7 @@ class NumberTrainer(Trainer):
         self.throughput.add(sum(b["samples"] for b in batches), sum(b["tokens"] for b in batches))
         for number, (batch, info) in enumerate(zip(batches, self._step_infos(batches, counts), strict=True)):
             batch |= {"info": info, "first": number == 0}
-        if self.number_loss.rescale and len(batches) > 1:
+        if self.number_loss.needs_reference and len(batches) > 1:
             reference = self._reference_of_step(batches)
             for batch in batches:
                 batch["info"] = replace(batch["info"], reference=reference)
@@ -252,18 +253,19 @@ class NumberTrainer(Trainer):
 
     @torch.no_grad()
     def _reference_of_step(self, batches: list[Any]) -> Tensor:
-        """Sums [CE, aux] over all micro-batches and ranks of this step.
+        """`NumberLoss.reference`, summed over all micro-batches and ranks of this step.
 
         A rescaled loss multiplies its terms with CE / aux of the whole step, which is not known when the backward of a
         micro-batch runs. So the forward runs twice under accumulation, and only there.
         """
-        reference = torch.zeros(2, device=self.args.device)
+        references: list[Tensor] = []
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             for batch in batches:
-                parts, _ = self._parts(self.model_wrapped, self._prepare_inputs(batch))
-                reference += torch.stack([parts.ce.float(), parts.aux.float()])
-        return self._over_ranks(reference)
+                _, _, reference = self._parts(self.model_wrapped, self._prepare_inputs(batch))
+                assert reference is not None
+                references.append(reference)
+        return self._over_ranks(torch.stack(references).sum(0))
 
     def compute_loss(
         self,
@@ -272,10 +274,9 @@ class NumberTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        parts, logits = self._parts(model, inputs)
-        reference: Tensor | None = inputs["info"].reference
-        if self.number_loss.rescale and reference is None and self.args.world_size > 1:
-            reference = self._over_ranks(torch.stack((parts.ce.detach(), parts.aux.detach())))
+        parts, logits, reference = self._parts(model, inputs)
+        if reference is not None and inputs["info"].reference is None:
+            reference = self._over_ranks(reference)
         output: LossOutput = self.number_loss.join(parts, reference)
         if inputs["first"] and self._logs_next():
             with self._seen_by_loss(inputs, logits) as loss_inputs:
@@ -292,16 +293,20 @@ class NumberTrainer(Trainer):
         loss = output.total * self.accelerator.num_processes
         return (loss, logits) if return_outputs else loss
 
-    def _parts(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[LossParts, Tensor]:
-        """The parts of a micro-batch's loss, and its logits."""
+    def _parts(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[LossParts, Tensor, Tensor | None]:
+        """The parts of a micro-batch's loss, its logits, and the step's reference or else the micro-batch's."""
         model_inputs = {k: v for k, v in inputs.items() if k not in NOT_INPUTS}
         if "segments" in inputs:
             attention = self.inner_model.config._attn_implementation
             model_inputs["attention_mask"] = attention_mask(inputs["segments"], attention, self._query_dtype)
         with self._tower.following(inputs.get("tower")) if self._tower else nullcontext():
             logits = self.head.logits(model, model_inputs, inputs["positions"])
+        reference: Tensor | None = inputs["info"].reference
         with self._seen_by_loss(inputs, logits) as loss_inputs:
-            return self.number_loss.parts(logits, *loss_inputs), logits
+            parts = self.number_loss.parts(logits, *loss_inputs)
+            if reference is None and self.number_loss.needs_reference:
+                reference = self.number_loss.reference(parts, logits, *loss_inputs)
+        return parts, logits, reference
 
     @property
     def _query_dtype(self) -> torch.dtype:
@@ -383,7 +388,7 @@ class NumberTrainer(Trainer):
         sums = self._over_ranks(torch.stack(list(self._sums.values())))
         micro = self._summed * self.args.world_size
         steps = self._summed / self.args.gradient_accumulation_steps
-        divisors = {name: micro if name == "factor" else steps for name in self._sums}
+        divisors = {name: micro if name.rpartition("/")[2] == "factor" else steps for name in self._sums}
         return {f"loss/{n}": value / divisors[n] for n, value in zip(divisors, sums.tolist(), strict=True)}
 
     def _shares(self) -> dict[str, float]:

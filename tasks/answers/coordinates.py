@@ -148,6 +148,12 @@ class Coords:
         """A box in pixels as text. Points outside the picture are moved to its edge."""
         return self.form.write([self._shape([(box[0], box[1]), (box[2], box[3])], size)], "box", many=False)
 
+    def box_of(self, numbers: Sequence[float], size: Size) -> Box:
+        """The box in pixels whose four numbers, as the format writes them, are these; corners put in order."""
+        limits = self._in_order(self.limits(size))
+        inside = [min(max(number * self.unit, 0.0), limits[i % 2]) for i, number in enumerate(numbers)]
+        return around(self._points(inside, size))
+
     def polygon(self, points: Sequence[Sequence[float]], size: Size) -> str:
         """A polygon in pixels as text."""
         return self.form.write([self._shape(points, size)], "polygon", many=False)

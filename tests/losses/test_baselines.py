@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from ntil import NumberVocab
 from ntil.losses import CE, DEL, DIST2, EMO, NTIL, NTL, SMMD, SoftLabel, ValueEMD
-from ntil.losses.base import LossInputs, NumberLoss, Term
+from ntil.losses.base import NumberLoss
+from ntil.losses.step import LossInputs, Term
 
 IDS = [7, 3, 5, 11, 2, 13, 17, 19, 23, 29]
 VOCAB = NumberVocab(IDS, point_ids=[4], minus_ids=[6])

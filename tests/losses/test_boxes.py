@@ -10,8 +10,8 @@ from ntil import NumberSpans, NumberVocab
 from ntil.config.build import build
 from ntil.config.compose import choices, compose
 from ntil.losses import CoordExp, ExpectedIoU, NumberLoss
-from ntil.losses.base import StepInfo
 from ntil.losses.boxes import complete_iou
+from ntil.losses.step import StepInfo
 from ntil.numbers.shapes import TokenBox, with_shapes
 
 BINS = NumberVocab(range(5, 29), one_place=True)  # 24 bins of a picture 23 wide

@@ -22,7 +22,9 @@ VOCAB = NumberVocab(IDS, point_ids=4, minus_ids=[6], comma_ids=[8], merged_ids=3
 TABLE = torch.randn(SIZE, 6, generator=torch.Generator().manual_seed(1))
 ALL = {name: compose([f"loss={name}"]).loss for name in choices("loss")}
 # Losses on boxes need spans that name them: tests/losses/test_boxes.py.
-SPECS = {name: spec for name, spec in ALL.items() if not locate(spec.target, "loss").needs_shapes}
+KINDS = {name: locate(spec.target, "loss") for name, spec in ALL.items()}
+# A regression head is no loss on tokens: tests/losses/test_regression.py.
+SPECS = {n: spec for n, spec in ALL.items() if not (KINDS[n].needs_shapes or KINDS[n].reads_numbers)}
 # EMO is a loss on every token, not on numbers.
 ON_NUMBERS = [name for name in SPECS if name not in ("ce", "ce_smooth", "untrained", "emo")]
 # Those whose mean is over numbers, where it isn't over samples.
@@ -46,6 +48,14 @@ def encode(text):
     return [{".": 4, "-": 6, ",": 8}.get(c, IDS[int(c)] if c.isdigit() else 0) for c in text]
 
 
+def without_factor(loss):
+    """The loss, and each part of a sum, with lam alone."""
+    for part in loss.modules():
+        if isinstance(part, NumberLoss):
+            part.rescale = False
+    return loss
+
+
 def batch(*texts, seed=0, dtype=torch.float32):
     longest = max(map(len, texts))
     labels = torch.tensor([encode(t) + [-100] * (longest - len(t)) for t in texts])
@@ -64,7 +74,8 @@ def test_all_the_losses_are_there():
         "ce ce_smooth emd ntil ntil_paper ntil_no_exp ntil_no_rel ntil_no_mag ntl_was ntl_mse smmd dist2 soft_label "
         "emo del value_emd value_emd_relative value_emd_log value_emd_rescaled untrained del_released dist2_scaled "
         "soft_label_scaled emd_mass emd_gate ntil_mass value_emd_mass ntloss_was ntloss_mse ntloss_squash "
-        "ntloss_number raft raft_range coordexp coordexp_gate box_iou box_iou_mass"
+        "ntloss_number raft raft_range coordexp coordexp_gate box_iou box_iou_mass sum "
+        "regression_head"
     )
     assert set(ALL) >= set(named.split())
 
@@ -77,7 +88,7 @@ def test_without_numbers_it_is_exactly_cross_entropy(name):
     assert torch.equal(out.total, plain.total)
     assert torch.equal(gradient, expected)
     assert len(out.components) >= 4
-    assert all(value == 0 for key, value in out.components.items() if key not in ("ce", "factor"))
+    assert all(value == 0 for key, value in out.components.items() if not key.endswith(("ce", "factor")))
 
 
 def _plain(logits, labels):
@@ -130,7 +141,7 @@ def test_a_batch_is_what_its_samples_give_alone(name, texts):
         "token": tokens,
         "batch": torch.tensor([float(getattr(s, per).sum()) for s in spans]) if name != "emo" else tokens,
     }
-    for key in set(whole) - {"factor"}:
+    for key in _means(whole):
         share = counts[loss.reduction] if key != "ce" else tokens
         value = (torch.stack([out.components[key] for out in alone]) * share).sum() / share.sum().clamp(min=1)
         torch.testing.assert_close(whole[key], value, msg=f"{key}: {whole[key]} {value}")
@@ -140,19 +151,18 @@ def test_a_batch_is_what_its_samples_give_alone(name, texts):
 @pytest.mark.parametrize("texts", BATCHES)
 def test_micro_batches_with_the_counts_of_the_step_add_up_to_it(name, texts):
     """Value and gradient; a rescaled loss only without its factor, which needs the CE and aux of the whole step."""
-    loss = make(name)
-    loss.rescale = False
+    loss = without_factor(make(name))
     logits, labels = batch("00", *[f"0{t}" for t in texts])  # shifted below, so that the 0 is no label
     whole, expected = value_and_gradient(loss, logits, labels, shift=True)
     info = loss.step_info([labels[:2], labels[2:]], shift=True)
     parts = [value_and_gradient(loss, logits[c], labels[c], shift=True, info=info) for c in (slice(2), slice(2, None))]
     torch.testing.assert_close(sum(out.total for out, _ in parts), whole.total)
     torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), expected)
-    for key in set(whole.components) - {"factor"}:
+    for key in _means(whole.components):
         torch.testing.assert_close(sum(out.components[key] for out, _ in parts), whole.components[key])
 
 
-@pytest.mark.parametrize("name", [name for name in SPECS if make(name).rescale])
+@pytest.mark.parametrize("name", [name for name in SPECS if make(name).needs_reference])
 def test_micro_batches_of_a_rescaled_loss_add_up_with_the_reference_of_the_step(name):
     loss = make(name)
     logits, labels = batch("12:45", "[103, 877]", "a", "7")
@@ -160,13 +170,14 @@ def test_micro_batches_of_a_rescaled_loss_add_up_with_the_reference_of_the_step(
     cuts = slice(1), slice(1, None)
     info = loss.step_info([labels[c] for c in cuts])
     means = [loss.parts(logits[c], labels[c], info=info) for c in cuts]
-    reference = sum(torch.stack((part.ce, part.aux)) for part in means)
+    reference = sum(loss.reference(m, logits[c], labels[c], info=info) for m, c in zip(means, cuts, strict=True))
     parts = [value_and_gradient(loss, logits[c], labels[c], info=replace(info, reference=reference)) for c in cuts]
     torch.testing.assert_close(sum(out.total for out, _ in parts), whole.total)
     torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), expected)
     for part, (out, _) in zip(means, parts, strict=True):
         assert torch.equal(loss.join(part, reference).total, out.total)
-        torch.testing.assert_close(out.components["factor"], whole.components["factor"])
+        for key in set(whole.components) - _means(whole.components):
+            torch.testing.assert_close(out.components[key], whole.components[key])
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -259,7 +270,11 @@ def test_one_graph_takes_value_and_gradient(name):
 
 
 def _terms(out):
-    return (value for key, value in out.components.items() if key not in ("ce", "aux", "factor"))
+    return (value for key, value in out.components.items() if not key.endswith(("ce", "aux", "factor")))
+
+
+def _means(components):
+    return {key for key in components if not key.endswith("factor")}
 
 
 # SMMD by its definition and soft labels by theirs do not tell all distances apart.
@@ -345,8 +360,7 @@ def test_a_rescaled_value_emd_does_not_know_the_unit(name, same):
 @pytest.mark.parametrize("name", SPECS)
 def test_gradcheck(name):
     smooth = {"rel": False, "mag": False} if name.startswith("ntil") else {}
-    loss = make(name, **smooth)
-    loss.rescale = False
+    loss = without_factor(make(name, **smooth))
     if name == "emo":
         loss.embeddings = TABLE.double()
     logits, labels = batch("12.5", "-7a", dtype=torch.float64)

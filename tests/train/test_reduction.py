@@ -48,6 +48,19 @@ def test_accumulation_changes_nothing(tmp_path, monkeypatch, loss):
             assert logged_in_parts[0][key] == pytest.approx(logged[0][key], rel=1e-4)
 
 
+def test_factors_of_a_balanced_sum_are_those_of_the_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
+    balanced = ["loss.parts=[emd,value_emd]", "loss.balance=grad_norm", "log_every=1"]
+    whole, logged = train(tmp_path, "sum", 8, 1, *balanced)
+    parts, logged_in_parts = train(tmp_path, "sum", 2, 4, *balanced)
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-5, rtol=1e-4, msg=name)
+    for key in ("loss/emd/factor", "loss/value_emd/factor", "loss/value_emd/value"):
+        assert logged_in_parts[0][key] == pytest.approx(logged[0][key], rel=1e-4)
+    assert logged[0]["gradient_share/emd/digit"] == pytest.approx(0.3 / 1.6, rel=1e-4)
+    assert logged[0]["loss/emd/factor"] != logged[1]["loss/emd/factor"]
+
+
 def test_boxes_are_counted_over_the_step(tmp_path, monkeypatch):
     """A picture has one box or several, so micro-batches have more and fewer."""
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
