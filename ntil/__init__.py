@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from ntil.rooms import name_rooms
+
 __version__ = "0.2.0"
 
 _LAZY = {
@@ -28,6 +30,8 @@ _LAZY = {
     "Sum": "ntil.losses",
 }
 __all__ = [*_LAZY, "__version__"]
+
+name_rooms()
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from ntil.config.config_dirs import OPTION, declared, split_config_dirs
 from ntil.distributed.interrupt import Interrupt, end_process
 from ntil.distributed.launcher import look_here_last
+from ntil.rooms import importable, is_of_others
 
 HELP = """\
 ntil: teach vision-language models numbers, and compare the losses that do it
@@ -23,18 +25,23 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil models [name ...] [gpus=8 rank=16] [--json]            every model: size, digits, memory, whether it is cached
   ntil data check task=...  [splits=train,test]               read every row of a source as training would
   ntil data show task=... [split=train n=16 out=sheet.png]    some rows with their answers drawn, on one sheet
+  ntil data export task=... to=lm-eval out=<folder>           a task for lm-eval or lmms-eval, scored by ours
   ntil report experiment=<name> | runs=<folder>               all runs there compared: tables, statistics, HTML
   ntil compare <run> <run>                                    any two runs or folders of one loss, paired by seed
+  ntil compare --samples a.jsonl b.jsonl task=...             answers of anybody's models, in three formats
   ntil benchmark of=<protocol> [stage=pilot dry_run=true]     an equal search for each loss, then seeds at its best
   ntil dashboard experiment=<name> [entity=... publish=true]  a W&B workspace and report for an experiment's runs
   ntil status <folder>                                        every run below it: done, running with ETA, failed
   ntil replay run=<folder>                                    the batch whose loss was not finite, row by row
   ntil export run=<folder> to=<folder> [merge=true]           a finished run as a plain Hugging Face folder
+  ntil new loss|task|model|source <name> [--into <folder>]    a plug-in to start from: config, Python file, test
+  ntil plugins                                                the active plug-ins: their configs and modules
 
 `ntil <command> --help` says more. Config groups: model, task, loss, tuning, curriculum, engine, optim, recipe, tracker,
 experiment; their choices: `ntil train --help`.
+`--config-dir <folder>`, of every command: configs of your own and the Python beside them (docs/plugins.md).
 Every key is typed in ntil/config/schema.py. Environment: NTIL_CACHE (rendered data, default ~/.cache/ntil),
-NTIL_PACKAGES (packages of your own whose classes a config may name).
+NTIL_CONFIG_PATH (as --config-dir), NTIL_PACKAGES (packages of your own whose classes a config may name).
 """
 
 # name -> module with `main(arguments) -> exit code`, whose docstring is the command's help
@@ -52,6 +59,8 @@ COMMANDS = {
     "status": "ntil.commands.status",
     "replay": "ntil.commands.replay",
     "export": "ntil.commands.export",
+    "new": "ntil.commands.new",
+    "plugins": "ntil.commands.plugins",
 }
 
 
@@ -86,6 +95,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(words: list[str], interrupt: Interrupt) -> int:
+    words, folders = split_config_dirs(words)
+    if "" in folders:
+        print(f"ntil: {OPTION} needs a folder of configs after it", file=sys.stderr)
+        return 2
+    with declared(folders):
+        return _answer(words, interrupt)
+
+
+def _answer(words: list[str], interrupt: Interrupt) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -112,7 +130,13 @@ def _run(command: str, arguments: list[str], interrupt: Interrupt) -> int:
         print(help_of(command))
         if command != "train":
             return 0
-    act = importlib.import_module(COMMANDS[command]).main
+    try:
+        act = importlib.import_module(importable(COMMANDS[command])).main
+    except ModuleNotFoundError as error:
+        if not is_of_others(error.name):
+            raise
+        print(f"ntil {command}: needs {error.name!r}; `pip install 'ntil[train]'` brings it", file=sys.stderr)
+        return 2
     interrupt.raise_at_once()
     if command == "train":  # Hydra's own command line: it reports its jobs' errors one by one
         return act(arguments)
@@ -126,7 +150,7 @@ def help_of(command: str) -> str:
     import ast
     import importlib.util
 
-    spec = importlib.util.find_spec(COMMANDS[command])
+    spec = importlib.util.find_spec(importable(COMMANDS[command]))
     assert spec is not None
     assert spec.origin is not None
     return ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""

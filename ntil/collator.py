@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from ntil.numbers.vocab import NumberVocab
 from tasks.base import Task
 
 Reader = Callable[[Tensor], Tensor]
+BLANK = (56, 56)  # pixels of a picture that shows nothing; no family refuses it
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Collator:
     states whose next token is supervised), `targets` [N], `spans` (of these positions), `samples` (how many rows),
     `tokens` (how many, without padding), `unmeasured` (indices of targets whose digits are no numbers to be measured,
     see `Task.number_ranges`), `digits`, `numbers` and `boxes` (how many in the targets; counted on the CPU, which
-    saves a synchronisation with the GPU) and `ids` (of the rows).
+    saves a synchronisation with the GPU), `ids` (of the rows), and in a mixture `tasks` (names of the rows' tasks) and
+    `task_counts`.
 
     Args:
         shapes: spans say which numbers form a box (`Task.shapes`).
@@ -70,6 +72,11 @@ class Collator:
         self.shapes, self.reader = shapes, reader
         self.family, self.task, self.vocab, self.style, self.max_length = family, task, vocab, style, max_length
 
+    def for_task(self, task: Task) -> Collator:
+        """The same for another task."""
+        parts = (self.family, task, self.vocab, self.style, self.max_length)
+        return Collator(*parts, shapes=self.shapes, reader=self.reader)
+
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         texts = [self.task.answer(row) for row in rows]
         encoded = self.encode_all(rows, texts)
@@ -77,11 +84,11 @@ class Collator:
         for i, e in enumerate(encoded):
             answers[i, : len(e.answer_ids)] = torch.tensor(e.answer_ids)
         keep = answers != IGNORE
-        layout = self.layout(encoded)
+        layout = self._layout_with_picture(encoded)
         before = layout.prompt_ends[:, None] + torch.arange(answers.shape[1])
         hidden = torch.zeros_like(keep)
-        for i, (text, e) in enumerate(zip(texts, encoded, strict=True)):
-            hidden[i, self.unmeasured(text, e.answer_ids)] = True
+        for i, (row, text, e) in enumerate(zip(rows, texts, encoded, strict=True)):
+            hidden[i, self.unmeasured(text, row, e.answer_ids)] = True
         spans = None
         if self.vocab is not None:
             labels = answers.masked_fill(hidden, IGNORE)
@@ -99,7 +106,32 @@ class Collator:
             "numbers": 0 if spans is None else int(spans.is_number.sum()),
             "boxes": 0 if spans is None else len(spans.shape),
             "ids": [str(row["id"]) for row in rows],
+            **self._of_tasks([self.task.member_of(row) for row in rows], keep, spans),
         }
+
+    def _layout_with_picture(self, encoded: Sequence[Encoded]) -> Layout:
+        """The layout of a micro-batch, in a mixture of tasks with and without pictures one that has a picture.
+
+        Ranks wait for each other's gradients of the vision part, so none may be without it: a blank picture is added,
+        in whose row nothing is supervised.
+        """
+        if not self.task.mixes_pictures or self.family.image_token is None or any(e.features for e in encoded):
+            return self.layout(encoded)
+        blank = self.family.encode("-", None, Image.new("RGB", BLANK))
+        layout = self.layout([*encoded, blank])
+        return replace(layout, prompt_ends=layout.prompt_ends[:-1])
+
+    def _of_tasks(self, tasks: list[str], keep: Tensor, spans: NumberSpans | None) -> dict[str, Any]:
+        """Of a mixture, the rows' tasks and their counts: supervised tokens, rows, digits, numbers, boxes."""
+        if not self.task.members or spans is None:
+            return {}
+        samples = (spans.sample[spans.is_digit], spans.number_sample[spans.is_number], spans.shape_sample)
+        columns = [keep.sum(1), torch.ones(len(tasks)), *(s.bincount(minlength=len(tasks)) for s in samples)]
+        of_rows = torch.stack([column.long() for column in columns], 1).tolist()
+        counts: dict[str, list[int]] = {}
+        for task, row in zip(tasks, of_rows, strict=True):
+            counts[task] = [a + b for a, b in zip(counts.get(task, [0] * len(row)), row, strict=True)]
+        return {"tasks": tasks, "task_counts": counts}
 
     def encode_row(self, row: Row, answer: str | None) -> Encoded:
         """The row as the family encodes it."""
@@ -126,9 +158,9 @@ class Collator:
         extra = self.family.extra_inputs(input_ids, attention, ends)
         return {"input_ids": input_ids, "attention_mask": attention, **features_of(encoded), **extra}
 
-    def unmeasured(self, answer: str, answer_ids: Sequence[int]) -> list[int]:
-        """Indices into an answer's ids whose digits the task doesn't measure."""
-        ranges = self.task.number_ranges(answer)
+    def unmeasured(self, answer: str, row: Row, answer_ids: Sequence[int]) -> list[int]:
+        """Indices into the ids of a row's answer whose digits the task doesn't measure."""
+        ranges = self.task.number_ranges(answer, row)
         if ranges is None:
             return []
         text = self.family.answer_text(answer)
@@ -177,8 +209,6 @@ class SharedPictureCollator(Collator):
     def __init__(self, collator: Collator) -> None:
         parts = (collator.family, collator.task, collator.vocab, collator.style, collator.max_length)
         super().__init__(*parts, shapes=collator.shapes, reader=collator.reader)
-        # A task with pictures of its own making may make several of one stored picture.
-        self._one_picture = type(self.task).picture is Task.picture
         self._prepared: dict[int, tuple[dict[str, Tensor], str]] = {}
 
     def encode_all(self, rows: Sequence[Row], answers: Sequence[str | None]) -> list[Encoded]:
@@ -189,7 +219,8 @@ class SharedPictureCollator(Collator):
 
     def encode_row(self, row: Row, answer: str | None) -> Encoded:
         stored = row.get("image")
-        if not self._one_picture or not isinstance(stored, Image.Image):
+        # A task with pictures of its own making may make several of one stored picture.
+        if not self.task.shows_stored(row) or not isinstance(stored, Image.Image):
             return super().encode_row(row, answer)
         if id(stored) not in self._prepared:
             picture = self.task.picture(row)
@@ -225,9 +256,9 @@ def common_beginning(prompts: Sequence[list[int]]) -> list[int]:
 
 
 def features_of(encoded: Sequence[Encoded]) -> dict[str, Tensor]:
-    """Image inputs of several examples, one below the other."""
-    names = encoded[0].features
-    return {name: torch.cat([e.features[name] for e in encoded]) for name in names}
+    """Image inputs of several examples, one below the other; an example without a picture has none."""
+    names = dict.fromkeys(name for e in encoded for name in e.features)
+    return {name: torch.cat([e.features[name] for e in encoded if name in e.features]) for name in names}
 
 
 def pad_id(family: Family) -> int:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import cast
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from data.common.counts import counted
+from data.common.errors import UserError
 from ntil.collator import Collator
-from ntil.config.build import build, locate
+from ntil.config.build import build, check_component, locate
 from ntil.config.errors import ConfigError
 from ntil.config.schema import Component, RunConfig
 from ntil.losses import NumberLoss
 from ntil.losses.step import IGNORE
 from ntil.models.base import Family, OwnPrompt
+from ntil.models.quantization import quantization_of
 from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab
 from ntil.packing.refusals import check_family
@@ -42,16 +46,27 @@ class Components:
             UserError: what the config describes can't be built; the message names the key.
         """
         family: Family = build("model", _asked_its_own_way(config))
+        family.quantization = quantization_of(config.tuning, family)
         if config.packing.shares_tokens:
             check_family(family)
         task = build_task(config, family)
-        vocab = family.number_vocab(task.coordinates)
+        vocab = _vocab_of(family, task)
         loss: NumberLoss = build("loss", config.loss, vocab=vocab)
         check_reading(type(loss), task)
         reader = loss.read if loss.reads_numbers else None
         parts = (family, task, vocab, loss.number_style, config.max_length)
         collator = Collator(*parts, shapes=loss.needs_shapes, reader=reader)
         return cls(family, task, vocab, loss, collator)
+
+    @cached_property
+    def members(self) -> dict[str, Components]:
+        """Components for each task of a mixture, by name; of a single task these, under an empty name."""
+        if not self.task.members:
+            return {"": self}
+        return {
+            name: replace(self, task=task, collator=self.collator.for_task(task))
+            for name, task in self.task.members.items()
+        }
 
     def coverage(self, rows: list[Row]) -> float:
         """Share of the supervised tokens that the loss sees as digits.
@@ -69,7 +84,7 @@ class Components:
         labels = pad_sequence(answers, batch_first=True, padding_value=IGNORE)
         keep = (labels != IGNORE).reshape(-1)
         for i, (row, answer_ids) in enumerate(zip(rows, answers, strict=True)):
-            labels[i, self.collator.unmeasured(self.task.answer(row), answer_ids.tolist())] = IGNORE
+            labels[i, self.collator.unmeasured(self.task.answer(row), row, answer_ids.tolist())] = IGNORE
         spans = NumberSpans.find(labels, self.vocab, self.loss.number_style).select(keep)
         share = spans.is_digit.float().mean().item()
         if share == 0 and self.loss.needs_numbers:
@@ -119,6 +134,10 @@ def build_task(config: RunConfig, family: Family | None = None) -> Task:
     Raises:
         UserError: see `Components.build`.
     """
+    if members := config.members:
+        check_component("task", config.task)
+        tasks = {name: _built_member(name, one, family) for name, one in members.items()}
+        return cast(Task, build("task", config.task, tasks=tasks))
     name, frame = (family.coords, family.frame) if family else _written_by(config)
     prompt = _own_prompt(config)
     own_question = prompt.question if prompt else None
@@ -126,6 +145,29 @@ def build_task(config: RunConfig, family: Family | None = None) -> Task:
     coords = coordinate_format(name).within(frame, resized)
     task: Task = build("task", config.task, coords=coords, own_question=own_question)
     return task
+
+
+def _built_member(name: str, config: RunConfig, family: Family | None) -> Task:
+    try:
+        return build_task(config, family)
+    except UserError as error:
+        raise ConfigError(f"task.tasks.{name}: {error}") from error
+
+
+def _vocab_of(family: Family, task: Task) -> NumberVocab:
+    """The digits of the task's answers, which those of all tasks of a mixture must share.
+
+    Raises:
+        ConfigError: the family writes coordinates with tokens of their own, and only some tasks have coordinates.
+    """
+    vocab = family.number_vocab(task.coordinates)
+    for name, member in task.members.items():
+        if family.number_vocab(member.coordinates).digit_ids != vocab.digit_ids:
+            raise ConfigError(
+                f"task.tasks.{name}: {type(family).__name__} writes coordinates with tokens of their own and other "
+                "numbers with digits, and a loss knows one kind; mix tasks of one kind, or take another model"
+            )
+    return vocab
 
 
 @dataclass
@@ -150,10 +192,12 @@ def _own_prompt(config: RunConfig) -> OwnPrompt | None:
 
 def _asked_its_own_way(config: RunConfig) -> Component:
     """The model, with the options that its own prompt needs where the task takes that one."""
-    prompt = _own_prompt(config)
-    if prompt is None or config.task.options.get("question_style") != "family":
-        return config.model
-    return replace(config.model, options={**config.model.options, **prompt.options})
+    options = config.model.options
+    for one in config.members.values() or [config]:
+        prompt = _own_prompt(one)
+        if prompt is not None and one.task.options.get("question_style") == "family":
+            options = {**options, **prompt.options}
+    return replace(config.model, options=options)
 
 
 def _written_by(config: RunConfig) -> tuple[str, Callable[[Size], Frame]]:

@@ -15,10 +15,14 @@ from ntil.distributed.ranks import ranks_on_this_host
 from ntil.estimates.fit import check_memory, gpu_memory, idle_gpus, short_of_memory
 from ntil.losses import NumberLoss
 from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
+from ntil.models.optimizers import NO_WARMUP, check_optimizer, remarks_on_schedule
 from ntil.models.pretrained import is_path, refuse_adapter
-from ntil.models.tuning import check_tuning
+from ntil.models.quantization import check_quantization
+from ntil.models.tuning import check_tuning, is_frozen
 from ntil.numbers.vocab import NumberVocab
 from ntil.packing.refusals import check_class
+from tasks.base import Task
+from tasks.mixture import has_split
 
 LONGEST_NAME, LONGEST_PROJECT = 64, 128  # characters of a tag, and of a project, of W&B
 
@@ -27,6 +31,11 @@ def compose_checked(overrides: Iterable[str], on_this_machine: bool = True) -> R
     """Compose and `check` the configuration of `ntil train <overrides>`."""
     config = compose(overrides)
     check(config, on_this_machine)
+    if config.evaluation.backend:
+        raise ConfigError(
+            f"evaluation.backend={config.evaluation.backend} is for finished runs: export one, serve it, then "
+            "ntil eval run=<folder> evaluation.backend=openai evaluation.server.url=... evaluation.server.model=..."
+        )
     return config
 
 
@@ -47,7 +56,10 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
     check_tuning(config.tuning, family)
     check_class(config, family)
     check_learning_rates(config, family)
+    check_optimizer(config, on_this_machine)
+    check_quantization(config, on_this_machine)
     _check_shared_prompts(config, family)
+    _check_augmentation(config, family)
     if on_this_machine:
         refuse_to_overwrite(config)
         _check_names(config)
@@ -59,10 +71,24 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
         _check_checkpoint(config)
         task = build_task(config)
         check_reading(type(loss), task)
-        validated = ["validation"] if config.evaluation.every_steps else []
-        for split in dict.fromkeys(["train", *validated, config.evaluation.split]):
-            task.check_split(split)
+        if loss.reads_numbers and (config.evaluation.decoding or not config.evaluation.generation.greedy):
+            raise ConfigError(
+                f"loss={config.loss.name} has its answers read, not generated; leave evaluation.decoding and "
+                "evaluation.generation out"
+            )
+        task.check_augmentation(config.augment.names)
+        _check_splits(config, task)
         task.check_files()
+
+
+def _check_splits(config: RunConfig, task: Task) -> None:
+    """Check that the task has every split of the run; of a mixture some task those that only show more of it."""
+    first, further = config.evaluation.validated[:1], config.evaluation.validated[1:]
+    for split in dict.fromkeys(["train", *first, config.evaluation.split]):
+        task.check_split(split)
+    for split in further:
+        if not any(has_split(member, split) for member in task.members.values()):
+            task.check_split(split)
 
 
 def _check_shared_prompts(config: RunConfig, family: Any) -> None:
@@ -79,6 +105,14 @@ def _check_shared_prompts(config: RunConfig, family: Any) -> None:
         raise ConfigError(
             f"evaluation.share_prompts=true: model.attn_implementation={attention} can't keep questions apart; take "
             "sdpa, or leave it null"
+        )
+
+
+def _check_augmentation(config: RunConfig, family: Any) -> None:
+    if config.augment.on and config.vision_cache_gb and is_frozen(config.tuning, family, "vision"):
+        raise ConfigError(
+            f"augment: {', '.join(config.augment.names)} make a new picture at each drawing, and the cache of the "
+            "frozen vision tower would hold them all; set vision_cache_gb=0, or augment=none"
         )
 
 
@@ -152,8 +186,8 @@ def _check_checkpoint(config: RunConfig) -> None:
 def remarks(config: RunConfig) -> list[str]:
     """What a run can do but is hardly meant to."""
     optim = config.optim
-    sentences = [idle_gpus(config, len(gpu_memory())), short_of_memory(config)]
-    if optim.steps is not None and optim.warmup >= max(1, optim.steps):
+    sentences = [idle_gpus(config, len(gpu_memory())), short_of_memory(config), *remarks_on_schedule(optim)]
+    if optim.schedule not in NO_WARMUP and optim.steps is not None and optim.warmup >= max(1, optim.steps):
         sentences.append(
             f"optim.warmup={optim.warmup} is not over after optim.steps={optim.steps}: the learning rate only rises, "
             f"to {optim.steps / optim.warmup:.0%} of optim.lr; set optim.warmup={optim.steps // 10}"

@@ -73,7 +73,10 @@ class Task(ABC):
         number_count: how many numbers every answer has, for models whose numbers are read, not generated (`written`);
             None: it isn't fixed.
         columns: what a row of the source must have.
+        survives: the augmentations of a picture after which the answer is still right, or moves with it.
         source: where the rows come from; None for a task that makes its own.
+        members: name -> task of a mixture; empty for a task that is none, see `tasks.mixture`.
+        mixes_pictures: some tasks of the mixture have pictures and others have none, as far as their rows were read.
     """
 
     metric: str
@@ -85,7 +88,10 @@ class Task(ABC):
     coordinates: bool = False
     number_count: int | None = None
     columns: tuple[str, ...] = ()
+    survives: frozenset[str] = frozenset({"scale", "color_jitter"})
     source: Source | None = None
+    members: Mapping[str, Task] = MappingProxyType({})
+    mixes_pictures: bool = False
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -114,6 +120,31 @@ class Task(ABC):
             )
         return rows
 
+    def by_member(self, rows: Dataset) -> dict[str, Dataset]:
+        """The rows of each task of a mixture that has any, as its source gave them; of a single task all, under ""."""
+        return {"": rows}
+
+    def mixed(self, parts: Mapping[str, Dataset]) -> Dataset:
+        """The rows of a split, of those of each task; the inverse of `by_member`."""
+        return parts[""]
+
+    def member_of(self, row: Row) -> str:
+        """Name of the row's task in a mixture; empty for a single task."""
+        return ""
+
+    def shares(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """Share of each task of a mixture in the rows that are drawn, from its training rows; they add up to 1."""
+        return {"": 1.0}
+
+    @property
+    def protocols(self) -> dict[str, int]:
+        """Protocol of each task of a mixture."""
+        return {name: task.protocol for name, task in self.members.items()}
+
+    def origins(self, splits: Iterable[str]) -> dict[str, str | None]:
+        """Split -> where its rows come from, and in which revision, see `Source.origin`."""
+        return {split: self.source.origin(split) if self.source else None for split in splits}
+
     def expected_rows(self, split: str) -> int | None:
         """About how many rows a split has, without reading data; None where that isn't known."""
         return self.source.expected_rows(split) if self.source else None
@@ -140,6 +171,23 @@ class Task(ABC):
         if self.source is not None:
             self.source.check_files()
 
+    def check_augmentation(self, names: Iterable[str]) -> None:
+        """Check that the task's answers stay true when pictures are augmented.
+
+        Args:
+            names: of augmentations, as of `augment.<name>`.
+
+        Raises:
+            InvalidOption: one of them would make answers false.
+        """
+        for name in names:
+            if name not in self.survives:
+                taken = ", ".join(f"augment.{one}" for one in sorted(self.survives)) or "none"
+                raise InvalidOption(
+                    f"augment.{name} would make answers of {type(self).__name__} false; it takes {taken}: set "
+                    f"augment.{name}=null"
+                )
+
     @abstractmethod
     def prompt(self, row: Row) -> str:
         """The question, without any model's own wrapping."""
@@ -152,8 +200,8 @@ class Task(ABC):
         """The answer with these `number_count` numbers, in its own order and unit, rounded and moved into its range."""
         raise NotImplementedError(f"the answers of {type(self).__name__} have no fixed count of numbers")
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
-        """Characters of an answer that are numbers to be measured, each the first and the one after the last.
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
+        """Characters of a row's answer that are numbers to be measured, each the first and the one after the last.
 
         Losses, coverage and digit statistics see no digit outside of them. None: every digit is one of a number.
         """
@@ -167,11 +215,15 @@ class Task(ABC):
         """The model's picture, in RGB; None for a row without a picture."""
         return rgb(row["image"]) if row.get("image") is not None else None
 
+    def shows_stored(self, row: Row) -> bool:
+        """Whether the model's picture is the one that is stored."""
+        return type(self).picture is Task.picture
+
     def picture_size(self, row: Row) -> tuple[int, int] | None:
         """Width and height of `picture`, for a row whose picture is as stored (see `undecoded`); None without one."""
         if row.get("image") is None:
             return None
-        if type(self).picture is Task.picture:
+        if self.shows_stored(row):
             return stored_size(row["image"])
         picture = self.picture({**row, "image": Picture().decode_example(row["image"])})
         return picture.size if picture else None
@@ -181,7 +233,7 @@ class Task(ABC):
 
         Rows with one key have one picture. None: a row without a picture, or nothing is known of it.
         """
-        if row.get("image") is None or type(self).picture is not Task.picture:
+        if row.get("image") is None or not self.shows_stored(row):
             return None
         return stored_key(row["image"])
 
@@ -204,6 +256,13 @@ class Task(ABC):
     @abstractmethod
     def score(self, prediction: Any | ParseFailure, row: Row) -> Scores:
         """Scores of one example; the same keys for every example, a failure included."""
+
+    def distance(self, first: Any, second: Any, row: Row) -> float:
+        """How far two readings of a row's answer are apart, from 0; symmetric. Decoding takes the least expected one.
+
+        Here 1 where they aren't equal, so that the commonest reading is the nearest to all.
+        """
+        return float(first != second)
 
     def groups(self, row: Row) -> list[str]:
         """Names of the groups the row belongs to; every group gets metrics of its own, as `<group>/<metric>`."""

@@ -56,6 +56,7 @@ class Clock(Task):
     max_new_tokens = 8
     number_count = 2
     columns = ("hour", "minute")
+    survives = frozenset({"clock_rotation", "scale", "color_jitter"})
 
     def __init__(self, source: Source, question: str = "What time is it?") -> None:
         self.source, self.question = source, question
@@ -86,16 +87,25 @@ class Clock(Task):
             return Time((hour - 1) % 12 + 1, minute)
         return ParseFailure("no time anywhere")
 
+    def distance(self, first: Time, second: Time, row: Row) -> float:
+        """Minutes the short way round the dial, 0..360."""
+        return float(around(first, second))
+
     def score(self, prediction: Time | ParseFailure, row: Row) -> Scores:
         names = ("exact", "within_1", "deviation", "deviation_unwrapped", "hour", "minute", "minute_within_1")
         if isinstance(prediction, ParseFailure):
             return dict(zip(names, (0.0, 0.0, DIAL / 2, DIAL - 1.0, 0.0, 0.0, 0.0), strict=True))
         true = Time(row["hour"], row["minute"])
-        apart = abs(prediction.minutes - true.minutes)
-        around = min(apart, DIAL - apart)
+        apart, shortest = abs(prediction.minutes - true.minutes), around(prediction, true)
         minutes = abs(prediction.minute - true.minute)
         right = (
-            *(apart == 0, around <= 1, around, apart, prediction.hour == true.hour),
+            *(apart == 0, shortest <= 1, shortest, apart, prediction.hour == true.hour),
             *(minutes == 0, min(minutes, 60 - minutes) <= 1),
         )
         return dict(zip(names, map(float, right), strict=True))
+
+
+def around(first: Time, second: Time) -> int:
+    """Minutes between two times the short way round the dial."""
+    apart = abs(first.minutes - second.minutes)
+    return min(apart, DIAL - apart)

@@ -56,6 +56,7 @@ class Detection(Task):
     subject = "detection"
     secondary_metrics = MappingProxyType({"f1": True, "duplicates": False, "count_error": False})
     coordinates = True
+    survives = frozenset({"crop", "flip", "scale", "color_jitter"})
     columns: tuple[str, ...] = ("boxes", "labels", "crowd", "question", "asked", "width", "height")
 
     def __init__(
@@ -101,7 +102,7 @@ class Detection(Task):
         items = [Item(((o.box[0], o.box[1]), (o.box[2], o.box[3])), o.label) for o in objects[: self.max_instances]]
         return self.coords.items(items, (row["width"], row["height"]), "box")
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         return self.coords.form.number_ranges(answer)
 
     def shapes(self, answer: str, row: Row) -> list[WrittenBox]:
@@ -151,6 +152,14 @@ class Detection(Task):
             "count_error": float(abs(pairs[0][1] - count)),
             **_sums(pairs[0][1], [right for right, _ in pairs], count, 0, bool(predicted)),
         }
+
+    def distance(self, first: Prediction, second: Prediction, row: Row) -> float:
+        """1 - F1 at IoU 0.5, the mean of each as the truth of the other: matching depends on which comes first."""
+        if first == second:  # also boxes without an area, which match nothing
+            return 0.0
+        a, b = self.predicted(first, row), self.predicted(second, row)
+        counts = [(*matched(one, other, THRESHOLDS[0]), len(other)) for one, other in ((a, b), (b, a))]
+        return 1.0 - sum(f1(*count) for count in counts) / 2
 
     def predicted(self, prediction: Prediction, row: Row) -> list[Labelled]:
         """The boxes of an answer; their labels count where names are asked for."""

@@ -52,6 +52,7 @@ class Grounding(Task):
     coordinates = True
     number_count = 4
     columns = ("box", "width", "height")
+    survives = frozenset({"crop", "flip", "scale", "color_jitter"})
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Grounding(Task):
         size = (row["width"], row["height"])
         return self.coords.box(self.coords.box_of(numbers, size), size)
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         return self.coords.number_ranges(answer)
 
     def shapes(self, answer: str, row: Row) -> list[WrittenBox]:
@@ -89,6 +90,10 @@ class Grounding(Task):
 
     def search(self, text: str, row: Row) -> Box | ParseFailure:
         return self.coords.find_box(text, (row["width"], row["height"])) or ParseFailure("no four numbers in range")
+
+    def distance(self, first: Box, second: Box, row: Row) -> float:
+        """1 - IoU; 0 between equal ones, also without an area."""
+        return 0.0 if first == second else 1.0 - box_iou(first, second)
 
     def score(self, prediction: Box | ParseFailure, row: Row) -> Scores:
         overlap = 0.0 if isinstance(prediction, ParseFailure) else box_iou(prediction, row["box"])

@@ -30,7 +30,7 @@ from decimal import Decimal
 from PIL import Image, ImageDraw
 
 from data.common.source import Source
-from data.jsonl import Metric
+from data.table_answers import Metric
 from tasks.answers.coordinates import FORMATS, Coords, Item, Point, Polygon
 from tasks.base import ParseFailure, Row, Scores, Task
 from tasks.clock import Clock
@@ -121,6 +121,8 @@ class NumericAnswers(NumberTask):
 class Counts(NumericAnswers):
     """How many there are; besides the scores of numbers the share that is off by one at most."""
 
+    survives = frozenset({"flip", "scale", "color_jitter"})
+
     def parse(self, text: str, row: Row) -> Decimal | ParseFailure:
         return _as_count(super().parse(text, row))
 
@@ -177,6 +179,7 @@ class PolygonAnswers(Task):
     protocol = 3
     coordinates = True
     columns = ("polygon", "width", "height")
+    survives = frozenset({"crop", "flip", "scale", "color_jitter"})
     max_new_tokens = 256
 
     def __init__(self, source: Source, coords: Coords = FORMATS["int1000"]) -> None:
@@ -188,7 +191,7 @@ class PolygonAnswers(Task):
     def answer(self, row: Row) -> str:
         return self.coords.polygon(row["polygon"], (row["width"], row["height"]))
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         return self.coords.number_ranges(answer)
 
     def parse(self, text: str, row: Row) -> Polygon | ParseFailure:
@@ -197,6 +200,10 @@ class PolygonAnswers(Task):
     def search(self, text: str, row: Row) -> Polygon | ParseFailure:
         shapes = self.coords.find_shapes(text, (row["width"], row["height"]))
         return shapes[0] if shapes else ParseFailure("no three points in range")
+
+    def distance(self, first: Polygon, second: Polygon, row: Row) -> float:
+        """1 - IoU; 0 between equal ones, also without an area."""
+        return 0.0 if first == second else 1.0 - polygon_iou(first, second)
 
     def score(self, prediction: Polygon | ParseFailure, row: Row) -> Scores:
         overlap = 0.0 if isinstance(prediction, ParseFailure) else polygon_iou(prediction, row["polygon"])

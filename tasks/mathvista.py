@@ -59,6 +59,7 @@ class MathVista(Task):
 
     metric = "official_accuracy"
     protocol = 2  # 2: extraction reads quantities whole, and statements as yes or no
+    survives = frozenset({"scale"})  # questions on charts name dark and light colours
     columns = ("question", "prompt", "choices", "answer", "target", "question_type", "answer_type")
 
     def __init__(

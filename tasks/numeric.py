@@ -70,6 +70,11 @@ class NumberTask(Task):
     def search(self, text: str, row: Row) -> Decimal | ParseFailure:
         return read_lenient(text)
 
+    def distance(self, first: Decimal, second: Decimal, row: Row) -> float:
+        """|x - y| over the larger of both magnitudes, at most 1; so no absurd number outweighs the others."""
+        largest = max(abs(first), abs(second))
+        return min(float(abs(first - second) / largest), 1.0) if largest else 0.0
+
     def score(self, prediction: Decimal | ParseFailure, row: Row) -> Scores:
         return number_scores(prediction, self.truth(row))
 

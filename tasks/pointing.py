@@ -48,6 +48,7 @@ class Pointing(Task):
 
     secondary_metrics = MappingProxyType({"in_box": True, "duplicates": False, "count_error": False})
     coordinates = True
+    survives = frozenset({"crop", "flip", "scale", "color_jitter"})
     columns: tuple[str, ...] = ("boxes", "points", "question", "width", "height")
 
     def __init__(
@@ -82,7 +83,7 @@ class Pointing(Task):
         items = [Item((point,)) for point in self.taught(row)[: self.max_instances]]
         return self.coords.items(items, (row["width"], row["height"]), "point")
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         return self.coords.form.number_ranges(answer)
 
     def targets(self, row: Row) -> list[Box]:
@@ -105,6 +106,13 @@ class Pointing(Task):
         size = row["width"], row["height"]
         items = self.coords.find_items(text, size, "point") or self.coords.find_items(text, size, "box")
         return [item.point for item in items] or ParseFailure("no point in the text")
+
+    def distance(self, first: Prediction, second: Prediction, row: Row) -> float:
+        """1 - F1 of points that are matched within `reach` of the longer side."""
+        largest = self.reach * max(row["width"], row["height"])
+        near = np.array([[math.dist(p, q) <= largest for q in second] for p in first], dtype=float)
+        rows, columns = linear_sum_assignment(-near) if near.size else ([], [])
+        return 1.0 - f1(float(near[rows, columns].sum()) if near.size else 0.0, len(first), len(second))
 
     def score(self, prediction: Prediction | ParseFailure, row: Row) -> Scores:
         targets = self.targets(row)

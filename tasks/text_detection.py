@@ -65,6 +65,7 @@ class TextDetection(Task):
     protocol = 3
     coordinates = True
     columns = ("polygons", "ignore", "width", "height")
+    survives = frozenset({"crop", "scale", "color_jitter"})  # mirrored letters are none
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class TextDetection(Task):
             return self.coords.boxes([around(p) for p in taught], size)
         return self.coords.polygons([outline(p) for p in taught], size)
 
-    def number_ranges(self, answer: str) -> list[tuple[int, int]] | None:
+    def number_ranges(self, answer: str, row: Row) -> list[tuple[int, int]] | None:
         return self.coords.number_ranges(answer)
 
     def shapes(self, answer: str, row: Row) -> list[WrittenBox]:
@@ -131,6 +132,14 @@ class TextDetection(Task):
             return []
         shapes = self.coords.find_shapes(text, (row["width"], row["height"]))
         return shapes or ParseFailure("no shape in the text")
+
+    def distance(self, first: Prediction, second: Prediction, row: Row) -> float:
+        """1 - Acc@0.5, the mean of each as the truth of the other; 0 between equal lists."""
+        if first == second or not first or not second:
+            return float(first != second)
+        pairs = ((first, second), (second, first))
+        values = [figures(match([TrueText(p, False) for p in true], read))["acc_0.5"] for true, read in pairs]
+        return 1.0 - sum(values) / 2
 
     def score(self, prediction: Prediction | ParseFailure, row: Row) -> Scores:
         failed = isinstance(prediction, ParseFailure)

@@ -150,6 +150,38 @@ def test_a_package_of_ones_own_is_declared_in_the_process_not_in_the_folder(run,
     assert "has no NumberLoss 'call'" in sentence
 
 
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A plug-in beside the witness, not active: its YAML names a module that doesn't run by itself."""
+    folder = tmp_path / "my_conf" / "loss"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("name: mine\ntarget: mine_of_test:Mine\n")
+    mark = tmp_path / "plugin-ran"
+    (tmp_path / "mine_of_test.py").write_text(
+        f"open({str(mark)!r}, 'w').close()\nfrom ntil.losses import CE\n\n\nclass Mine(CE):\n    pass\n"
+    )
+    return folder.parent, mark
+
+
+def test_a_run_folder_makes_no_plugin_active(run, plugin, witness, capsys, monkeypatch):
+    folder, mark = plugin
+    # A stranger's folder may bring configs and a record of code, too.
+    shutil.copytree(folder, run.path / "my_conf")
+    run.code.write_text(json.dumps({"stranger": "0" * 64, "mine_of_test": "0" * 64}))
+    tamper(run, lambda c: c["loss"].update(target="mine_of_test:Mine"))
+    for command in COMMANDS:
+        code_and_sentence(command, run, capsys)
+    code, sentence = code_and_sentence("eval", run, capsys)
+    assert code == 2
+    assert "--config-dir" in sentence
+    assert not mark.exists()
+    monkeypatch.setenv("NTIL_CONFIG_PATH", str(folder))
+    tamper(run, lambda c: c["loss"].update(target="stranger:call"))
+    assert code_and_sentence("eval", run, capsys)[0] == 2  # it lies beside the configs, and none of them names it
+    assert not witness.exists()
+    assert not mark.exists()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_name_leads_out_of_a_folder(run, tmp_path, capsys, command):
     untouched = run.config_file.read_text()

@@ -60,7 +60,10 @@ class ClockPhotos(Source):
 
     splits = ("test",)
 
-    def __init__(self, labels: str, images: str | None = None, on_error: OnError = "raise") -> None:
+    def __init__(
+        self, labels: str, images: str | None = None, on_error: OnError = "raise", allow_urls: bool | None = None
+    ) -> None:
+        self.allow_urls = bool(allow_urls)
         self.labels, self.images = Path(labels).expanduser(), optional_path(images)
         self.row_errors = RowErrors(on_error)
 

@@ -18,6 +18,7 @@ from PIL import Image as PILImage
 from data.common import fields
 from data.common.errors import InvalidData, short
 from data.common.rgb import REMEDY, unfit
+from data.common.web_pictures import fetched, is_web_address
 
 # Bytes near the end of a whole file. They make truncated files cheap to find: 20,000 photographs take seconds instead
 # of the minutes that decoding takes. A file without them is decoded to be sure.
@@ -136,8 +137,9 @@ def stored_size(picture: dict[str, Any]) -> tuple[int, int]:
 def given_picture(value: Any, folder: Path, where: str, field: str) -> tuple[dict[str, Any], PictureSize]:
     """Read a table's picture: its value as stored, and its size.
 
-    It is a path (from `folder`), the file's bytes, those as base64 or as a data URI, or a struct with `bytes` or
-    `path`, as `datasets` exports pictures; or a list of one of them.
+    It is a path (from `folder`), the file's bytes, those as base64 or as a data URI, a web address (where they may be
+    fetched, see `web_pictures`), or a struct with `bytes` or `path`, as `datasets` exports pictures; or a list of one
+    of them.
 
     Raises:
         InvalidData: none of them, or a picture that can't be used.
@@ -148,6 +150,8 @@ def given_picture(value: Any, folder: Path, where: str, field: str) -> tuple[dic
         value = listed[2]
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
+    if is_web_address(value):
+        value = fetched(value, where, field)
     content = value if isinstance(value, bytes) else embedded_bytes(value, where, field)
     if content:
         return {"bytes": content, "path": None}, check_bytes(content, where, field)

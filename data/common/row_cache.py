@@ -32,6 +32,8 @@ from data.common.errors import InvalidData, RowErrors
 from data.common.files import replacing
 from data.common.images import seen_pictures
 from data.common.rows import LOCATIONS
+from data.common.source import Source
+from data.common.web_pictures import web_pictures
 
 Read = Callable[[RowErrors], Dataset]
 State = tuple[int, int]  # size in bytes, time of change in ns
@@ -43,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def cached_rows(
-    source: Any,
+    source: Source,
     split: str,
     files: Sequence[Path],
     options: Mapping[str, Any],
@@ -62,11 +64,12 @@ def cached_rows(
     Raises:
         InvalidData: as the readers.
     """
-    store = _Store(source, files, {**options, "on_error": row_errors.on_error})
+    fetches = {"allow_urls": True} if source.allow_urls else {}
+    store = _Store(source, files, {**options, **fetches, "on_error": row_errors.on_error})
     entry = store.load(split, row_errors)
     if entry is not None:
         return entry
-    with store.lock():
+    with store.lock(), web_pictures(source.allow_urls):
         entry = store.load(split, row_errors)
         return store.read(split, row_errors, open_files) if entry is None else entry
 

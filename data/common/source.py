@@ -21,10 +21,12 @@ class Source(ABC):
     Attributes:
         splits: names of the splits that `rows` gives.
         row_errors: what happens to broken rows, and which were skipped.
+        allow_urls: fetch pictures that a table gives by web address; `cached_rows` sees to it.
     """
 
     splits: tuple[str, ...] = ("train", "validation", "test")
     row_errors: RowErrors
+    allow_urls: bool = False
 
     def __init__(self) -> None:
         self.row_errors = RowErrors()
@@ -44,6 +46,10 @@ class Source(ABC):
 
     def expected_rows_per_picture(self, split: str) -> float | None:
         """About how many rows show one picture, without reading data; None where that isn't known."""
+        return None
+
+    def origin(self, split: str) -> str | None:
+        """Where a split comes from and in which revision, as `owner/name@<commit>`; None for files and renderers."""
         return None
 
     def check_split(self, split: str) -> None:

@@ -105,12 +105,12 @@ def _parquet_rows(path: Path, column: str | None = None) -> Iterator[Located]:
             schema = file.schema_arrow
             _require_unique_names(schema.names, str(path))
             names = schema.names if column is None else [column] if column in schema.names else []
-            inexact = {name: kind for name in names if _holds_short_floats(kind := schema.field(name).type)}
+            inexact = {name: kind for name in names if holds_short_floats(kind := schema.field(name).type)}
             number = 0
             for batch in file.iter_batches(batch_size=64, columns=names):
                 for row in _records(batch):
                     for name, kind in inexact.items():
-                        row[name] = _shortest(row[name], kind)
+                        row[name] = shortest(row[name], kind)
                     yield number, f"{path}, row {number}", row
                     number += 1
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -141,21 +141,22 @@ def _python_value(scalar: pyarrow.Scalar) -> Any:
         return scalar
 
 
-def _holds_short_floats(kind: pyarrow.DataType) -> bool:
+def holds_short_floats(kind: pyarrow.DataType) -> bool:
+    """Whether a column has floats of 32 or 16 bits, which `shortest` gives back as they were written."""
     if pyarrow.types.is_nested(kind):
-        return any(_holds_short_floats(kind.field(i).type) for i in range(kind.num_fields))
+        return any(holds_short_floats(kind.field(i).type) for i in range(kind.num_fields))
     return pyarrow.types.is_float32(kind) or pyarrow.types.is_float16(kind)
 
 
-def _shortest(value: Any, kind: pyarrow.DataType) -> Any:
+def shortest(value: Any, kind: pyarrow.DataType) -> Any:
     """A value with its floats of 32 and 16 bits as they were written: 0.1, not 0.10000000149011612."""
     if value is None:
         return None
     if pyarrow.types.is_float32(kind) or pyarrow.types.is_float16(kind):
         return float(str(np.dtype(kind.to_pandas_dtype()).type(value)))
     if pyarrow.types.is_struct(kind):
-        return {name: _shortest(one, kind.field(name).type) for name, one in value.items()}
-    return [_shortest(one, kind.value_type) for one in value] if _is_list(kind) else value
+        return {name: shortest(one, kind.field(name).type) for name, one in value.items()}
+    return [shortest(one, kind.value_type) for one in value] if _is_list(kind) else value
 
 
 def _is_list(kind: pyarrow.DataType) -> bool:

@@ -54,6 +54,7 @@ class ExpressionTable(Source):
         box_format: xywh or xyxy; null: xywh unless the column's name ends in xyxy.
         splits: split as asked for -> its name in the split column, several joined by `+`.
         on_error: what to do with a broken row.
+        allow_urls: fetch pictures that are given by web address.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class ExpressionTable(Source):
         box_format: BoxFormat | None = None,
         splits: dict[str, str] | None = None,
         on_error: OnError = "raise",
+        allow_urls: bool | None = None,
     ) -> None:
+        self.allow_urls = bool(allow_urls)
         self.files, self.columns = without_nulls(files), without_nulls(columns)
         if not self.files:
             raise InvalidOption("give a table: task.source.files.<split>=<a .parquet, .json or .jsonl file>")

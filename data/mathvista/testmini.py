@@ -40,6 +40,7 @@ class MathVistaRelease(Source):
         queries: the release's query.json, to read prompts there instead of making them.
         validation: of `train`: how many of 100 pictures are held out.
         on_error: what to do with a broken row.
+        allow_urls: fetch pictures that are given by web address.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class MathVistaRelease(Source):
         queries: str | None = None,
         validation: int = 2,
         on_error: OnError = "raise",
+        allow_urls: bool | None = None,
     ) -> None:
+        self.allow_urls = bool(allow_urls)
         if not 0 <= validation < 100:
             raise InvalidOption(f"task.source.validation is a percentage of the pictures, 0 to 99, got {validation}")
         self.test, self.train, self.queries = test, optional_path(train), optional_path(queries)

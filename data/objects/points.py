@@ -5,9 +5,9 @@
 | `pixmo` | `label` | `points`: `{"x": .., "y": ..}` in percent of the sides; an empty list: nothing fits |
 | `screenspot` | `instruction` | `bbox`: x, y, w, h in pixels (ScreenSpot, v2); `box_format=xyxy` (ScreenSpot-Pro) |
 
-The picture is named in `image`, `img_filename` or `image_path`. PixMo's release has addresses (`image_url`), so its
-pictures are fetched first and their paths written beside them. A column `id`
-names the rows. Files: .json, .jsonl, .csv or .parquet.
+The picture is named in `image`, `img_filename`, `image_path` or `image_url`. PixMo's release has addresses
+(`image_url`): its pictures are fetched first and their paths written beside them, or with allow_urls=true by the
+reading. A column `id` names the rows. Files: .json, .jsonl, .csv or .parquet.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from data.objects.schema import FEATURES, TRUTH, objects_row
 Layout = Literal["pixmo", "screenspot"]
 QUESTIONS = {"pixmo": ("label", "question"), "screenspot": ("instruction", "question")}
 TARGETS = {"pixmo": "points", "screenspot": "bbox"}
-IMAGES = ("image", "img_filename", "image_path")
+IMAGES = ("image", "img_filename", "image_path", "image_url")
 PERCENT = "write points as {x: .., y: ..} in percent of the picture's sides"
 
 
@@ -46,6 +46,7 @@ class PointTable(Source):
         images: the folder that picture paths start from; null: the table's own.
         box_format: of screenspot's targets.
         on_error: what to do with a broken row.
+        allow_urls: fetch pictures that are given by web address.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class PointTable(Source):
         images: str | None = None,
         box_format: Literal["xywh", "xyxy"] = "xywh",
         on_error: OnError = "raise",
+        allow_urls: bool | None = None,
     ) -> None:
+        self.allow_urls = bool(allow_urls)
         self.files, self.layout, self.images = without_nulls(files), layout, optional_path(images)
         self.box_format = box_format
         self.splits, self.row_errors = tuple(self.files), RowErrors(on_error)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import MISSING
+from rich.console import Console
 
 from data.common.counts import counted
 from experiments.benchmark.protocol import Protocol, file_of, freeze, read
@@ -60,7 +61,9 @@ def main(arguments: list[str]) -> int:
     stages = Stages(read(file), folder)
     cell_names(stages)
     if options.dry_run:
-        plan(stages).print()
+        with Console().status("looking at the runs"):
+            table = plan(stages)
+        table.print()
         return 0
     if options.stage == "pilot":
         return _pilot(stages)

@@ -12,7 +12,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.common.files import write_text
-from ntil.config.compose import CONF, choices
+from ntil.config.compose import choices, config_file
 from ntil.config.errors import ConfigError, nearest, value_error
 
 
@@ -100,8 +100,8 @@ def read(file: Path) -> Protocol:
 
 
 def file_of(name: str) -> Path:
-    """The file of a benchmark: a path to YAML, or a name in conf/benchmark."""
-    return Path(name).expanduser() if name.endswith((".yaml", ".yml")) else CONF / "benchmark" / f"{name}.yaml"
+    """The file of a benchmark: a path to YAML, or a name in conf/benchmark or a plug-in."""
+    return Path(name).expanduser() if name.endswith((".yaml", ".yml")) else config_file("benchmark", name)
 
 
 def _check(file: Path, protocol: Protocol) -> None:

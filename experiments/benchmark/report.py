@@ -77,11 +77,15 @@ def cell_names(stages: Stages) -> dict[tuple[str, str], str]:
     """(task, model) -> cell.
 
     Raises:
-        ConfigError: two cells of one task and model, whose runs could not be told apart.
+        ConfigError: two cells of one task and model, whose runs could not be told apart; or one of a mixture.
     """
     names: dict[tuple[str, str], str] = {}
     for cell in stages.protocol.cells:
         config = stages.search(cell, stages.protocol.losses[0])[0].config
+        if config.members:
+            raise ConfigError(
+                f"cell {cell} is of a mixture, and a benchmark's cells are of one task each; name its tasks"
+            )
         pair = (config.task.name, config.model.name)
         if pair in names:
             raise ConfigError(f"cells {names[pair]} and {cell} are both of {pair[0]} with {pair[1]}")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache, cached_property, reduce
 from pathlib import Path
+from typing import Any
 
 from experiments.benchmark.draws import draws
 from experiments.benchmark.protocol import Protocol
 from experiments.cells import flat
 from ntil.components import build_task
-from ntil.config.compose import compose
+from ntil.config.compose import compose_dict
 from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.launch.sweep import Sweep
@@ -23,16 +26,32 @@ RETRY = 5.0  # seconds until runs that another process has are looked at again
 
 @dataclass(frozen=True)
 class Job:
-    """A run of a benchmark: its cell, loss and settings, and the overrides that it is composed of."""
+    """A run of a benchmark.
+
+    Attributes:
+        settings: what the search has drawn, by key.
+        overrides: what its cell and loss are composed of. values: of further keys.
+    """
 
     cell: str
     loss: str
     settings: dict[str, float]
     overrides: tuple[str, ...]
+    values: dict[str, Any]
 
-    @property
+    @cached_property
     def config(self) -> RunConfig:
-        return compose(self.overrides)
+        config = deepcopy(_composed(self.overrides))
+        for key, value in {**self.settings, **self.values}.items():
+            *groups, name = key.split(".")
+            reduce(dict.__getitem__, groups, config)[name] = value
+        return RunConfig.from_dict(config)
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Composed once for all trials and seeds, of which there are hundreds."""
+    return compose_dict(overrides)
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,7 @@ class Stages:
 
     def __init__(self, protocol: Protocol, folder: Path) -> None:
         self.protocol, self.folder = protocol, folder
+        self._searches: dict[tuple[str, str], list[Job]] = {}
 
     def pilot(self) -> list[Job]:
         pilot = self.protocol.pilot
@@ -63,6 +83,11 @@ class Stages:
 
     def search(self, cell: str, loss: str) -> list[Job]:
         """The trials of a loss, on the validation split; over the keys of the search that its config has."""
+        if (cell, loss) not in self._searches:
+            self._searches[cell, loss] = self._trials(cell, loss)
+        return self._searches[cell, loss]
+
+    def _trials(self, cell: str, loss: str) -> list[Job]:
         protocol = self.protocol
         present = flat(self._job("search", cell, loss, {}, protocol.trial_seed, "validation").config.to_dict())
         keys = [key for key in protocol.search if key in present]
@@ -102,9 +127,8 @@ class Stages:
 
     def _job(self, stage: str, cell: str, loss: str, settings: dict[str, float], seed: int, split: str = "test") -> Job:
         words = [*self.protocol.overrides, *self.protocol.cells[cell], f"loss={loss}"]
-        words += [f"{key}={value!r}" for key, value in settings.items()]
-        words += [f"seed={seed}", f"evaluation.split={split}", f"runs={self.folder}", f"name={stage}"]
-        return Job(cell, loss, settings, tuple(words))
+        values = {"seed": seed, "evaluation.split": split, "runs": str(self.folder), "name": stage}
+        return Job(cell, loss, settings, tuple(words), values)
 
 
 def run(jobs: Sequence[Job], progress: Callable[[int, int], None]) -> Sweep:

@@ -43,14 +43,14 @@ def curves(cell: Cell, metric: str) -> Figure | None:
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     for axis, (key, title) in zip(axes, panels, strict=True):
         for loss, colour in colours(cell.losses).items():
-            _band(axis, [h for run, h in histories.items() if run.loss == loss], key, loss, colour)
-        _tidy(axis, title, "step")
+            band(axis, [h for run, h in histories.items() if run.loss == loss], key, loss, colour)
+        tidy(axis, title, "step")
     if axes[0].lines:
         axes[0].legend(frameon=False)
     return figure
 
 
-def _band(axis: Any, histories: Iterable[list[dict[str, Any]]], key: str, name: str, colour: str) -> None:
+def band(axis: Any, histories: Iterable[list[dict[str, Any]]], key: str, name: str, colour: str) -> None:
     """Mean over seeds at the steps that all of them logged, and the range between them."""
     tables = [{record["step"]: record[key] for record in history if key in record} for history in histories]
     tables = [table for table in tables if table]
@@ -84,9 +84,9 @@ def error_histograms(cell: Cell) -> Figure | None:
             left.hist(np.clip(values, -span, span), bins, weights=weights, label=loss, **style)
             wrong = np.abs(values[values != 0])
             right.hist(wrong, sizes, weights=np.full(len(wrong), 1 / len(values)), label=loss, **style)
-    _tidy(left, "signed error of each number (ends: all beyond)", "predicted - true", "share of numbers")
+    tidy(left, "signed error of each number (ends: all beyond)", "predicted - true", "share of numbers")
     left.set_yscale("log")
-    _tidy(right, "size of the errors, right ones left out", "|predicted - true|", "share of numbers")
+    tidy(right, "size of the errors, right ones left out", "|predicted - true|", "share of numbers")
     right.set_xscale("log")
     left.legend(frameon=False)
     return figure
@@ -136,11 +136,11 @@ def digits(cell: Cell) -> Figure | None:
         (axes[0], "digit accuracy by place", "place from the left"),
         (axes[1], "digit accuracy by the number's length", "digits of the number"),
     ):
-        _tidy(axis, f"{title} (teacher-forced)", label)
+        tidy(axis, f"{title} (teacher-forced)", label)
         axis.set_xticks(range(places), [str(k + 1) for k in range(places)])
         axis.set_ylim(0, 1)
     axes[2].plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    _tidy(axes[2], "calibration of digits", "confidence in the most likely digit", "share that is right")
+    tidy(axes[2], "calibration of digits", "confidence in the most likely digit", "share that is right")
     axes[2].legend(frameon=False)
     return figure
 
@@ -167,7 +167,8 @@ def confusions(cell: Cell) -> Figure | None:
     return figure
 
 
-def _tidy(axis: Any, title: str, x: str, y: str = "") -> None:
+def tidy(axis: Any, title: str, x: str, y: str = "") -> None:
+    """Title, labels and a light grid."""
     axis.set_title(title, fontsize=11)
     axis.set_xlabel(x)
     axis.set_ylabel(y)

@@ -74,7 +74,7 @@ def _metric_table(report: CellReport, metric: str, title: str) -> Table:
     rows = []
     for line in report.lines:
         row = [line.loss, str(len(line.seeds)), mean_and_deviation(line, metric)]
-        rows.append(row + _compared(line.against.get(metric)) if compared else row)
+        rows.append(row + comparison_cells(line.against.get(metric)) if compared else row)
     return Table(title, columns, first_left(columns), rows)
 
 
@@ -90,7 +90,8 @@ def mean_and_deviation(line: Line, metric: str) -> str:
     return f"{mean:.{min(max(decimals, 0), 6)}f} ± {deviation:.{min(max(decimals, 0), 6)}f}"
 
 
-def _compared(comparison: Comparison | None) -> list[str]:
+def comparison_cells(comparison: Comparison | None) -> list[str]:
+    """Difference with its interval, p, verdict and seeds needed, as text."""
     if comparison is None:
         return ["-"] * 4
     interval = f"{comparison.difference:+.3g} [{comparison.low:+.3g}, {comparison.high:+.3g}]"

@@ -1,8 +1,9 @@
-"""Check every row of a task's data, or draw some rows on one sheet.
+"""Check every row of a task's data, draw some rows on one sheet, or export the task to an evaluation harness.
 
     ntil data check task=refcoco task.source.folder=<release> [model=<name>] [splits=train,test]
                    [workers=8] [out=report.txt]
-    ntil data show task=grounding_nano [split=train] [n=16] [out=<task>-<split>.png]
+    ntil data show task=grounding_nano [split=train] [n=16] [out=<task>-<split>.png] [augment=[flip,crop]]
+    ntil data export task=gsm8k to=lm-eval|lmms-eval out=<folder> [split=test]
 
 `check` reads every row of a source as training and evaluation would. It exits with 0 when every row that is left can be
 used, and with 1 otherwise; rows that `task.source.on_error=skip` left out are counted and listed, and are no fault.
@@ -10,7 +11,11 @@ Notes say what a reader resolved by itself: files that are no pictures, repeated
 is the scores that the taught answers themselves reach, with a warning below 0.99.
 With `model=` every row is encoded as that model is trained: pictures of a shape that it doesn't take, answers that its
 tokenizer doesn't give back, lengths. Its tokenizer is read, no weights; a training of the same reads the result.
-`show` draws some rows with their answers on one sheet; with `model=` the pictures are as sharp as that model sees them.
+Of a mixture (`task=[clock,arithmetic]`) every task is checked by itself, and `show` draws rows of each.
+`show` draws some rows with their answers on one sheet; with `model=` the pictures are as sharp as that model sees them,
+with `augment=` each row is followed by what a training first makes of it.
+`export` writes a YAML, the rows with their pictures, and a scorer that calls ours (ntil must be installed beside the
+harness), so that lm-evaluation-harness or lmms-eval asks, reads and scores as ntil does.
 
 splits: of check, separated by commas; by default all. workers: processes of check; by default one a processor, up to 8.
 split, n: of show, and how many rows. out: the file to write. All else overrides the configuration of a run; answers are
@@ -21,8 +26,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,10 +35,12 @@ from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data.augment.options import AugmentConfig
 from data.common.counts import counted
 from data.common.errors import UserError
 from data.common.rgb import rgb
 from data.common.rows import Row, undecoded
+from ntil.commands import data_export
 from ntil.commands.options import parse_options, split_options
 from ntil.components import Components, build_task
 from ntil.config.errors import ConfigError, nearest
@@ -51,7 +58,9 @@ from ntil.evaluation.row_check import (
 from ntil.evaluation.usable_rows import cached_check, ceiling_warnings, length_option, workers_for
 from ntil.models.base import Family
 from ntil.preflight import compose_checked
+from ntil.train.augmentation import AugmentedRows
 from tasks.base import Task
+from tasks.mixture import has_split
 
 LISTED = 20  # lines of a kind shown per split; `out=` gets all
 FEW = 5  # answers shown per split that don't score best
@@ -77,15 +86,18 @@ class ShowOptions:
 
 
 def main(arguments: list[str]) -> int:
-    """Run `ntil data check|show`; the exit code, 1 if the check finds a row that can't be used.
+    """Run `ntil data check|show|export`; the exit code, 1 if the check finds a row that can't be used.
 
     Raises:
         UserError: no such command, an override that can't be composed, or (show) a split that can't be read.
     """
     action, options = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if action == "export":
+        return data_export.main(options)
     if action not in ("check", "show"):
         raise ConfigError(
-            f"{f'ntil data {action}'.rstrip()}: write `ntil data check task=...` or `ntil data show task=...`"
+            f"{f'ntil data {action}'.rstrip()}: write `ntil data check task=...`, `ntil data show task=...` or "
+            "`ntil data export to=...`"
         )
     words, overrides = split_options(CheckOptions if action == "check" else ShowOptions, options)
     config = compose_checked(overrides, on_this_machine=False)
@@ -95,7 +107,7 @@ def main(arguments: list[str]) -> int:
     if action == "check":
         return _check(config, task, with_model, parse_options("data check", CheckOptions, words))
     family = Components.build(config).family if with_model else None
-    return _show(task, config.task.name, parse_options("data show", ShowOptions, words), family)
+    return _show(task, config, parse_options("data show", ShowOptions, words), family)
 
 
 @dataclass
@@ -205,17 +217,32 @@ class ModelLimits:
 
 
 def contact_sheet(
-    task: Task, split: str, n: int, path: Path, columns: int | None = None, family: Family | None = None
+    task: Task,
+    split: str,
+    n: int,
+    path: Path,
+    columns: int | None = None,
+    family: Family | None = None,
+    augment: AugmentConfig | None = None,
+    seed: int = 0,
 ) -> Path:
     """Draw `n` rows, spread evenly over the split, each with its answer as the prediction, and write one PNG.
 
-    `family`: draw pictures as sharp as that model sees them.
+    Args:
+        family: draw pictures as sharp as that model sees them.
+        augment, seed: draw after each row what the run of this seed makes of it when it first draws it.
     """
     if n < 1:
         raise ValueError(f"a contact sheet needs n >= 1, got {n}")
     rows = task.rows(split)
     n = min(n, len(rows))
-    chosen = [seen_by(family, rows[number * len(rows) // n]) for number in range(n)]
+    indices = _spread(task, rows, n)
+    chosen = [rows[index] for index in indices]
+    if augment is not None and augment.on:
+        pairs = zip(chosen, AugmentedRows(rows, task, augment, seed).__getitems__(indices), strict=True)
+        chosen, n = [row for pair in pairs for row in pair], 2 * n
+        columns = columns or 2 * math.ceil(math.sqrt(n) / 2)
+    chosen = [seen_by(family, row) for row in chosen]
     tiles = [task.draw(row, task.parse(task.answer(row), row)) for row in chosen]
     across = columns or math.ceil(math.sqrt(n))
     wide, high = max(t.width for t in tiles) + 8, max(t.height for t in tiles) + 8
@@ -225,6 +252,15 @@ def contact_sheet(
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
     return path
+
+
+def _spread(task: Task, rows: Dataset, n: int) -> list[int]:
+    """Indices of `n` rows, spread evenly; of a mixture about equally many of each task."""
+    places: dict[str, list[int]] = {}
+    for index, row_id in enumerate(rows.select_columns(["id"])["id"]):
+        places.setdefault(task.member_of({"id": row_id}), []).append(index)
+    counts = {name: min(-(-n // len(places)), len(part)) for name, part in places.items()}
+    return [part[i * len(part) // counts[name]] for name, part in places.items() for i in range(counts[name])][:n]
 
 
 def seen_by(family: Family | None, row: Row) -> Row:
@@ -244,13 +280,19 @@ def seen_by(family: Family | None, row: Row) -> Row:
 
 
 def _check(config: RunConfig, task: Task, with_model: bool, options: CheckOptions) -> int:
-    splits = [name for name in options.splits.split(",") if name] or list(task.splits)
-    model, check_rows = None, partial(_check_without_model, task, options.workers)
-    if with_model:
-        components = Components.build(config)
-        task, model = components.task, ModelLimits(components.family, config.max_length, length_option(config))
-        check_rows = partial(_check_with_model, config, components, options.workers)
-    reports = check(task, splits, check_rows, model)
+    named = [name for name in options.splits.split(",") if name]
+    components = Components.build(config) if with_model else None
+    task = components.task if components else task
+    for split in named if task.members else ():
+        if not any(has_split(member, split) for member in task.members.values()):
+            task.check_split(split)
+    reports = []
+    for name, member in (task.members or {"": task}).items():
+        settings = config.members[name] if name else config
+        splits = [split for split in named if not name or has_split(member, split)] if named else member.splits
+        of_member = components.members[name] if components else None
+        for report in _reports(settings, member, splits, of_member, options.workers):
+            reports.append(replace(report, split=f"{name}, {report.split}" if name else report.split))
     print("\n".join(line for report in reports for line in report.lines(LISTED)))
     if not with_model:
         print("add model=<name> to encode every row for that model")
@@ -260,6 +302,16 @@ def _check(config: RunConfig, task: Task, with_model: bool, options: CheckOption
     good = all(report.good for report in reports)
     print("all rows can be used" if good else "not usable as it stands", file=sys.stdout if good else sys.stderr)
     return 0 if good else 1
+
+
+def _reports(
+    config: RunConfig, task: Task, splits: Sequence[str], components: Components | None, workers: int | None
+) -> list[SplitReport]:
+    """Reports on the splits of one task."""
+    if components is None:
+        return check(task, splits, partial(_check_without_model, task, workers))
+    model = ModelLimits(components.family, config.max_length, length_option(config))
+    return check(task, splits, partial(_check_with_model, config, components, workers), model)
 
 
 def _check_without_model(task: Task, workers: int | None, split: str, rows: Dataset) -> SplitCheck:
@@ -272,14 +324,16 @@ def _check_with_model(
     return cached_check(config, components, rows, True, workers_for(rows, workers), _bar(split))
 
 
-def _show(task: Task, name: str, options: ShowOptions, family: Family | None) -> int:
+def _show(task: Task, config: RunConfig, options: ShowOptions, family: Family | None) -> int:
     if options.n < 1:
         raise ConfigError(f"n={options.n}: must be a number from 1")
     split = options.split if options.split in task.splits or len(task.splits) > 1 else task.splits[0]
-    path = Path(options.out or f"{name}-{split}.png")
+    if config.augment.on and split != "train":
+        raise ConfigError(f"split={split}: augment= changes training rows alone; leave one of them out")
+    path = Path(options.out or f"{config.task.name}-{split}.png")
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"out={path}: a sheet is a .png or .jpg file{nearest(path.suffix, ('.png', '.jpg'))}")
-    contact_sheet(task, split, options.n, path, family=family)
+    contact_sheet(task, split, options.n, path, family=family, augment=config.augment, seed=config.seed)
     for line in task.skipped[:LISTED]:
         print(f"skipped: {line}", file=sys.stderr)
     print(f"{path}: {split}, {counted(len(task.skipped), 'row')} skipped")

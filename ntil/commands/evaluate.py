@@ -8,6 +8,9 @@
     ntil eval run=runs/demo task=clock_photos task.source.labels=labels.csv    on another source: a config of conf/task
     ntil eval run=runs/demo evaluation.split=validation           on another split
     ntil eval run=runs/demo processes=8                           rows shared by eight ranks
+    ntil eval run=runs/demo evaluation.decoding=[median,bayes]    other decodings beside greedy (docs/evaluation.md)
+    ntil eval run=runs/demo evaluation.backend=openai evaluation.server.url=<url> evaluation.server.model=<name>
+                                                                  by a server that serves the exported run
     ntil eval model=qwen2_vl_2b task=refcoco name=grounding       the model as it is, in the experiment `grounding`
 
 run: the folder. processes: ranks that share the rows (one per GPU by default). All else overrides the run's
@@ -39,9 +42,10 @@ from ntil.config.build import locate, parameters
 from ntil.config.compose import task_dict
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.identity import config_hash
-from ntil.config.schema import RunConfig, to_plain_dict
+from ntil.config.schema import Component, RunConfig, to_plain_dict
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
+from ntil.evaluation.decoding_metrics import PREFIX, by_decoding
 from ntil.launch.processes import spawn
 from ntil.launch.sweep import Sweep
 from ntil.preflight import compose_checked
@@ -84,8 +88,14 @@ def main(arguments: list[str]) -> int:
     for folder in folders:
         out, metrics = evaluate_run(folder, overridden(folder.config(), overrides), processes)
         print(f"{out}")
-        print("  " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not k.startswith("lenient_")))
+        print("  " + _line({k: v for k, v in metrics.items() if not k.startswith(PREFIX) or k.count("/") == 1}))
+        for name, values in by_decoding(metrics).items():
+            print(f"  {name}: {_line(values)}")
     return 0
+
+
+def _line(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not k.startswith("lenient_"))
 
 
 def evaluate_untrained(overrides: Sequence[str]) -> int:
@@ -95,20 +105,34 @@ def evaluate_untrained(overrides: Sequence[str]) -> int:
         UserError: the config can't be run.
     """
     config = compose_checked([*overrides, "loss=untrained"], on_this_machine=False)
-    family = locate(config.model.target, "model")
-    task, options = locate(config.task.target, "task"), dict(config.task.options)
-    takes, chosen = parameters(task)[0], {word.partition("=")[0] for word in overrides}
-    asks_freely = not chosen & {"task.question", "task.question_style"}
-    if "question_style" in takes and asks_freely and getattr(task, "subject", None) in family.own_prompts:
-        options["question_style"] = "family"
-    if "max_new_tokens" in takes and "task.max_new_tokens" not in chosen:
-        options["max_new_tokens"] = max(LEAST_TOKENS, options.get("max_new_tokens") or 0)
-    config = replace(config, task=replace(config.task, options=options))
+    chosen = {word.partition("=")[0] for word in overrides}
+    tasks = {name: _asked_freely(one, f"task.tasks.{name}", chosen) for name, one in config.members.items()}
+    if tasks:
+        options = {**config.task.options, "tasks": {name: one.to_dict() for name, one in tasks.items()}}
+        config = replace(config, task=replace(config.task, options=options))
+    else:
+        config = replace(config, task=_asked_freely(config, "task", chosen))
     sweep = Sweep()
     sweep.run(config)
     if sweep.done:
         print_metrics(sweep.done)
     return 1 if sweep.failed else 0
+
+
+def _asked_freely(config: RunConfig, key: str, chosen: set[str]) -> Component:
+    """The task, asked in the family's own words where it has any, with room for an answer that nobody taught.
+
+    Args:
+        key: of the task. chosen: keys that the command line sets, which stay.
+    """
+    family, task = locate(config.model.target, "model"), locate(config.task.target, "task")
+    takes, options = parameters(task)[0], dict(config.task.options)
+    as_usual = not chosen & {f"{key}.question", f"{key}.question_style"}
+    if "question_style" in takes and as_usual and getattr(task, "subject", None) in family.own_prompts:
+        options["question_style"] = "family"
+    if "max_new_tokens" in takes and f"{key}.max_new_tokens" not in chosen:
+        options["max_new_tokens"] = max(LEAST_TOKENS, options.get("max_new_tokens") or 0)
+    return replace(config.task, options=options)
 
 
 def overridden(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
@@ -131,6 +155,8 @@ def overridden(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         plain["task"] = task_dict(chosen[-1], of_task)
         overrides = [override for override in overrides if not override.startswith("task")]
     changed = RunConfig.from_dict(_merged(plain, overrides))
+    if changed.evaluation.test != plain["evaluation"]["test"]:
+        raise ConfigError("evaluation.test says which weights a training saves, and this run has saved its own")
     preflight.check(changed, on_this_machine=False)  # files and devices of the training don't matter here
     return changed
 
@@ -159,7 +185,7 @@ def evaluate_run(folder: RunFolder, config: RunConfig, processes: int = 1) -> tu
     """
     results = RunFolder(folder.evaluations / config_hash(config))
     results.freeze(config)
-    if processes == 1:
+    if processes == 1 or config.evaluation.backend:  # a server answers: its requests need one process
         evaluate(folder, results, None, Ranks())
         return results.path, results.read_metrics()
     ranks = replace(config.engine, processes=processes, hostfile=None)

@@ -4,10 +4,13 @@
 
     ntil export run=runs/demo/clock/llava_nano/ntil/seed0-1f3a to=exported       one finished run
     ntil export run=runs/starts 'to=starts/{task}/{model}'                       all below a folder
+    ntil export run=runs/demo/... to=exported push=owner/name push_dry_run=true  what would be sent to the hub
 
 run: the run, or a folder of runs. to: a new folder; {task}, {model}, {loss} and {seed} in it are filled in, and must
 keep several runs apart. Folders that are there already are left as they are, so that the same command goes on after
 more runs. merge: fold a LoRA adapter into its base (true), or export the adapter alone.
+push: owner/name on the Hugging Face Hub, also with {task} and so on: the folder is sent there. It is private unless
+private=false. push_dry_run=true: list what would be sent, and send nothing.
 """
 
 from __future__ import annotations
@@ -17,60 +20,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from jinja2 import Template
 from omegaconf import MISSING
 
-from data.common.errors import UserError
 from data.common.files import replacing
-from ntil import __version__
+from ntil.commands.model_card import card
 from ntil.commands.options import parse_options
+from ntil.commands.push import check_repository, push
 from ntil.components import Components
 from ntil.config.build import locate
 from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.losses import NumberLoss
-from ntil.models.saving import check_saved, load_saved
-from ntil.runs.data_fingerprint import described
+from ntil.models.saving import check_saved, load_merged
 from ntil.runs.folder import RunFolder, find_runs
-from ntil.runs.run import Run, build_from_saved
-
-CARD = Template(
-    """\
----
-library_name: {{ "peft" if adapter else "transformers" }}
-{%- if base %}
-base_model: {{ base }}
-{%- endif %}
-tags: [ntil, number-loss, {{ loss }}]
----
-
-# {{ model }} on {{ task }}, trained with {{ loss }}
-
-{{ "A LoRA adapter" if adapter else "Weights" }} trained by ntil {{ version }}: {{ steps }} steps of {{ rows }} rows,
-seed {{ seed }}, {{ "from " + base if base else "from scratch" }}.
-
-## Metrics
-
-On the split `{{ split }}` ({{ examples }} examples), greedy generation:
-
-| metric | value |
-| --- | ---: |
-{% for name, value in metrics.items() -%}
-| {{ name }} | {{ "%.4g" | format(value) }} |
-{% endfor %}
-## Data
-
-Train split as of the run: {{ data }}.{% if prompt %} The prompt is `{{ prompt }}`.{% endif %}
-An answer is `{{ answer }}`.
-
-## Configuration
-
-```yaml
-{{ config }}```
-"""
-)
-
+from ntil.runs.run import build_from_saved
 
 SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")  # of what a model, tokenizer, processor saves
 
@@ -82,6 +45,9 @@ class ExportOptions:
     run: str = MISSING
     to: str = MISSING
     merge: bool = True
+    push: str = ""
+    private: bool = True
+    push_dry_run: bool = False
 
 
 def main(arguments: list[str]) -> int:
@@ -91,17 +57,24 @@ def main(arguments: list[str]) -> int:
         UserError: run= or to= missing, an unfinished run, a target that exists or that two runs would share.
     """
     options = parse_options("export", ExportOptions, arguments)
-    target_of = targets(find_runs(options.run) or [RunFolder(options.run)], options.to)
+    if options.push_dry_run and not options.push:
+        raise ConfigError("push_dry_run=true lists what push=owner/name would send; set push")
+    folders = find_runs(options.run) or [RunFolder(options.run)]
+    target_of = targets(folders, options.to)
+    repository_of = repositories(folders, options.push) if options.push else {}
     for folder in target_of:
         if not folder.done:
             raise ConfigError(_not_finished(folder))
     for folder, target in target_of.items():
-        # Of several targets, existing ones are from an earlier call.
-        if len(target_of) > 1 and target.exists():
+        # Of several targets, existing ones are from an earlier call; so is what is to be pushed.
+        if (len(target_of) > 1 or options.push) and target.exists():
             print(f"{target}: exists, left as it is")
-            continue
-        export(folder, target, options.merge)
-        print(f"{target}: load it with from_pretrained({str(target)!r})")
+        else:
+            export(folder, target, options.merge)
+            print(f"{target}: load it with from_pretrained({str(target)!r})")
+        if folder in repository_of:
+            _check_files(target)
+            push(target, repository_of[folder], options.private, options.push_dry_run)
     return 0
 
 
@@ -111,18 +84,38 @@ def targets(folders: Sequence[RunFolder], pattern: str) -> dict[RunFolder, Path]
     Raises:
         ConfigError: `pattern` names something else than task, model, loss and seed, or two runs have one target.
     """
-    target_of: dict[RunFolder, Path] = {}
+    return {folder: Path(name).expanduser() for folder, name in _filled_in(folders, "to", pattern).items()}
+
+
+def repositories(folders: Sequence[RunFolder], pattern: str) -> dict[RunFolder, str]:
+    """Repository on the hub of every run.
+
+    Raises:
+        ConfigError: as of `targets`; or no name of a repository with its owner.
+    """
+    names = _filled_in(folders, "push", pattern)
+    for name in names.values():
+        check_repository(name)
+    return names
+
+
+def _filled_in(folders: Sequence[RunFolder], key: str, pattern: str) -> dict[RunFolder, str]:
+    """The pattern with every run's names in place."""
+    filled: dict[RunFolder, str] = {}
     for folder in folders:
         try:
-            target = Path(pattern.format(**_names(folder))).expanduser()
+            name = pattern.format(**_names(folder))
         except (KeyError, IndexError, ValueError) as error:
-            raise ConfigError(f"to={pattern}: takes {{task}}, {{model}}, {{loss}} and {{seed}}, not {error}") from error
-        if target in target_of.values():
             raise ConfigError(
-                f"to={pattern} is {target} for several of the {len(folders)} runs; write 'to=.../{{task}}/{{model}}'"
+                f"{key}={pattern}: takes {{task}}, {{model}}, {{loss}} and {{seed}}, not {error}"
+            ) from error
+        if name in filled.values():
+            raise ConfigError(
+                f"{key}={pattern} is {name} for several of the {len(folders)} runs; write "
+                f"'{key}=.../{'{task}-{model}' if key == 'push' else '{task}/{model}'}'"
             )
-        target_of[folder] = target
-    return target_of
+        filled[folder] = name
+    return filled
 
 
 def _names(folder: RunFolder) -> dict[str, str]:
@@ -149,8 +142,7 @@ def export(folder: RunFolder, target: Path, merge: bool = True) -> Path:
     adapter = (folder.model / "adapter_config.json").exists()
     with replacing(target) as partial:
         if adapter and merge:
-            merged = load_saved(components.family, folder.model).merge_and_unload()
-            components.family.save(merged, partial)
+            components.family.save(load_merged(components.family, folder.model), partial)
         else:
             _check_files(folder.model)
             shutil.copytree(folder.model, partial)
@@ -181,38 +173,3 @@ def _check_files(model: Path) -> None:
 
 def _not_finished(folder: RunFolder) -> str:
     return f"{folder.path}: the run is not finished; `ntil status {folder.path}` says where it is"
-
-
-def _example(folder: RunFolder, components: Components) -> tuple[str | None, str]:
-    """Prompt and answer of a row; where the data aren't here the first answer that was tested, without its prompt."""
-    task = components.task
-    try:
-        row = task.rows("train")[0]
-        return task.prompt(row), task.answer(row)
-    except (UserError, OSError):
-        return None, next((record["answer"] for record in folder.read_predictions()), "")
-
-
-def card(folder: RunFolder, components: Components, adapter: bool) -> str:
-    """Model card in Markdown: training, metrics, data and the whole config."""
-    config, metrics = folder.config(), folder.read_metrics()
-    prompt, answer = _example(folder, components)
-    scores = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not k.startswith("lenient_")}
-    return CARD.render(
-        adapter=adapter,
-        base=config.model.options.get("checkpoint"),
-        version=__version__,
-        steps=Run(folder, config).steps,
-        rows=config.optim.batch_size,
-        seed=config.seed,
-        split=config.evaluation.split,
-        examples=int(scores.pop("examples", 0)),
-        metrics=scores,
-        data=described(folder.data),
-        prompt=prompt,
-        answer=answer,
-        config=yaml.safe_dump(config.to_dict(), sort_keys=False),
-        model=config.model.name,
-        task=config.task.name,
-        loss=config.loss.name,
-    )

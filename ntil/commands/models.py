@@ -1,11 +1,13 @@
 """List model configs with their size, digits and memory.
 
     ntil models [name ...] [gpus=8] [rank=16] [--json]
+    ntil models <name> ... --modes [gpus=8] [rank=16]
 
-Every config of conf/model, or the named ones: parameters, whether the checkpoint is on this machine, how digits are
-tokenised, coordinates, memory in full and LoRA training.
+Every config of conf/model and of active plug-ins, or the named ones: parameters, whether the checkpoint is on this
+machine, how digits are tokenised, coordinates, memory in full and LoRA training.
 
-gpus: over how many the memory is spread. rank: of the adapters. --json: all of it for a program.
+gpus: over how many the memory is spread. rank: of the adapters. --json: all of it for a program. --modes: what every
+way to train the named models takes (adapters, optimizers, an average of the weights), in memory and on disk.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from rich.table import Table
 
 from data.common.counts import counted
 from ntil.commands.options import parse_options
-from ntil.config.compose import CONF, choices, compose_dict
+from ntil.config.compose import choices, compose_dict, config_file
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.schema import Component
 from ntil.console import gigabytes
+from ntil.estimates.modes import modes_table
 from ntil.models.inventory import describe
 
 WIDTH = 124  # that the table needs
@@ -48,11 +51,16 @@ def main(arguments: list[str]) -> int:
     options = parse_options("models", ModelsOptions, [word for word in arguments if "=" in word])
     if min(options.gpus, options.rank) < 1:
         raise ConfigError("ntil models: gpus and rank are at least 1")
-    names = [word for word in arguments if "=" not in word and word != "--json"]
+    names = [word for word in arguments if "=" not in word and word not in ("--json", "--modes")]
     available = choices("model")
     for name in names:
         if name not in available:
             raise ConfigError(f"model={name}: no such config{nearest(name, available)}")
+    if "--modes" in arguments:
+        if not names:
+            raise ConfigError("ntil models --modes takes names of models, as in llava15_7b --modes")
+        modes_table(names, options.gpus, options.rank).print()
+        return 0
     described = [describe(_component(name), options.gpus, options.rank) for name in names or available]
     if "--json" in arguments:
         print(json.dumps(described, indent=1))
@@ -62,7 +70,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _component(name: str) -> Component:
-    config = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    config = yaml.safe_load(config_file("model", name).read_text())
     # Composing takes a third of a second, and few configs are made of others; what a recipe brings isn't the model.
     parts = [part for part in config.pop("defaults", []) if not str(next(iter(part))).startswith("override")]
     return Component.from_dict("model", compose_dict([f"model={name}"])["model"] if parts else config)

@@ -29,12 +29,15 @@ from data.common.rows import Row
 from ntil.commands.options import parse_options
 from ntil.components import Components
 from ntil.config.errors import ConfigError
+from ntil.config.schema import RunConfig
 from ntil.console import console
+from ntil.evaluation.usable_rows import usable_rows
 from ntil.losses import StepInfo
 from ntil.models.head import SupervisedHead
 from ntil.models.saving import load_saved
 from ntil.runs.checkpoints import complete_checkpoints
 from ntil.runs.folder import RunFolder, read_json
+from ntil.train.augmentation import TIMES, AugmentedRows
 
 FRAMES = 3  # modules shown before the first that is not finite
 
@@ -63,7 +66,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"{file}: names no rows; the file is damaged")
     components = Components.build(folder.config())
     weights = _weights(folder, batch["weights"])
-    rows = _rows(components, batch["ids"])
+    rows = _rows(folder.config(), components, batch["ids"])
     model = load_saved(components.family, weights).eval()
     out = console()
     out.print(
@@ -85,13 +88,17 @@ def _weights(folder: RunFolder, checkpoint: str) -> Path:
     return checkpoints[0]
 
 
-def _rows(components: Components, ids: list[str]) -> list[Row]:
+def _rows(config: RunConfig, components: Components, ids: list[str]) -> list[Row]:
     rows = components.task.rows("train")
+    names = [name.rpartition(TIMES)[0] for name in ids] if config.augment.on else ids
     index = {str(name): i for i, name in enumerate(rows["id"])}
-    missing = [name for name in ids if name not in index]
+    missing = [name for name in names if name not in index]
     if missing:
         raise ConfigError(f"the train split no longer has the rows {', '.join(missing[:5])}; the data has changed")
-    return [rows[index[name]] for name in ids]
+    if not config.augment.on:
+        return [rows[index[name]] for name in ids]
+    usable = usable_rows(config, components, "train", rows)
+    return AugmentedRows(usable, components.task, config.augment, config.seed).by_ids(ids)
 
 
 def _table(components: Components, model: Any, rows: list[Row]) -> Table:

@@ -64,6 +64,8 @@ def main(arguments: list[str]) -> int:
     share = spans.is_digit.float().mean().item()
     console = Console()
     console.print(f"row      {escape(str(row['id']))}")
+    for name, part in task.by_member(rows).items() if task.members else ():
+        console.print(f"         {name}: {counted(len(part), 'row', form=',')} of {options.split}")
     prompt = escape(repr(task.prompt(row)))
     console.print(f"prompt   {prompt}, {counted(len(encoded.prompt_ids), 'token')} with the picture's")
     wrapped = escape(repr(components.family.template(task.prompt(row), row.get("image") is not None)))

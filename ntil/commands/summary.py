@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ntil.console import Table, first_left
+from ntil.evaluation.decoding_metrics import by_decoding
 from ntil.runs.folder import RunFolder
 from ntil.runs.run import Run
 from ntil.runs.status import status
@@ -19,12 +20,21 @@ HIDDEN = ("lenient_", "examples", "digit_", "expected_", "train_")
 
 def print_metrics(folders: Sequence[Path]) -> None:
     """Print the metrics of every run, as `ntil train` does at its end."""
-    runs = [Run.read(RunFolder(folder)) for folder in folders]
+    runs = [one for folder in folders for one in Run.read(RunFolder(folder)).by_task]
     rows = [
-        {"run": name, **(headline_metrics(run.metrics) if run.done else {"state": str(status(run))})}
+        row
         for run, name in zip(runs, labels(runs), strict=True)
+        for row in (metrics_rows(name, run.metrics) if run.done else [{"run": name, "state": str(status(run))}])
     ]
     metrics_table("test", rows).print()
+
+
+def metrics_rows(name: str, metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the summary: the generated answers' metrics, then those of every decoding beside them."""
+    decodings = [
+        {"run": f"{name}, {decoding}", **headline_metrics(values)} for decoding, values in by_decoding(metrics).items()
+    ]
+    return [{"run": name, **headline_metrics(metrics)}, *decodings]
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -36,7 +46,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 
 def headline_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics of the summary: none of a group (`group/metric`), and of `HIDDEN` only `examples`, as the first."""
+    """Metrics of the summary: none of a group or a decoding (they have a slash), and of `HIDDEN` only `examples`."""
     headline = {k: v for k, v in metrics.items() if not k.startswith(HIDDEN) and "/" not in k}
     return {"examples": int(metrics["examples"]), **headline} if "examples" in metrics else headline
 

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from ntil.commands.summary import print_metrics
 from ntil.components import build_task
-from ntil.config.compose import CONF, plain_config, register_schema, report_errors
+from ntil.config.compose import CONF, plain_config, register_schema, report_errors, with_mixtures
 from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
 from ntil.launch.plan import dry_run
@@ -32,7 +32,10 @@ from ntil.runs.folder import folder_of
 
 def main(arguments: list[str]) -> int:
     """Run `ntil train`; the exit code. Every job runs in its own processes, and its errors are reported one by one."""
-    register_schema()
+    words: list[str] = []
+    if code := report_errors(register_schema) or report_errors(lambda: words.extend(with_mixtures(arguments))):
+        return code
+    arguments = words
     if "--dry-run" in arguments:
         return report_errors(lambda: _dry_run([word for word in arguments if word != "--dry-run"]), arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -1,8 +1,9 @@
 """Building of components from their `target` and options, both checked before use.
 
-A target is a class of its group (`GROUPS`), or a function annotated to return one, in a package of this project or in
-one that the environment of this process declares (`NTIL_PACKAGES=mine,other`): a run folder from elsewhere can't name
-code to run. Options are checked against the target's signature and its annotations before anything is built.
+A target is a class of its group (`GROUPS`), or a function annotated to return one, in a package of this project, in a
+module that an active plug-in's YAML names (`ntil.config.plugins`), or in a package that the environment of this process
+declares (`NTIL_PACKAGES=mine,other`): a run folder from elsewhere can't name code to run. Options are checked against
+the target's signature and its annotations before anything is built.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from data.common.errors import UserError
 from ntil.config.errors import ConfigError, nearest
+from ntil.config.plugins import providing
 from ntil.config.schema import Component
+from ntil.rooms import canonical, importable
 
 PACKAGES = ("ntil", "tasks", "data")
-# Group -> what its members must be. `source` and `extractor` are options of a task.
+# Group -> what its members must be. `source` and `extractor` are options of a task, `task` also one of a mixture.
 GROUPS = {
     "model": "ntil.models.base:Family",
     "task": "tasks.base:Task",
@@ -31,7 +34,7 @@ GROUPS = {
     "source": "data.common.source:Source",
     "extractor": "tasks.answers.mathvista_extraction:Extractor",
 }
-NESTED = ("source", "extractor", "loss")  # options of members may be of these groups
+NESTED = ("source", "extractor", "task", "loss")  # options of members may be of these groups
 # Arguments that the model in use gives to a target, and a config can't.
 GIVEN = {"task": ("coords", "own_question"), "loss": ("vocab",)}
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
@@ -40,6 +43,11 @@ _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=Fa
 def declared_packages() -> tuple[str, ...]:
     """The packages whose classes a config may name."""
     return (*PACKAGES, *(name for name in os.environ.get("NTIL_PACKAGES", "").split(",") if name))
+
+
+def is_trusted(module: str) -> bool:
+    """Whether a config may name classes of a module."""
+    return canonical(module).partition(".")[0] in declared_packages() or providing(module) is not None
 
 
 def locate(target: str, group: str, key: str | None = None) -> Any:
@@ -53,13 +61,16 @@ def locate(target: str, group: str, key: str | None = None) -> Any:
     """
     key = f"{key or group}.target={target!r}"
     module_name, _, name = target.partition(":")
-    if module_name.partition(".")[0] not in declared_packages():
+    module_name = canonical(module_name)
+    if not is_trusted(module_name):
         raise ConfigError(
-            f"{key}: only classes in {', '.join(declared_packages())} can be named; a package of your own is declared "
-            "with NTIL_PACKAGES=<its name> in the environment"
+            f"{key}: only classes in {', '.join(declared_packages())} can be named; code of your own is a plug-in, "
+            "active with --config-dir <folder of its configs>, or a package declared with NTIL_PACKAGES=<its name> in "
+            "the environment"
         )
     try:
-        module = importlib.import_module(module_name)
+        plugin = providing(module_name)
+        module = plugin.load(module_name) if plugin else importlib.import_module(importable(module_name))
     except ModuleNotFoundError as error:
         raise ConfigError(f"{key}: {error}; write it as 'package.module:Class'") from error
     member = vars(module).get(name)
@@ -75,7 +86,7 @@ def _is_member(value: Any, group: str) -> bool:
     base = group_class(group)
     if inspect.isclass(value):
         return issubclass(value, base) and not inspect.isabstract(value)
-    if not inspect.isfunction(value) or value.__module__.partition(".")[0] not in declared_packages():
+    if not inspect.isfunction(value) or not is_trusted(value.__module__):
         return False
     returned = typing.get_type_hints(value).get("return")
     return inspect.isclass(returned) and issubclass(returned, base)
@@ -89,7 +100,7 @@ def group_module(group: str) -> str:
 def group_class(group: str) -> type:
     """Base class of all members of the group."""
     module, _, name = GROUPS[group].partition(":")
-    member = getattr(importlib.import_module(module), name)
+    member = getattr(importlib.import_module(importable(module)), name)
     assert isinstance(member, type)
     return member
 
@@ -98,9 +109,8 @@ def group_class(group: str) -> type:
 class Parameter:
     """One parameter of a target.
 
-    Attributes:
-        group: the group that an option is a member of, as `source` of a task is. by_name: it is several by name, as the
-            parts of a sum of losses are.
+    `group`: the group that an option is a member of, as `source` of a task is; of a mapping, as `tasks` of a mixture,
+    the group of its values.
     """
 
     name: str
@@ -110,7 +120,7 @@ class Parameter:
 
     @property
     def by_name(self) -> bool:
-        return self.group is not None and typing.get_origin(self.annotation) is dict
+        return self.group is not None and typing.get_origin(self.annotation) is Mapping
 
 
 def parameters(target: Any) -> tuple[dict[str, Parameter], bool]:
@@ -182,9 +192,9 @@ def check_component(group: str, component: Component, key: str | None = None) ->
 
 
 def _checked_value(parameter: Parameter, value: Any, key: str) -> Any:
-    if parameter.by_name and isinstance(value, dict):
-        return {name: _checked_nested(parameter, part, f"{key}.{name}") for name, part in value.items()}
-    if parameter.group is not None and value is not None and not parameter.by_name:
+    if parameter.group is not None and value is not None:
+        if parameter.by_name:
+            return _checked_members(parameter, value, key)
         return _checked_nested(parameter, value, key)
     try:
         return TypeAdapter(parameter.annotation, config=_STRICT).validate_python(value)
@@ -193,6 +203,13 @@ def _checked_value(parameter: Parameter, value: Any, key: str) -> Any:
         path = ".".join([key, *(str(part) for part in first["loc"] if _is_key(part, value))])
         message = str(first["msg"]).replace("Input should be", "must be")
         raise ConfigError(f"{path}={_shown(first['input'])}: {message}") from error
+
+
+def _checked_members(parameter: Parameter, value: Any, key: str) -> dict[str, Component]:
+    """The components of an option that has several, by name."""
+    if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
+        raise ConfigError(f"{key}={_shown(value)}: must be components by name, each with a target and its options")
+    return {name: _checked_nested(parameter, {**one, "name": name}, f"{key}.{name}") for name, one in value.items()}
 
 
 def _checked_nested(parameter: Parameter, value: Any, key: str) -> Component:
@@ -235,9 +252,10 @@ def build(group: str, component: Component, key: str | None = None, **context: A
     target = locate(component.target, group)
     by_name, _ = parameters(target)
     for name, value in options.items():
-        options[name] = _built(by_name.get(name), value, f"{key or group}.{name}", context)
+        if name not in context:
+            options[name] = _built(by_name.get(name), value, f"{key or group}.{name}", context)
     try:
-        return target(**options, **{k: v for k, v in context.items() if k in by_name})
+        return target(**{**options, **{k: v for k, v in context.items() if k in by_name}})
     except UserError:
         raise
     except ValueError as error:

@@ -11,30 +11,84 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import conf
 from data.common.errors import UserError
 from ntil.config.errors import ConfigError, nearest, quoted, system_error, value_error
 from ntil.config.loss_parts import with_parts
+from ntil.config.plugins import CONF, active_plugins, check_names
 from ntil.config.schema import RunConfig, RunSchema, to_plain_dict
 
-CONF = Path(next(iter(conf.__path__)))
+
+class PluginFolders(SearchPathPlugin):
+    """Hydra's search path goes on in the folders of active plug-ins."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for plugin in active_plugins():
+            search_path.append(plugin.name, f"file://{plugin.folder}")
 
 
 def register_schema() -> None:
-    """Register `RunSchema` with Hydra as `schema`, which conf/config.yaml begins with."""
+    """Register `RunSchema` with Hydra as `schema`, which conf/config.yaml begins with, and the plug-ins' folders.
+
+    Raises:
+        ConfigError: a plug-in that can't be used.
+    """
+    check_names()
+    Plugins.instance().register(PluginFolders)
     schema = OmegaConf.structured(RunSchema)
-    OmegaConf.set_struct(schema.optim.lr_of, False)  # a family's parts aren't known here
+    for name in ("lr_of", "options", "schedule_options"):  # parts of a family, and options, that aren't known here
+        OmegaConf.set_struct(schema.optim[name], False)
     ConfigStore.instance().store(name="schema", node=schema)
     by_part = OmegaConf.create({"options": {}})
     OmegaConf.set_struct(by_part.options, False)  # nor are the parts of a sum of losses
     ConfigStore.instance().store(group="loss", name="by_part", node=by_part)
+
+
+def with_mixtures(overrides: Iterable[str]) -> list[str]:
+    """The words with each `task=[a,b]` as `task=a+b`, and configs of that name registered with Hydra.
+
+    A mixture of a name in conf/task is one of its configs like any other.
+
+    Raises:
+        ConfigError: a task that is named twice, or a list of one.
+    """
+    words = [re.sub(r"\[([^][]*)\]", _joined, word) if word.startswith("task=") else word for word in overrides]
+    for word in words:
+        for name in word.removeprefix("task=").split(",") if word.startswith("task=") else ():
+            if "+" in name:
+                _register_mixture(name, name.split("+"))
+    return words
+
+
+def _joined(listed: re.Match[str]) -> str:
+    return "+".join(name.strip() for name in listed[1].split(","))
+
+
+def _register_mixture(name: str, tasks: Sequence[str]) -> None:
+    """Register a config of the task group that is a mixture of others."""
+    if twice := next((task for task in tasks if tasks.count(task) > 1), None):
+        raise ConfigError(
+            f"task={name}: {twice} is named twice; a mixture in a file of conf/task can give each a name of its own, "
+            "see docs/mixtures.md"
+        )
+    node = {
+        "defaults": [*({f"/task@tasks.{task}": task} for task in tasks), "_self_"],
+        "name": name,
+        "target": "tasks.mixture:Mixture",
+        "weights": dict.fromkeys(tasks),
+        "temperature": None,
+        "headline": None,
+    }
+    ConfigStore.instance().store(group="task", name=name, node=node)
 
 
 def compose(overrides: Iterable[str]) -> RunConfig:
@@ -48,7 +102,7 @@ def compose(overrides: Iterable[str]) -> RunConfig:
 
 def compose_dict(overrides: Iterable[str]) -> dict[str, Any]:
     """The composed configuration as plain containers."""
-    overrides = list(overrides)
+    overrides = with_mixtures(overrides)
     register_schema()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return plain_config(hydra.compose("config", overrides=overrides), overrides)
@@ -80,7 +134,18 @@ def _loss_config(name: str) -> dict[str, Any]:
 
 def choices(group: str) -> list[str]:
     """Names of the configs in a group, sorted."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml"))
+
+
+def config_folders() -> list[Path]:
+    """Folders of config groups: ntil's, and those of active plug-ins."""
+    return [CONF, *(plugin.folder for plugin in active_plugins())]
+
+
+def config_file(group: str, name: str) -> Path:
+    """The YAML file of a group's choice, of ntil or of a plug-in; where there is none, the one that ntil would have."""
+    files = [folder / group / f"{name}.yaml" for folder in config_folders()]
+    return next((file for file in files if file.exists()), files[0])
 
 
 def report_errors(act: Callable[[], Any], overrides: Iterable[str] = ()) -> int:
@@ -143,13 +208,17 @@ def _unread(word: str) -> str:
 
 def _hint(key: str, overrides: Iterable[str]) -> str:
     """The key that was meant: of the same last name anywhere below its group, else the nearest on its level."""
-    chosen = [w for w in overrides if re.fullmatch(r"\w+=[\w/]+", w) and (CONF / w.partition("=")[0]).is_dir()]
+    chosen = [w for w in overrides if re.fullmatch(r"\w+=[\w/+]+", w) and _is_group(w.partition("=")[0])]
     config: Any = _composed_or_none(chosen) or _composed_or_none([]) or asdict(RunSchema())
     group, _, rest = key.partition(".")
     deeper = [name for name in _leaves(config.get(group), group) if name.endswith(f".{rest}")] if rest else []
     if key in deeper:
         return f" in every job of this sweep; sweep {group} and {key} in two calls"
     return f"; did you mean {deeper[0]!r}?" if deeper else nearest(key, _siblings(key, config))
+
+
+def _is_group(key: str) -> bool:
+    return any((folder / key).is_dir() for folder in config_folders())
 
 
 def _leaves(node: Any, key: str) -> list[str]:
@@ -176,6 +245,7 @@ def _composed_or_none(overrides: Sequence[str]) -> dict[str, Any] | None:
 
 def task_dict(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Compose one config of the task group with overrides of its keys."""
-    if name not in choices("task"):
-        raise ConfigError(f"task={name}: no such config{nearest(name, choices('task'))}")
+    for task in with_mixtures([f"task={name}"])[0].removeprefix("task=").split("+"):
+        if task not in choices("task"):
+            raise ConfigError(f"task={name}: no such config{nearest(task, choices('task'))}")
     return compose_dict([f"task={name}", *overrides])["task"]

@@ -30,7 +30,8 @@ UNHASHED_KEYS = (
 # Nor do those that distribute the same step, so that a run can resume on another machine.
 UNHASHED_ENGINE_KEYS = ("processes", "hostfile", "accumulation", "gradient_checkpointing", "threads", "workers")
 UNHASHED_OPTIM_KEYS = ("accept_lr",)
-UNHASHED_EVALUATION_KEYS = ("share_prompts",)  # the answers are the same
+# The answers are the same, or (of a server) checked to be.
+UNHASHED_EVALUATION_KEYS = ("share_prompts", "server")
 
 # Options of components that say where code is or what may be read, not what is computed.
 UNHASHED_OPTIONS = ("target", "allow_pickle")
@@ -46,8 +47,13 @@ def identity(config: RunConfig) -> dict[str, Any]:
     hashed["engine"] = {k: v for k, v in hashed["engine"].items() if k not in UNHASHED_ENGINE_KEYS}
     # The mode says which rows a step has; how long a sequence may be is only how they are computed.
     hashed["packing"] = {"mode": config.packing.mode} if config.packing.on else None
+    if not config.augment.on:  # then it is what all runs were before there was augmentation
+        hashed["augment"] = None
     hashed["optim"] = {k: v for k, v in hashed["optim"].items() if k not in UNHASHED_OPTIM_KEYS}
     hashed["evaluation"] = {k: v for k, v in hashed["evaluation"].items() if k not in UNHASHED_EVALUATION_KEYS}
+    # An empty part would change the hash of runs from before it.
+    if config.evaluation.generation.usual:
+        hashed["evaluation"]["generation"] = None
     return _without_paths_and_nulls(hashed)
 
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,20 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from data.augment.options import AugmentConfig
 from data.common.files import check_size_on_disk
+from ntil.config.answering import (
+    GenerationConfig,
+    ServerConfig,
+    check_backend,
+    check_generation,
+    normalized_decoding,
+    normalized_generation,
+)
 from ntil.config.errors import ConfigError, nearest, value_error
+from ntil.config.optim import OptimConfig, check_optim, normalize
+from ntil.config.ranges import at_least
+from ntil.config.tuning import TuningConfig, check_settings, normalize_tuning
 from ntil.config.upgrade import FORMAT, upgraded
 
 TRACKERS = ("wandb", "tensorboard")
@@ -82,62 +94,6 @@ class EngineConfig:
 
 
 @dataclass
-class OptimConfig:
-    """AdamW, linear warm-up, cosine decay to `min_lr_ratio` of each learning rate.
-
-    steps, epochs: length of the training, in optimizer steps or in passes over the training rows; one of them is null.
-    max_epochs: `steps` end after that many passes; null: they don't.
-    batch_size: rows of one optimizer step, over all ranks and micro-batches. max_grad_norm: gradients are clipped to
-        this norm, 0 for none.
-    lr, lr_of: of all parts, and of the parts named, as in `{projector: 2e-5}`; null where no part has its own.
-    accept_lr: train the language part of a full-size checkpoint in full at a learning rate for models from scratch.
-    warmup: steps; below 1 a share of them.
-    """
-
-    steps: int | None = 2600
-    epochs: float | None = None
-    max_epochs: float | None = None
-    batch_size: int = 64
-    lr: float = 1e-3
-    lr_of: dict[str, float | None] | None = field(default_factory=dict)
-    accept_lr: bool = False
-    min_lr_ratio: float = 0.05
-    warmup: float = 100
-    weight_decay: float = 0.01
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    max_grad_norm: float = 1.0
-
-    def steps_for(self, rows: int | None) -> int | None:
-        """Optimizer steps of a training on so many rows; None where they depend on the rows and those aren't known."""
-        passes = self.max_epochs if self.epochs is None else self.epochs
-        if passes is None:
-            return self.steps
-        if rows is None:
-            return None
-        steps = max(1, math.ceil(passes * rows / self.batch_size))
-        return steps if self.steps is None else min(self.steps, steps)
-
-
-@dataclass
-class TuningConfig:
-    """Trainable parameters. `freeze`: parts (`vision`, `projector`, `language`) that stay as they were loaded.
-
-    mode `full`: all others are trained. mode `lora`: adapters of `rank` and `alpha` (null: 2 * rank) in the parts
-    `adapt`, on the linear layers `targets` (null: the family's own); the parts `train` (null: the family's own) are
-    trained whole.
-    """
-
-    mode: str = "full"
-    freeze: list[str] = field(default_factory=list)
-    rank: int = 16
-    alpha: float | None = None
-    dropout: float = 0.0
-    adapt: list[str] = field(default_factory=lambda: ["language"])
-    targets: list[str] | None = None
-    train: list[str] | None = None
-
-
-@dataclass
 class Stage:
     """Stage of a curriculum: up to the share `until` (0..1) of all steps, only rows whose column is at most `max`."""
 
@@ -181,15 +137,33 @@ class PackingConfig:
 class EvaluationConfig:
     """Scoring of `split` at the end, and of `validation_rows` validation rows every `every_steps` steps (0: never).
 
+    validation_rows: of each task and split. validation_splits: those that are validated on, the first of which chooses
+        the best checkpoint; null: `validation`.
     batch_size: rows that generate at once on a rank; null: see ntil/evaluation/batch_size.py.
     share_prompts: rows with one picture, or a long text in common, share its computation; null: where that is exact.
+    test: which weights are saved and scored at the end: `best`, by the task's metric on the validation rows, or `last`
+        (null: the same).
+    generation, decoding: of the test, see ntil/config/answering.py; validation is greedy. decoding: a name or several,
+        reported beside the answer as it is generated; null: none.
+    backend: `transformers`, the model in this process, or `openai`, a server (`ntil eval` alone); null: transformers.
     """
 
     split: str = "test"
     batch_size: int | None = 240
     every_steps: int = 200
     validation_rows: int = 240
+    validation_splits: list[str] | None = None
     share_prompts: bool | None = None
+    test: str | None = None
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    decoding: Any = None
+    backend: str | None = None
+    server: ServerConfig = field(default_factory=ServerConfig)
+
+    @property
+    def validated(self) -> list[str]:
+        """Splits that are validated on; empty without validation."""
+        return (self.validation_splits or ["validation"]) if self.every_steps else []
 
 
 @dataclass
@@ -221,6 +195,7 @@ class RunSettings:
     tuning: TuningConfig = field(default_factory=TuningConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     packing: PackingConfig = field(default_factory=PackingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     log_every: int = 20
@@ -273,10 +248,27 @@ class RunConfig(RunSettings):
         except OmegaConfBaseException as error:
             raise ConfigError(value_error(str(error)) or " ".join(str(error).split())) from error
         assert isinstance(settings, RunSettings)
-        _normalize(settings.optim)
+        normalize(settings.optim)
+        normalize_tuning(settings.tuning)
+        normalize_evaluation(settings.evaluation)
         _check(settings)
         values: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(settings)}
         return cls(**values, **groups)
+
+    @property
+    def members(self) -> dict[str, RunConfig]:
+        """The config of each task of a mixture, by its name there; empty where the task is none.
+
+        Raises:
+            ConfigError: a task of the mixture has no target.
+        """
+        tasks = self.task.options.get("tasks")
+        if not isinstance(tasks, dict):
+            return {}
+        return {
+            name: replace(self, task=Component.from_dict(f"task.tasks.{name}", {**(one or {}), "name": name}))
+            for name, one in tasks.items()
+        }
 
     @classmethod
     def read(cls, file: Path) -> RunConfig:
@@ -307,11 +299,12 @@ class RunConfig(RunSettings):
         return {"format": FORMAT, **first, **{g: getattr(self, g).to_dict() for g in GROUPS}, **plain}
 
 
-def _normalize(optim: OptimConfig) -> None:
+def normalize_evaluation(evaluation: EvaluationConfig) -> None:
     """Give what means the same one form, in place, so that it has one hash."""
-    if optim.warmup >= 1 and optim.warmup == round(optim.warmup):
-        optim.warmup = round(optim.warmup)
-    optim.lr_of = {part: lr for part, lr in (optim.lr_of or {}).items() if lr is not None} or None
+    evaluation.test = None if evaluation.test == "last" else evaluation.test
+    evaluation.generation = normalized_generation(evaluation.generation)
+    evaluation.decoding = normalized_decoding(evaluation.decoding)
+    evaluation.backend = None if evaluation.backend == "transformers" else evaluation.backend
 
 
 def _fits(config: dict[str, Any]) -> bool:
@@ -353,17 +346,22 @@ def _check(run: RunSettings) -> None:
         _check_folder_name("name", part)
     if not 0 <= run.seed < 2**32:
         raise ConfigError(f"seed must lie in 0..{2**32 - 1}, got {run.seed}")
-    _check_optim(run.optim)
+    check_optim(run.optim)
     _check_engine(run.engine)
-    _check_tuning(run.tuning)
+    check_settings(run.tuning)
     for name in ("validation_rows", "batch_size"):
-        _at_least(1, f"evaluation.{name}", getattr(run.evaluation, name))
-    _at_least(0, "evaluation.every_steps", run.evaluation.every_steps, "0: never")
+        at_least(1, f"evaluation.{name}", getattr(run.evaluation, name))
+    at_least(0, "evaluation.every_steps", run.evaluation.every_steps, "0: never")
+    _check_validation_splits(run.evaluation.validation_splits)
+    _check_best(run)
+    asked = run.evaluation
+    check_generation(asked.generation, asked.decoding, asked.share_prompts)
+    check_backend(asked.backend, asked.server, asked.generation, asked.decoding)
     for name in ("log_every", "keep_checkpoints", "max_length"):
-        _at_least(1, name, getattr(run, name))
-    _at_least(0, "save_every", run.save_every, "0: never")
-    _at_least(0, "save_minutes", run.save_minutes, "0: never")
-    _at_least(0, "vision_cache_gb", run.vision_cache_gb, "0: keep nothing")
+        at_least(1, name, getattr(run, name))
+    at_least(0, "save_every", run.save_every, "0: never")
+    at_least(0, "save_minutes", run.save_minutes, "0: never")
+    at_least(0, "vision_cache_gb", run.vision_cache_gb, "0: keep nothing")
     for kind in run.tracker.kinds:
         if kind not in TRACKERS:
             raise ConfigError(f"tracker.kinds: no tracker {kind!r}{nearest(kind, TRACKERS)}")
@@ -371,65 +369,31 @@ def _check(run: RunSettings) -> None:
         raise ConfigError(f"tracker.mode must be one of {', '.join(WANDB_MODES)}, got {run.tracker.mode!r}")
     if run.packing.mode not in PACKING_MODES:
         raise ConfigError(f"packing.mode must be one of {', '.join(PACKING_MODES)}, got {run.packing.mode!r}")
-    _at_least(1, "packing.tokens", run.packing.tokens)
+    at_least(1, "packing.tokens", run.packing.tokens)
+    if problem := run.augment.problem():
+        raise ConfigError(problem)
     until = [stage.until for stage in run.curriculum.stages]
     if until != sorted(until) or any(not 0 < u <= 1 for u in until):
         raise ConfigError(f"curriculum.stages: 'until' must rise within (0, 1], got {until}")
 
 
-def _at_least(least: float, key: str, value: float | None, meaning: str = "") -> None:
-    """Check a value's range; null, where a key takes it, is in every range."""
-    if value is not None and not value >= least:
-        raise ConfigError(f"{key} must be at least {least}{f' ({meaning})' if meaning else ''}, got {value}")
+def _check_validation_splits(splits: list[str] | None) -> None:
+    if splits is not None and (not splits or len({*splits}) < len(splits) or any(not name for name in splits)):
+        raise ConfigError(
+            f"evaluation.validation_splits must name splits, each once, got {splits}; null: the validation split alone"
+        )
 
 
-def _check_optim(optim: OptimConfig) -> None:
-    for name in ("steps", "batch_size"):
-        _at_least(1, f"optim.{name}", getattr(optim, name))
-    _check_length(optim)
-    for name in ("warmup", "weight_decay"):
-        _at_least(0, f"optim.{name}", getattr(optim, name))
-    _at_least(0, "optim.max_grad_norm", optim.max_grad_norm, "0: no clipping")
-    if optim.warmup > 1 and optim.warmup != round(optim.warmup):
-        raise ConfigError(f"optim.warmup={optim.warmup}: must be whole steps, or below 1 a share of them")
-    for key, lr in (("lr", optim.lr), *((f"lr_of.{part}", lr) for part, lr in (optim.lr_of or {}).items())):
-        if lr is not None and lr <= 0:
-            raise ConfigError(f"optim.{key} must be above 0, got {lr}")
-    if not 0 <= optim.min_lr_ratio <= 1:
-        raise ConfigError(f"optim.min_lr_ratio must lie in [0, 1], got {optim.min_lr_ratio}")
-    if len(optim.betas) != 2 or any(not 0 <= beta < 1 for beta in optim.betas):
-        raise ConfigError(f"optim.betas must be two numbers in [0, 1), as in [0.9,0.999], got {optim.betas}")
-
-
-def _check_length(optim: OptimConfig) -> None:
-    for name in ("epochs", "max_epochs"):
-        value = getattr(optim, name)
-        if value is not None and value <= 0:
-            raise ConfigError(f"optim.{name} must be above 0, got {value}")
-    if optim.steps is None and optim.epochs is None:
-        raise ConfigError("optim.steps and optim.epochs are both null; set one of them")
-    if optim.epochs is None:
-        return
-    for name, remedy in (("steps", "optim.steps=null"), ("max_epochs", "optim.max_epochs=null")):
-        if getattr(optim, name) is not None:
+def _check_best(run: RunSettings) -> None:
+    """Check that a run whose end or result depends on validations has some."""
+    if run.evaluation.test not in (None, "best"):
+        raise ConfigError(f"evaluation.test must be last or best, got {run.evaluation.test!r}")
+    for key, value in (("optim.patience", run.optim.patience), ("evaluation.test", run.evaluation.test)):
+        if value is not None and not run.evaluation.every_steps:
             raise ConfigError(
-                f"optim.epochs={optim.epochs:g} and optim.{name}={getattr(optim, name):g} both say how long the "
-                f"training is; take one of them away, as with {remedy}"
+                f"{key}={value} goes by validations, and evaluation.every_steps=0 has none; set it, as in "
+                "evaluation.every_steps=200"
             )
-
-
-def _check_tuning(tuning: TuningConfig) -> None:
-    if tuning.mode not in ("full", "lora"):
-        raise ConfigError(f"tuning.mode must be full or lora, got {tuning.mode!r}")
-    if tuning.rank < 1 or (tuning.alpha is not None and tuning.alpha <= 0):
-        raise ConfigError(f"tuning.rank and tuning.alpha must be above 0, got {tuning.rank} and {tuning.alpha}")
-    if not 0 <= tuning.dropout < 1:
-        raise ConfigError(f"tuning.dropout must lie in [0, 1), got {tuning.dropout}")
-    usual = TuningConfig()
-    for name in ("rank", "alpha", "dropout", "adapt", "targets", "train"):
-        value = getattr(tuning, name)
-        if tuning.mode == "full" and value != getattr(usual, name):
-            raise ConfigError(f"tuning.{name}={value} is for adapters, and tuning.mode is full; add tuning=lora")
 
 
 def _check_engine(engine: EngineConfig) -> None:
@@ -439,9 +403,9 @@ def _check_engine(engine: EngineConfig) -> None:
         if getattr(engine, name) not in allowed:
             raise ConfigError(f"engine.{name} must be {', '.join(allowed)}, got {getattr(engine, name)!r}")
     for name in ("processes", "accumulation"):
-        _at_least(1, f"engine.{name}", getattr(engine, name))
-    _at_least(0, "engine.workers", engine.workers, "0: the training process itself")
-    _at_least(1, "engine.threads", engine.threads)
+        at_least(1, f"engine.{name}", getattr(engine, name))
+    at_least(0, "engine.workers", engine.workers, "0: the training process itself")
+    at_least(1, "engine.threads", engine.threads)
     if engine.dtype == "float16" and engine.device == "cpu":
         raise ConfigError("engine.dtype=float16 can't run on engine.device=cpu; take bfloat16 or float32")
     if engine.offload and engine.zero_stage != 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -19,8 +20,9 @@ def any_partitioned(model: nn.Module) -> bool:
 
 
 def full_size(parameter: nn.Parameter) -> int:
-    """Number of elements of the whole parameter."""
-    return getattr(parameter, "ds_numel", parameter.numel())
+    """Number of elements of the whole parameter, also where they are packed (bitsandbytes: two of 4 bits in a byte)."""
+    quantized = getattr(parameter, "quant_state", None)
+    return math.prod(quantized.shape) if quantized is not None else getattr(parameter, "ds_numel", parameter.numel())
 
 
 def full_shape(parameter: Tensor) -> tuple[int, ...]:

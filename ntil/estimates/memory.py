@@ -10,24 +10,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ntil.config.schema import RunConfig
+from ntil.config.schema import OptimConfig, RunConfig
 from ntil.estimates.shape import TEXT_TOKENS, Layers, ModelShape, shape_of
 from ntil.models.inventory import estimate
+from ntil.models.optimizers import MOMENTS, state_bytes
+from ntil.models.quantization import BYTES
 
 SPARE = 0.1  # of a GPU's memory, ours
+AVERAGE = 4  # bytes of a trained weight's average, which is float32
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
     """Bytes a rank needs. states: weights, gradients, optimizer. weights: the model alone, as it generates.
 
-    key_values: the cache of one generation batch.
+    key_values: the cache of one generation batch. set_aside: weights in whose place their average is validated.
     """
 
     states: int
     activations: int
     weights: int
     key_values: int
+    set_aside: int = 0
 
     @property
     def training(self) -> int:
@@ -35,7 +39,7 @@ class MemoryNeed:
 
     @property
     def validation(self) -> int:
-        return self.states + self.key_values
+        return self.states + self.key_values + self.set_aside
 
     @property
     def test(self) -> int:
@@ -56,17 +60,30 @@ def memory_need(config: RunConfig, ranks: int, answer_tokens: int = 128) -> Memo
     if shape is None:
         return None
     engine = config.engine
-    frozen = shape.parameters - shape.trained
-    states = estimate(engine.zero_stage or 0, shape.trained, frozen, shape.largest, ranks, engine.offload)
     rows = max(1, config.optim.batch_size // (ranks * engine.accumulation))
     generated = config.evaluation.batch_size or 1  # where it is open, it is chosen from what is left
     tokens = shape.picture_tokens + TEXT_TOKENS
     return MemoryNeed(
-        states=states,
+        states=state_memory(shape, config.optim, engine.zero_stage or 0, ranks, engine.offload),
         activations=activation_bytes(shape, rows, engine.gradient_checkpointing),
-        weights=shape.weight_bytes * shape.parameters,
+        weights=int(shape.weight_bytes * shape.parameters - (shape.weight_bytes - BYTES) * shape.quantized),
         key_values=generated * (tokens + answer_tokens) * key_value_bytes(shape),
+        set_aside=0 if config.optim.ema is None else AVERAGE * shape.trained,
     )
+
+
+def state_memory(shape: ModelShape, optim: OptimConfig, stage: int, ranks: int, offload: bool = False) -> int:
+    """Bytes a rank needs for weights, gradients, the optimizer's state and the average of the weights.
+
+    DeepSpeed's estimate with the state of this optimizer in place of AdamW's moments, which is cut over the ranks from
+    stage 1 on, and with weights in 4 bits. Each rank has all of the average.
+    """
+    frozen = shape.parameters - shape.trained
+    adamw = estimate(stage, shape.trained, frozen, shape.largest, ranks, offload)
+    state = state_bytes(optim, shape.trained, shape.factored) - MOMENTS * shape.trained
+    average = 0 if optim.ema is None else AVERAGE * shape.trained
+    saved = (2 - BYTES) * shape.quantized
+    return int(adamw + (0 if offload else state // (ranks if stage else 1)) + average - saved)
 
 
 def key_value_bytes(shape: ModelShape) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from ntil.config.schema import RunConfig
 from ntil.models.inventory import KnownModel, largest_layer
 from ntil.models.pretrained import CheckpointError
+from ntil.models.quantization import quantized_size
 from ntil.models.tuning import Parts, tune
 
 PICTURE = (640, 480)  # pixels, most COCO pictures
@@ -37,6 +39,8 @@ class ModelShape:
         weight_bytes: of one parameter as it is loaded.
         picture_tokens: image tokens of a picture of `PICTURE` in the language model, 0 for text models.
         patches: tokens of that picture in the vision tower.
+        factored: rows and columns of the trained matrices, and elements of the trained vectors.
+        quantized: weights that are in 4 bits.
     """
 
     counts: dict[str, tuple[int, int]]
@@ -47,6 +51,8 @@ class ModelShape:
     weight_bytes: int
     picture_tokens: int
     patches: int
+    factored: int = 0
+    quantized: int = 0
 
     @property
     def parameters(self) -> int:
@@ -83,7 +89,9 @@ def _shape(config: RunConfig) -> ModelShape | None:
     model = known.skeleton()
     largest, text = largest_layer(model), model.config.get_text_config()
     vision = getattr(model.config, "vision_config", None)
-    counts = Parts(known.owner).counts(tune(model, known.owner, config.tuning))
+    quantized = quantized_size(model, known.owner) if config.tuning.quantize else 0
+    tuned = tune(model, known.owner, config.tuning)
+    counts, trained = Parts(known.owner).counts(tuned), (p for p in tuned.parameters() if p.requires_grad)
     tokens, patches = tokens_and_patches(known) if vision is not None else (0, 0)
     return ModelShape(
         counts,
@@ -94,6 +102,8 @@ def _shape(config: RunConfig) -> ModelShape | None:
         2 if config.model.options.get("dtype") in ("bfloat16", "float16") else 4,
         tokens,
         patches,
+        sum(sum(p.shape[-2:]) * math.prod(p.shape[:-2]) for p in trained),
+        quantized,
     )
 
 

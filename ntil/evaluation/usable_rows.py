@@ -62,11 +62,20 @@ def usable_rows(
         UserError: rows that can't be used and may not be left out; an answer or a row that is too long.
         KeyboardInterrupt: an interrupt was requested.
     """
-    ranks = ranks or Ranks()
+    ranks, task = ranks or Ranks(), components.task
+    if task.members:
+        configs, members = config.members, components.members
+        parts = task.by_member(rows)
+        return task.mixed(
+            {
+                name: usable_rows(configs[name], members[name], split, part, ranks, interrupt)
+                for name, part in parts.items()
+            }
+        )
     check = ranks.gather(_checked_on_first(config, components, split, rows, interrupt) if ranks.first else None)[0]
     if check is None:
         raise KeyboardInterrupt
-    task, places = components.task, Places(split, rows)
+    places = Places(split, rows)
     usable = without_refused(task, split, rows, check)
     check_lengths(check, places, task.max_new_tokens, config.max_length, length_option(config))
     if ranks.first:

@@ -127,6 +127,19 @@ def packing_remark(run: Run, cost: Cost) -> str | None:
     return f"{run.task}: the estimated time counts {shared:.3g} rows a picture, which packing={mode} shares"
 
 
+def mixture_remark(run: Run) -> str | None:
+    """One sentence on how much is drawn of each task of a mixture; None of a single task."""
+    task = run.built_task
+    counts = {name: member.expected_rows("train") for name, member in task.members.items()}
+    if not counts:
+        return None
+    weighted = any(weight is not None for weight in (run.config.task.options.get("weights") or {}).values())
+    if None in counts.values() and not weighted:
+        return f"{run.task}: how much is drawn of each task follows from their rows, not known before they are read"
+    shares = task.shares({name: count or 0 for name, count in counts.items()})
+    return f"{run.task}: of the rows drawn, " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+
+
 def pace_key(run: Run) -> tuple[str, ...]:
     """What runs that take about equally long for a step have in common: task, model, and how they are packed."""
     packing = run.config.packing

@@ -19,12 +19,13 @@ from omegaconf import OmegaConf
 
 from data.common.counts import counted
 from data.common.errors import UserError
-from ntil.config.compose import CONF, register_schema
+from ntil.config.compose import CONF, register_schema, with_mixtures
 from ntil.config.errors import ConfigError
 from ntil.console import Table
 from ntil.estimates.time import Device, device_here
-from ntil.launch.costs import Estimator, disk_warning, pace_key, packing_remark, total_disk, total_time
+from ntil.launch.costs import Estimator, disk_warning, mixture_remark, pace_key, packing_remark, total_disk, total_time
 from ntil.preflight import check, compose_checked
+from ntil.runs.code import changed_code
 from ntil.runs.folder import folder_of, read_json
 from ntil.runs.inputs import changed_inputs
 from ntil.runs.run import Run, read_runs
@@ -48,7 +49,7 @@ def plan(arguments: Sequence[str], on_this_machine: bool = True) -> list[Planned
     Raises:
         UserError, HydraException: a job that can't be composed or run.
     """
-    overrides = [word for word in arguments if not word.startswith("-")]
+    overrides = with_mixtures(word for word in arguments if not word.startswith("-"))
     fixed = _fixed(overrides)
     swept = [override for override in overrides if override not in fixed]
     names = {override.partition("=")[0].lstrip("+") for override in overrides}
@@ -111,8 +112,8 @@ def dry_run(arguments: Sequence[str], device: Device | None = None) -> DryRun:
             remarks += [refusal] if refusal not in remarks else []
         if state != "done":
             costs.append(cost)
-            remark = packing_remark(job, cost)
-            remarks += [remark] if remark and remark not in remarks else []
+            for remark in (packing_remark(job, cost), mixture_remark(job), _augmentation_remark(job)):
+                remarks += [remark] if remark and remark not in remarks else []
         time = ["done", ""] if state == "done" else [cost.time, cost.gpu_hours]
         rows.append([*map(str, job.key), str(cost.length), cost.memory, cost.disk, state, *time])
     done = sum(row[7] == "done" for row in rows)
@@ -121,6 +122,12 @@ def dry_run(arguments: Sequence[str], device: Device | None = None) -> DryRun:
         remarks.append(warning)
     align: Any = ["l", "l", "l", "r", "r", "r", "r", "l", "r", "r"]
     return DryRun(Table(estimator.caption(), COLUMNS, align, rows), remarks, refused)
+
+
+def _augmentation_remark(job: Run) -> str | None:
+    augment = job.config.augment
+    values = ", ".join(f"{name} {getattr(augment, name):g}" for name in augment.names)
+    return f"{job.task}: training pictures change with the numbers of their rows: {values}" if values else None
 
 
 def _refusal(job: Run) -> str | None:
@@ -136,6 +143,8 @@ def _state(job: Run) -> str:
     state: str = status(job).state if job.folder.config_file.exists() else "to do"
     if state == "done" and changed_inputs(read_json(job.folder.inputs), job.config):
         return "done on other data"
+    if state == "done" and changed_code(read_json(job.folder.code)):
+        return "done by other code"
     return state
 
 

@@ -18,6 +18,7 @@ from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.launch.processes import spawn
 from ntil.runs.checkpoints import check_resumable
+from ntil.runs.code import changed_code
 from ntil.runs.folder import RunFolder, folder_of, read_json
 from ntil.runs.inputs import changed_inputs
 from ntil.runs.lock import Busy, locked
@@ -108,7 +109,8 @@ def _changes_since(folder: RunFolder, config: RunConfig) -> str:
         ConfigError: the run was made from other contents, so its results are not this command's.
     """
     recorded = read_json(folder.inputs)
-    if recorded and not config.accept_changes and (changed := changed_inputs(recorded, config)):
+    changed = [*(changed_inputs(recorded, config) if recorded else ()), *changed_code(read_json(folder.code))]
+    if changed and not config.accept_changes:
         raise ConfigError(
             f"{folder.path}: done before, with other content: {', '.join(changed)} changed since: remove the folder to "
             "run it again, set another name= or runs= to keep both, or accept_changes=true to take its results"

@@ -256,6 +256,10 @@ class NumberLoss(nn.Module):
         Args:
             parts: of the other arguments, which are as of `parts`.
         """
+        return self.reference_of(parts)
+
+    def reference_of(self, parts: LossParts) -> Tensor:
+        """What of `reference` the parts alone say, detached: CE and aux."""
         return torch.stack((parts.ce.detach(), parts.aux.detach()))
 
     def join(self, parts: LossParts, reference: Tensor | None = None) -> LossOutput:

@@ -51,7 +51,7 @@ class Sum(NumberLoss):
         self,
         vocab: NumberVocab,
         *,
-        parts: dict[str, NumberLoss],
+        parts: Mapping[str, NumberLoss],
         weights: dict[str, float] | None = None,
         balance: Literal["grad_norm"] | None = None,
         ce_weight: float | None = None,
@@ -102,7 +102,7 @@ class Sum(NumberLoss):
         Norms are of the logits of all positions together, and each position is in one micro-batch, so that squares add
         up as the means do. Under `balance` it is float64, since squares overflow float32.
         """
-        means = torch.stack([parts.ce, *self._aux(parts).values()]).detach()
+        means = self.reference_of(parts)
         if self.balance is None:
             return means
         leaf = logits.detach().requires_grad_()
@@ -110,6 +110,10 @@ class Sum(NumberLoss):
             again = self.parts(leaf, labels, spans, info)
             squares = [_squared_norm(part, leaf) for part in (again.ce, *self._aux(again).values())]
         return torch.cat((means.double(), torch.stack(squares)))
+
+    def reference_of(self, parts: LossParts) -> Tensor:
+        """Cross-entropy and aux of every part, [1 + K], detached; not enough under `balance`."""
+        return torch.stack([parts.ce, *self._aux(parts).values()]).detach()
 
     def join(self, parts: LossParts, reference: Tensor | None = None) -> LossOutput:
         """The total and its components.
@@ -121,7 +125,7 @@ class Sum(NumberLoss):
             ValueError: no reference, and `balance` is on.
         """
         aux = self._aux(parts)
-        factors = self._factors(torch.stack([parts.ce, *aux.values()]).detach() if reference is None else reference)
+        factors = self._factors(self.reference_of(parts) if reference is None else reference)
         total = self.ce_weight * parts.ce if self.ce_weight != 1 else parts.ce
         for name, value in aux.items():
             total = total + self.weights[name] * factors[name].to(value.dtype) * value

@@ -97,8 +97,7 @@ class Baichuan2(CausalLM):
         return Baichuan2ForCausalLM._from_config(self.config, dtype=self.dtype, attn_implementation=self.attention)
 
     def from_checkpoint(self, source: str | Path) -> PreTrainedModel:
-        how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention}
-        config = self.read_config(source)
+        how, config = self.reading_options(), self.read_config(source)
         return read_weights(Baichuan2ForCausalLM, source, allow_pickle=self.allow_pickle, config=config, **how)
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:

@@ -73,6 +73,7 @@ class Family(ABC):
         config: Hugging Face's config of the model.
         dtype: of the weights as they are loaded. attention: of all parts, or of each by the name of its config, with
             the model's own under the empty name.
+        quantization: transformers' config of a base in 4 bits; None: weights have `dtype`.
         allow_pickle: read .bin files of a checkpoint that has no safetensors.
         answer_start, answer_end: what an answer is written between; None: it ends with the tokenizer's end token.
         own_prompts: subject of a task (`Task.subject`) -> how the family was taught to be asked for it, where its
@@ -101,6 +102,7 @@ class Family(ABC):
     config: Any = None
     dtype: torch.dtype = torch.float32
     allow_pickle: bool = False
+    quantization: Any = None
 
     @abstractmethod
     def template(self, prompt: str, has_image: bool) -> str:
@@ -109,6 +111,11 @@ class Family(ABC):
     @abstractmethod
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         """The model with the weights of `checkpoint` (a folder saved by a run), else as the config says."""
+
+    def reading_options(self) -> dict[str, Any]:
+        """Arguments of `from_pretrained`: in which types, and with which attention."""
+        options: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention}
+        return options if self.quantization is None else {**options, "quantization_config": self.quantization}
 
     def picture(self, image: Image.Image) -> tuple[dict[str, Tensor], str]:
         """Image inputs, and the text that `<image>` expands to."""
@@ -336,8 +343,7 @@ def load_model(family: Family, model_class: Any, checkpoint: Path | None) -> Pre
     if source is None:
         family.config._attn_implementation = family.attention
         return ready(model_class(family.config).to(family.dtype))
-    how: dict[str, Any] = {"dtype": family.dtype, "attn_implementation": family.attention}
-    return ready(read_weights(model_class, source, allow_pickle=family.allow_pickle, **how))
+    return ready(read_weights(model_class, source, allow_pickle=family.allow_pickle, **family.reading_options()))
 
 
 def ready(model: Any) -> Any:

@@ -138,7 +138,7 @@ class CausalLM(Family):
         return AutoModelForCausalLM.from_config(self.config, dtype=self.dtype, attn_implementation=self.attention)
 
     def from_checkpoint(self, source: str | Path) -> PreTrainedModel:
-        how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention, "trust_remote_code": False}
+        how = {**self.reading_options(), "trust_remote_code": False}
         return read_weights(AutoModelForCausalLM, source, allow_pickle=self.allow_pickle, **how)
 
     @cached_property

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class SupervisedHead:
@@ -21,6 +25,7 @@ class SupervisedHead:
         if head is None:
             raise ValueError(f"{type(model).__name__} has no output embedding to predict tokens with")
         self.positions: Tensor | None = None
+        self.shape: tuple[int, ...] | None = None
         self._handle = head.register_forward_pre_hook(self._select)
 
     def __enter__(self) -> SupervisedHead:
@@ -33,12 +38,27 @@ class SupervisedHead:
         if self.positions is None:
             return None
         hidden = args[0]
+        if self.shape is not None and hidden.shape[:-1] != self.shape:
+            raise ValueError(
+                f"the output embedding gets hidden states of {tuple(hidden.shape[:-1])} positions for labels of "
+                f"{self.shape}: virtual tokens or a cut sequence can't be used with logits at supervised positions only"
+            )
         return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, self.positions), *args[1:])
 
     def logits(self, model: torch.nn.Module, inputs: dict[str, Any], positions: Tensor) -> Tensor:
         """Logits [N, V] at `positions` of the flattened batch, from any wrapper around the hooked model."""
-        self.positions = positions
-        try:
+        with self.selecting(positions):
             return model(**inputs, use_cache=False).logits
+
+    @contextmanager
+    def selecting(self, positions: Tensor, shape: tuple[int, ...] | None = None) -> Iterator[None]:
+        """Within the block every forward gives logits at `positions` only.
+
+        Args:
+            shape: (B, T) of the labels; hidden states of another one raise ValueError, where it is given.
+        """
+        self.positions, self.shape = positions, shape
+        try:
+            yield
         finally:
-            self.positions = None
+            self.positions = self.shape = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 from ntil.config.errors import ConfigError
 from ntil.distributed.ranks import Ranks
 from ntil.distributed.zero3 import gathered
-from ntil.models.base import Family
+from ntil.models.base import Family, ready
 
 BASE = "base"
 
@@ -77,6 +78,30 @@ def load_saved(family: Family, folder: Path, device: torch.device | str = "cpu")
         model = family.load(base if base.exists() else None)
     adapted: nn.Module = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
     return adapted.to(device)
+
+
+def load_merged(family: Family, folder: Path) -> Any:
+    """Load the adapters that a run saved, merged into their base: the logits are those of base and adapters.
+
+    A base in 4 bits is unpacked first, since the adapters were trained on it and not on the one that it was made of.
+
+    Raises:
+        ConfigError: see `check_saved`; or a base in 4 bits without bitsandbytes to read it.
+    """
+    if family.quantization is None:
+        return load_saved(family, folder).merge_and_unload()
+    if not find_spec("bitsandbytes"):
+        raise ConfigError(
+            f"{folder}: its base is in 4 bits, which the package bitsandbytes reads, and it isn't installed here; "
+            "install it with `pip install bitsandbytes`, or export the adapters alone with merge=false"
+        )
+    check_saved(folder)
+    from peft import PeftModel
+
+    base: Any = family.load()
+    unpacked = base.dequantize(family.dtype)
+    merged: Any = PeftModel.from_pretrained(unpacked, str(folder), autocast_adapter_dtype=False).merge_and_unload()
+    return ready(merged)
 
 
 @contextmanager

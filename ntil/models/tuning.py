@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rich.table import Table
@@ -12,6 +13,8 @@ from ntil.config.errors import ConfigError, nearest
 from ntil.config.schema import TuningConfig
 from ntil.distributed.zero3 import full_size
 from ntil.models.base import Family
+
+_BLOCK = re.compile(r"\.(\d+)\.")  # of a list of blocks, in the name of a module
 
 
 class Parts:
@@ -101,6 +104,8 @@ def tune(model: PreTrainedModel, family: Family, tuning: TuningConfig) -> Any:
         r=tuning.rank,
         lora_alpha=tuning.alpha or 2 * tuning.rank,  # type: ignore[arg-type]
         lora_dropout=tuning.dropout,
+        use_dora=bool(tuning.dora),
+        use_rslora=bool(tuning.rslora),
         target_modules=adapted_layers(model, family, tuning),
         modules_to_save=[name for part in trained_whole for name in parts.modules(model, part)] or None,
     )
@@ -113,18 +118,33 @@ def adapted_layers(model: nn.Module, family: Family, tuning: TuningConfig) -> li
     """Full names of the linear layers that get adapters.
 
     Raises:
-        ConfigError: none has such a name.
+        ConfigError: none has such a name, or no block such a number.
     """
     parts, layers = Parts(family), []
     for part in _adapted(tuning):
         targets = tuning.targets or family.lora_targets[part]
         linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and parts.of(n) == part]
+        linear = _of_blocks(linear, part, tuning.layers)
         chosen = [n for n in linear if n.rpartition(".")[2] in targets]
         if not chosen:
             names = sorted({n.rpartition(".")[2] for n in linear})
             raise ConfigError(f"tuning.targets={list(targets)}: none in {part}; its linear layers: {', '.join(names)}")
         layers += chosen
     return layers
+
+
+def _of_blocks(names: list[str], part: str, blocks: list[int] | None) -> list[str]:
+    """Of the modules those in the blocks with these numbers; all without numbers."""
+    if blocks is None:
+        return names
+    numbers = {name: int(number[1]) if (number := _BLOCK.search(name)) else -1 for name in names}
+    known = sorted({*numbers.values()} - {-1})
+    if missing := [block for block in blocks if block not in known]:
+        raise ConfigError(
+            f"tuning.layers={blocks}: {part} has no block {missing[0]}; its blocks are "
+            f"{f'{known[0]}..{known[-1]}' if known else 'not numbered'}"
+        )
+    return [name for name, number in numbers.items() if number in blocks]
 
 
 def is_frozen(tuning: TuningConfig, family: Family | type[Family], part: str) -> bool:

@@ -166,10 +166,10 @@ class YiVL(Llava):
         source = checkpoint or self.checkpoint
         if source is None:
             return load_model(self, self.model_class, None)
-        how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attention}
-        how |= {"allow_pickle": self.allow_pickle}
+        how = {**self.reading_options(), "allow_pickle": self.allow_pickle}
         renamed = {f"^{re.escape(theirs)}": ours for theirs, ours in NAMES.items()}
         model = read_weights(self.model_class, source, release_name, config=self.config, key_mapping=renamed, **how)
+        how.pop("quantization_config", None)
         tower = {"subfolder": self.tower, "config": self.config.vision_config}
         model.model.vision_tower = read_weights(CLIPVisionModel, source, **tower, **how)
         return ready(model)

@@ -98,6 +98,13 @@ class NumberSpans:
         names = ("digit", "number", "power", "scale", "place", "length", "sample")
         return replace(self, **{n: getattr(self, n)[keep] for n in names})
 
+    def of_samples(self, chosen: Tensor) -> NumberSpans:
+        """The positions, numbers and boxes of the samples `chosen` ([samples] bool); indices stay as they are."""
+        boxes = chosen[self.shape_sample]
+        spans = self.select(chosen[self.sample])
+        count = torch.where(chosen[self.number_sample], self.count, 0)
+        return replace(spans, count=count, shape=self.shape[boxes], extent=self.extent[boxes])
+
     @classmethod
     def find(cls, labels: Tensor, vocab: NumberVocab, style: NumberStyle = "decimal") -> NumberSpans:
         r"""Find the numbers of `labels` [B, T] (one sample a row) or [T] (one sample), without loops over tokens.

@@ -9,7 +9,7 @@ import yaml
 
 from data.common.source import RenderedSource
 from ntil.config.build import locate
-from ntil.config.compose import CONF, choices
+from ntil.config.compose import choices, config_file
 from ntil.config.errors import ConfigError
 from ntil.config.schema import Component, RunConfig
 
@@ -28,7 +28,7 @@ def with_drawn_rows(config: RunConfig, rows: dict[str, int], size: int) -> RunCo
     if _draws(config.task.options.get("source")):
         return config
     for name in choices("task"):
-        other = yaml.safe_load((CONF / "task" / f"{name}.yaml").read_text())
+        other = yaml.safe_load(config_file("task", name).read_text())
         if other.get("target") == config.task.target and _draws(other.get("source")):
             source = _fitted(other["source"], rows, size)
             task = Component(config.task.name, config.task.target, {**config.task.options, "source": source})

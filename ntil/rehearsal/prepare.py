@@ -12,6 +12,7 @@ from ntil.config.errors import ConfigError
 from ntil.config.schema import CurriculumConfig, RunConfig, TrackerConfig
 from ntil.evaluation.batch_size import LIMIT
 from ntil.evaluation.row_check import SplitCheck
+from ntil.evaluation.sets import first_rows
 from ntil.evaluation.usable_rows import cached_check, usable_rows, workers_for
 from ntil.preflight import rank_count
 from ntil.rehearsal.packed_rows import packed_rows
@@ -55,8 +56,10 @@ def rehearsal_config(config: RunConfig, runs: Path, steps: int, cache_features: 
     return replace(
         config,
         runs=str(runs),
-        optim=replace(config.optim, steps=steps, epochs=None, max_epochs=None),
-        evaluation=replace(config.evaluation, every_steps=steps if config.evaluation.every_steps else 0),
+        optim=replace(config.optim, steps=steps, epochs=None, max_epochs=None, patience=None, min_delta=None),
+        evaluation=replace(
+            config.evaluation, every_steps=steps if config.evaluation.every_steps else 0, validation_splits=None
+        ),
         curriculum=CurriculumConfig(),
         tracker=TrackerConfig(),
         save_every=0,
@@ -89,7 +92,7 @@ def longest_rows(config: RunConfig, components: Components, steps: int) -> dict[
         split = config.evaluation.split if field == "test" else field
         rows = components.task.rows(split)
         if field == "validation":
-            rows = rows.select(range(min(len(rows), config.evaluation.validation_rows)))
+            rows = first_rows(components.task, rows, config.evaluation.validation_rows)
         usable_rows(config, components, split, rows)
         check = _check(config, components, rows)
         if not check.longest_rows:

@@ -48,7 +48,8 @@ def project(config: RunConfig, outcome: Outcome, rows: Counts) -> Projection:
     once += _evaluation(outcome, rows.test)
     once += saves * seconds(outcome, "save") + validations * _validation(outcome, rows.validation)
     checkpoints = min(saves, config.keep_checkpoints + bool(validations))
-    peak = outcome.model + (checkpoints + bool(saves)) * outcome.checkpoint
+    models = 3 if config.evaluation.test == "best" else 1  # the best weights so far, and better ones being written
+    peak = models * outcome.model + (checkpoints + bool(saves)) * outcome.checkpoint
     disk = outcome.model + checkpoints * outcome.checkpoint * config.keep_checkpoints_when_done
     mean = longest * train.mean / train.taken
     # Packed steps are ordered anew in a rehearsal, which may leave them smaller than the mean.

@@ -6,6 +6,7 @@ Imports neither torch nor transformers, since `ntil train` checks before it star
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,16 @@ def remove_checkpoint(folder: Path) -> None:
     """Remove a checkpoint, its mark first, so that a kill in between leaves no folder that looks complete."""
     (folder / COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def flush_to_disk(folder: Path) -> None:
+    """Have all files of a folder, and the folder, on the disk and not only in the system's memory."""
+    for file in (*(f for f in folder.rglob("*") if f.is_file()), folder):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_incomplete(folder: Path) -> None:

@@ -44,10 +44,19 @@ def _fingerprint(rows: Dataset) -> str:
     return digest.hexdigest()[:12]
 
 
-def check_data(file: Path, splits: Mapping[str, Dataset], resuming: bool, accept: bool) -> None:
+def check_data(
+    file: Path,
+    splits: Mapping[str, Dataset],
+    resuming: bool,
+    accept: bool,
+    origins: Mapping[str, str | None] | None = None,
+) -> None:
     """Write the splits' fingerprints to `file`; when resuming, compare them with those of the run's start first.
 
     A resumed run may check some of the splits; the record of the others stays.
+
+    Args:
+        origins: split -> where it comes from and in which revision, as far as its source knows; recorded, too.
 
     Raises:
         ConfigError: a run with a checkpoint would go on with other data, and `accept_changes` is not set.
@@ -55,13 +64,16 @@ def check_data(file: Path, splits: Mapping[str, Dataset], resuming: bool, accept
     now: dict[str, dict[str, Any]] = {
         name: {"rows": len(rows), "fingerprint": fingerprint(rows)} for name, rows in splits.items()
     }
+    for name, origin in (origins or {}).items():
+        if origin is not None and name in now:
+            now[name]["origin"] = origin
     before = recorded(file) if resuming else {}
     for name in now.keys() & before.keys() if not accept else ():
         was, split = before[name], now[name]
-        if was != split:
+        if (was["rows"], was["fingerprint"]) != (split["rows"], split["fingerprint"]):
             raise ConfigError(
                 f"{file.parent}: the {name} split has changed since the checkpoint ({counted(was['rows'], 'row')} "
-                f"{was['fingerprint']}, now {counted(split['rows'], 'row')} {split['fingerprint']}); "
+                f"{_named(was)}, now {counted(split['rows'], 'row')} {_named(split)}); "
                 "set accept_changes=true to go on with it, or remove the folder to start again"
             )
     write_text(file, json.dumps({**before, **now}))
@@ -82,7 +94,12 @@ def described(file: Path) -> str:
     train = stored.get("train")
     if isinstance(train, str):  # as early runs of format 1 have it
         return f"{counted(stored['rows'], 'row', form=',')}, fingerprint {train} (of 64 of them)"
-    return f"{counted(train['rows'], 'row', form=',')}, fingerprint {train['fingerprint']}" if train else "not recorded"
+    return f"{counted(train['rows'], 'row', form=',')}, fingerprint {_named(train)}" if train else "not recorded"
+
+
+def _named(split: Mapping[str, Any]) -> str:
+    """A recorded fingerprint, with where its rows come from."""
+    return f"{split['fingerprint']} of {split['origin']}" if "origin" in split else str(split["fingerprint"])
 
 
 def _json(value: Any) -> bytes:

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ PROTOCOL = "task_protocol"  # the key of metrics.json beside the metrics
 class RunFolder:
     """A run's files; the presence of metrics.json, written last, means done.
 
-    Others: config.yaml, environment.json, data.json, inputs.json, length.json, tracking.json, skipped.txt,
-    history.jsonl, checkpoints/, model/, trained.json (written when the model is saved), predictions.jsonl, digits.json;
+    Others: config.yaml, environment.json, data.json, inputs.json, code.json (of plug-ins), length.json, tracking.json,
+    skipped.txt, history.jsonl, best_validations.json (of several validated splits or tasks), checkpoints/, model/,
+    trained.json (written when the model is saved), predictions.jsonl, digits.json (of a mixture digits-<task>.json);
     error.txt and replay/ of a failure, stop to interrupt, evaluations/ of `ntil eval`.
     """
 
@@ -40,17 +41,20 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.data = self.path / "data.json"
         self.inputs = self.path / "inputs.json"
+        self.code = self.path / "code.json"
         self.length = self.path / "length.json"
         self.tracking = self.path / "tracking.json"
         self.history = self.path / "history.jsonl"
         self.predictions = self.path / "predictions.jsonl"
         self.digits = self.path / "digits.json"
+        self.best_validations = self.path / "best_validations.json"
         self.metrics = self.path / "metrics.json"
         self.error = self.path / "error.txt"
         self.skipped = self.path / "skipped.txt"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
         self.unfinished_model = self.path / "model.unfinished"
+        self.best = self.path / "best"
         self.trained = self.path / "trained.json"
         self.replay = self.path / "replay"
         self.evaluations = self.path / EVALUATIONS
@@ -96,12 +100,26 @@ class RunFolder:
         lines = self.error.read_text().strip().splitlines() if self.error.exists() else []
         return _OUR_ERROR.sub("", lines[-1]) if lines else "failed without a message"
 
-    def write_metrics(self, metrics: dict[str, float], protocol: int) -> None:
-        """Write metrics.json, the last file of a run: with it the run is done."""
-        write_text(self.metrics, json.dumps({PROTOCOL: protocol, **metrics}, indent=1))
+    def write_metrics(self, metrics: dict[str, float], protocol: int, **of_tasks: int) -> None:
+        """Write metrics.json, the last file of a run: with it the run is done.
+
+        Args:
+            protocol: of the task. of_tasks: of each task of a mixture.
+        """
+        protocols = {PROTOCOL: protocol, **{f"{name}/{PROTOCOL}": number for name, number in of_tasks.items()}}
+        write_text(self.metrics, json.dumps({**protocols, **metrics}, indent=1))
+
+    def write_digits(self, tables: Mapping[str, dict[str, Any]]) -> None:
+        """Write the digit tables of every task; that of a single one has an empty name."""
+        for name, table in tables.items():
+            write_text(self.of_member(name).digits if name else self.digits, json.dumps(table))
+
+    def of_member(self, name: str) -> RunFolder:
+        """This run as one task of its mixture."""
+        return MemberFolder(self.path, name)
 
     def read_metrics(self) -> dict[str, float]:
-        return {k: v for k, v in self._metrics().items() if k != PROTOCOL}
+        return {k: v for k, v in self._metrics().items() if k.rpartition("/")[2] != PROTOCOL}
 
     def task_protocol(self) -> int:
         """Version of the task's protocol (reading and scoring of answers) of the metrics; 1 in runs of format 1."""
@@ -145,6 +163,39 @@ class RunFolder:
             if not _is_number(record.get("step")) or not _is_number(record.get("time", 0)):
                 raise ConfigError(f"{self.history}, line {number}: no step or time; the file is damaged")
         return records
+
+
+class MemberFolder(RunFolder):
+    """A mixture's run as one of its tasks: the same files, of which only what is of that task is read.
+
+    Args:
+        member: name of the task in the mixture.
+    """
+
+    def __init__(self, path: Path | str, member: str) -> None:
+        super().__init__(path)
+        self.member, self._prefix = member, f"{member}/"
+        self.digits = self.path / f"digits-{member}.json"
+
+    def _metrics(self) -> dict[str, Any]:
+        of_run = super()._metrics()
+        of_task = {k.removeprefix(self._prefix): v for k, v in of_run.items() if k.startswith(self._prefix)}
+        return {**of_task, **{k: v for k, v in of_run.items() if k == "train_seconds"}}
+
+    def read_predictions(self) -> Iterator[dict[str, Any]]:
+        return (record for record in super().read_predictions() if record.get("task") == self.member)
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """The records, with the task's values under the names that a single task's have."""
+        return [self._of_task(record) for record in super().read_history()]
+
+    def _of_task(self, record: dict[str, Any]) -> dict[str, Any]:
+        values = {k: v for k, v in record.items() if not k.startswith(("eval_", "loss/")) and "/" not in k}
+        for key, value in record.items():
+            for start in ("", "eval_"):
+                if key.startswith(start + self._prefix):
+                    values[start + key.removeprefix(start + self._prefix)] = value
+        return values
 
 
 def find_runs(root: Path | str) -> list[RunFolder]:

@@ -81,7 +81,7 @@ def _named(value: str, key: str, config: RunConfig) -> Iterator[tuple[str, Path,
         path = Path(value).expanduser()
         if path.is_file():
             yield path.name, path, True
-        elif path.is_dir() and key.startswith(("task.source.", "model.checkpoint")):
+        elif path.is_dir() and (".source." in key or key.startswith("model.checkpoint")):
             for file in _below(path, Path(config.runs).expanduser().resolve()):
                 is_picture = file.suffix.lower() in PICTURES
                 # A folder of pictures may be one that holds other things, too, as the working folder.

@@ -22,18 +22,31 @@ Key = tuple[str, str, str, int]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Run folder with its configuration; a comparison may rename its loss (`with_loss`)."""
+    """Run folder with its configuration; a comparison may rename its loss (`with_loss`).
+
+    Attributes:
+        member: of a mixture, the task as which it is looked at (`by_task`); empty: as one run.
+    """
 
     folder: RunFolder
     config: RunConfig = field(repr=False)
+    member: str = ""
 
     @classmethod
     def read(cls, folder: RunFolder) -> Run:
         return cls(folder, folder.config())
 
     @property
+    def by_task(self) -> tuple[Run, ...]:
+        """The run of a mixture once for each of its tasks; any other alone."""
+        if self.member:
+            return (self,)
+        return tuple(Run(self.folder.of_member(name), self.config, name) for name in self.config.members) or (self,)
+
+    @property
     def task(self) -> str:
-        return self.config.task.name
+        """Name of the task, of a mixture's as `<mixture>.<task>`."""
+        return f"{self.config.task.name}.{self.member}" if self.member else self.config.task.name
 
     @property
     def model(self) -> str:
@@ -80,11 +93,12 @@ class Run:
     @cached_property
     def built_task(self) -> Task:
         """Task of the run, with its model's coordinate format."""
-        return build_from_saved(self.folder, self.config, build_task)
+        config = self.config.members[self.member] if self.member else self.config
+        return build_from_saved(self.folder, config, build_task)
 
     def with_loss(self, name: str) -> Run:
         """The same run under another name of its loss."""
-        return Run(self.folder, replace(self.config, loss=replace(self.config.loss, name=name)))
+        return replace(self, config=replace(self.config, loss=replace(self.config.loss, name=name)))
 
 
 def build_from_saved(folder: RunFolder, config: RunConfig, build: Callable[[RunConfig], Built]) -> Built:

@@ -15,8 +15,9 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 
 from ntil.compat import skip_deepspeed_shm_build
 from ntil.config.errors import ConfigError
-from ntil.config.schema import EngineConfig, OptimConfig, RunConfig
+from ntil.config.schema import EngineConfig, RunConfig
 from ntil.distributed.ranks import Ranks
+from ntil.models.optimizers import optimizer_arguments, schedule_arguments
 
 
 def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torch.float32) -> TrainingArguments:
@@ -41,7 +42,8 @@ def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torc
         max_steps=optim.steps_for(None) or 1,  # epochs become steps where the rows are known, see `build_trainer`
         per_device_train_batch_size=optim.batch_size // pieces,
         gradient_accumulation_steps=engine.accumulation,
-        **_optimizer_arguments(optim),
+        **optimizer_arguments(optim),
+        lr_scheduler_kwargs=schedule_arguments(optim, optim.steps_for(None) or 1),  # again where the rows are known
         bf16=engine.dtype == "bfloat16",
         fp16=engine.dtype == "float16",
         gradient_checkpointing=engine.gradient_checkpointing,
@@ -72,20 +74,6 @@ def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torc
 def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _optimizer_arguments(optim: OptimConfig) -> dict[str, Any]:
-    return {
-        "learning_rate": optim.lr,
-        "lr_scheduler_type": "cosine_with_min_lr",
-        "lr_scheduler_kwargs": {"min_lr_rate": optim.min_lr_ratio},
-        "warmup_steps": optim.warmup,
-        "weight_decay": optim.weight_decay,
-        "adam_beta1": optim.betas[0],
-        "adam_beta2": optim.betas[1],
-        "max_grad_norm": optim.max_grad_norm,
-        "optim": "adamw_torch_fused",
-    }
 
 
 def resolve_compute_dtype(engine: EngineConfig, weights: torch.dtype) -> EngineConfig:

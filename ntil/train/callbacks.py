@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from data.common.files import write_text
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
-from ntil.runs.checkpoints import COMPLETE, complete_checkpoints, read_mark, remove_checkpoint
+from ntil.runs.checkpoints import COMPLETE, complete_checkpoints, flush_to_disk, read_mark, remove_checkpoint
 
 
 class History(TrainerCallback):
@@ -93,8 +92,7 @@ class Checkpoints(TrainerCallback):
         validated_now = self._validated is not None and self._validated[0] == state.global_step
         score = self.sign * self._validated[1] if validated_now and self._validated else None
         saved = folder / f"checkpoint-{state.global_step}"
-        for file in (*(f for f in saved.rglob("*") if f.is_file()), saved):
-            _to_disk(file)
+        flush_to_disk(saved)
         record = {
             "step": state.global_step,
             "score": score,
@@ -112,14 +110,6 @@ class Checkpoints(TrainerCallback):
         for path in folder.glob("checkpoint-*"):
             if path not in retained:
                 remove_checkpoint(path)
-
-
-def _to_disk(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class SaveWhenDue(TrainerCallback):
@@ -150,10 +140,14 @@ class SaveWhenDue(TrainerCallback):
 
 
 class StopOnInterrupt(TrainerCallback):
-    """Save and stop when an interrupt is requested, on all ranks at the same step."""
+    """Save and stop when an interrupt is requested, on all ranks at the same step.
 
-    def __init__(self, interrupt: Interrupt, ranks: Ranks) -> None:
-        self.interrupt, self.ranks = interrupt, ranks
+    Args:
+        validates: also validate then, where that is due; a run whose end or result depends on it must.
+    """
+
+    def __init__(self, interrupt: Interrupt, ranks: Ranks, validates: bool = False) -> None:
+        self.interrupt, self.ranks, self.validates = interrupt, ranks, validates
         self.interrupted = False
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -163,7 +157,7 @@ class StopOnInterrupt(TrainerCallback):
         if self.interrupt.agreed(self.ranks) and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
             # A preempting scheduler waits only seconds.
-            control.should_evaluate = False
+            control.should_evaluate &= self.validates
             self.interrupted = True
         return control
 

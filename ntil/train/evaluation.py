@@ -14,10 +14,13 @@ from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
-from ntil.evaluation.batch_size import evaluation_batch_size
-from ntil.evaluation.generate import evaluate_sharded, predict_shard
+from ntil.evaluation.by_server import compare, predict_by_server
+from ntil.evaluation.generate import evaluate_sharded
+from ntil.evaluation.server import Server
+from ntil.evaluation.sets import batch_sizes, evaluation_sets, predict_sets
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.saving import load_saved
+from ntil.runs.code import check_code
 from ntil.runs.folder import RunFolder, read_json
 from ntil.runs.inputs import missing_inputs
 from ntil.runs.run import build_from_saved
@@ -38,18 +41,34 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
     """
     config = results.config()
     components = build_from_saved(folder, config, Components.build)
+    if config.evaluation.backend and components.task.members:
+        raise ConfigError(
+            f"evaluation.backend={config.evaluation.backend} answers for one task, and this is a mixture; leave it out"
+        )
+    if ranks.first:
+        check_code(results.code, config, resuming=False, accept=True)
     device = _device(config, results, ranks)
     split = config.evaluation.split
     rows = usable_rows(config, components, split, _rows(folder, config, components), ranks, interrupt)
     model = load_tested(folder, components, device)
     title = f"{config.loss.name} on {split}" if ranks.first else None
     check = (lambda: interrupt.check(ranks)) if interrupt else (lambda: None)
-    size = evaluation_batch_size(config, model, components.collator, rows, ranks)
-    share = config.evaluation.share_prompts
-    records = predict_shard(model, components.collator, rows, size, ranks, title, check, share_prompts=share)
+    sets = evaluation_sets(components, rows)
+    sizes = batch_sizes(config, model, sets, ranks)
+    compared: dict[str, float] = {}
+    if config.evaluation.backend:
+        server = Server(config.evaluation.server, components.collator, config.evaluation.generation)
+        parity = compare(model, components.collator, server, rows, sizes[0])
+        print(parity)
+        parity.check(config.evaluation.server)
+        compared = parity.metrics
+        del model
+        records = predict_by_server(server, config.evaluation, rows, title, check)
+    else:
+        records = predict_sets(model, sets, sizes, ranks, title, check, config.evaluation)
     metrics = evaluate_sharded(results.predictions, records, components.task.summarize, ranks)
     if metrics is not None:
-        results.write_metrics(metrics, components.task.protocol)
+        results.write_metrics({**metrics, **compared}, components.task.protocol, **components.task.protocols)
     ranks.barrier()
 
 

@@ -8,7 +8,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,18 +20,20 @@ from data.common.counts import counted
 from data.common.files import write_text
 from data.common.rows import sample_rows
 from ntil.components import Components
+from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.console import epochs
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
-from ntil.evaluation.batch_size import evaluation_batch_size
-from ntil.evaluation.generate import evaluate_sharded, predict_shard, teacher_forced
+from ntil.evaluation.generate import evaluate_sharded
+from ntil.evaluation.sets import batch_sizes, evaluation_sets, first_rows, predict_sets, teacher_forced_sets
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.head import SupervisedHead
 from ntil.models.saving import save, save_base, whole_model
 from ntil.models.tuning import is_frozen, parameter_table, tune
 from ntil.models.vision_cache import VisionCache, attach
 from ntil.runs.checkpoints import complete_checkpoints, remove_incomplete
+from ntil.runs.code import check_code
 from ntil.runs.data_fingerprint import check_data
 from ntil.runs.environment import environment
 from ntil.runs.folder import RunFolder, read_json, read_jsonl
@@ -44,13 +46,16 @@ from ntil.train.arguments import (
     training_arguments,
     zero3_init_disabled,
 )
+from ntil.train.best import BestWeights
 from ntil.train.callbacks import Checkpoints, History, Progress, SaveWhenDue, StopOnInterrupt
 from ntil.train.evaluation import load_tested
 from ntil.train.guards import FiniteCheck, LossSpikes
 from ntil.train.libraries import set_up_libraries
+from ntil.train.order import mixture_lines
 from ntil.train.phases import chosen_rows, listening_callbacks, phase
-from ntil.train.trackers import SHOWN, Trackers
+from ntil.train.trackers import Trackers
 from ntil.train.trainer import NumberTrainer, build_trainer
+from ntil.train.validation import Validation
 
 
 def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
@@ -69,6 +74,9 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
     if ranks.first:
         _record_environment(folder)
     components = Components.build(config)
+    if ranks.first:
+        begun = folder.trained.exists() or bool(complete_checkpoints(folder.checkpoints))
+        check_code(folder.code, config, begun, config.accept_changes)
     set_seed(config.seed)
     trackers = Trackers(config, folder.path, ranks)
     metrics, goes_on = None, False
@@ -85,8 +93,10 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
     finally:
         trackers.finish(metrics, interrupt.requested)
     ranks.barrier()
-    if metrics is not None and not config.keep_checkpoints_when_done:
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    if metrics is not None:
+        shutil.rmtree(folder.best, ignore_errors=True)  # of a process that was killed as it removed them
+        if not config.keep_checkpoints_when_done:
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return goes_on
 
 
@@ -111,9 +121,9 @@ def train(
     arguments = training_arguments(config, folder.checkpoints, components.family.dtype)
     data = read_data(config, components, arguments).usable(config, components, ranks, interrupt)
     coverage = check_before_training(folder, config, components, data, ranks)
-    trackers.note({"coverage": coverage})
+    trackers.note(coverage)
     model, vision_cache = load_model(folder, config, components, arguments, ranks)
-    watch = Watch.over(folder, config, components, interrupt, ranks)
+    watch = Watch.over(folder, config, components, model, interrupt, ranks)
     trainer = build_trainer(
         config,
         components,
@@ -121,13 +131,13 @@ def train(
         data.train,
         folder.checkpoints,
         arguments=arguments,
-        validation=data.validation,
-        validate=Validation.of(config, components, data.validation, ranks),
+        validation=next(iter(data.validation.values()), None),
+        validate=Validation.of(folder, config, components, data.validation, ranks),
         callbacks=[*watch.callbacks, trackers, *listening_callbacks()],
         finite=watch.finite,
     )
     fit(folder, config, trainer, watch, ranks)
-    save_model(folder, components, trainer, watch.checkpoints.seconds, ranks)
+    save_model(folder, components, trainer, watch, ranks)
     if vision_cache is not None:
         print(f"vision features: {vision_cache.hits:,} read, {vision_cache.misses:,} computed")
     release_deepspeed(trainer)
@@ -136,7 +146,8 @@ def train(
 def leave_untrained(folder: RunFolder, config: RunConfig, components: Components, ranks: Ranks) -> None:
     """Record the data of a test without training, as a training records its own; no weights are saved."""
     if ranks.first:
-        check_data(folder.data, {config.evaluation.split: components.task.rows(config.evaluation.split)}, False, False)
+        rows = {config.evaluation.split: components.task.rows(config.evaluation.split)}
+        check_data(folder.data, rows, False, False, components.task.origins(rows))
         write_text(folder.inputs, json.dumps(inputs(config)))
         write_text(folder.trained, json.dumps({"step": 0, "seconds": 0.0}))
     ranks.barrier()
@@ -151,10 +162,10 @@ def _record_environment(folder: RunFolder) -> None:
 
 @dataclass(frozen=True)
 class Data:
-    """Splits of a run. validation: the rows that are scored during training; None without validation."""
+    """Splits of a run. validation: split -> the rows that are scored during training; empty without validation."""
 
     train: Dataset
-    validation: Dataset | None
+    validation: dict[str, Dataset]
     test: Dataset
 
     def usable(self, config: RunConfig, components: Components, ranks: Ranks, interrupt: Interrupt) -> Data:
@@ -167,7 +178,7 @@ class Data:
         def of(split: str, rows: Dataset) -> Dataset:
             return usable_rows(config, components, split, rows, ranks, interrupt)
 
-        held_out = None if self.validation is None else of("validation", self.validation)
+        held_out = {split: of(split, rows) for split, rows in self.validation.items()}
         return Data(of("train", self.train), held_out, of(config.evaluation.split, self.test))
 
 
@@ -177,20 +188,19 @@ def read_data(config: RunConfig, components: Components, arguments: TrainingArgu
     evaluation, task = config.evaluation, components.task
     with arguments.main_process_first(desc="rows"):  # it renders or reads what the others then find in the cache
         train = chosen_rows(task, "train")
-        held_out = chosen_rows(task, "validation") if evaluation.every_steps else None
+        held_out = {split: chosen_rows(task, split) for split in evaluation.validated}
         tested = chosen_rows(task, evaluation.split)
-    if held_out is not None:
-        held_out = held_out.select(range(min(len(held_out), evaluation.validation_rows)))
-    return Data(train, held_out, tested)
+    first = {split: first_rows(task, rows, evaluation.validation_rows) for split, rows in held_out.items()}
+    return Data(train, first, tested)
 
 
 def check_before_training(
     folder: RunFolder, config: RunConfig, components: Components, data: Data, ranks: Ranks
-) -> float:
+) -> dict[str, float]:
     """Check the data against config and components, before training would fail on it.
 
     Returns:
-        Share of the answer tokens that the loss sees as digits.
+        `coverage`, the share of the answer tokens that the loss sees as digits; of a mixture that of every task too.
 
     Raises:
         ConfigError: data that changed since the checkpoint, or no digits.
@@ -202,16 +212,40 @@ def check_before_training(
     splits = {"train": data.train, config.evaluation.split: data.test}
     if ranks.first:
         resuming = bool(complete_checkpoints(folder.checkpoints))
-        check_data(folder.data, splits, resuming, config.accept_changes)
+        check_data(folder.data, splits, resuming, config.accept_changes, task.origins(splits))
         before = read_json(folder.inputs) if resuming else {}
         # What the run started from stays what it was, also where a resumed run has no more need of it.
         started = {key: files for key, files in before.items() if key.startswith("model.")}
         write_text(folder.inputs, json.dumps({**inputs(config), **started}))
-    coverage = components.coverage(sample_rows(data.train))
+    coverage = coverage_by_task(components, data.train)
     if ranks.first:
         length = _write_length(folder, config, len(data.train))
-        print(f"{length}, {coverage:.0%} of the answer tokens are digits")
-    return coverage
+        digits = ", ".join(f"{share:.0%}{f' ({name})' if name else ''}" for name, share in coverage.items())
+        print(f"{length}, {digits} of the answer tokens are digits")
+        drawn = (config.optim.steps_for(len(data.train)) or 0) * config.optim.batch_size
+        for line in mixture_lines(components.task, data.train, drawn):
+            print(line)
+    return {f"coverage/{name}" if name else "coverage": share for name, share in coverage.items()}
+
+
+def coverage_by_task(components: Components, rows: Dataset) -> dict[str, float]:
+    """Share of the answer tokens of each task that the loss sees as digits; of a single task under an empty name.
+
+    Raises:
+        ConfigError: the loss needs numbers or boxes, and no task has any.
+    """
+    shares: dict[str, float] = {}
+    refused: dict[str, ConfigError] = {}
+    for name, part in components.task.by_member(rows).items():
+        try:
+            shares[name] = components.members[name].coverage(sample_rows(part))
+        except ConfigError as error:
+            refused[name] = error
+    for name, refusal in refused.items():
+        if not shares:
+            raise refusal
+        print(f"warning: {name}: {refusal}; this task is trained by cross-entropy alone")
+    return shares
 
 
 def _write_length(folder: RunFolder, config: RunConfig, rows: int) -> str:
@@ -255,58 +289,45 @@ def _vision_cache(config: RunConfig, components: Components, model: Any) -> Visi
 
 @dataclass(frozen=True)
 class Watch:
-    """Callbacks and checks of a training: checkpoints, history, progress, interrupts, non-finite losses."""
+    """Callbacks and checks of a training: checkpoints, history, progress, interrupts, non-finite losses.
+
+    best: None of a run whose end and result don't depend on validations.
+    """
 
     checkpoints: Checkpoints
+    best: BestWeights | None
     interrupts: StopOnInterrupt
     finite: FiniteCheck
     callbacks: tuple[TrainerCallback, ...]
 
     @classmethod
     def over(
-        cls, folder: RunFolder, config: RunConfig, components: Components, interrupt: Interrupt, ranks: Ranks
+        cls,
+        folder: RunFolder,
+        config: RunConfig,
+        components: Components,
+        model: Any,
+        interrupt: Interrupt,
+        ranks: Ranks,
     ) -> Watch:
         task = components.task
+
+        def keep(trained: Any, place: Path) -> None:
+            save(trained, components.family, place)
+
+        best = BestWeights.of(folder, ranks, keep, config, task.metric, task.greater_is_better)
+        if best is not None:
+            best.remember_dtypes(model)
         layout = {"ranks": ranks.count, "zero": config.engine.zero_stage}
         checkpoints = Checkpoints(config.keep_checkpoints, ranks, task.metric, task.greater_is_better, layout)
-        interrupts = StopOnInterrupt(interrupt, ranks)
+        interrupts = StopOnInterrupt(interrupt, ranks, validates=best is not None)
         progress = Progress(title_of(config), task.metric)
         due = SaveWhenDue(config.save_minutes, config.log_every, ranks)
-        callbacks = (LossSpikes(), History(folder.history), due, interrupts, progress, checkpoints)
+        of_best = () if best is None else (best,)
+        callbacks = (LossSpikes(), History(folder.history), due, interrupts, progress, *of_best, checkpoints)
         # With several ranks each may hold only a share of the weights, so they can't be saved for a replay.
-        keep = (lambda model, place: save(model, components.family, place)) if ranks.count == 1 else None
-        return cls(checkpoints, interrupts, FiniteCheck(folder.replay, keep), callbacks)
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Scores and teacher-forced figures on the validation rows, with the model as it is when this is called.
-
-    longest: tokens of the longest true answer, end included. An answer is cut there: a model that rambles would have
-        all rows and ranks wait for it, and what follows a longer answer is wrong anyway.
-    """
-
-    config: RunConfig
-    components: Components
-    ranks: Ranks
-    longest: int
-
-    @classmethod
-    def of(cls, config: RunConfig, components: Components, rows: Dataset | None, ranks: Ranks) -> Validation:
-        return cls(config, components, ranks, components.longest_answer(rows or ()))
-
-    @phase("validation")
-    def __call__(self, trainer: NumberTrainer) -> dict[str, float]:
-        rows: Any = trainer.eval_dataset
-        model, task = trainer.inner_model, self.components.task
-        collator, ranks = self.components.collator, self.ranks
-        size = evaluation_batch_size(self.config, model, collator, rows, ranks)
-        share = self.config.evaluation.share_prompts
-        records = predict_shard(model, collator, rows, size, ranks, max_new_tokens=self.longest, share_prompts=share)
-        shard = list(records)
-        in_order = sorted((pair for part in ranks.gather(shard) for pair in part), key=lambda pair: pair[0])
-        scores = task.summarize(record for _, record in in_order)
-        return {**scores, **teacher_forced(trainer.head, model, collator, rows, size, ranks)[0]}
+        finite = FiniteCheck(folder.replay, keep if ranks.count == 1 else None)
+        return cls(checkpoints, best, interrupts, finite, callbacks)
 
 
 def fit(folder: RunFolder, config: RunConfig, trainer: NumberTrainer, watch: Watch, ranks: Ranks) -> None:
@@ -323,25 +344,29 @@ def fit(folder: RunFolder, config: RunConfig, trainer: NumberTrainer, watch: Wat
         print(f"{title_of(config)}: resumed from {checkpoints[0].name}")
     with float32_masters(trainer.inner_model, config.engine):
         trainer.train(resume_from_checkpoint=str(checkpoints[0]) if checkpoints else None)
+        if trainer.average is not None:
+            trainer.average.apply()
     watch.interrupts.interrupt.defer()  # also of a run whose steps were all done before
     if watch.interrupts.interrupted:
         raise KeyboardInterrupt
 
 
 @phase("save model")
-def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer, seconds: float, ranks: Ranks) -> None:
-    """Save the trained model from rank 0, whole or not at all; all ranks must call.
-
-    Args:
-        seconds: of the training so far, for the mark.
-    """
+def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer, watch: Watch, ranks: Ranks) -> None:
+    """Save the trained model from rank 0, or its best weights, whole or not at all; all ranks must call."""
+    best = watch.best
     with whole_model(trainer.inner_model) as writes:
         if writes:
-            save(trainer.inner_model, components.family, folder.unfinished_model)
+            if best is not None and best.weights is not None:
+                shutil.copytree(best.weights, folder.unfinished_model, dirs_exist_ok=True)
+            else:
+                save(trainer.inner_model, components.family, folder.unfinished_model)
             shutil.rmtree(folder.model, ignore_errors=True)
             folder.unfinished_model.rename(folder.model)
-            record = {"step": trainer.state.global_step, "seconds": seconds}
-            write_text(folder.trained, json.dumps(record))
+            record: dict[str, Any] = {"step": trainer.state.global_step, "seconds": watch.checkpoints.seconds}
+            record |= {"rows": trainer.task_log.totals()} if trainer.task_log else {}
+            write_text(folder.trained, json.dumps({**record, **(best.record() if best else {})}))
+            shutil.rmtree(folder.best, ignore_errors=True)
     ranks.barrier()
 
 
@@ -368,20 +393,21 @@ def test(
     model = load_tested(folder, components, device)
     _vision_cache(config, components, model)
     title = f"{config.loss.name} on {config.evaluation.split}" if ranks.first else None
-    size = evaluation_batch_size(config, model, components.collator, rows, ranks)
+    sets = evaluation_sets(components, rows)
+    sizes = batch_sizes(config, model, sets, ranks)
     if config.evaluation.batch_size is None and ranks.first:
-        print(f"evaluation: {counted(size, 'row')} at once on a rank, from the free memory")
-    share = config.evaluation.share_prompts
-    check = partial(interrupt.check, ranks)
-    records = predict_shard(model, components.collator, rows, size, ranks, title, check, share_prompts=share)
+        print(f"evaluation: {counted(min(sizes), 'row')} at once on a rank, from the free memory")
+    records = predict_sets(model, sets, sizes, ranks, title, partial(interrupt.check, ranks), config.evaluation)
     scores = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
-    forced, digits = teacher_forced(SupervisedHead(model), model, components.collator, rows, size, ranks)
+    forced, digits = teacher_forced_sets(SupervisedHead(model), model, sets, sizes, ranks)
     if scores is None:
         return None
-    write_text(folder.digits, json.dumps(digits))
-    trackers.predictions(components.task, rows, list(islice(read_jsonl(folder.predictions), SHOWN)))
-    metrics = {**scores, **forced, "train_seconds": float(read_json(folder.trained)["seconds"])}
-    folder.write_metrics(metrics, components.task.protocol)
+    folder.write_digits(digits)
+    trackers.predictions(components.task, rows, read_jsonl(folder.predictions))
+    trained = read_json(folder.trained)
+    drawn = {f"{name}/train_rows": float(count) for name, count in trained.get("rows", {}).items()}
+    metrics = {**scores, **forced, **drawn, **trained_figures(trained)}
+    folder.write_metrics(metrics, components.task.protocol, **components.task.protocols)
     return metrics
 
 
@@ -402,8 +428,22 @@ def _test_rows(
     with arguments.main_process_first(desc="rows"):
         rows = chosen_rows(components.task, split)
     if ranks.first:
-        check_data(folder.data, {split: rows}, resuming=True, accept=config.accept_changes)
+        origins = components.task.origins([split])
+        check_data(folder.data, {split: rows}, resuming=True, accept=config.accept_changes, origins=origins)
     return usable_rows(config, components, split, rows, ranks, interrupt)
+
+
+def trained_figures(record: dict[str, Any]) -> dict[str, float]:
+    """What metrics.json says of the training, from trained.json: its seconds.
+
+    Of a run that may end early or tests its best weights also its steps, and the step and value of the best validation.
+    """
+    figures = {"train_seconds": float(record["seconds"])}
+    if "best" in record:
+        figures["train_steps"] = float(record["step"])
+        if record["best"]["value"] is not None:
+            figures |= {"train_best_step": float(record["best"]["step"]), "train_best": record["best"]["value"]}
+    return figures
 
 
 def title_of(config: RunConfig) -> str:

@@ -88,7 +88,11 @@ class PictureSampler(CurriculumSampler):
         self.pictures = pictures
 
     def shuffled(self, pool: np.ndarray, generator: torch.Generator) -> np.ndarray:
-        rows = super().shuffled(pool, generator)
-        _, numbers = np.unique(self.pictures[rows], return_inverse=True)
-        places = torch.randperm(int(numbers.max()) + 1, generator=generator).numpy()
-        return rows[np.argsort(places[numbers], kind="stable")]
+        return by_picture(super().shuffled(pool, generator), self.pictures, generator)
+
+
+def by_picture(rows: np.ndarray, pictures: np.ndarray, generator: torch.Generator) -> np.ndarray:
+    """The rows with those of a picture behind each other, the pictures in a random order."""
+    _, numbers = np.unique(pictures[rows], return_inverse=True)
+    places = torch.randperm(int(numbers.max()) + 1, generator=generator).numpy()
+    return rows[np.argsort(places[numbers], kind="stable")]

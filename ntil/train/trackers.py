@@ -13,7 +13,7 @@ import netrc
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -85,10 +85,9 @@ class Wandb(Backend):
         self.run.log(values, step=step)
 
     def predictions(self, table: list[dict[str, Any]]) -> None:
-        columns: list[Any] = list(table[0])
-        rows: list[Any] = [
-            [self.wandb.Image(v) if isinstance(v, Image.Image) else v for v in row.values()] for row in table
-        ]
+        columns: list[Any] = list(dict.fromkeys(name for row in table for name in row))
+        values = [[row.get(name) for name in columns] for row in table]  # tasks of a mixture have scores of their own
+        rows: list[Any] = [[self.wandb.Image(v) if isinstance(v, Image.Image) else v for v in row] for row in values]
         self.run.log({"test/predictions": self.wandb.Table(columns=columns, data=rows)})
 
     def finish(self, summary: dict[str, float], failed: bool) -> None:
@@ -154,11 +153,25 @@ class Trackers(TrainerCallback):
         """Add facts of the whole run to its summary."""
         self.facts |= facts
 
-    def predictions(self, task: Task, rows: Dataset, records: Sequence[Row]) -> None:
-        """Log the first rows of the split, drawn with the model's answers."""
-        if self.backends and records:
-            table = [table_row(task, rows[i], record) for i, record in enumerate(records[:SHOWN])]
-            self._each(lambda backend: backend.predictions(table))
+    def predictions(self, task: Task, rows: Dataset, records: Iterable[Row]) -> None:
+        """Log the first rows of the split, of a mixture those of each task, drawn with the model's answers.
+
+        Args:
+            records: of the rows, in their order.
+        """
+        if not self.backends:
+            return
+        of_task = SHOWN // max(1, len(task.members))
+        shown: dict[str, list[dict[str, Any]]] = {}
+        for index, record in enumerate(records):
+            table = shown.setdefault(record.get("task", ""), [])
+            if len(table) < of_task:
+                table.append(table_row(task, rows[index], record))
+            elif len(shown) >= len(task.members):
+                break
+        in_one = [row for table in shown.values() for row in table]
+        if in_one:
+            self._each(lambda backend: backend.predictions(in_one))
 
     def pause(self) -> None:
         """Close for a process that goes on with this run."""

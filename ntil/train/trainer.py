@@ -26,13 +26,15 @@ from ntil.losses.base import NumberLoss
 from ntil.losses.step import LossOutput, LossParts, StepInfo
 from ntil.models.head import SupervisedHead
 from ntil.models.learning_rates import LearningRates
+from ntil.models.optimizers import schedule_arguments
 from ntil.numbers.spans import NumberSpans
 from ntil.packing.masks import attention_mask
 from ntil.packing.tower import SharedTower
 from ntil.train.arguments import training_arguments
+from ntil.train.averaging import WeightAverage
+from ntil.train.drawn_rows import DrawnRows
 from ntil.train.guards import FiniteCheck
-from ntil.train.packing import packing_of
-from ntil.train.sampler import CurriculumSampler, PictureSampler
+from ntil.train.task_log import TaskLog
 from ntil.train.throughput import Throughput
 
 # Keys of a batch that are no inputs of the model: the collator's, and those that the trainer adds.
@@ -51,6 +53,8 @@ NOT_INPUTS = (
     "unmeasured",
     "segments",
     "tower",
+    "tasks",
+    "task_counts",
 )
 DATA_LIMIT = 600  # seconds that a batch may take: a data worker may be stuck, as on a file system that is gone
 Validate = Callable[["NumberTrainer"], dict[str, float]]
@@ -79,33 +83,31 @@ def build_trainer(
     Raises:
         ConfigError: a batch that doesn't divide over the ranks, or a curriculum that doesn't fit the rows.
     """
-    optim, column = config.optim, config.curriculum.column
+    optim, members = config.optim, components.task.members
     steps = optim.steps_for(len(rows))
     assert steps is not None
     arguments = arguments or training_arguments(config, folder, components.family.dtype)
-    arguments.max_steps = steps
-    levels = rows[column][:] if column in rows.column_names else None
-    drawn = (len(rows), steps, optim.batch_size, config.seed, config.curriculum, levels)
-    packed = packing_of(config, components, rows)
-    sampler = PictureSampler(*drawn, pictures=packed.pictures) if packed else CurriculumSampler(*drawn)
-    pieces = arguments.world_size * arguments.gradient_accumulation_steps
-    trainer = NumberTrainer(
+    arguments.max_steps, arguments.lr_scheduler_kwargs = steps, schedule_arguments(optim, steps)
+    average = None if optim.ema is None else WeightAverage(model, optim.ema, Ranks.here())
+    drawn = DrawnRows.of(config, components, rows, steps, arguments.world_size * arguments.gradient_accumulation_steps)
+    packed = drawn.packed
+    return NumberTrainer(
         model=model,
         args=arguments,
-        train_dataset=packed.rows if packed else rows,
+        train_dataset=drawn.rows,
         eval_dataset=validation,
         data_collator=packed.collator if packed else components.collator,
-        callbacks=callbacks or [],
+        callbacks=[*([average] if average else []), *(callbacks or [])],
         number_loss=components.loss,
-        sampler=sampler,
-        batches=packed.balanced(sampler, optim.batch_size, pieces) if packed else None,
+        sampler=drawn.sampler,
+        batches=drawn.batches,
         tower=packed.tower(model) if packed else None,
         validate=validate or (lambda _trainer: {}),
         learning_rates=LearningRates(components.family, optim),
         finite=finite,
+        average=average,
+        task_log=TaskLog(members) if members else None,
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 class NumberTrainer(Trainer):
@@ -119,6 +121,8 @@ class NumberTrainer(Trainer):
         validate: called by `evaluate` with this trainer, returns metrics.
         learning_rates: of the parts; None: all have that of the arguments.
         finite: checks every micro-batch's loss before the optimizer uses it.
+        average: of the weights, that is validated in their place; None: the weights are.
+        task_log: of a mixture.
     """
 
     def __init__(
@@ -131,9 +135,15 @@ class NumberTrainer(Trainer):
         validate: Validate,
         learning_rates: LearningRates | None = None,
         finite: FiniteCheck | None = None,
+        average: WeightAverage | None = None,
+        task_log: TaskLog | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.task_log = task_log
+        if task_log is not None:
+            self.add_callback(task_log)
+        self.remove_callback(PrinterCallback)
         # Our loss is divided by the global counts already; the Trainer must not divide by the accumulation again.
         self.model_accepts_loss_kwargs = True
         self.number_loss = number_loss.to(self.args.device)
@@ -141,6 +151,7 @@ class NumberTrainer(Trainer):
         self.head = SupervisedHead(self.inner_model)
         self.throughput = Throughput()
         self._sampler, self._batches, self._validate, self._finite = sampler, batches, validate, finite
+        self.average = average
         self._tower = tower
         self._learning_rates = learning_rates if learning_rates and learning_rates.of_parts else None
         self._rates: dict[str, float] = {}
@@ -204,9 +215,16 @@ class NumberTrainer(Trainer):
         """Counts [tokens, samples, digits, numbers, boxes] of the whole optimizer step, over accumulation and ranks."""
         names = ("samples", "digits", "numbers", "boxes")
         counts = [[b["targets"].numel(), *(b[name] for name in names)] for b in batch_samples]
-        summed = torch.tensor(counts, dtype=torch.float32).reshape(-1, 5).sum(0)
+        if self.task_log is not None:
+            of_tasks = self.task_log.counts(batch_samples)
+            counts = [[*all_rows, *by_task] for all_rows, by_task in zip(counts, of_tasks, strict=True)]
+        width = len(counts[0]) if counts else 5
+        summed = torch.tensor(counts, dtype=torch.float32).reshape(-1, width).sum(0)
         # A copy that blocks would wait for all that the GPU has still to do.
-        return self._over_ranks(summed.to(device, non_blocking=True))
+        summed = self._over_ranks(summed.to(device, non_blocking=True))
+        if self.task_log is not None and counts:
+            self.task_log.begin_step(summed[5:])
+        return summed[:5]
 
     def _step_infos(self, batches: list[Any], counts: Any) -> list[StepInfo]:
         assert isinstance(counts, Tensor)
@@ -263,6 +281,10 @@ class NumberTrainer(Trainer):
         if inputs["first"] and self._logs_next():
             with self._seen_by_loss(inputs, logits) as loss_inputs:
                 self._norms = self.number_loss.gradient_norms(logits, *loss_inputs, reference)
+        if self.task_log is not None and self._logs_next():
+            with self._seen_by_loss(inputs, logits) as (targets, spans, info):
+                assert spans is not None
+                self.task_log.add(self.number_loss, logits.detach(), targets, spans, info, inputs["tasks"])
         self._add(output.components)
         if self._finite is not None:
             step = self.state.global_step + 1
@@ -351,6 +373,7 @@ class NumberTrainer(Trainer):
                 **self._components(),
                 **self._shares(),
                 **self._part_rates(),
+                **(self.task_log.take(self._over_ranks) if self.task_log else {}),
                 **self.throughput.take(self.args.world_size),
             }
             self._sums, self._summed = {}, 0
@@ -377,11 +400,18 @@ class NumberTrainer(Trainer):
         return {f"gradient_share/{name}": share for name, share in zip(self._norms, shares, strict=True)}
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        # Adapters generate through the model that they wrap, outside of accelerate's own autocast.
-        with self.throughput.pause(), self.accelerator.autocast():
-            metrics = {f"eval_{k}": v for k, v in self._validate(self).items()}
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        # Callbacks may store what was validated, so they see the same weights.
+        with self.average.applied() if self.average else nullcontext():
+            # Adapters generate through the model that they wrap, outside of accelerate's own autocast.
+            with self.throughput.pause(), self.accelerator.autocast():
+                metrics = {f"eval_{k}": v for k, v in self._validate(self).items()}
+            if any_partitioned(self.inner_model):
+                # What ZeRO-3 has fetched ahead of a forward that doesn't come can't be gathered for a save: it stays in
+                # flight, as with adapters (DeepSpeed 0.19.8).
+                engine: Any = self.deepspeed
+                engine.empty_partition_cache()
+            self.log(dict(metrics))
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 

@@ -1,10 +1,13 @@
 """Where exported runs go: known for all of them before anything is written."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub.errors import LocalTokenNotFoundError
 
 from ntil.commands.export import main, targets
+from ntil.commands.model_card import licence_note, licence_of, report_rows
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.identity import run_path
@@ -75,3 +78,126 @@ def test_the_card_says_what_the_train_split_was(runs, kept, said):
     if kept:
         runs[0].data.write_text(kept)
     assert described(runs[0].data) == said
+
+
+class Hub:
+    """Stands in for `HfApi`: remembers what it is asked for, and what the folder held then."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls: list[tuple] = []
+        self.error = error
+
+    def create_repo(self, repository, *, private, exist_ok):
+        if self.error:
+            raise self.error
+        self.calls.append(("create", repository, private, exist_ok))
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message):
+        self.calls.append(("upload", repo_id, sorted(p.name for p in folder_path.iterdir()), commit_message))
+        return SimpleNamespace(commit_url="https://hub.invalid/commit/1")
+
+
+@pytest.fixture
+def exported(runs, tmp_path, monkeypatch):
+    """Finished runs whose export writes two files, and the hub."""
+
+    def export(run, to, merge):
+        to.mkdir(parents=True)
+        (to / "model.safetensors").write_bytes(b"0" * 1234)
+        (to / "README.md").write_text("card")
+
+    hub = Hub()
+    monkeypatch.setattr("ntil.commands.export.export", export)
+    monkeypatch.setattr("ntil.commands.push.HfApi", lambda: hub)
+    for run in runs:
+        run.metrics.write_text("{}")
+    return hub
+
+
+def test_a_dry_run_lists_what_would_be_sent_and_sends_nothing(runs, exported, tmp_path, capsys):
+    words = [f"run={runs[0].path}", f"to={tmp_path}/to", "push=me/clocks", "push_dry_run=true"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "1,234  model.safetensors" in out
+    assert "me/clocks (private): would get 2 files, 1,238 bytes; nothing was sent" in out
+    assert exported.calls == []
+    assert main([*words[:-1]]) == 0  # what is there already is what is sent
+    assert exported.calls == [
+        ("create", "me/clocks", True, True),
+        ("upload", "me/clocks", ["README.md", "model.safetensors"], "ntil export"),
+    ]
+    assert "sent to https://hub.invalid/commit/1" in capsys.readouterr().out
+
+
+def test_every_run_has_a_repository_of_its_own(runs, exported, tmp_path):
+    words = [f"run={tmp_path}/runs", f"to={tmp_path}/to/{{model}}", "private=false"]
+    with pytest.raises(ConfigError, match=r"push=me/clocks is me/clocks for several of the 2 runs"):
+        main([*words, "push=me/clocks"])
+    assert main([*words, "push=me/{model}"]) == 0
+    assert [call[1:3] for call in exported.calls[::2]] == [("me/llava_nano", False), ("me/yi_vl_nano", False)]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("push=clocks", "push=owner/clocks"), ("push=a/b/c", "push=a/b/c"), ("push_dry_run=true", "set push")],
+)
+def test_a_repository_that_can_not_be_is_refused_before_anything_is_written(runs, exported, tmp_path, word, message):
+    with pytest.raises(ConfigError, match=message):
+        main([f"run={runs[0].path}", f"to={tmp_path}/to", word])
+    assert not (tmp_path / "to").exists()
+
+
+def test_code_beside_weights_is_not_sent(runs, exported, tmp_path):
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to/model.py").write_text("")
+    with pytest.raises(ConfigError, match=r"model\.py: a run saves no such file"):
+        main([f"run={runs[0].path}", f"to={tmp_path}/to", "push=me/clocks"])
+    assert exported.calls == []
+
+
+def test_what_the_hub_refuses_is_one_sentence(runs, exported, tmp_path):
+    exported.error = LocalTokenNotFoundError("Token is required")
+    with pytest.raises(ConfigError, match=r"push=me/clocks: no token of the hub here; log in"):
+        main([f"run={runs[0].path}", f"to={tmp_path}/to", "push=me/clocks"])
+
+
+REPORT = """## All in one: better
+
+| task | a |
+| --- | --- |
+| clock | 1 |
+
+## clock, llava_nano: exact
+
+| loss | seeds | exact |
+| --- | ---: | ---: |
+| ce | 3 | 0.801 ± 0.011 |
+| emd | 3 | 0.822 ± 0.010 |
+| ntil | 3 | 0.834 ± 0.012 |
+
+## clock, yi_vl_nano: exact
+
+| loss | seeds | exact |
+| --- | ---: | ---: |
+| ntil | 3 | 0.5 |
+"""
+
+
+def test_the_card_has_the_lines_of_the_report(runs, tmp_path):
+    assert report_rows(runs[0], "clock", "llava_nano", "ntil") == ""
+    report = tmp_path / "runs/default/report"
+    report.mkdir()
+    (report / "table.md").write_text(REPORT)
+    rows = report_rows(runs[0], "clock", "llava_nano", "ntil").splitlines()
+    assert rows[0] == "**clock, llava_nano: exact**"
+    assert rows[-2:] == ["| ce | 3 | 0.801 ± 0.011 |", "| ntil | 3 | 0.834 ± 0.012 |"]
+    assert report_rows(runs[0], "clock", "llava_nano", "smmd") == ""
+
+
+def test_the_card_says_which_licence_holds(tmp_path):
+    assert "from scratch" in licence_note(None, None)
+    assert "of the base model, google/gemma" in licence_note("google/gemma", licence_of("google/gemma"))
+    (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\ntext")
+    assert "`apache-2.0`" in licence_note(str(tmp_path), licence_of(str(tmp_path)))
+    (tmp_path / "README.md").write_text("---\nlicense: [a, b\n---\ntext")
+    assert licence_of(str(tmp_path)) is None

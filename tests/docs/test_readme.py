@@ -10,7 +10,7 @@ from ntil.config.compose import compose
 from ntil.config.identity import config_hash
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-LINES = re.findall(r"^ntil train (.*?)(?:\s+#.*)?$", README, re.MULTILINE)
+LINES = re.findall(r"`ntil train ([^`]*)`", README)
 
 
 def test_python_blocks_run():
@@ -21,7 +21,7 @@ def test_python_blocks_run():
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_train_lines_compose(line):
+def test_train_commands_compose(line):
     words = [word.partition(",")[0] for word in shlex.split(line) if "=" in word]
     assert config_hash(compose(words))
 

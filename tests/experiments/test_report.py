@@ -1,6 +1,7 @@
 """The report of a folder of runs: tables, verdicts, what is missing, what is no comparison, one self-contained page."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -11,7 +12,8 @@ import pytest
 from experiments import paper
 from experiments.analysis import CellReport, Line, analyse
 from experiments.cells import Cell, cells, differences, require_comparable
-from experiments.render.examples import build_gallery
+from experiments.render import html
+from experiments.render.examples import Example, build_gallery
 from experiments.render.number_errors import numbers, signed_errors
 from experiments.render.tables import cell_tables, mean_and_deviation, paper_table
 from experiments.report import _expected, evaluations, main
@@ -112,6 +114,13 @@ def test_a_report_can_be_written_elsewhere(runs, tmp_path):
     assert not (folder / "curves-clock-yi.png").exists()
     assert (folder / "mine.png").exists()
     assert {"report.html", "table.md", "table.tex", "curves.png"} <= {file.name for file in folder.iterdir()}
+
+
+def test_a_score_that_is_no_number_has_a_name_in_json():
+    example = Example("a", "12:04", {"ce": "?", "ntil": "12:04"}, {"ce": math.nan, "ntil": 1.0}, {})
+    cell = {"title": "t", "task": "t", "model": "m", "examples": [html.example_part(example)], "losses": ["ce", "ntil"]}
+    (scores,) = re.findall("data-scores='(.*)'", html.page("a", "b", [cell]))
+    assert json.loads(scores, parse_constant=pytest.fail) == {"ce": None, "ntil": 1.0}
 
 
 def test_missing_and_failed_runs_are_shown(runs, tmp_path):

@@ -187,3 +187,16 @@ def test_the_command_prints_a_table_or_json(capsys):
     for words in (["llama4"], ["gpus=none"], ["size=3"]):
         with pytest.raises(ConfigError):
             main(words)
+
+
+def test_every_way_to_train_has_its_memory(capsys):
+    assert main(["llama3_2_1b", "--modes", "gpus=8"]) == 0
+    rows = [line.split("│")[2:6] for line in capsys.readouterr().out.splitlines() if "llama3_2_1b" in line]
+    stages = {mode.strip(): sizes.split() for mode, _, sizes, _ in rows}
+    assert {"full", "full, sgd", "full, ema", "dora", "rslora", "qlora"} <= stages.keys()
+    assert float(stages["full, sgd"][0]) == pytest.approx(12 / 20 * float(stages["full"][0]), rel=0.03)
+    assert stages["full, adafactor"][2:] == ["-", "/", "-", "/", "-"]  # it needs matrices
+    assert stages["full, ema"][-1] == stages["qlora"][-1] == "-"
+    assert float(stages["qlora"][0]) < 0.6 * float(stages["lora"][0])
+    with pytest.raises(ConfigError, match="--modes takes names of models"):
+        main(["--modes"])

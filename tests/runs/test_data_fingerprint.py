@@ -9,7 +9,7 @@ from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
 from ntil.config.errors import ConfigError
-from ntil.runs.data_fingerprint import check_data, fingerprint
+from ntil.runs.data_fingerprint import check_data, described, fingerprint
 
 
 def rows(count=10, colour=0, text="a"):
@@ -74,3 +74,13 @@ def test_what_an_earlier_version_kept_is_not_compared(tmp_path):
     file.write_text(json.dumps({"train": "0123456789ab", "rows": 64}))
     check_data(file, {"train": rows()}, resuming=True, accept=False)
     assert json.loads(file.read_text())["train"]["rows"] == 10
+
+
+def test_where_rows_come_from_is_recorded_and_told_but_not_compared(tmp_path):
+    file, splits = tmp_path / "data.json", {"train": rows()}
+    check_data(file, splits, resuming=False, accept=False, origins={"train": "owner/name@1234", "test": None})
+    assert json.loads(file.read_text())["train"]["origin"] == "owner/name@1234"
+    assert described(file).endswith("of owner/name@1234")
+    check_data(file, splits, resuming=True, accept=False, origins={"train": "owner/name@5678"})  # the same rows
+    with pytest.raises(ConfigError, match=r"of owner/name@5678, now 4 rows \w+ of owner/name@9abc"):
+        check_data(file, {"train": rows(4)}, resuming=True, accept=False, origins={"train": "owner/name@9abc"})

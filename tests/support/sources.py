@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from tests.support.hub_folders import box_rows, box_samples, write_parquet, write_tar
 from tests.support.objects_files import write_grefs, write_points
 from tests.support.refer_release import write_release
 
@@ -89,6 +90,18 @@ def _points(name: str) -> Callable[[Path, Path], list[Spec]]:
     return specs
 
 
+def _hub(folder: Path, shared: Path) -> list[Spec]:
+    path = write_parquet(folder / "hub", box_rows(4), "test")
+    columns = {"prompt": "question", "answer": "bbox"}
+    source = {"metric": "box", "path": str(path), "splits": {"test": "test"}, "columns": columns}
+    return [{"metric": "box", "source": source}]
+
+
+def _tar(folder: Path, shared: Path) -> list[Spec]:
+    path = write_tar(folder / "tars" / "test.tar", box_samples(4))
+    return [{"metric": "box", "source": {"metric": "box", "path": str(path), "files": {"test": "test.tar"}}}]
+
+
 # Config's name -> what to change in it, once or several times, given a folder to write to and the shared assets.
 SOURCES: dict[str, Callable[[Path, Path], list[Spec]]] = {
     "refcoco": _refer("refcoco"),
@@ -98,6 +111,8 @@ SOURCES: dict[str, Callable[[Path, Path], list[Spec]]] = {
     "grounding_photos": _photos,
     "grounding_table": _table,
     "jsonl": _jsonl,
+    "hub": _hub,
+    "tar": _tar,
     "gsm8k": _gsm8k,
     "mathvista_testmini": _mathvista,
     "icdar2015": _icdar2015,

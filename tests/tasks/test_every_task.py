@@ -112,6 +112,20 @@ def test_own_answers_are_read_strictly_and_score_best(name, folder):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_readings_have_distances(name, folder):
+    for task, rows in built(name, folder):
+        for row in rows:
+            readings = [task.parse(task.answer(other), row) for other in rows]
+            answer = task.parse(task.answer(row), row)
+            assert task.distance(answer, answer, row) == 0
+            for other in (one for one in readings if not isinstance(one, ParseFailure)):
+                apart = task.distance(answer, other, row)
+                assert apart == pytest.approx(task.distance(other, answer, row))
+                assert apart >= 0
+                assert apart == 0 or answer != other
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_sums_of_shards_add_up_to_those_of_all(name, folder):
     for task, rows in built(name, folder):
         texts = [task.answer(rows[-1]), "", "7"]

@@ -78,12 +78,22 @@ def test_each_loss_is_searched_over_the_keys_that_it_has(tmp_path):
         stages.best("sums", "ce")
 
 
+def test_a_plan_counts_the_runs_of_each_stage(tmp_path):
+    rows = {row[0]: row[1:] for row in plan(Stages(read(written(tmp_path)), tmp_path / "runs")).rows}
+    assert rows["pilot"] == ["8", "0"]
+    assert rows["search"] == ["9", "0"]
+    assert rows["untuned"] == ["6", "0"]
+    assert rows["tuned"] == ["6", "-"]
+    assert "ce: searched over optim.lr" in rows
+
+
 def test_cells_of_one_task_and_model_are_refused(tmp_path):
     text = SMALL.replace("losses:", "  more sums: [model=qwen25_nano, task=arithmetic, optim.steps=10]\nlosses:", 1)
     with pytest.raises(ConfigError, match="sums and more sums are both of arithmetic with qwen25_nano"):
         cell_names(Stages(read(written(tmp_path, text)), tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", choices("benchmark"))
 def test_the_protocols_here_can_be_planned(name, tmp_path):
     stages = Stages(read(file_of(name)), tmp_path)

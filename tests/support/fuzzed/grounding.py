@@ -15,7 +15,8 @@ from PIL import Image
 from data.grounding.categories import CategoryBoxes
 from data.grounding.refcoco import RefCOCO
 from data.grounding.table import ExpressionTable
-from data.jsonl import TRUTH, Jsonl, Metric
+from data.jsonl import Jsonl
+from data.table_answers import TRUTH, Metric
 from tests.support.fuzzed.harness import Codec, FuzzedSource, Steps, lines_of
 from tests.support.refer_release import REFS, write_release
 

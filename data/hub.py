@@ -1,0 +1,274 @@
+"""Data sets that the `datasets` library reads: on the Hugging Face hub, or in a folder here.
+
+A folder holds parquet, JSON, CSV, text or Arrow files, pictures with a `metadata.jsonl` (the library's imagefolder),
+tars of pictures and JSON files that share a name (webdataset), or what `Dataset.save_to_disk` wrote. No code of a data
+set is run: one with a loading script is refused, and so is every builder but `BUILDERS`.
+
+Roles are given by columns, as in `data.jsonl`; `json.answer` is the entry `answer` of the objects in the column `json`.
+A column of class labels is read as their names. A split is read once, in its own order, and its rows are written to
+disk, so that they can be shuffled; streaming doesn't download the files of a data set first, and so needs `limit`.
+
+Columns given: as `data.jsonl`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset
+
+from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, UserError, short
+from data.common.row_cache import cached_rows
+from data.common.source import optional_path, without_nulls
+from data.common.table_files import Located, holds_short_floats, shortest
+from data.common.web_pictures import web_pictures
+from data.table_answers import Metric
+from data.table_rows import ROLES, Form, Table, TableSource, read_tables
+
+Builder = Literal["parquet", "json", "csv", "text", "arrow", "imagefolder", "webdataset"]
+BUILDERS = ("parquet", "json", "csv", "text", "arrow", "imagefolder", "webdataset")
+SAVED = ("state.json", "dataset_dict.json")  # of `save_to_disk`
+MOST_BYTES = 64 << 20  # of a picture that lies in an archive
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class HubDataset(TableSource):
+    """Source of a data set of the `datasets` library.
+
+    Args:
+        path: owner/name on the hub, or a folder here.
+        metric: what the answers are, see `data.jsonl`.
+        subset: which configuration of the data set; null: its default.
+        splits: split -> its name in the data set; without `validation` every twentieth row of `train` is held out.
+        revision: commit, tag or branch on the hub; null: the newest.
+        columns: role -> column, where they differ, see `data.jsonl`.
+        builder: of a folder: parquet, json, csv, text, arrow, imagefolder or webdataset; null: by its files.
+        files: split -> files of a folder, as a glob; null: by their names.
+        streaming: read rows from the hub without downloading all of the data set; needs `limit`.
+        limit: how many rows of each split are read, from the first on; null: all.
+        images, question, box_format, on_error, allow_urls, repeat: as of `data.jsonl:Jsonl`.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        metric: Metric = "exact",
+        subset: str | None = None,
+        splits: dict[str, str | None] | None = None,
+        revision: str | None = None,
+        columns: dict[str, str | None] | None = None,
+        builder: Builder | None = None,
+        files: dict[str, str | None] | None = None,
+        streaming: bool | None = None,
+        limit: int | None = None,
+        images: str | None = None,
+        question: str | None = None,
+        box_format: Literal["xyxy", "xywh"] = "xyxy",
+        on_error: OnError = "raise",
+        allow_urls: bool | None = None,
+        repeat: int | None = None,
+    ) -> None:
+        if not path:
+            raise InvalidOption("give a data set: task.source.path=<owner/name on the hub, or a folder here>")
+        form = Form(metric, without_nulls(columns), box_format, question)
+        self.files = without_nulls(files)
+        names = without_nulls(splits) or {split: split for split in self.files or ("train", "test")}
+        self.names = {split: name for split, name in names.items() if not self.files or name in self.files}
+        super().__init__(form, self.names, repeat, RowErrors(on_error))
+        self.path, self.subset, self.revision, self.builder = path, subset, revision, builder
+        self.streaming, self.limit, self.images = bool(streaming), limit, optional_path(images)
+        self.allow_urls = bool(allow_urls)
+        self.folder = Path(path).expanduser() if Path(path).expanduser().exists() else None
+        self._check_options()
+
+    def _check_options(self) -> None:
+        if self.folder is None and not _HUB_NAME.fullmatch(self.path):
+            raise InvalidOption(f"task.source.path={self.path!r} is neither a folder here nor owner/name on the hub")
+        if self.folder is not None and not self.folder.is_dir():
+            raise InvalidOption(f"task.source.path={self.path!r} is a file: give its folder, or take task=jsonl")
+        if self.folder is not None and self.revision:
+            raise InvalidOption(f"task.source.revision={self.revision} is of the hub, and {self.path} is a folder here")
+        if self.folder is None and (self.files or self.builder):
+            raise InvalidOption(
+                "task.source.files and task.source.builder are for folders here; a data set of the hub has its own"
+            )
+        if self.files and not self.builder:
+            raise InvalidOption("task.source.files needs what they are: task.source.builder=parquet, webdataset, ...")
+        if self.limit is not None and self.limit < 1:
+            raise InvalidOption(f"task.source.limit must be at least 1 (null: all rows), got {self.limit}")
+        if self.streaming and self.limit is None:
+            raise InvalidOption(
+                "task.source.streaming=true reads rows in their order, and a training shuffles them: set "
+                "task.source.limit to how many rows are to be read and kept here"
+            )
+
+    def check_files(self) -> None:
+        if self.folder is not None and not any(self.folder.iterdir()):
+            raise InvalidData(str(self.folder), None, "the folder is empty", "correct task.source.path")
+
+    def origin(self, split: str) -> str | None:
+        """The data set with its commit on the hub; None for a folder, whose files a run records by content."""
+        return f"{self.path}@{self._commit or 'unknown revision'}" if self.folder is None else None
+
+    def read_table(self, split: str) -> Dataset:
+        if split not in self.names:
+            raise InvalidOption(f"there is no table for the split {split!r}; set task.source.splits.{split}=<its name>")
+        official = self.names[split]
+        options: dict[str, Any] = {
+            "how": [*self.form.key, str(self.images), self.path, self._commit, self.subset, self.builder]
+        }
+        options |= {"split": official, "limit": self.limit, "files": sorted(self.files.items())}
+        folders = [folder for folder in (self.folder,) if folder is not None]
+
+        def read(row_errors: RowErrors) -> Dataset:
+            return self._load(split, official, row_errors)
+
+        if self.folder is None and self._commit is None:  # nothing tells whether kept rows are still those of the hub
+            with web_pictures(self.allow_urls):
+                return read(self.row_errors)
+        return cached_rows(self, split, folders, options, self.row_errors, lambda _: {split: read})
+
+    def _load(self, split: str, official: str, row_errors: RowErrors) -> Dataset:
+        where = f"{self.path}, split {official}"
+        with _one_sentence(where):
+            stream = self._stream(official)
+            features = stream.features or Features()
+            first: dict[str, Any] = next(iter(stream.take(1)), {})
+        used, plain = _used(self.form, list(features) or list(first)), _PlainRecord(features)
+
+        def tables(_policy: RowErrors) -> Iterable[Table]:
+            rows = _located(stream, plain, used, where, self.limit)
+            images = self.images or self.folder or Path()
+            yield Table(where, split, lambda: list({**features, **used}), rows, images)
+
+        image = self.form.columns.get("image", "image")
+        illustrated = bool(_entry(first, image))
+        return read_tables(tables, self.form, where, illustrated, row_errors)
+
+    @cached_property
+    def _commit(self) -> str | None:
+        """The commit of a data set on the hub; None where it can't be known."""
+        if self.folder is not None:
+            return None
+        return next((name for name in (self._built.hash, self.revision) if name and _COMMIT.fullmatch(name)), None)
+
+    @cached_property
+    def _built(self) -> datasets.DatasetBuilder:
+        """The library's reader of the data set, which has read no row yet.
+
+        Raises:
+            InvalidData: no such data set, one with a script, or one of a builder that isn't trusted.
+        """
+        files = {split: str(Path(str(self.folder), glob)) for split, glob in self.files.items()}
+        path: str = self.builder or str(self.folder or self.path)
+        options: dict[str, Any] = {"data_files": files} if files else {"data_dir": str(self.folder)}
+        options = options if self.builder else {}
+        with _one_sentence(self.path):
+            built = datasets.load_dataset_builder(path, self.subset, revision=self.revision, **options)
+        kind = type(built).__module__.removeprefix("datasets.packaged_modules.").partition(".")[0]
+        if not type(built).__module__.startswith("datasets.packaged_modules.") or kind not in BUILDERS:
+            problem = f"is read by the builder {kind!r}, and only {', '.join(BUILDERS)} are known to run nothing of it"
+            raise InvalidData(self.path, None, problem, "convert it to parquet")
+        return built
+
+    def _stream(self, official: str) -> IterableDataset:
+        """The rows of one split, in their order, with pictures as stored."""
+        saved = self.folder if self.folder and any((self.folder / name).exists() for name in SAVED) else None
+        if saved is not None:
+            stored = datasets.load_from_disk(str(saved))
+            splits = stored if isinstance(stored, dict) else {official: stored}
+        elif self.streaming or self.folder is not None:
+            splits = self._built.as_streaming_dataset()
+        else:
+            self._built.download_and_prepare()
+            splits = self._built.as_dataset()
+        if official not in splits:
+            names = ", ".join(map(str, splits))
+            raise InvalidData(self.path, None, f"has no split {official!r}, only {names}", "set task.source.splits")
+        rows = splits[official]
+        stream = rows.to_iterable_dataset() if isinstance(rows, Dataset) else rows
+        for column, feature in (stream.features or {}).items():
+            if hasattr(feature, "decode") and not isinstance(feature, Image):
+                stream = stream.remove_columns(column)  # sounds and films
+            elif isinstance(feature, Image):
+                stream = stream.cast_column(column, Image(decode=False))
+        return stream
+
+
+def _located(
+    stream: IterableDataset, plain: _PlainRecord, used: dict[str, str], where: str, limit: int | None
+) -> Iterator[Located]:
+    """The records with their places; `used` adds entries of objects under their dotted names."""
+    with _one_sentence(where):
+        for number, record in enumerate(islice(stream, limit)):
+            item = plain(record)
+            yield number, f"{where}, row {number}", item | {name: _entry(item, name) for name in used}
+
+
+def _used(form: Form, columns: list[str]) -> dict[str, str]:
+    """Columns named with a dot whose first part is a column."""
+    names = [form.columns.get(role, role) for role in ROLES]
+    return {name: name for name in names if name not in columns and name.partition(".")[0] in columns}
+
+
+class _PlainRecord:
+    """Records with class labels as names, short floats as they were written, and pictures of archives as bytes."""
+
+    def __init__(self, features: Features) -> None:
+        self.labels = {name: feature for name, feature in features.items() if isinstance(feature, ClassLabel)}
+        kinds = {field.name: field.type for field in features.arrow_schema} if features else {}
+        self.short = {name: kind for name, kind in kinds.items() if holds_short_floats(kind)}
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        names = {n: label.int2str(record[n]) for n, label in self.labels.items() if isinstance(record.get(n), int)}
+        floats = {name: shortest(record[name], kind) for name, kind in self.short.items() if name in record}
+        return {name: _opened(value) for name, value in (record | names | floats).items()}
+
+
+def _opened(value: Any) -> Any:
+    """A picture that only the library can open (`zip://a.png::all.zip`, `hf://...`) as its bytes; else the value."""
+    path = value.get("path") if isinstance(value, dict) and set(value) == {"bytes", "path"} else None
+    if not isinstance(path, str) or value["bytes"] or "://" not in path or path.startswith(("http://", "https://")):
+        return value
+    from datasets.utils.file_utils import xopen
+
+    with xopen(path, "rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{short(path)} has more than {MOST_BYTES >> 20} MB")
+    return {"bytes": content, "path": None}
+
+
+def _entry(item: dict[str, Any], name: str) -> Any:
+    """The value of a column, or of an entry of its objects; None where there is none."""
+    if name in item:
+        return item[name]
+    value: Any = item
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+@contextmanager
+def _one_sentence(where: str) -> Iterator[None]:
+    """Turn whatever the library raises into one sentence.
+
+    Raises:
+        InvalidData: the data set can't be read.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the library lets through those of its file systems and formats
+        reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        remedy = "correct task.source.path, subset or splits; a data set with a script has to be converted to parquet"
+        raise InvalidData(where, None, f"`datasets` can't read it ({reason})", remedy) from error

@@ -1,0 +1,168 @@
+"""Model card of an exported run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Template
+
+from data.common.errors import UserError
+from data.common.files import check_size_on_disk
+from ntil import __version__
+from ntil.components import Components
+from ntil.models.pretrained import is_path
+from ntil.runs.data_fingerprint import described
+from ntil.runs.folder import RunFolder
+from ntil.runs.run import Run
+
+CARD = Template(
+    """\
+---
+library_name: {{ "peft" if adapter else "transformers" }}
+{%- if licence %}
+license: {{ licence }}
+{%- endif %}
+{%- if hub_base %}
+base_model: {{ hub_base }}
+{%- endif %}
+tags: [ntil, number-loss, {{ loss }}]
+---
+
+# {{ model }} on {{ task }}, trained with {{ loss }}
+
+{{ "A LoRA adapter" if adapter else "Weights" }} trained by ntil {{ version }}: {{ steps }} steps of {{ rows }} rows,
+seed {{ seed }}, {{ "from " + base if base else "from scratch" }}.
+
+## Metrics
+
+On the split `{{ split }}` ({{ examples }} examples), {{ generation }}:
+
+| metric | value |
+| --- | ---: |
+{% for name, value in metrics.items() -%}
+| {{ name }} | {{ "%.4g" | format(value) }} |
+{% endfor %}
+{%- if report %}
+## Beside other losses
+
+From the report of the run's experiment:
+
+{{ report }}
+{%- endif %}
+## Licence
+
+{{ licence_note }}
+
+## Data
+
+Train split as of the run: {{ data }}.{% if prompt %} The prompt is `{{ prompt }}`.{% endif %}
+An answer is `{{ answer }}`.
+
+## Configuration
+
+```yaml
+{{ config }}```
+"""
+)
+LARGEST = 1 << 20  # bytes of another card, or of a report, that are read
+
+
+def card(folder: RunFolder, components: Components, adapter: bool) -> str:
+    """Model card in Markdown: training, metrics, the report's rows, licence, data and all of the config."""
+    config, metrics = folder.config(), folder.read_metrics()
+    prompt, answer = _example(folder, components)
+    scores = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not k.startswith("lenient_")}
+    base = config.model.options.get("checkpoint")
+    licence = licence_of(base) if base else None
+    return CARD.render(
+        adapter=adapter,
+        base=base,
+        hub_base=base if base and not _is_local(base) else None,
+        licence=licence,
+        licence_note=licence_note(base, licence),
+        generation="greedy generation" if config.evaluation.generation.greedy else "beam search",
+        report=report_rows(folder, config.task.name, config.model.name, config.loss.name),
+        version=__version__,
+        steps=Run(folder, config).steps,
+        rows=config.optim.batch_size,
+        seed=config.seed,
+        split=config.evaluation.split,
+        examples=int(scores.pop("examples", 0)),
+        metrics=scores,
+        data=described(folder.data),
+        prompt=prompt,
+        answer=answer,
+        config=yaml.safe_dump(config.to_dict(), sort_keys=False),
+        model=config.model.name,
+        task=config.task.name,
+        loss=config.loss.name,
+    )
+
+
+def _example(folder: RunFolder, components: Components) -> tuple[str | None, str]:
+    """Prompt and answer of a row; where the data aren't here the first answer that was tested, without its prompt."""
+    task = components.task
+    try:
+        row = task.rows("train")[0]
+        return task.prompt(row), task.answer(row)
+    except (UserError, OSError):
+        return None, next((record["answer"] for record in folder.read_predictions()), "")
+
+
+def _is_local(checkpoint: str) -> bool:
+    return is_path(checkpoint) or Path(checkpoint).expanduser().exists()
+
+
+def licence_of(checkpoint: str) -> str | None:
+    """The licence that the card beside local weights names; None where there is none, or nothing is here to read."""
+    file = Path(checkpoint).expanduser() / "README.md"
+    if not file.is_file():
+        return None
+    check_size_on_disk(file, LARGEST)
+    front = re.match(r"---\n(.*?)\n---", file.read_text(errors="replace"), re.DOTALL)
+    try:
+        metadata: Any = yaml.safe_load(front[1]) if front else None
+    except yaml.YAMLError:
+        return None
+    licence = metadata.get("license") if isinstance(metadata, dict) else None
+    return licence if isinstance(licence, str) and re.fullmatch(r"[\w.+-]{1,64}", licence) else None
+
+
+def licence_note(base: str | None, licence: str | None) -> str:
+    """What holds for the weights, as far as it is known here."""
+    if base is None:
+        return "Trained from scratch: no other model's licence holds for these weights. That of the training data does."
+    if licence:
+        return f"The base model's card names `{licence}`, which holds for these weights too; so does that of the data."
+    return (
+        f"The licence of the base model, {base}, holds for these weights too: see its card. So does that of the data."
+    )
+
+
+def report_rows(folder: RunFolder, task: str, model: str, loss: str) -> str:
+    """Tables of this task and model from the experiment's newest report, with the lines of this loss and of the first.
+
+    The first line is the loss that others are compared with. Empty without a report.
+    """
+    files = [parent / "report" / "table.md" for parent in folder.path.resolve().parents[:5]]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        return ""
+    check_size_on_disk(file, LARGEST)
+    tables = []
+    for section in re.split(r"^## ", file.read_text(errors="replace"), flags=re.MULTILINE)[1:]:
+        title, _, text = section.partition("\n")
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        if not title.startswith(f"{task}, {model}:") or len(lines) < 3:
+            continue
+        rows = [line for i, line in enumerate(lines[2:]) if i == 0 or _first_cell(line) == loss]
+        if any(_first_cell(line) == loss for line in rows):
+            tables.append("\n".join([f"**{title.strip()}**", "", *lines[:2], *rows, ""]))
+    return "\n".join(tables)
+
+
+def _first_cell(line: str) -> str:
+    return line.strip("|").partition("|")[0].strip()

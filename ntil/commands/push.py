@@ -1,0 +1,52 @@
+"""An exported folder on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from data.common.counts import counted
+from ntil.config.errors import ConfigError
+
+
+def check_repository(name: str) -> None:
+    """Check a repository's name without asking the hub.
+
+    Raises:
+        ConfigError: no owner, or not what the hub takes.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ConfigError(f"push={name}: {error}") from error
+    if not re.fullmatch(r"[^/]+/[^/]+", name):
+        raise ConfigError(f"push={name}: name the owner too, as in push=owner/{name}")
+
+
+def push(folder: Path, repository: str, private: bool = True, dry_run: bool = False) -> None:
+    """Print what the folder holds, and send it to the hub unless that is a dry run.
+
+    Raises:
+        ConfigError: the hub can't be reached, or refuses it.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    total = sum(path.stat().st_size for path in files)
+    kind = "private" if private else "public"
+    for path in files:
+        print(f"{path.stat().st_size:>16,}  {path.relative_to(folder)}")
+    if dry_run:
+        print(f"{repository} ({kind}): would get {counted(len(files), 'file')}, {total:,} bytes; nothing was sent")
+        return
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="ntil export")
+    except LocalTokenNotFoundError as error:
+        raise ConfigError(f"push={repository}: no token of the hub here; log in with `hf auth login`") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ConfigError(f"push={repository}: {' '.join(str(error).split())}") from error
+    print(f"{repository} ({kind}): {counted(len(files), 'file')}, {total:,} bytes, sent to {commit.commit_url}")

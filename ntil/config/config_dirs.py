@@ -1,0 +1,39 @@
+"""`--config-dir <folder>` of every command: plug-ins of this call and of the processes that it starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+OPTION = "--config-dir"
+CONFIG_PATH = "NTIL_CONFIG_PATH"
+
+
+def split_config_dirs(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words without `--config-dir <folder>` and `--config-dir=<folder>`, and the folders; "" where none follows."""
+    others, folders, pending = [], [], iter(words)
+    for word in pending:
+        option, equals, folder = word.partition("=")
+        if option == OPTION:
+            folders.append(folder if equals else next(pending, ""))
+        else:
+            others.append(word)
+    return others, folders
+
+
+@contextmanager
+def declared(folders: Sequence[str]) -> Iterator[None]:
+    """Put folders before those that the environment declares, within the block."""
+    before = os.environ.get(CONFIG_PATH)
+    paths = [str(Path(folder).expanduser().absolute()) for folder in folders]
+    if paths:
+        os.environ[CONFIG_PATH] = os.pathsep.join([*paths, *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[CONFIG_PATH] = before
+        elif paths:
+            del os.environ[CONFIG_PATH]

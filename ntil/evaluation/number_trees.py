@@ -1,0 +1,269 @@
+"""Distributions of the numbers of an answer, place by place, from a model's probabilities of the next token.
+
+A number is followed from its first token: a digit goes on, a point (once, then a digit) goes on, anything else ends it.
+The most probable beginnings are followed first, until what is left of the probability is at most `LEFT` of it, or
+`LIMIT` beginnings were. One as long as the generated number with less than `SURE` of the probability is taken to end
+there, since asking for it would cost as many forwards as there are numbers; `assumed` states how much that is.
+What is before the number, and between two numbers that are followed together, is the answer's.
+
+A number of one token (`NumberVocab.one_place`) has the softmax over its alphabet, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntil.numbers.vocab import JOINED_MINUS, MINUS, POINT, NumberVocab
+
+LEFT = 0.005  # ours: of the probability, in beginnings that aren't followed
+LIMIT = 128  # ours: beginnings of one tree
+SURE = 0.01  # ours: probability from which a number of the generated length is asked whether it ends
+PLACES = 12  # digits of a number, at most
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Next:
+    """Probabilities of the next token under the softmax over the vocabulary. end: of all that ends a number."""
+
+    digits: np.ndarray
+    point: float
+    minus: float
+    end: float
+
+    @classmethod
+    def of(cls, logits: Tensor, vocab: NumberVocab) -> list[Next]:
+        """Those that follow from each of the logits [N, V]."""
+        p = torch.softmax(logits.float(), -1).double()
+
+        def total(ids: Sequence[int]) -> Tensor:
+            return p[:, list(ids)].sum(-1)
+
+        digits = p[:, list(vocab.digit_ids)]
+        point, minus, merged = total(vocab.point_ids), total(vocab.minus_ids), total(vocab.merged_ids)  # type: ignore[arg-type]
+        end = (1 - digits.sum(-1) - point - merged).clamp(min=0)
+        table = zip(digits.cpu().numpy(), point.tolist(), minus.tolist(), end.tolist(), strict=True)
+        return [cls(*one) for one in table]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where an answer's ids have a number.
+
+    Attributes:
+        start, end: its tokens, a bare minus before it included; the first, and the one after the last.
+        digit: index of its first digit.
+        negative: a minus stands before `start` that is no token of its own.
+    """
+
+    start: int
+    end: int
+    digit: int
+    negative: bool = False
+
+
+def written_numbers(ids: Sequence[int], vocab: NumberVocab, unmeasured: Iterable[int] = ()) -> list[Written]:
+    """The numbers of an answer, read as `NumberSpans.find` reads them; none at `unmeasured` indices."""
+    meaning = vocab.meaning(torch.tensor(list(ids), dtype=torch.long)).tolist()
+    for index in unmeasured:
+        meaning[index] = -1
+    is_digit = [0 <= m < vocab.base for m in meaning]
+    if vocab.one_place:
+        return [Written(i, i + 1, i) for i, digit in enumerate(is_digit) if digit]
+    point, minus, joined = (vocab.base + kind for kind in (POINT, MINUS, JOINED_MINUS))
+    numbers: list[Written] = []
+    i = 0
+    while i < len(ids):
+        if not is_digit[i]:
+            i += 1
+            continue
+        end = _after_digits(is_digit, i)
+        if end + 1 < len(ids) and meaning[end] == point and is_digit[end + 1]:
+            end = _after_digits(is_digit, end + 1)
+        before = meaning[i - 1] if i else -1
+        bare = before == minus and not (i > 1 and is_digit[i - 2])
+        numbers.append(Written(i - bare, end, i, before == joined))
+        i = end
+    return numbers
+
+
+def _after_digits(is_digit: Sequence[bool], start: int) -> int:
+    return next((i for i in range(start, len(is_digit)) if not is_digit[i]), len(is_digit))
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A way to write the numbers of a tree: the tokens of each, and its probability. assumed: that one of them ends."""
+
+    numbers: tuple[Tokens, ...]
+    probability: float
+    assumed: bool = False
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """Part of a leaf: finished numbers, the tokens of the next one so far, and all tokens since the tree's start."""
+
+    finished: tuple[Tokens, ...]
+    current: Tokens
+    tokens: Tokens
+    probability: float
+    assumed: bool = False
+
+
+@dataclass
+class NumberTree:
+    """Numbers `written` of an answer (`ids`), followed together from the first one's start.
+
+    Attributes:
+        leaves: as followed so far. frontier: beginnings that aren't followed yet.
+    """
+
+    ids: Tokens
+    written: Sequence[Written]
+    vocab: NumberVocab
+    leaves: list[Leaf] = field(default_factory=list)
+    frontier: list[_Beginning] = field(default_factory=lambda: [_Beginning((), (), (), 1.0)])
+    followed: int = 0
+    _chosen: list[_Beginning] = field(default_factory=list)
+
+    @property
+    def covered(self) -> float:
+        """Share of the distribution that the leaves have, at least."""
+        ended, left = sum(leaf.probability for leaf in self.leaves), sum(b.probability for b in self.frontier)
+        return ended / (ended + left) if ended else 0.0
+
+    @property
+    def assumed(self) -> float:
+        """Share of the leaves' probability that is of numbers taken to end."""
+        ended = sum(leaf.probability for leaf in self.leaves)
+        return sum(leaf.probability for leaf in self.leaves if leaf.assumed) / ended if ended else 0.0
+
+    def wanted_prefixes(self) -> list[Tokens]:
+        """Beginnings of the answer whose next token matters now; none when the tree is done."""
+        self.frontier.sort(key=lambda b: -b.probability)
+        left = sum(b.probability for b in self.frontier)
+        enough = LEFT * (left + sum(leaf.probability for leaf in self.leaves))
+        chosen = 0
+        while chosen < len(self.frontier) and left > enough and self.followed + chosen < LIMIT:
+            left -= self.frontier[chosen].probability
+            chosen += 1
+        self._chosen = self.frontier[:chosen]
+        return [self._prefix(b) for b in self._chosen]
+
+    def follow(self, after: Sequence[Next]) -> None:
+        """Follow the beginnings that `wanted_prefixes` gave, in their order."""
+        self.frontier = self.frontier[len(after) :]
+        self.followed += len(after)
+        for beginning, following in zip(self._chosen, after, strict=True):
+            self._grow(beginning, following)
+
+    def _prefix(self, beginning: _Beginning) -> Tokens:
+        return self.ids[: self.written[0].start] + beginning.tokens
+
+    def _grow(self, b: _Beginning, following: Next) -> None:
+        vocab = self.vocab
+        digits = [token in vocab.digit_ids for token in b.current]
+        point = any(token in vocab.point_ids for token in b.current)  # type: ignore[operator]
+        if sum(digits) < PLACES:
+            for digit, chance in zip(vocab.digit_ids, following.digits.tolist(), strict=True):
+                self._go_on(b, digit, chance)
+        if not b.current and vocab.minus_ids and not self.written[len(b.finished)].negative:
+            self._go_on(b, vocab.minus_ids[0], following.minus)  # type: ignore[index]
+        if not (digits and digits[-1]):
+            return
+        if not point and vocab.point_ids:
+            self._go_on(b, vocab.point_ids[0], following.point)  # type: ignore[index]
+        self._end(b, following.end)
+
+    def _go_on(self, b: _Beginning, token: int, chance: float) -> None:
+        if not chance > 0:
+            return
+        current, tokens = (*b.current, token), (*b.tokens, token)
+        longer = _Beginning(b.finished, current, tokens, b.probability * chance, b.assumed)
+        if longer.probability < SURE and self._is_long(longer):
+            self._end(replace(longer, assumed=True), 1.0)
+        else:
+            self.frontier.append(longer)
+
+    def _is_long(self, b: _Beginning) -> bool:
+        """Whether the number that is written has as many digits as the generated one, and could end."""
+        number, digits = self.written[len(b.finished)], self.vocab.digit_ids
+        generated = self.ids[number.start : number.end]
+        return b.current[-1] in digits and _count(b.current, digits) >= _count(generated, digits)
+
+    def _end(self, b: _Beginning, chance: float) -> None:
+        finished, probability = (*b.finished, b.current), b.probability * chance
+        if len(finished) == len(self.written):
+            self.leaves.append(Leaf(finished, probability, b.assumed))
+            return
+        before, after = self.written[len(finished) - 1], self.written[len(finished)]
+        between = self.ids[before.end : after.start]
+        self.frontier.append(_Beginning(finished, (), b.tokens + between, probability, b.assumed))
+
+
+def _count(tokens: Tokens, digits: Sequence[int]) -> int:
+    return sum(token in digits for token in tokens)
+
+
+@dataclass(frozen=True)
+class NumberDistribution:
+    """Distribution of one number: ways to write it, their values, and their probabilities, which sum to one.
+
+    Attributes:
+        covered: share of the probability that these have, at least. assumed: share of it in numbers taken to end.
+    """
+
+    ways: list[Tokens]
+    values: np.ndarray
+    chances: np.ndarray
+    covered: float
+    assumed: float = 0.0
+
+    @classmethod
+    def of_alphabet(cls, following: Next, vocab: NumberVocab) -> NumberDistribution:
+        """The exact one of a number of one token."""
+        chances = following.digits / following.digits.sum()
+        return cls([(token,) for token in vocab.digit_ids], np.arange(vocab.base, dtype=float), chances, 1.0)
+
+    @classmethod
+    def of_tree(cls, tree: NumberTree) -> NumberDistribution | None:
+        """That of a tree of one number; None where nothing was a number."""
+        total = sum(leaf.probability for leaf in tree.leaves)
+        if not total > 0:
+            return None
+        ways = [leaf.numbers[0] for leaf in tree.leaves]
+        sign = -1 if tree.written[0].negative else 1
+        values = np.array([sign * float(value_of(way, tree.vocab)) for way in ways])
+        chances = np.array([leaf.probability / total for leaf in tree.leaves])
+        return cls(ways, values, chances, tree.covered, tree.assumed)
+
+
+def text_of(way: Sequence[int], vocab: NumberVocab) -> str:
+    """A number's tokens as plain text."""
+    digit = {token: str(value) for value, token in enumerate(vocab.digit_ids)}
+    return "".join(digit.get(t, "." if t in vocab.point_ids else "-") for t in way)  # type: ignore[operator]
+
+
+def value_of(way: Sequence[int], vocab: NumberVocab) -> Decimal:
+    """The value that a number's tokens write."""
+    return Decimal(vocab.digit_ids.index(way[0])) if vocab.one_place else Decimal(text_of(way, vocab))
+
+
+def tokens_of_number(text: str, vocab: NumberVocab) -> Tokens | None:
+    """Tokens that write a plain number; None where the vocabulary lacks one."""
+    signs = {".": vocab.point_ids, "-": vocab.minus_ids}
+    tokens: list[int] = []
+    for character in text:
+        ids = signs[character] if character in signs else (vocab.digit_ids[int(character)],)
+        if not ids:
+            return None
+        tokens.append(ids[0])  # type: ignore[index]
+    return tuple(tokens)

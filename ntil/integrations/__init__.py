@@ -1,0 +1,1 @@
+"""Number losses in trainers of others: one file a peer, imported by name, each of which needs its peer only."""

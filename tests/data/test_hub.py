@@ -1,0 +1,210 @@
+"""Data sets of the `datasets` library, from folders made here: no hub is asked."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import datasets
+import pytest
+
+from data.common.errors import InvalidData, InvalidOption
+from data.common.rows import locations
+from data.hub import HubDataset
+from tests.support.hub_folders import box_rows, box_samples, png, write_parquet, write_picture_folder, write_tar
+from tests.support.stand_in_hub import COMMIT, stand_in_hub
+
+Names = dict[str, str | None]
+BOXES: Names = {"prompt": "question", "answer": "bbox"}
+TAR: Names = {"image": "jpg", "prompt": "json.prompt", "answer": "json.answer"}
+TWICE: Names = {"train": "train", "validation": "train"}  # nothing is held out
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+def test_a_folder_of_parquet_files(tmp_path):
+    folder = write_parquet(tmp_path / "set", box_rows(41))
+    write_parquet(folder, box_rows(3), "test")
+    source = HubDataset(str(folder), "box", columns=BOXES)
+    train, validation, test = (source.rows(split) for split in source.splits)
+    assert (len(train), len(validation), len(test)) == (38, 3, 3)
+    assert validation["prompt"] == ["Where is 0?", "Where is 20?", "Where is 40?"]
+    assert train[0]["box"] == [1, 2, 11, 20.5]
+    assert (train[0]["image"].size, train[0]["width"]) == ((40, 30), 40)
+    assert locations(test)["test-2"] == f"{folder}, split test, row 2"
+    assert source.origin("train") is None
+
+
+def test_short_floats_are_taught_as_they_were_written(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "set").mkdir()
+    table = pyarrow.table({"prompt": ["a", "b"], "answer": pyarrow.array([0.1, 12.3], pyarrow.float32())})
+    pyarrow.parquet.write_table(table, tmp_path / "set/train.parquet")
+    source = HubDataset(str(tmp_path / "set"), "numeric", splits=TWICE)
+    assert source.rows("train")["answer"] == ["0.1", "12.3"]
+
+
+def test_tars_of_pictures_and_json(tmp_path):
+    folder = write_tar(tmp_path / "set/train-000.tar", box_samples(4))
+    write_tar(tmp_path / "set/train-001.tar", box_samples(3))
+    files: Names = {"train": "train-*.tar", "validation": "train-001.tar", "test": None}
+    source = HubDataset(str(folder), "box", builder="webdataset", files=files, columns=TAR)
+    rows = source.rows("train")
+    assert rows["box"] == [[1, 2, 30, 10 + i] for i in (0, 1, 2, 3, 0, 1, 2)]
+    assert rows[0]["image"].size == (40, 30)
+    assert source.splits == ("train", "validation")
+    assert len(source.rows("validation")) == 3
+
+
+def test_pictures_in_folders_and_archives(tmp_path):
+    folder = write_picture_folder(tmp_path / "set", 4)
+    rows = HubDataset(str(folder), "numeric", splits=TWICE).rows("train")
+    assert rows["answer"] == ["0", "1", "2", "3"]
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    with zipfile.ZipFile(packed / "train.zip", "w") as archive:
+        for file in sorted((folder / "train").iterdir()):
+            archive.write(file, file.name)
+    again = HubDataset(str(packed), "numeric", splits=TWICE).rows("train")
+    assert [row["image"].size for row in again] == [(40, 30)] * 4
+    assert again["answer"] == rows["answer"]
+
+
+def test_class_labels_are_their_names_and_a_question_may_be_that_of_all(tmp_path):
+    for kind in ("cat", "dog"):
+        (tmp_path / "set/train" / kind).mkdir(parents=True)
+        (tmp_path / "set/train" / kind / "a.png").write_bytes(png())
+    source = HubDataset(str(tmp_path / "set"), columns={"answer": "label"}, splits=TWICE, question="Which animal?")
+    assert source.rows("train")["answer"] == ["cat", "dog"]
+    assert set(source.rows("train")["prompt"]) == {"Which animal?"}
+
+
+def test_what_save_to_disk_wrote(tmp_path):
+    rows = datasets.Dataset.from_list([{"prompt": f"{i}?", "answer": i} for i in range(5)])
+    rows.save_to_disk(tmp_path / "set")
+    assert HubDataset(str(tmp_path / "set"), "numeric", splits=TWICE).rows("train")["answer"] == list("01234")
+
+
+def test_a_limit_takes_the_first_rows_and_streaming_needs_one(tmp_path):
+    folder = write_parquet(tmp_path / "set", box_rows(9))
+    source = HubDataset(str(folder), "box", columns=BOXES, splits=TWICE, limit=4, streaming=True)
+    assert source.rows("train")["prompt"] == [f"Where is {i}?" for i in range(4)]
+    with pytest.raises(InvalidOption, match=r"task\.source\.limit"):
+        HubDataset(str(folder), "box", columns=BOXES, streaming=True)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_script_is_refused_and_never_run(tmp_path, split):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/set.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (tmp_path / "set/train.jsonl").write_text('{"prompt": "a", "answer": 1}\n')
+    with pytest.raises(InvalidData, match="script"):
+        HubDataset(str(tmp_path / "set")).rows(split)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_builders_beside_the_listed_ones_are_refused(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train.h5").write_bytes(b"\x89HDF\r\n")
+    with pytest.raises(InvalidData, match="'hdf5', and only parquet"):
+        HubDataset(str(tmp_path / "set")).rows("train")
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path):
+    folder = write_parquet(tmp_path / "set", box_rows(2))
+    with pytest.raises(InvalidData, match=r"has no split .test., only train; set task\.source\.splits"):
+        HubDataset(str(folder), "box", columns=BOXES).rows("test")
+    with pytest.raises(InvalidData, match=r"field bbox2: no such column; found question, bbox, image; set"):
+        HubDataset(str(folder), "box", columns={**BOXES, "answer": "bbox2"}).rows("train")
+    with pytest.raises(InvalidData, match="nobody/nothing: `datasets` can't read it"):
+        HubDataset("nobody/nothing").rows("train")
+    (tmp_path / "set/train-00000-of-00001.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(InvalidData, match="`datasets` can't read it"):
+        HubDataset(str(folder), "box", columns=BOXES).rows("train")
+    for options, problem in (
+        ({"path": None}, "give a data set"),
+        ({"path": "no/such/folder"}, "neither a folder here"),
+        ({"path": str(folder), "revision": "main"}, "is of the hub"),
+        ({"path": "a/b", "builder": "json"}, "are for folders here"),
+        ({"path": str(folder), "files": {"train": "*.parquet"}}, r"task\.source\.builder"),
+        ({"path": str(folder), "limit": 0}, "at least 1"),
+        ({"path": str(folder), "columns": {"reply": "x"}}, "no such role"),
+    ):
+        with pytest.raises(InvalidOption, match=problem):
+            HubDataset(**options)
+
+
+def test_broken_rows_are_named_and_skipped(tmp_path):
+    rows = box_rows(4)
+    rows[2]["bbox"] = [5.0, 5.0, 5.0, 9.0]
+    folder = write_parquet(tmp_path / "set", rows)
+    with pytest.raises(InvalidData, match=r"set, split train, row 2, field bbox: .* has no area"):
+        HubDataset(str(folder), "box", columns=BOXES).rows("train")
+    source = HubDataset(str(folder), "box", columns=BOXES, on_error="skip")
+    assert len(source.rows("train")) == 2
+    assert len(source.row_errors.skipped) == 1
+
+
+def test_the_commit_of_a_hub_data_set_is_its_origin(tmp_path, monkeypatch):
+    """The library's reader of a folder stands for one of the hub, whose hash is the commit."""
+    folder = write_parquet(tmp_path / "set", box_rows(3))
+    built = datasets.load_dataset_builder("parquet", data_dir=str(folder))
+    built.hash = "0123456789abcdef0123456789abcdef01234567"
+    asked = []
+
+    def load(*words, **options):
+        asked.append((words, options))
+        return built
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", load)
+    source = HubDataset("owner/name", "box", "default", TWICE, "v1", BOXES)
+    assert source.origin("train") == f"owner/name@{built.hash}"
+    assert len(source.rows("train")) == 3
+    assert asked == [(("owner/name", "default"), {"revision": "v1"})]
+    kept = [json.loads(file.read_text()) for file in Path(tmp_path / "cache").rglob("entry.json")]
+    assert len(kept) == 1  # under the commit, so that no later run asks for the files again
+
+
+ASKING = """
+import datasets
+from data.hub import HubDataset
+datasets.disable_progress_bars()
+columns = {"prompt": "question", "answer": "bbox"}
+for options in ({"streaming": True, "limit": 7}, {"limit": 9}, {"revision": "v1", "limit": 7}):
+    source = HubDataset("owner/name", "box", columns=columns, **options)
+    print(source.origin("test"), len(source.rows("train")), len(source.rows("test")), source.rows("test")["box"][-1])
+try:
+    HubDataset("owner/other").rows("train")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+def test_a_hub_on_the_loopback(tmp_path):
+    """The library's real questions to a hub, answered by a server here; not the real one."""
+    write_parquet(tmp_path / "files", box_rows(30))
+    write_parquet(tmp_path / "files", box_rows(4), "test")
+    asked: list[str] = []
+    with stand_in_hub(tmp_path / "files", asked) as address:
+        places = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "NTIL_CACHE": str(tmp_path / "cache")}
+        environment = {**os.environ, **places, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+        environment.pop("HF_HUB_OFFLINE", None)
+        done = subprocess.run([sys.executable, "-c", ASKING], env=environment, capture_output=True, text=True)
+    *lines, refused = done.stdout.splitlines()
+    origin = f"owner/name@{COMMIT}"
+    assert lines == [f"{origin} {rows} 4 [1.0, 2.0, 13.0, 20.5]" for rows in (6, 8, 6)], done.stderr
+    assert refused.startswith("InvalidData owner/other: `datasets` can't read it (Dataset 'owner/other' doesn't exist")
+    # The first and third are of one commit: the rows of the first serve both.
+    first_of_third = next(number for number, line in enumerate(asked) if "/v1" in line)
+    assert any(".parquet" in line for line in asked[:first_of_third])
+    assert not any(".parquet" in line for line in asked[first_of_third:])

@@ -1,0 +1,239 @@
+"""Answers of least expected distance against brute force on small alphabets."""
+
+import itertools
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from ntil.evaluation.decisions import (
+    best_box,
+    expected_overlaps,
+    grouped_values,
+    mean_way,
+    median_way,
+    nearest_to_all,
+    weighted_median,
+)
+from ntil.evaluation.number_trees import (
+    LEFT,
+    LIMIT,
+    SURE,
+    Next,
+    NumberDistribution,
+    NumberTree,
+    Written,
+    tokens_of_number,
+    value_of,
+    written_numbers,
+)
+from ntil.numbers.spans import NumberSpans
+from ntil.numbers.vocab import NumberVocab
+from tasks.clock import DIAL, Clock, Time
+from tasks.metrics.boxes import box_iou
+
+VOCAB = NumberVocab(digit_ids=range(10), point_ids=10, minus_ids=11, joined_minus_ids=13)
+COMMA = 12  # ends a number
+SIZE = 14
+
+
+def random_distribution(random, size: int) -> NumberDistribution:
+    chances = random.dirichlet(np.full(size, 0.7))
+    return NumberDistribution([(i,) for i in range(size)], np.arange(size, dtype=float), chances, 1.0)
+
+
+def corners_of(random, size: int) -> list[NumberDistribution]:
+    return [random_distribution(random, size) for _ in range(4)]
+
+
+def brute_overlap(box, corners) -> float:
+    total = 0.0
+    for true in itertools.product(*(range(len(d.values)) for d in corners)):
+        chance = np.prod([d.chances[i] for d, i in zip(corners, true, strict=True)])
+        values = [float(d.values[i]) for d, i in zip(corners, true, strict=True)]
+        if values[0] < values[2] and values[1] < values[3] and box[0] < box[2] and box[1] < box[3]:
+            total += chance * box_iou(box, values)
+    return total
+
+
+def test_the_box_is_the_best_of_all_boxes():
+    random = np.random.default_rng(0)
+    for _ in range(6):
+        corners = corners_of(random, 3)
+        boxes = list(itertools.product(range(3), repeat=4))
+        overlaps = [brute_overlap(box, corners) for box in boxes]
+        grouped = [grouped_values(d.values, d.chances) for d in corners]
+        np.testing.assert_allclose(expected_overlaps(np.array(boxes, dtype=float), grouped), overlaps, atol=1e-12)
+        assert brute_overlap(best_box(corners, (0.0, 0.0, 2.0, 2.0)), corners) == pytest.approx(max(overlaps))
+
+
+def test_where_all_boxes_are_too_many_the_best_corner_is_taken_in_turn():
+    random = np.random.default_rng(1)
+    for _ in range(4):
+        corners = corners_of(random, 7)  # 2,401 boxes
+        grouped = [grouped_values(d.values, d.chances) for d in corners]
+        boxes = np.array(list(itertools.product(range(7), repeat=4)), dtype=float)
+        best = expected_overlaps(boxes, grouped).max()
+        reached = expected_overlaps(np.array([best_box(corners, (0.0, 0.0, 6.0, 6.0))]), grouped)[0]
+        starts = np.array([[0, 0, 6, 6], [d.values @ d.chances for d in corners]])
+        assert reached >= expected_overlaps(starts, grouped).max()
+        assert reached >= 0.98 * best
+
+
+def test_many_values_are_grouped_by_probability():
+    values, chances = np.arange(1000.0), np.full(1000, 1e-3)
+    points, of_points = grouped_values(values, chances)
+    assert len(points) == 16
+    assert of_points.sum() == pytest.approx(1)
+    assert points @ of_points == pytest.approx(values.mean())
+    assert of_points.max() < 0.07
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_median_has_the_least_expected_absolute_error(seed):
+    random = np.random.default_rng(seed)
+    values, chances = random.permutation(9).astype(float), random.dirichlet(np.ones(9))
+    errors = {v: float(np.abs(values - v) @ chances) for v in values}
+    assert errors[weighted_median(values, chances)] == pytest.approx(min(errors.values()))
+
+
+def test_the_time_of_least_expected_minutes_is_one_of_those_considered():
+    task, random = Clock.__new__(Clock), np.random.default_rng(2)
+    for _ in range(5):
+        minutes = random.choice(DIAL, 6, replace=False)
+        times = [Time(int(m) // 60 or 12, int(m) % 60) for m in minutes]
+        chances = random.dirichlet(np.ones(6))
+        chosen = times[nearest_to_all(times, chances.tolist(), lambda a, b: task.distance(a, b, {}))]
+        dial = [Time(m // 60 or 12, m % 60) for m in range(DIAL)]
+        expected = [sum(c * task.distance(t, o, {}) for o, c in zip(times, chances, strict=True)) for t in dial]
+        assert sum(c * task.distance(chosen, o, {}) for o, c in zip(times, chances, strict=True)) == pytest.approx(
+            min(expected)
+        )
+
+
+def test_the_nearest_of_several_is_the_first_of_equals():
+    assert nearest_to_all(["b", "a", "b"], [1 / 3] * 3, lambda a, b: float(a != b)) == 0
+    assert nearest_to_all([1, 2, 9], [1 / 3] * 3, lambda a, b: abs(a - b)) == 1
+
+
+FEW = NumberVocab(digit_ids=range(4), point_ids=10, minus_ids=11, joined_minus_ids=13)
+
+
+def random_model(seed: int, sharpness: float):
+    """Next-token probabilities of a made-up model: a fixed random function of the tokens before."""
+
+    @cache
+    def after(prefix: tuple[int, ...]) -> Next:
+        generator = torch.Generator().manual_seed(hash((seed, prefix)) % 2**31)
+        scores = torch.randn(SIZE, generator=generator) * sharpness
+        scores[COMMA] += 2.0  # numbers end
+        return Next.of(scores[None], FEW)[0]
+
+    return after
+
+
+def brute_numbers(after, prefix: tuple[int, ...], digits: int) -> dict[str, float]:
+    """Probability of every number of up to so many digits, without any pruning, by its text."""
+    chances: dict[str, float] = {}
+
+    def go_on(text: str, tokens: tuple[int, ...], chance: float) -> None:
+        following = after(prefix + tokens)
+        if text and text[-1].isdigit():
+            chances[text] = chances.get(text, 0.0) + chance * following.end
+            if "." not in text:
+                go_on(text + ".", (*tokens, 10), chance * following.point)
+        if not text:
+            go_on("-", (11,), chance * following.minus)
+        if sum(c.isdigit() for c in text) < digits:
+            for d in range(4):
+                go_on(text + str(d), (*tokens, d), chance * following.digits[d])
+
+    go_on("", (), 1.0)
+    return chances
+
+
+def followed(tree: NumberTree, after) -> NumberTree:
+    while prefixes := tree.wanted_prefixes():
+        tree.follow([after(prefix) for prefix in prefixes])
+    return tree
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tree_is_the_distribution_of_all_numbers_up_to_what_it_states(seed):
+    after, ids = random_model(seed, 1.5), (COMMA, 3, 2, COMMA)
+    tree = followed(NumberTree(ids, written_numbers(ids, FEW), FEW), after)
+    exact = brute_numbers(after, (COMMA,), 4)
+    chances = {
+        "".join("-" if t == 11 else "." if t == 10 else str(t) for t in leaf.numbers[0]): leaf.probability
+        for leaf in tree.leaves
+        if not leaf.assumed
+    }
+    short = {text: chance for text, chance in chances.items() if sum(c.isdigit() for c in text) <= 4}
+    assert len(short) > 4
+    for text, chance in short.items():
+        assert chance == pytest.approx(exact[text], rel=1e-9)
+    left = sum(beginning.probability for beginning in tree.frontier)
+    assumed = sum(leaf.probability for leaf in tree.leaves if leaf.assumed)
+    assert max((leaf.probability for leaf in tree.leaves if leaf.assumed), default=0) < SURE
+    assert sum(exact.values()) - sum(short.values()) <= left + assumed + 1e-9
+    ended = sum(chances.values()) + assumed
+    assert (tree.covered, tree.assumed) == pytest.approx((ended / (ended + left), assumed / ended))
+    assert tree.covered >= 1 - LEFT or tree.followed == LIMIT
+
+
+def test_two_numbers_together_have_the_joint_distribution():
+    after, ids = random_model(7, 3.0), (1, COMMA, 2, COMMA)
+    tree = followed(NumberTree(ids, written_numbers(ids, FEW), FEW), after)
+    assert sum(leaf.probability for leaf in tree.leaves) <= 1
+    followed_to_the_end = [leaf for leaf in tree.leaves if not leaf.assumed]
+    assert len(followed_to_the_end) > 3
+    for leaf in followed_to_the_end:
+        first, second = leaf.numbers
+        chance = 1.0
+        tokens: tuple[int, ...] = ()
+        for number, between in ((first, (COMMA,)), (second, ())):
+            for token in number:
+                one = after(tokens)
+                chance *= one.minus if token == 11 else one.point if token == 10 else one.digits[token]
+                tokens = (*tokens, token)
+            chance *= after(tokens).end
+            tokens = tokens + between
+        assert leaf.probability == pytest.approx(chance)
+
+
+def test_numbers_are_found_as_the_losses_find_them():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        ids = random.choice([0, 1, 2, 10, 11, 12, 13], 12).tolist()
+        spans = NumberSpans.find(torch.tensor(ids), VOCAB)
+        values = spans.value[spans.is_number].tolist()
+        numbers = written_numbers(ids, VOCAB)
+        read = [float(value_of(ids[n.start : n.end], VOCAB)) * (-1 if n.negative else 1) for n in numbers]
+        assert read == values
+        assert [n.digit for n in numbers] == (spans.is_digit & (spans.place == 0)).nonzero()[:, 0].tolist()
+
+
+def test_unmeasured_digits_are_no_numbers():
+    assert [n.start for n in written_numbers([1, COMMA, 2, COMMA, 3], VOCAB, [2])] == [0, 4]
+
+
+def test_a_mean_is_written_as_its_numbers_are():
+    times = NumberDistribution([(0, 9), (1, 1)], np.array([9.0, 11.0]), np.array([0.8, 0.2]), 1.0)
+    assert mean_way(times, 0, VOCAB) == (0, 9)
+    plain = NumberDistribution([(9,), (1, 1)], np.array([9.0, 11.0]), np.array([0.8, 0.2]), 1.0)
+    assert mean_way(plain, 0, VOCAB) == (9,)
+    assert mean_way(plain, 2, VOCAB) == (9, 10, 4, 0)
+    negative = NumberDistribution([(11, 5), (2,)], np.array([-5.0, 2.0]), np.array([0.5, 0.5]), 1.0)
+    assert mean_way(negative, 1, VOCAB) == (11, 1, 10, 5)
+    assert median_way(negative) == (11, 5)
+    assert tokens_of_number("-1", NumberVocab(digit_ids=range(10))) is None
+
+
+def test_one_token_has_the_softmax_over_its_alphabet_exactly():
+    vocab = NumberVocab(digit_ids=range(2, 7), one_place=True)
+    logits = torch.randn(1, 9, generator=torch.Generator().manual_seed(0))
+    distribution = NumberDistribution.of_alphabet(Next.of(logits, vocab)[0], vocab)
+    np.testing.assert_allclose(distribution.chances, torch.softmax(logits[0, 2:7].double(), -1), atol=1e-6)
+    assert mean_way(distribution, 0, vocab) == (2 + round(float(distribution.chances @ np.arange(5))),)
+    assert written_numbers([1, 3, 4, 0], vocab) == [Written(1, 2, 1), Written(2, 3, 2)]

@@ -1,0 +1,82 @@
+"""Tasks as rewards of TRL's GRPOTrainer."""
+
+import pytest
+import torch
+
+from ntil.config.errors import ConfigError
+from ntil.integrations.rewards import TaskReward, prompt_rows
+
+CLOCKS = ["task=clock", "task.source.rows={train:8,validation:4,test:4}"]
+BOXES = ["task=grounding_nano", "task.source.rows={train:8,validation:4,test:4}"]
+SUMS = ["task=arithmetic", "task.source.rows={train:8,validation:4,test:4}"]
+
+
+def test_rewards_are_the_scores_of_tasks():
+    minutes = TaskReward.of("minutes_off", *CLOCKS)
+    row = {"hour": [3], "minute": [0]}
+    assert [minutes([text], **row) for text in ("03:00", "03:36", "09:00", "noon")] == [[1], [0.9], [0], [0]]
+    assert TaskReward.of("exact", *CLOCKS)(["03:00"], **row) == [1]
+    assert TaskReward.of("exact", *CLOCKS)(["It is 3:00."], **row) == [0]
+    assert TaskReward.of("exact", *CLOCKS, lenient=True)(["It is 3:00."], **row) == [1]
+    iou = TaskReward.of("iou", *BOXES)
+    assert iou.__name__ == "iou"
+    rows = iou.task.rows("train").remove_columns("image")[:2]
+    right = [iou.task.answer({name: values[i] for name, values in rows.items()}) for i in range(2)]
+    assert iou(right, prompts=["", ""], trainer_state=object(), **rows) == pytest.approx([1, 1], abs=0.1)
+    assert iou(["no box", right[1]], **rows)[0] == 0
+    chat = [[{"role": "assistant", "content": [{"type": "text", "text": right[0]}]}]]
+    assert iou(chat, **{name: values[:1] for name, values in rows.items()})[0] > 0.9
+    relative = TaskReward.of("relative_error", *SUMS)
+    assert relative(["90", "-100", "x"], answer=["100"] * 3) == pytest.approx([0.9, 0, 0])
+
+
+def test_refusals():
+    with pytest.raises(ConfigError, match="Clock has no score 'iou', only deviation, "):
+        TaskReward.of("iou", *CLOCKS)(["03:00"], hour=[3], minute=[0])
+    with pytest.raises(ConfigError, match="the rows have no column 'minute'; make them with prompt_rows"):
+        TaskReward.of("exact", *CLOCKS)(["03:00"], hour=[3])
+
+
+@pytest.mark.slow
+def test_grpo(tmp_path):
+    """GRPOTrainer learns from a reward, with the columns of our rows."""
+    trl = pytest.importorskip("trl", reason="the test extra installs trl")
+    from tests.support.peers import peer
+
+    p = peer("ce", 1)
+    reward = TaskReward(p.components.task, "exact", lenient=True)
+    seen = []
+
+    class Noted(TaskReward):
+        def __call__(self, *args, **kwargs):
+            seen.append(kwargs["answer"])
+            return super().__call__(*args, **kwargs)
+
+    arguments = trl.GRPOConfig(
+        output_dir=str(tmp_path),
+        max_steps=2,
+        per_device_train_batch_size=4,
+        num_generations=4,
+        max_completion_length=4,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        logging_steps=1,
+        save_strategy="no",
+    )
+    torch.manual_seed(0)
+    trainer = trl.GRPOTrainer(
+        model=p.model(),
+        reward_funcs=Noted(reward.task, "relative_error"),
+        args=arguments,
+        train_dataset=prompt_rows(reward.task, "train"),
+        processing_class=p.components.family.tokenizer,
+    )
+    trainer.train()
+    logged = [line for line in trainer.state.log_history if "rewards/relative_error/mean" in line]
+    assert len(logged) == 2
+    assert all(0 <= line["rewards/relative_error/mean"] <= 1 for line in logged)
+    assert len(seen) == 2
+    assert len(seen[0]) == 4

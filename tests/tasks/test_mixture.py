@@ -1,0 +1,129 @@
+"""A mixture answers for each row as the row's own task does, and says in one sentence what can't be one."""
+
+import numpy as np
+import pytest
+
+from data.arithmetic import ArithmeticProblems
+from data.clock.rendered import RenderedClocks
+from data.common.errors import InvalidOption, UserError
+from tasks.arithmetic import Arithmetic
+from tasks.clock import Clock
+from tasks.mixture import MEAN, Mixture
+
+COUNTS = {"train": 8, "validation": 3, "test": 3}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NTIL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def clock(**counts):
+    return Clock(RenderedClocks(rows={**COUNTS, **counts}, size=24))
+
+
+def arithmetic(**counts):
+    return Arithmetic(ArithmeticProblems(rows={**COUNTS, **counts}))
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    return Mixture({"clock": clock(), "sums": arithmetic(train=5)})
+
+
+def test_each_row_is_that_of_its_task(mixture):
+    rows = mixture.rows("train")
+    assert len(rows) == 13
+    assert len(set(rows["id"])) == 13
+    for name, part in mixture.by_member(rows).items():
+        task, source = mixture.members[name], mixture.members[name].rows("train")
+        assert part.features == source.features
+        assert [row["id"] for row in part] == [row["id"] for row in source]
+        for own, mixed in zip(source, (row for row in rows if mixture.member_of(row) == name), strict=True):
+            assert mixture.prompt(mixed) == task.prompt(own)
+            assert mixture.answer(mixed) == task.answer(own)
+            assert (mixture.picture(mixed) is None) == (own.get("image") is None)
+            record = mixture.record(task.answer(own), mixed)
+            assert record == {"task": name, **task.record(task.answer(own), own)}
+
+
+def test_metrics_are_those_of_the_tasks_and_their_mean(mixture):
+    rows = mixture.rows("test")
+    records = [mixture.record(mixture.answer(row) if i != 0 else "no idea", row) for i, row in enumerate(rows)]
+    metrics = mixture.summarize(records)
+    for name, task in mixture.members.items():
+        mine = [{k: v for k, v in r.items() if k != "task"} for r in records if r["task"] == name]
+        of_task = {k.removeprefix(f"{name}/"): v for k, v in metrics.items() if k.startswith(f"{name}/")}
+        assert of_task == task.summarize(mine)
+    assert metrics[MEAN] == pytest.approx((2 / 3 + 1) / 2)
+    assert metrics["examples"] == len(rows)
+    assert mixture.metric == MEAN
+
+
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [
+        ({}, [8 / 13, 5 / 13]),
+        ({"temperature": 1.0}, [8 / 13, 5 / 13]),
+        ({"temperature": 2.0}, np.sqrt([8, 5]) / np.sqrt([8, 5]).sum()),
+        ({"weights": {"clock": 1, "sums": 3}}, [0.25, 0.75]),
+        ({"weights": {"clock": None, "sums": None}}, [8 / 13, 5 / 13]),
+    ],
+)
+def test_shares(options, shares):
+    mixture = Mixture({"clock": clock(), "sums": arithmetic()}, **options)
+    assert list(mixture.shares({"clock": 8, "sums": 5}).values()) == pytest.approx(list(shares))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": {"clock": 1}}, r"set task\.weights\.sums too"),
+        ({"weights": {"clock": 1, "sums": 0}}, r"task\.weights\.sums must be above 0"),
+        ({"weights": {"clock": 1, "some": 2}}, r"task\.weights\.some: the mixture has no such task"),
+        ({"weights": {"clock": 1, "sums": 1}, "temperature": 2.0}, "take one away"),
+        ({"temperature": 0.5}, r"task\.temperature must be at least 1"),
+        ({"headline": "some"}, r"task\.headline=some"),
+    ],
+)
+def test_what_is_no_mixture(options, message):
+    with pytest.raises(InvalidOption, match=message):
+        Mixture({"clock": clock(), "sums": arithmetic()}, **options)
+
+
+def test_a_mixture_needs_two_tasks_with_usable_names():
+    with pytest.raises(InvalidOption, match="two tasks or more, and has clock"):
+        Mixture({"clock": clock()})
+    with pytest.raises(InvalidOption, match=r"task\.tasks\.a/b"):
+        Mixture({"clock": clock(), "a/b": clock()})
+
+
+def test_headlines_that_point_both_ways_have_no_mean():
+    lower = clock()
+    lower.metric, lower.greater_is_better = "deviation", False
+    with pytest.raises(InvalidOption, match="less is better in the headline metric of lower"):
+        Mixture({"sums": arithmetic(), "lower": lower})
+    chosen = Mixture({"sums": arithmetic(), "lower": lower}, headline="lower")
+    assert (chosen.metric, chosen.greater_is_better) == ("lower/deviation", False)
+
+
+def test_a_split_that_one_task_lacks(mixture):
+    with pytest.raises(UserError, match="clock: "):
+        mixture.check_split("extrapolation")
+    assert set(mixture.by_member(mixture.rows("extrapolation"))["sums"]["range"]) == {"extrapolation"}
+    with pytest.raises(UserError):
+        mixture.rows("nowhere")
+
+
+def test_pictures_are_not_augmented_since_boxes_would_stay_behind(mixture):
+    with pytest.raises(InvalidOption, match=r"augment.scale would make answers of Mixture false; it takes none"):
+        mixture.check_augmentation(["scale"])
+
+
+def test_where_its_rows_come_from_is_said_for_each_task(monkeypatch):
+    mixed = Mixture({"clock": clock(), "sums": arithmetic()})
+    assert mixed.origins(iter(["train"])) == {"train": None}
+    monkeypatch.setattr(type(mixed.members["sums"].source), "origin", lambda _self, split: f"somewhere/{split}")
+    assert mixed.origins(iter(["train"])) == {"train": "sums: somewhere/train"}
