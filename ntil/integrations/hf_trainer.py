@@ -202,7 +202,7 @@ class TrainerLoss:
             sums = sum_over_ranks(torch.stack([value.float() for value in self._sums.values()])).tolist()
             micro = self._summed * rank_count()
             steps = self._summed / self.trainer.args.gradient_accumulation_steps
-            means = {n: v / (micro if n == "factor" else steps) for n, v in zip(self._sums, sums, strict=True)}
+            means = {n: v / (micro if n.endswith("factor") else steps) for n, v in zip(self._sums, sums, strict=True)}
             logs = {**logs, **{f"loss/{name}": value for name, value in means.items()}}
             self._sums, self._summed = {}, 0
         self._log(logs, *args, **kwargs)
