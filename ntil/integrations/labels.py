@@ -161,11 +161,6 @@ def loss_parts(
     return loss.parts(logits, part.targets, part.spans, info)
 
 
-def parts_as_tensor(parts: LossParts) -> Tensor:
-    """CE and aux, [2], detached: what `NumberLoss.join` takes as the reference, once summed over the step."""
-    return torch.stack([parts.ce.detach().float(), parts.aux.detach().float()])
-
-
 def make_loss(loss: Any, tokenizer: Any = None, **options: Any) -> NumberLoss:
     """A loss from itself, its class or the class's name, with the digits of a tokenizer (or of a processor's).
 
