@@ -10,7 +10,8 @@ from ntil.config.compose import compose
 from ntil.config.identity import config_hash
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-LINES = re.findall(r"`ntil train ([^`]*)`", README)
+# A line with --config-dir needs that folder: tests/config/test_plugins.py makes one.
+LINES = [line for line in re.findall(r"`ntil train ([^`]*)`", README) if "--config-dir" not in line]
 
 
 def test_python_blocks_run():
@@ -22,7 +23,9 @@ def test_python_blocks_run():
 
 @pytest.mark.parametrize("line", LINES)
 def test_train_commands_compose(line):
-    words = [word.partition(",")[0] for word in shlex.split(line) if "=" in word]
+    words = [word for word in shlex.split(line) if "=" in word]
+    if "-m" in shlex.split(line):
+        words = [word.partition(",")[0] for word in words]
     assert config_hash(compose(words))
 
 
