@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,18 @@ def register_schema() -> None:
     """
     check_names()
     Plugins.instance().register(PluginFolders)
-    schema = OmegaConf.structured(RunSchema)
-    for name in ("lr_of", "options", "schedule_options"):  # parts of a family, and options, that aren't known here
-        OmegaConf.set_struct(schema.optim[name], False)
-    ConfigStore.instance().store(name="schema", node=schema)
+    ConfigStore.instance().store(name="schema", node=_schema())
     by_part = OmegaConf.create({"options": {}})
     OmegaConf.set_struct(by_part.options, False)  # nor are the parts of a sum of losses
     ConfigStore.instance().store(group="loss", name="by_part", node=by_part)
+
+
+@cache
+def _schema() -> DictConfig:
+    schema: DictConfig = OmegaConf.structured(RunSchema)
+    for name in ("lr_of", "options", "schedule_options"):  # parts of a family, and options, that aren't known here
+        OmegaConf.set_struct(schema.optim[name], False)
+    return schema
 
 
 def with_mixtures(overrides: Iterable[str]) -> list[str]:

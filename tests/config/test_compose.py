@@ -139,6 +139,7 @@ def test_identity_ignores_where_and_how_to_watch():
     assert folder.name.startswith("seed5-")
 
 
+@pytest.mark.slow
 def test_every_config_of_every_group_composes():
     for group in ("loss", "engine", "optim", "tracker", "curriculum", "model"):
         assert choices(group)

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 
 from experiments import paper
@@ -259,7 +260,8 @@ def test_rows_that_are_gone_are_said(runs, tmp_path):
     assert "is no longer gone-" in found.missing
 
 
-def test_a_start_that_is_not_here_does_not_stop_a_report(runs, tmp_path):
+def test_a_start_that_is_not_here_does_not_stop_a_report(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     shutil.copytree(runs, tmp_path / "clock")
     run = read_runs(tmp_path / "clock")[0]
     elsewhere = Run(run.folder, with_model(run.config, checkpoint="not/here"))
@@ -296,6 +298,7 @@ def test_the_papers_figure_is_beside_the_mean_of_our_tasks():
     assert "missing" in row
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_of_the_scale_that_was_run(runs, monkeypatch):
     """Also of tables that the paper has none of, and where the devices of a full run aren't here."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)

@@ -156,6 +156,7 @@ def test_unknown_sizes_are_refused(published, tmp_path):
         write_random(unknown, tmp_path / "checkpoint")
 
 
+@pytest.mark.slow
 def test_the_twin_has_the_architecture():
     facts = yaml.safe_load(inventory.PUBLISHED.read_text())
     twins = {

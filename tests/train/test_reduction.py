@@ -9,6 +9,7 @@ from ntil.train.trainer import build_trainer
 from tests.support.runs import TINY_RUN
 
 LOSSES = ["ce", "emd", "ntil", "ntil_paper", "ntl_was", "soft_label", "emo", "value_emd"]
+QUICK = ("ce", "ntil", "emo")  # without terms, rescaled, with embeddings
 
 
 def train(place, loss, batch, accumulation, *more):
@@ -34,7 +35,9 @@ def train(place, loss, batch, accumulation, *more):
     return trainer.model.state_dict(), trainer.state.log_history
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in LOSSES]
+)
 def test_accumulation_changes_nothing(tmp_path, monkeypatch, loss):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
     whole, logged = train(tmp_path, loss, 8, 1)
