@@ -40,6 +40,7 @@ def context(tmp_path, monkeypatch):
     return Context("cpu", WORDS, tmp_path, steps=2)
 
 
+@pytest.mark.slow
 def test_all_losses_are_compared(context):
     result = losses.run(context)
     assert result.passed

@@ -20,6 +20,7 @@ def test_every_token_with_its_number_place_and_weight(capsys, tmp_path, monkeypa
     assert "57%" in shown
 
 
+@pytest.mark.slow
 def test_every_loss_shows_what_it_sees(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
     losses = choices("loss")

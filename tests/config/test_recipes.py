@@ -55,6 +55,7 @@ def test_full_size_models_are_recognised():
     assert not {"qwen3_vl_8b", "gemma3_4b"} & {*TEXT}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", FULL_SIZE)
 def test_a_full_size_model_brings_its_recipe(model):
     task = "arithmetic" if model in TEXT else "clock"

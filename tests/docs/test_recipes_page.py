@@ -20,6 +20,7 @@ def test_every_full_size_model_has_a_row():
         assert configs[name]["defaults"] == [{"override /recipe@_global_.recipe": recipe}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_a_row_says_what_is_in_force(row):
     model, _, full, lora, beside, alone = row

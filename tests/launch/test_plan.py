@@ -12,6 +12,7 @@ from ntil.runs.run import Run
 GRIDS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml") if p.stem != "search")
 
 
+@pytest.mark.slow
 def test_an_experiment_sweeps_its_grid():
     jobs = plan(["-m", "experiment=clock", "seed=0,1"])
     assert len(jobs) == 3 * 5 * 2
@@ -24,6 +25,7 @@ def test_an_experiment_sweeps_its_grid():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("scale", ["nano", "full"])
 def test_every_experiment_composes_at_both_scales(name, scale, monkeypatch):

@@ -25,6 +25,7 @@ def test_the_page_has_the_table_as_it_is_computed_now():
     assert page(computed[0])[: len(computed)] == computed
 
 
+@pytest.mark.slow
 def test_the_page_has_all_losses():
     """And of some of them what is computed; of all in the slow test."""
     head, rule, *lines = page(f"| {' | '.join(theory.COLUMNS)} |")

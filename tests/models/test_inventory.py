@@ -130,6 +130,7 @@ def test_memory_is_partitioned_as_the_stage_says():
     assert len({estimate(stage, size, 0, largest, 1) for stage in range(3)}) == 1
 
 
+@pytest.mark.slow
 def test_the_digits_published_are_those_of_the_real_tokenizers(shared):
     from transformers import PreTrainedTokenizerFast
 
@@ -190,6 +191,7 @@ def test_the_command_prints_a_table_or_json(capsys):
             main(words)
 
 
+@pytest.mark.slow
 def test_every_way_to_train_has_its_memory(capsys):
     assert main(["llama3_2_1b", "--modes", "gpus=8"]) == 0
     rows = [line.split("│")[2:6] for line in capsys.readouterr().out.splitlines() if "llama3_2_1b" in line]
