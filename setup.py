@@ -58,7 +58,8 @@ class EditableAsItIs(editable_wheel):
 
     def finalize_options(self) -> None:
         self.distribution.packages = [name for root in ("ntil", *ROOMS) for name in packages(root)]
-        self.distribution.package_dir = {}
+        # A folder on the path: a finder of setuptools' comes after the user's `conf/`, which has no __init__.py.
+        self.distribution.package_dir = {"": "."}
         super().finalize_options()
 
 

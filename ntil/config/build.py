@@ -94,7 +94,7 @@ def _is_member(value: Any, group: str) -> bool:
 
 def group_module(group: str) -> str:
     """Module of the base class of the group."""
-    return GROUPS[group].partition(":")[0]
+    return importable(GROUPS[group].partition(":")[0])
 
 
 def group_class(group: str) -> type:

@@ -31,7 +31,7 @@ def answers(model, collator, batch, *_):
 evaluation.generate = answers
 
 def run(rows, name):
-    records = evaluation.predict(model, SimpleNamespace(task=task), rows, 240)
+    records = evaluation.predict(model, SimpleNamespace(task=task, reader=None), rows, 240)
     return evaluation.evaluate_to(folder / name, records, task.summarize)
 
 def peak_kb():
