@@ -10,25 +10,23 @@ to a square as in llava.py, with the mean colour of DINOv2's training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import (
-    AutoTokenizer,
     AyaVisionConfig,
     AyaVisionForConditionalGeneration,
-    CLIPImageProcessorPil,
     Dinov2Config,
     LlamaConfig,
+    PreTrainedConfig,
 )
 
 from ntil.models import chatml, nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention
-from ntil.models.dino_smol_config import DOWNSAMPLE, image_processor, joined_config
+from ntil.models.dino_smol_config import COLOURS, DOWNSAMPLE, joined_config
 from ntil.models.llava import Llava
 from ntil.models.packaged import local
-from ntil.models.pretrained import config_of, fits, reading
 
 
 class DinoSmol(Llava):
@@ -56,7 +54,10 @@ class DinoSmol(Llava):
     answer_start: ClassVar[str] = ""
     answer_end: ClassVar[str | None] = chatml.END
     model_class: ClassVar[Any] = AyaVisionForConditionalGeneration
+    config_class: ClassVar[Any] = AyaVisionConfig
     nano_tokens: ClassVar[Sequence[str]] = chatml.TOKENS
+    nano_special: ClassVar[Mapping[str, str]] = {"eos_token": chatml.END}
+    colours: ClassVar[Mapping[str, Any]] = COLOURS
 
     def __init__(
         self,
@@ -78,25 +79,16 @@ class DinoSmol(Llava):
             raise ValueError(f"model.image_size must be an even number of patches, not {side} of them")
         self.image_tokens = (side // DOWNSAMPLE) ** 2
 
-    def _from_checkpoint(self, checkpoint: str) -> None:
-        self.config = config_of(AyaVisionConfig, checkpoint)
-        with reading(checkpoint):
-            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-            self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
-        fits(self.tokenizer, self.config, checkpoint)
-
-    def _from_scratch(self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]) -> None:
-        if image_size % patch_size:
-            raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
-        self.tokenizer = nano_tokenizer.load(self.nano_tokens, eos_token=chatml.END)
+    def _nano_config(
+        self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]
+    ) -> PreTrainedConfig:
         ids = nano_tokenizer.special_ids(self.tokenizer)
         text = LlamaConfig(
             vocab_size=len(self.tokenizer), max_position_embeddings=1024, tie_word_embeddings=True, **ids, **language
         )
         tower = Dinov2Config(image_size=image_size, patch_size=patch_size, **vision)
         image_token_id = self.tokenizer.get_vocab()[nano_tokenizer.IMAGE]
-        self.config = joined_config(tower, text, image_token_id, 4 * text.hidden_size)
-        self.image_processor = image_processor(image_size)
+        return joined_config(tower, text, image_token_id, 4 * text.hidden_size)
 
     def template(self, prompt: str, has_image: bool) -> str:
         return chatml.prompt(f"<image>\n{prompt}" if has_image else prompt, self.system)

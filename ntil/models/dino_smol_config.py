@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AyaVisionConfig, CLIPImageProcessorPil, PreTrainedConfig
+from transformers import AyaVisionConfig, PreTrainedConfig
 
 DOWNSAMPLE = 2
 # Mean and deviation of ImageNet's colours, which DINOv2 was trained with.
@@ -29,9 +29,3 @@ def joined_config(vision: PreTrainedConfig, text: PreTrainedConfig, image_token_
         tie_word_embeddings=True,
         **further,
     )
-
-
-def image_processor(side: int) -> CLIPImageProcessorPil:
-    """Of square pictures of `side` pixels."""
-    edge = {"height": side, "width": side}
-    return CLIPImageProcessorPil(size=edge, crop_size=edge, do_center_crop=False, **COLOURS)

