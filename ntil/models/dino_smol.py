@@ -47,7 +47,7 @@ class DinoSmol(Llava):
 
     lora_targets: ClassVar[dict[str, tuple[str, ...]]] = {
         "language": LLAMA_LINEAR,
-        "vision": ("query", "key", "value", "dense", "fc1", "fc2"),
+        "vision": ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"),
     }
     patches_per_token: int = DOWNSAMPLE**2
     own_prompts: ClassVar[dict[str, Any]] = {}
