@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntil.distributed.zero3 import gathered
 from ntil.integrations.labels import (
     Supervised,
     loss_parts,
@@ -33,7 +32,8 @@ from ntil.integrations.labels import (
     sum_over_ranks,
     targets_of,
 )
-from ntil.losses.base import IGNORE, WHOLE_STEP, LossOutput, LossParts, NumberLoss, StepInfo
+from ntil.losses.base import NumberLoss
+from ntil.losses.step import IGNORE, WHOLE_STEP, LossOutput, StepInfo, is_factor
 from ntil.models.head import SupervisedHead
 
 KEY = "number_loss_step"  # of a batch, between `get_batch_samples` and `compute_loss`
@@ -170,7 +170,7 @@ class TrainerLoss:
     def total(self, logits: Tensor, micro_batch: MicroBatch) -> Tensor:
         """Total of a micro-batch from logits [N, V], divided by the counts of the step."""
         info = micro_batch.info
-        parts, of_part = self._parts(logits, micro_batch.part, info)
+        parts, of_part = loss_parts(self.loss, self.model, logits, micro_batch.part, info)
         if self._references is not None:
             assert of_part is not None
             self._references.append(of_part)
@@ -184,13 +184,6 @@ class TrainerLoss:
             self._add(output)
         return output.total
 
-    def _parts(self, logits: Tensor, part: Supervised, info: StepInfo) -> tuple[LossParts, Tensor | None]:
-        if not self.loss.uses_embeddings:
-            return loss_parts(self.loss, logits, part, info, None)
-        embeddings = self.model.get_output_embeddings().weight
-        with gathered([embeddings]):
-            return loss_parts(self.loss, logits, part, info, embeddings)
-
     def _add(self, output: LossOutput) -> None:
         for name, value in output.components.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
@@ -202,10 +195,7 @@ class TrainerLoss:
             sums = sum_over_ranks(torch.stack([value.float() for value in self._sums.values()])).tolist()
             micro = self._summed * rank_count()
             steps = self._summed / self.trainer.args.gradient_accumulation_steps
-            means = {
-                n: v / (micro if n.rpartition("/")[2] == "factor" else steps)
-                for n, v in zip(self._sums, sums, strict=True)
-            }
+            means = {n: v / (micro if is_factor(n) else steps) for n, v in zip(self._sums, sums, strict=True)}
             logs = {**logs, **{f"loss/{name}": value for name, value in means.items()}}
             self._sums, self._summed = {}, 0
         self._log(logs, *args, **kwargs)

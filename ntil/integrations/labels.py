@@ -10,7 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ntil.losses.base import IGNORE, LossParts, NumberLoss, StepInfo
+from ntil.distributed.zero3 import gathered
+from ntil.losses.base import NumberLoss
+from ntil.losses.step import IGNORE, LossParts, StepInfo, places_in_step
 from ntil.numbers.spans import NumberSpans
 from ntil.numbers.vocab import NumberVocab
 
@@ -108,18 +110,9 @@ def step_infos(
     step = StepInfo(tokens, samples, digits.clamp(min=1), numbers.clamp(min=1), draw)
     if not loss.uses_noise:
         return [step] * len(micro_batches)
-    places = places_in_step([part.targets.numel() for part in micro_batches])
+    dealt = gather_over_ranks([part.targets.numel() for part in micro_batches])
+    places = places_in_step(dealt, rank())
     return [replace(step, first_token=first, step_tokens=total) for first, total in places]
-
-
-def places_in_step(tokens: Sequence[int]) -> list[tuple[int, int]]:
-    """Where each micro-batch's supervised tokens begin among those of the step, and how many those are.
-
-    Rows are dealt micro-batch by micro-batch, rank by rank.
-    """
-    dealt = list(zip(*gather_over_ranks(list(tokens)), strict=True))
-    total = sum(map(sum, dealt))
-    return [(sum(map(sum, dealt[:i])) + sum(sizes[: rank()]), total) for i, sizes in enumerate(dealt)]
 
 
 def rank() -> int:
@@ -151,21 +144,25 @@ def gather_over_ranks(value: Any) -> list[Any]:
 
 
 def loss_parts(
-    loss: NumberLoss, logits: Tensor, part: Supervised, info: StepInfo, embeddings: Tensor | None
+    loss: NumberLoss, model: Any, logits: Tensor, part: Supervised, info: StepInfo
 ) -> tuple[LossParts, Tensor | None]:
     """Parts of the loss from logits [N, V] at the supervised positions.
+
+    Args:
+        model: without wrappers, whose output embeddings some losses see.
 
     Returns:
         The parts, and what a step's factors come from (`NumberLoss.reference`), which adds up over the step; None for
         a loss without such factors.
     """
     part = part.to(logits.device)
-    if loss.uses_embeddings:
-        info = replace(info, output_embeddings=embeddings)
-    parts = loss.parts(logits, part.targets, part.spans, info)
-    if not loss.needs_reference:
-        return parts, None
-    return parts, loss.reference(parts, logits, part.targets, part.spans, info)
+    embeddings = [model.get_output_embeddings().weight] if loss.uses_embeddings else []
+    with gathered(embeddings):
+        info = replace(info, output_embeddings=embeddings[0]) if embeddings else info
+        parts = loss.parts(logits, part.targets, part.spans, info)
+        if not loss.needs_reference:
+            return parts, None
+        return parts, loss.reference(parts, logits, part.targets, part.spans, info)
 
 
 def make_loss(loss: Any, tokenizer: Any = None, **options: Any) -> NumberLoss:

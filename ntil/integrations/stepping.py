@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntil.distributed.zero3 import gathered
 from ntil.integrations.labels import (
     Supervised,
     loss_parts,
@@ -17,7 +16,8 @@ from ntil.integrations.labels import (
     step_infos,
     sum_over_ranks,
 )
-from ntil.losses.base import WHOLE_STEP, LossParts, NumberLoss, StepInfo
+from ntil.losses.base import NumberLoss
+from ntil.losses.step import WHOLE_STEP, LossParts, StepInfo, is_factor
 from ntil.models.head import SupervisedHead
 
 NOT_INPUTS = ("labels", "shift_labels")
@@ -83,7 +83,7 @@ class Stepper:
         # The factor is common to all; the others add up.
         whole_step = sum_over_ranks(torch.stack([value.float() for value in sums.values()]))
         values = dict(zip(sums, whole_step, strict=True))
-        for name in (name for name in values if name.rpartition("/")[2] == "factor"):
+        for name in filter(is_factor, values):
             values[name] = values[name] / (len(parts) * rank_count())
         return values
 
@@ -98,11 +98,7 @@ class Stepper:
         part = part.to(next(self.model.parameters()).device)
         with self.head.selecting(part.positions, part.shape):
             logits = self.forward(**inputs, use_cache=False).logits
-        if not self.loss.uses_embeddings:
-            return loss_parts(self.loss, logits, part, info, None)
-        embeddings = self.model.get_output_embeddings().weight
-        with gathered([embeddings]):
-            return loss_parts(self.loss, logits, part, info, embeddings)
+        return loss_parts(self.loss, self.model, logits, part, info)
 
     @torch.no_grad()
     def _reference(

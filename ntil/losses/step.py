@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -94,3 +95,22 @@ class Counts(NamedTuple):
     digits: Tensor | float
     numbers: Tensor | float
     shapes: Tensor | float
+
+
+def is_factor(component: str) -> bool:
+    """Whether a component of a loss is the same in every part of a step, so that it is averaged where others add up."""
+    return component.rpartition("/")[2] == "factor"
+
+
+def places_in_step(dealt: Sequence[Sequence[int]], rank: int) -> list[tuple[int, int]]:
+    """Where each micro-batch's supervised tokens begin among those of the step, and how many those are.
+
+    The rows of a step are assigned micro-batch by micro-batch, rank by rank, so a micro-batch follows those of all
+    ranks in earlier rounds, and those of lower ranks in its own.
+
+    Args:
+        dealt: tokens of the micro-batches of every rank. rank: whose micro-batches are asked for.
+    """
+    rounds = list(zip(*dealt, strict=True))
+    total = sum(map(sum, rounds))
+    return [(sum(map(sum, rounds[:i])) + sum(sizes[:rank]), total) for i, sizes in enumerate(rounds)]

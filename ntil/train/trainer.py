@@ -23,7 +23,7 @@ from ntil.distributed.interrupt import ignore_signals_in_data_worker
 from ntil.distributed.ranks import Ranks
 from ntil.distributed.zero3 import any_partitioned, gathered
 from ntil.losses.base import NumberLoss
-from ntil.losses.step import LossOutput, LossParts, StepInfo
+from ntil.losses.step import LossOutput, LossParts, StepInfo, is_factor, places_in_step
 from ntil.models.head import SupervisedHead
 from ntil.models.learning_rates import LearningRates
 from ntil.models.optimizers import schedule_arguments
@@ -233,20 +233,9 @@ class NumberTrainer(Trainer):
         step = StepInfo(tokens, samples, digits.clamp(min=1), numbers.clamp(min=1), draw, shapes=boxes.clamp(min=1))
         if not self.number_loss.uses_noise:
             return [step] * len(batches)
-        places = self._places_in_step([b["targets"].numel() for b in batches])
+        dealt = self._ranks.gather([b["targets"].numel() for b in batches])
+        places = places_in_step(dealt, self._ranks.index)
         return [replace(step, first_token=first, step_tokens=tokens) for first, tokens in places]
-
-    def _places_in_step(self, tokens: list[int]) -> list[tuple[int, int]]:
-        """Offset of each micro-batch's supervised tokens among those of the whole step, and the count of the latter.
-
-        The rows of a step are assigned micro-batch by micro-batch, rank by rank, so a micro-batch follows those of all
-        ranks in earlier rounds, and those of lower ranks in its own.
-        """
-        dealt = list(zip(*self._ranks.gather(tokens), strict=True))
-        total = sum(map(sum, dealt))
-        return [
-            (sum(map(sum, dealt[:micro])) + sum(sizes[: self._ranks.index]), total) for micro, sizes in enumerate(dealt)
-        ]
 
     def _over_ranks(self, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor, "sum") if self.args.world_size > 1 else tensor
@@ -388,7 +377,7 @@ class NumberTrainer(Trainer):
         sums = self._over_ranks(torch.stack(list(self._sums.values())))
         micro = self._summed * self.args.world_size
         steps = self._summed / self.args.gradient_accumulation_steps
-        divisors = {name: micro if name.rpartition("/")[2] == "factor" else steps for name in self._sums}
+        divisors = {name: micro if is_factor(name) else steps for name in self._sums}
         return {f"loss/{n}": value / divisors[n] for n, value in zip(divisors, sums.tolist(), strict=True)}
 
     def _shares(self) -> dict[str, float]:
