@@ -184,6 +184,11 @@ def score_sums(runs: Sequence[Run], task: Task, metric: str) -> ScoreSums:
             raise ConfigError(
                 f"{run.folder.path}: its predictions are of other examples or answers than {runs[0].folder.path}"
             )
-    names = [k for k in dict.fromkeys(key for table in tables for _, sums in table for key in sums) if "/" not in k]
-    sums = np.array([[[s.get(name, 0.0) for name in names] for _, s in table] for table in tables])
+    return joined_sums([[sums for _, sums in table] for table in tables], task, metric)
+
+
+def joined_sums(tables: Sequence[Sequence[dict[str, float]]], task: Task, metric: str) -> ScoreSums:
+    """The sums of every example (`Task.sum_scores`) of every seed, without those of groups, for the statistics."""
+    names = [k for k in dict.fromkeys(key for table in tables for sums in table for key in sums) if "/" not in k]
+    sums = np.array([[[one.get(name, 0.0) for name in names] for one in table] for table in tables])
     return ScoreSums(sums, names, task.metrics_from_sums, metric)

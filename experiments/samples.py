@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data.common.counts import counted
 from data.common.rows import Row, undecoded
+from experiments.cells import joined_sums
 from experiments.render.tables import comparison_cells, number
 from experiments.significance import ScoreSums, compare
 from ntil.commands.options import parse_options, split_options
@@ -140,9 +139,7 @@ def _files(sides: Sequence[Sequence[Path]], texts: list[list[dict[str, str]]]) -
 
 def _score_sums(task: Task, rows: Sequence[Row], side: Sequence[dict[str, str]]) -> ScoreSums:
     tables = [[task.sum_scores([task.record(answers[str(row["id"])], row)]) for row in rows] for answers in side]
-    names = [k for k in dict.fromkeys(key for table in tables for sums in table for key in sums) if "/" not in k]
-    sums = np.array([[[one.get(name, 0.0) for name in names] for one in table] for table in tables])
-    return ScoreSums(sums, names, task.metrics_from_sums, task.metric)
+    return joined_sums(tables, task, task.metric)
 
 
 def _table(task: Task, base: ScoreSums, other: ScoreSums, names: tuple[str, str], title: str) -> Table:

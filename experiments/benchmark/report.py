@@ -162,10 +162,8 @@ def chosen(outcome: Results, protocol: Protocol) -> str:
     rows = []
     for cell, of_losses in outcome.best.items():
         for loss, best in of_losses.items():
-            highest = max if outcome.directions[cell] else min
-            score = highest(score for score in best.scores if score == score)
             values = [number(best.settings[key]) if key in best.settings else "" for key in keys]
-            rows.append([cell, loss, number(score), number(best.scores[0]), *values])
+            rows.append([cell, loss, number(best.score), number(best.scores[0]), *values])
     columns = ["cell", "loss", "validation", "of the defaults", *keys]
     return f"## Chosen on the validation split\n\n{Table('', columns, first_left(columns), rows).markdown()}"
 

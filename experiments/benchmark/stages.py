@@ -58,10 +58,14 @@ def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
 class Best:
     """A loss's best trial in a cell.
 
-    scores: of all its trials by the task's headline metric on the validation split, in their order; NaN: it failed.
+    Attributes:
+        settings: of the trial.
+        score: of the trial, by the task's headline metric on the validation split.
+        scores: of all trials, in their order; NaN: it failed.
     """
 
     settings: dict[str, float]
+    score: float
     scores: tuple[float, ...]
 
 
@@ -108,15 +112,16 @@ class Stages:
             ConfigError: a trial has neither finished nor failed, or none has finished.
         """
         jobs = self.search(cell, loss)
-        scores = [_score(job.config) for job in jobs]
+        task = build_task(jobs[0].config)
+        scores = [_score(job.config, task.metric) for job in jobs]
         if None in scores:
             raise ConfigError(f"{self.folder}: {cell}, {loss}: {scores.count(None)} trials have still to be run")
         finished = [score for score in scores if score is not None and not math.isnan(score)]
         if not finished:
             raise ConfigError(f"{self.folder}: {cell}, {loss}: every trial failed; take the loss out of a new protocol")
-        task = build_task(jobs[0].config)
         highest = max(finished) if task.greater_is_better else min(finished)
-        return Best(jobs[scores.index(highest)].settings, tuple(score for score in scores if score is not None))
+        settings = jobs[scores.index(highest)].settings
+        return Best(settings, highest, tuple(score for score in scores if score is not None))
 
     def seeds(self, tuned: bool) -> list[Job]:
         """The tuned runs, or those at the losses' defaults; seed by seed over all cells and losses."""
@@ -158,9 +163,9 @@ def run(jobs: Sequence[Job], progress: Callable[[int, int], None]) -> Sweep:
     return sweep
 
 
-def _score(config: RunConfig) -> float | None:
-    """The headline metric of a run; NaN where it failed, None where it hasn't ended."""
+def _score(config: RunConfig, metric: str) -> float | None:
+    """The metric of a run; NaN where it failed, None where it hasn't ended."""
     folder = folder_of(config)
     if folder.done:
-        return float(folder.read_metrics()[build_task(config).metric])
+        return float(folder.read_metrics()[metric])
     return math.nan if folder.error.exists() else None

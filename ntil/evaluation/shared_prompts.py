@@ -25,7 +25,7 @@ from transformers.cache_utils import DynamicLayer
 from data.common.rows import Row
 from ntil.collator import Collator, SharedPictureCollator, common_beginning, pad_id, right_padded
 from ntil.distributed.zero3 import any_partitioned
-from ntil.models.base import Encoded, Family
+from ntil.models.base import Encoded, Family, unwrapped
 from ntil.packing.masks import added_mask
 
 LANES = 16  # ours, at most
@@ -208,11 +208,6 @@ class _Reserved(DynamicLayer):
         for held, states in zip(self._held, (key_states, value_states), strict=True):
             held[:, :, start:end] = states
         return self._show(end)
-
-
-def unwrapped(model: Any) -> Any:
-    """The model with its adapters' layers, as `generate` of an adapter calls it."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 def _forward(model: Any, ids: Tensor, positions: Tensor, visible: Tensor, cache: DynamicCache, **how: Any) -> Any:

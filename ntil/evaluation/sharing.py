@@ -12,8 +12,8 @@ from transformers.cache_utils import DynamicLayer
 
 from ntil.collator import Collator, pad_id
 from ntil.config.errors import ConfigError
-from ntil.evaluation.shared_prompts import Layout, Prompt, attention_of, read_questions, unwrapped
-from ntil.models.base import Family
+from ntil.evaluation.shared_prompts import Layout, Prompt, attention_of, read_questions
+from ntil.models.base import Family, unwrapped
 
 ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 TRIED = "0 1 2 3 4 5 6 7 8 9"

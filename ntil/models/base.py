@@ -346,6 +346,11 @@ def load_model(family: Family, model_class: Any, checkpoint: Path | None) -> Pre
     return ready(read_weights(model_class, source, allow_pickle=family.allow_pickle, **family.reading_options()))
 
 
+def unwrapped(model: Any) -> Any:
+    """The model without the adapters around it."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
 def ready(model: Any) -> Any:
     """Prepare a model for training and generation here, in place.
 

@@ -36,7 +36,7 @@ from data.common.cache import cache_folder
 from data.common.files import replacing
 from ntil.config.errors import ConfigError
 from ntil.distributed.zero3 import any_partitioned, full_shape, whole
-from ntil.models.base import Family
+from ntil.models.base import Family, unwrapped
 from ntil.models.tuning import Parts
 
 IN_USE = 3600.0  # seconds since its last use in which a set is never removed
@@ -133,7 +133,7 @@ class VisionCache:
     def __init__(self, family: Family, model: Any, root: Path, limit: int) -> None:
         self.hits = self.misses = 0
         self._family = family
-        self._model = model.get_base_model() if hasattr(model, "peft_config") else model
+        self._model = unwrapped(model)
         self._inner = self._model.base_model
         self._original: Callable[..., Any] = self._inner.get_image_features
         self._signature = inspect.signature(self._original)
@@ -271,7 +271,7 @@ def attach(family: Family, model: Any, gigabytes: float) -> VisionCache | None:
 
 def supported(family: Family, model: Any) -> bool:
     """Whether the model has a tower and a projector, and takes the features from one method of its own."""
-    inner = getattr(model.get_base_model() if hasattr(model, "peft_config") else model, "base_model", None)
+    inner = getattr(unwrapped(model), "base_model", None)
     return {"vision", "projector"} <= set(family.parts) and hasattr(inner, "get_image_features")
 
 

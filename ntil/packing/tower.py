@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ntil.collator import Layout, SharedPictureCollator, features_of, right_padded
-from ntil.models.base import Encoded, Family
+from ntil.models.base import Encoded, Family, unwrapped
 
 FIELDS = ("pooler_output", "deepstack_features")  # what models read of their picture features
 
@@ -92,7 +92,7 @@ class SharedTower:
 
     def __init__(self, model: Any) -> None:
         self._plan: TowerPlan | None = None
-        inner = (model.get_base_model() if hasattr(model, "peft_config") else model).base_model
+        inner = unwrapped(model).base_model
         original = inner.get_image_features
 
         @wraps(original)

@@ -35,19 +35,28 @@ class AugmentedRows(TorchDataset[Row]):
     Args:
         rows: to train on.
         base: gives them decoded; by default `rows`.
+        pictures: [rows] number of each row's picture, where it is known already.
 
     Raises:
         InvalidOption: the task's answers don't survive what is asked for.
         ConfigError: a row without a picture, or one that says where something is.
     """
 
-    def __init__(self, rows: Dataset, task: Task, options: AugmentConfig, seed: int, base: Any = None) -> None:
+    def __init__(
+        self,
+        rows: Dataset,
+        task: Task,
+        options: AugmentConfig,
+        seed: int,
+        base: Any = None,
+        pictures: np.ndarray | None = None,
+    ) -> None:
         task.check_augmentation(options.names)
         if "image" not in rows.column_names or any(image is None for image in _presence(rows)):
             raise ConfigError("augment: there are training rows without a picture; set augment=none")
         self.rows, self.options, self.seed = rows, options, seed
         self._base = rows if base is None else base
-        self._pictures = picture_numbers(rows, task)
+        self._pictures = picture_numbers(rows, task) if pictures is None else pictures
         self._labels = _Labels(rows, task, options, self._pictures)
 
     def __len__(self) -> int:

@@ -46,6 +46,7 @@ class DrawnRows:
 
     def augmented(self, config: RunConfig, components: Components, rows: Dataset) -> DrawnRows:
         """The same rows in the same order, with pictures that change each time."""
-        changed = AugmentedRows(rows, components.task, config.augment, config.seed, self.rows)
+        pictures = self.packed.pictures if self.packed else None
+        changed = AugmentedRows(rows, components.task, config.augment, config.seed, self.rows, pictures)
         batches = None if self.batches is None else TimesDrawn(self.batches, rows["id"])
         return replace(self, rows=changed, sampler=TimesDrawn(self.sampler, rows["id"]), batches=batches)

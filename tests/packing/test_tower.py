@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.packing_checks import PICTURED, ROWS, rows_at, step
+from benchmarks.packing_checks import PICTURED, ROWS, SCENES, rows_at, step
 from ntil.components import Components
 from ntil.config.compose import compose
 from ntil.models.head import SupervisedHead
@@ -13,8 +13,6 @@ from ntil.preflight import compose_checked
 from ntil.train.trainer import build_trainer
 from tests.packing.test_training import RUN, assert_same_history, history
 from tests.support.packed import assert_same_step, assert_same_targets
-
-SCENES = ["task=grounding_nano", "task.source.questions=4", "task.source.rows={train:48,validation:8,test:8}"]
 
 
 @pytest.mark.parametrize("model", [*PICTURED, "paligemma_nano", "paligemma2_nano", "gemma3_nano"])
