@@ -1,7 +1,7 @@
 """Compare losses by a protocol that is fixed before: an equal search for each, then seeds at each one's best.
 
     ntil benchmark of=numbers                    every stage in turn; again: goes on. Two calls share the runs
-    ntil benchmark of=numbers stage=pilot        spread over seeds, and how many seeds the protocol needs
+    ntil benchmark of=numbers stage=pilot        spread over seeds, how many seeds the protocol needs, screened losses
     ntil benchmark of=mine.yaml dry_run=true     how many runs each stage has, and how many are done
     ntil benchmark of=numbers stage=report to=docs/results/benchmark
 
@@ -92,10 +92,13 @@ def _failed(sweep: Sweep) -> int:
 
 
 def _pilot(stages: Stages) -> int:
-    jobs = stages.pilot()
-    if _failed(run(jobs, _progress("pilot"))):
+    jobs, pilot = stages.pilot(), stages.protocol.pilot
+    failed = _failed(run(jobs, _progress("pilot")))
+    if failed and not pilot.screened:
         return 1
     power(stages.protocol, jobs).print()
+    if pilot.screened:
+        screened(stages, jobs).print()
     return 0
 
 
@@ -105,7 +108,7 @@ def power(protocol: Protocol, jobs: Sequence[Job]) -> Table:
     rows = []
     for cell in protocol.cells:
         scores: dict[str, list[float]] = {}
-        for job in (job for job in jobs if job.cell == cell):
+        for job in (job for job in jobs if job.cell == cell and job.loss in protocol.pilot.losses):
             config = job.config
             scores.setdefault(job.loss, []).append(folder_of(config).read_metrics()[build_task(config).metric])
         for other in others:
@@ -118,6 +121,24 @@ def power(protocol: Protocol, jobs: Sequence[Job]) -> Table:
     title = f"seeds that show a difference of {protocol.smallest_effect} with 80 % power; planned: {planned}"
     columns = ["cell", "difference", "mean", "deviation over seeds", "seeds needed", "enough planned"]
     return Table(title, columns, first_left(columns), rows)
+
+
+def screened(stages: Stages, jobs: Sequence[Job]) -> Table:
+    """The scores of all losses of the pilot on its first seed; a dash where a loss failed or can't be had."""
+    protocol = stages.protocol
+    scores: dict[tuple[str, str], str] = {}
+    metrics = {}
+    for job in jobs:
+        config = job.config
+        metrics[job.cell] = build_task(config).metric
+        if config.seed == protocol.pilot.seeds[0] and (folder := folder_of(config)).done:
+            scores[job.loss, job.cell] = f"{folder.read_metrics()[metrics[job.cell]]:.3f}"
+    rows = [
+        [loss, *(scores.get((loss, cell), "-") for cell in protocol.cells)]
+        for loss in dict.fromkeys(job.loss for job in jobs)
+    ]
+    columns = ["loss", *(f"{cell}, {metrics[cell]}" for cell in protocol.cells)]
+    return Table(f"screened: defaults, seed {protocol.pilot.seeds[0]}", columns, first_left(columns), rows)
 
 
 def plan(stages: Stages) -> Table:

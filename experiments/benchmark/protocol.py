@@ -27,9 +27,14 @@ class Range:
 
 @dataclass
 class Pilot:
-    """Runs that only estimate the spread over seeds: losses at their defaults, on seeds that no other stage uses."""
+    """Runs that no table holds: losses at their defaults, on seeds that no other stage uses.
+
+    losses: from whose spread over `seeds` the number of seeds follows.
+    screened: tried on the first of `seeds` alone, to say in writing which aren't worth a place among the protocol's.
+    """
 
     losses: list[str] = field(default_factory=lambda: ["ce", "ntil"])
+    screened: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [900, 901, 902, 903])
 
 
@@ -56,11 +61,11 @@ class Protocol:
         title: of the report. base: the loss of the tables' comparisons.
         overrides: of every run, as on the command line of `ntil train`.
         cells: name -> overrides that choose task and model.
-        losses: configs of the group `loss`.
-        search: key -> its range; a loss is searched over the keys that it has.
+        losses: configs of the group `loss`; `a+b` is the sum of two, each with the lam of SUM_LAM.
+        search: key -> its range; a loss is searched over the keys that it uses, which are not null in its config.
         trials: runs of each loss and cell in the search, the first with the loss's defaults.
         draw_seed: of the draws, which are the same for all losses. trial_seed: of the trials' training.
-        seeds: of the tuned and the untuned runs.
+        seeds: of the tuned runs. untuned_seeds: of those at the losses' defaults; null: the same.
         smallest_effect: of the headline metric, that is worth knowing about; the pilot says how many seeds show it.
     """
 
@@ -74,9 +79,21 @@ class Protocol:
     draw_seed: int = 0
     trial_seed: int = 1000
     seeds: list[int] = MISSING
+    untuned_seeds: list[int] | None = None
     smallest_effect: float = 0.03
     pilot: Pilot = field(default_factory=Pilot)
     hypotheses: list[Hypothesis] = field(default_factory=list)
+
+
+SUM_LAM = 0.3  # of each part of `a+b`, and what a search of its lam begins with; most losses' own default
+
+
+def loss_overrides(loss: str) -> list[str]:
+    """What a loss of a protocol is on the command line."""
+    parts = loss.split("+")
+    return (
+        [f"loss={loss}"] if len(parts) == 1 else ["loss=sum", f"loss.parts=[{','.join(parts)}]", f"loss.lam={SUM_LAM}"]
+    )
 
 
 def read(file: Path) -> Protocol:
@@ -106,7 +123,8 @@ def file_of(name: str) -> Path:
 
 def _check(file: Path, protocol: Protocol) -> None:
     losses = choices("loss")
-    for name in [*protocol.losses, *protocol.pilot.losses]:
+    pilot = protocol.pilot
+    for name in (part for loss in (*protocol.losses, *pilot.losses, *pilot.screened) for part in loss.split("+")):
         if name not in losses:
             raise ConfigError(f"{file}: there is no loss {name!r}{nearest(name, losses)}")
     compared = [protocol.base, *(name for h in protocol.hypotheses for name in (h.better, *h.than))]
@@ -115,11 +133,12 @@ def _check(file: Path, protocol: Protocol) -> None:
     for hypothesis in protocol.hypotheses:
         if not 1 <= hypothesis.in_at_least <= len(protocol.cells):
             raise ConfigError(f"{file}: in_at_least={hypothesis.in_at_least} of {len(protocol.cells)} cells")
-    for name, seeds in (("seeds", protocol.seeds), ("pilot.seeds", protocol.pilot.seeds)):
+    untuned = protocol.seeds if protocol.untuned_seeds is None else protocol.untuned_seeds
+    for name, seeds in (("seeds", protocol.seeds), ("untuned_seeds", untuned), ("pilot.seeds", pilot.seeds)):
         if len(set(seeds)) != len(seeds) or len(seeds) < 2:
             raise ConfigError(f"{file}: {name} must be two or more different ones, got {seeds}")
-    used = {protocol.trial_seed, *protocol.pilot.seeds} & set(protocol.seeds)
-    if used or protocol.trial_seed in protocol.pilot.seeds:
+    used = {protocol.trial_seed, *pilot.seeds} & {*protocol.seeds, *untuned}
+    if used or protocol.trial_seed in pilot.seeds:
         raise ConfigError(f"{file}: seeds, pilot.seeds and trial_seed must have no seed in common")
     if protocol.trials < 1:
         raise ConfigError(f"{file}: trials must be at least 1, got {protocol.trials}")

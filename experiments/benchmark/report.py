@@ -95,14 +95,10 @@ def cell_names(stages: Stages) -> dict[tuple[str, str], str]:
 
 def _runs(jobs: Sequence[Job]) -> list[Run]:
     """The runs of these jobs that have a folder, and no others that may lie beside them."""
-    folders = {str(run.folder.path): run for job in jobs[:1] for run in read_runs(_root(job))}
-    paths = {str(folder_of(job.config).path) for job in jobs}
-    return [run for path, run in folders.items() if path in paths]
-
-
-def _root(job: Job) -> str:
-    config = job.config
-    return str(Path(config.runs, config.name))
+    configs = [job.config for job in jobs]
+    roots = sorted({str(Path(config.runs, config.name)) for config in configs})
+    paths = {str(folder_of(config).path) for config in configs}
+    return [run for root in roots for run in read_runs(root) if str(run.folder.path) in paths]
 
 
 def _by_cell(reports: Sequence[CellReport], names: dict[tuple[str, str], str]) -> dict[str, CellReport]:
@@ -199,5 +195,5 @@ def searched_keys(stages: Stages) -> dict[str, list[str]]:
     keys = {}
     for loss in stages.protocol.losses:
         present = flat(stages.search(cell, loss)[0].config.to_dict())
-        keys[loss] = [key for key in stages.protocol.search if key in present]
+        keys[loss] = [key for key in stages.protocol.search if present.get(key) is not None]
     return keys

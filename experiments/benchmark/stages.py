@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmark.draws import draws
-from experiments.benchmark.protocol import Protocol
+from experiments.benchmark.protocol import Protocol, loss_overrides
 from experiments.cells import flat
 from ntil.components import build_task
 from ntil.config.compose import compose_dict
@@ -77,16 +77,18 @@ class Stages:
         self._searches: dict[tuple[str, str], list[Job]] = {}
 
     def pilot(self) -> list[Job]:
+        """Seed by seed, so that the screened losses come with the first."""
         pilot = self.protocol.pilot
+        screened = [loss for loss in pilot.screened if loss not in pilot.losses]
         return [
             self._job("pilot", cell, loss, {}, seed)
-            for cell in self.protocol.cells
-            for loss in pilot.losses
             for seed in pilot.seeds
+            for loss in [*pilot.losses, *(screened if seed == pilot.seeds[0] else [])]
+            for cell in self.protocol.cells
         ]
 
     def search(self, cell: str, loss: str) -> list[Job]:
-        """The trials of a loss, on the validation split; over the keys of the search that its config has."""
+        """The trials of a loss, on the validation split; over the keys of the search that its config uses."""
         if (cell, loss) not in self._searches:
             self._searches[cell, loss] = self._trials(cell, loss)
         return self._searches[cell, loss]
@@ -94,7 +96,7 @@ class Stages:
     def _trials(self, cell: str, loss: str) -> list[Job]:
         protocol = self.protocol
         present = flat(self._job("search", cell, loss, {}, protocol.trial_seed, "validation").config.to_dict())
-        keys = [key for key in protocol.search if key in present]
+        keys = [key for key in protocol.search if present.get(key) is not None]
         return [
             self._job("search", cell, loss, settings, protocol.trial_seed, "validation")
             for settings in draws(protocol.search, keys, protocol.trials, protocol.draw_seed)
@@ -124,14 +126,20 @@ class Stages:
         return Best(settings, highest, tuple(score for score in scores if score is not None))
 
     def seeds(self, tuned: bool) -> list[Job]:
-        """The tuned runs, or those at the losses' defaults; seed by seed over all cells and losses."""
-        pairs = [(cell, loss) for cell in self.protocol.cells for loss in self.protocol.losses]
-        settings = {pair: self.best(*pair).settings if tuned else {} for pair in pairs}
-        stage = "tuned" if tuned else "untuned"
-        return [self._job(stage, *pair, settings[pair], seed) for seed in self.protocol.seeds for pair in pairs]
+        """The tuned runs, or those at the losses' defaults; seed by seed over all cells and losses.
+
+        Where the best trial has the defaults, the tuned runs are untuned ones.
+        """
+        protocol = self.protocol
+        pairs = [(cell, loss) for cell in protocol.cells for loss in protocol.losses]
+        best = {pair: self.best(*pair).settings if tuned else {} for pair in pairs}
+        seeds = protocol.seeds if tuned or protocol.untuned_seeds is None else protocol.untuned_seeds
+        return [
+            self._job("tuned" if best[pair] else "untuned", *pair, best[pair], seed) for seed in seeds for pair in pairs
+        ]
 
     def _job(self, stage: str, cell: str, loss: str, settings: dict[str, float], seed: int, split: str = "test") -> Job:
-        words = [*self.protocol.overrides, *self.protocol.cells[cell], f"loss={loss}"]
+        words = [*self.protocol.overrides, *self.protocol.cells[cell], *loss_overrides(loss)]
         values = {"seed": seed, "evaluation.split": split, "runs": str(self.folder), "name": stage}
         return Job(cell, loss, settings, tuple(words), values)
 

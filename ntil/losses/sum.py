@@ -37,6 +37,7 @@ class Sum(NumberLoss):
         vocab: the digits.
         parts: losses by name. Their cross-entropy is not used.
         weights: of the parts by name; 1 where none is given.
+        lam: of every part in place of its own; null: each its own.
         balance: `grad_norm`, see above; null: each part's own lam and rescaling.
         ce_weight, smoothing, replace_ce: of the one cross-entropy, see `NumberLoss`; null: as the parts have it, which
             then must agree.
@@ -53,12 +54,13 @@ class Sum(NumberLoss):
         *,
         parts: dict[str, NumberLoss],
         weights: dict[str, float] | None = None,
+        lam: float | None = None,
         balance: Literal["grad_norm"] | None = None,
         ce_weight: float | None = None,
         smoothing: float | None = None,
         replace_ce: bool | None = None,
     ) -> None:
-        _check(vocab, parts, weights or {}, balance)
+        _check(vocab, parts, weights or {}, lam, balance)
         super().__init__(
             vocab,
             number_style=_agreed({n: p.number_style for n, p in parts.items() if not p.any_style} or {"": "decimal"}),
@@ -70,6 +72,7 @@ class Sum(NumberLoss):
         self.part_of = {name: parts[name] for name in sorted(parts)}
         self.registered = nn.ModuleDict(self.part_of)
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.part_of}
+        self.scales = {name: 1.0 if lam is None else _scale(name, part, lam) for name, part in self.part_of.items()}
         self.balance = balance
         for flag in ANY_PART:
             setattr(self, flag, any(getattr(part, flag) for part in parts.values()))
@@ -154,7 +157,7 @@ class Sum(NumberLoss):
         count = len(self.part_of)
         if self.balance is None:
             return {
-                name: part.factor(reference[0], aux)
+                name: self.scales[name] * part.factor(reference[0], aux)
                 for (name, part), aux in zip(self.part_of.items(), reference[1:], strict=True)
             }
         if len(reference) != 2 * (1 + count):
@@ -164,7 +167,7 @@ class Sum(NumberLoss):
             )
         of_ce, *of_parts = reference[1 + count :].sqrt().unbind()
         return {
-            name: torch.where(norm > 0, part.lam * of_ce / (norm + LEAST_SHARE * of_ce), 0.0)
+            name: torch.where(norm > 0, self.scales[name] * part.lam * of_ce / (norm + LEAST_SHARE * of_ce), 0.0)
             for (name, part), norm in zip(self.part_of.items(), of_parts, strict=True)
         }
 
@@ -177,7 +180,20 @@ def _squared_norm(part: Tensor, leaf: Tensor) -> Tensor:
     return torch.linalg.vector_norm(gradient, dtype=torch.float64).square()
 
 
-def _check(vocab: NumberVocab, parts: Mapping[str, NumberLoss], weights: Mapping[str, float], balance: object) -> None:
+def _scale(name: str, part: NumberLoss, lam: float) -> float:
+    """What makes the part's lam the given one."""
+    if not part.lam:
+        raise ValueError(f"{name} has lam={part.lam}, which the sum's lam={lam} can't scale; give it one above 0")
+    return lam / part.lam
+
+
+def _check(
+    vocab: NumberVocab,
+    parts: Mapping[str, NumberLoss],
+    weights: Mapping[str, float],
+    lam: float | None,
+    balance: object,
+) -> None:
     """Check parts by themselves: their names, classes, digits and weights."""
     if not parts:
         raise ValueError("a sum needs at least one part, as in loss.parts=[emd,value_emd]")
@@ -194,6 +210,8 @@ def _check(vocab: NumberVocab, parts: Mapping[str, NumberLoss], weights: Mapping
             raise ValueError(f"{name} is no loss on tokens: its answers are read, not generated; it can't be a part")
         if part.vocab is not None and part.vocab.digit_ids != vocab.digit_ids:
             raise ValueError(f"the part {name!r} has other digits than the sum; give both one NumberVocab")
+    if lam is not None and not lam >= 0:
+        raise ValueError(f"lam must be >= 0, or null for each part's own; got {lam}")
     for name, weight in weights.items():
         if name not in parts or not weight >= 0:
             raise ValueError(f"weights must be >= 0, each of one of {', '.join(parts)}; got {name}: {weight}")

@@ -60,6 +60,28 @@ def test_it_is_cross_entropy_and_what_each_part_adds_to_it(names):
     assert torch.equal(out.components["ce"], ce.total)
 
 
+@pytest.mark.parametrize("more", [[], BALANCED], ids=["own factors", "balanced"])
+@pytest.mark.parametrize("names", PAIRS[:3], ids="+".join)
+def test_one_lam_of_all_parts_is_each_ones(names, more):
+    """Their own are 0.3, 1 and others, some with a factor by the step."""
+    named = [f"loss.parts=[{','.join(names)}]", "loss.ce_weight=1", *more]
+    logits, labels = batch(*TEXTS)
+    one, gradient = value_and_gradient(configured(*named, "loss.lam=0.07"), logits, labels)
+    each, expected = value_and_gradient(
+        configured(*named, *(f"loss.options.{name}.lam=0.07" for name in names)), logits, labels
+    )
+    torch.testing.assert_close(gradient, expected)
+    for key, value in each.components.items():
+        torch.testing.assert_close(one.components[key], value)
+
+
+def test_a_part_of_no_weight_has_no_lam_to_replace():
+    with pytest.raises(ValueError, match=r"emd has lam=0\.0, which the sum's lam=0\.3 can't scale"):
+        configured("loss.lam=0.3", "loss.options.emd.lam=0.0")
+    with pytest.raises(ValueError, match="lam must be >= 0, or null"):
+        configured("loss.lam=-1.0")
+
+
 def test_noise_is_that_of_the_part_alone():
     logits, labels = batch(*TEXTS)
     sum_ = configured("loss.parts=[ntil,emd]", "loss.options.ntil.noise=3.0")

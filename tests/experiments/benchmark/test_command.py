@@ -12,12 +12,13 @@ overrides: [engine=local, tracker=none, engine.threads=1, engine.workers=0, eval
 cells:
   sums: [model=qwen25_nano, task=arithmetic, optim.steps=2, optim.batch_size=8, optim.warmup=0,
          "task.source.rows={train:32,validation:6,test:8}"]
-losses: [ce, emd]
+losses: [ce, emd, emd+value_emd_rescaled]
 search:
   optim.lr: {low: 1.0e-4, high: 1.0e-2, log: true}
 trials: 2
 seeds: [0, 1]
-pilot: {losses: [ce, emd], seeds: [7, 8]}
+untuned_seeds: [0, 2]
+pilot: {losses: [ce, emd], seeds: [7, 8], screened: [ntil, box_iou]}
 hypotheses:
   - {claim: EMD is better than cross-entropy., better: emd, than: [ce]}
 """
@@ -30,7 +31,13 @@ def test_from_the_pilot_to_the_report(tmp_path, capsys, monkeypatch):
     file.write_text(PROTOCOL)
     words = [f"of={file}", f"runs={tmp_path}/runs"]
     assert main([*words, "stage=pilot"]) == 0
-    assert "seeds needed" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "seeds needed" in printed
+    screened = printed[printed.index("screened: ") :]
+    scores = {line.split()[1]: line.split()[3] for line in screened.splitlines() if line.startswith("│")}
+    assert set(scores) == {"ce", "emd", "ntil", "box_iou"}
+    assert scores["box_iou"] == "-"  # there are no boxes in arithmetic
+    assert float(scores["ntil"]) >= 0
     with pytest.raises(ConfigError, match="still to be run"):
         main([*words, "stage=seeds"])
     assert main(words) == 0
@@ -41,7 +48,12 @@ def test_from_the_pilot_to_the_report(tmp_path, capsys, monkeypatch):
     assert "No comparison" not in text  # losses may have different learning rates here
     assert (report / "budgets.png").stat().st_size > 1000
     runs = list(find_runs(str(tmp_path / "runs")))
-    assert len(runs) == 4 + 4 + 4 + 4
+    stages = {stage: [run for run in runs if run.path.parts[-5] == stage] for stage in ("tuned", "untuned")}
+    assert len(stages["tuned"]) + len(stages["untuned"]) == len({*stages["tuned"], *stages["untuned"]})
+    chosen_defaults = 3 - len(stages["tuned"]) // 2
+    assert len(stages["untuned"]) == 3 * 2 + chosen_defaults  # their seed 1 is a tuned run
+    for loss in ("ce", "emd", "emd+value_emd_rescaled"):
+        assert f"| {loss} |" in text
     times = {run.path: run.metrics.stat().st_mtime_ns for run in runs}
     capsys.readouterr()
     assert main(words) == 0

@@ -41,6 +41,8 @@ def written(place, text=SMALL, **changes):
         ("than: [ce]", "than: [value_emd]", "'value_emd' is compared, but is not among losses"),
         ("seeds: [0, 1]", "seeds: [0, 0]", "seeds must be two or more different ones"),
         ("seeds: [0, 1]", "seeds: [0, 1000]", "no seed in common"),
+        ("seeds: [0, 1]", "seeds: [0, 1]\nuntuned_seeds: [0, 1000]", "no seed in common"),
+        ("[ce, emd, ntil]", "[ce, emd+value_em, ntil]", "there is no loss 'value_em'; did you mean 'value_emd'"),
         ("low: 0.1, high: 1.0", "low: 2, high: 1", r"search.loss.lam: low must be below high"),
         ("than: [ce]}", "than: [ce], in_at_least: 2}", "in_at_least=2 of 1 cells"),
         ("trials: 3", "trails: 3", "trails"),
@@ -76,6 +78,44 @@ def test_each_loss_is_searched_over_the_keys_that_it_has(tmp_path):
     assert {job.config.seed for job in jobs} == {1000}
     with pytest.raises(ConfigError, match="3 trials have still to be run"):
         stages.best("sums", "ce")
+
+
+def test_keys_that_a_loss_leaves_unset_are_not_drawn(tmp_path):
+    """emd has mass_weight: null, and a weight without `mass` would be refused."""
+    change = ("loss.lam: {low: 0.1, high: 1.0}", "loss.mass_weight: {low: 0.1, high: 1.0}")
+    losses = ("losses: [ce, emd, ntil]", "losses: [ce, ntil, emd, emd_mass]")
+    stages = Stages(read(written(tmp_path, change=change, losses=losses)), tmp_path / "runs")
+    keys = {loss: {key for job in stages.search("sums", loss) for key in job.settings} for loss in ("emd", "emd_mass")}
+    assert keys == {"emd": {"optim.lr"}, "emd_mass": {"optim.lr", "loss.mass_weight"}}
+
+
+def test_a_sum_is_searched_over_one_lam_of_all_parts(tmp_path):
+    losses = ("losses: [ce, emd, ntil]", "losses: [ce, ntil, emd+value_emd_rescaled]")
+    stages = Stages(read(written(tmp_path, change=losses)), tmp_path / "runs")
+    first, *others = stages.search("sums", "emd+value_emd_rescaled")
+    assert first.config.loss.name == "emd+value_emd_rescaled"
+    assert first.config.loss.options["lam"] == 0.3
+    assert {key for job in others for key in job.settings} == {"optim.lr", "loss.lam"}
+    assert others[0].config.loss.options["lam"] == others[0].settings["loss.lam"]
+
+
+def test_screened_losses_have_the_first_seed_alone(tmp_path):
+    pilot = ("hypotheses:", "pilot: {losses: [ce, ntil], seeds: [7, 8], screened: [emd, ntil]}\nhypotheses:")
+    jobs = Stages(read(written(tmp_path, change=pilot)), tmp_path / "runs").pilot()
+    assert [(job.loss, job.config.seed) for job in jobs] == [
+        ("ce", 7),
+        ("ntil", 7),
+        ("emd", 7),
+        ("ce", 8),
+        ("ntil", 8),
+    ]
+
+
+def test_untuned_seeds_may_be_fewer(tmp_path):
+    stages = Stages(
+        read(written(tmp_path, change=("seeds: [0, 1]", "seeds: [0, 1, 2]\nuntuned_seeds: [0, 1]"))), tmp_path
+    )
+    assert len(stages.seeds(False)) == 6
 
 
 def test_a_plan_counts_the_runs_of_each_stage(tmp_path):
