@@ -16,28 +16,37 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ntil.config.schema import EngineConfig, RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.launcher import LAUNCHER
 from ntil.distributed.ports import free_port
 from ntil.distributed.ranks import ranks_on_this_host
+from ntil.launch.prepared import Prepared, PreparedWorker
 from ntil.preflight import hosts
 from ntil.runs.folder import RunFolder
 
 WORKER = "ntil.train.worker"
+Rank: TypeAlias = subprocess.Popen[bytes] | PreparedWorker
 _GRACE = 30.0  # seconds that ranks get to end after the first of them has ended on request
 _SAVING = 900.0  # seconds that ranks get to save and end after a signal
 # Exit codes of a process that a signal has ended: one that listened, and one that did not yet.
 _INTERRUPTED = (Interrupt.EXIT_CODE, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 
 
-def spawn(run: RunFolder, config: RunConfig, lock: int | None = None, worker: str = WORKER) -> int:
+def spawn(
+    run: RunFolder,
+    config: RunConfig,
+    lock: int | None = None,
+    worker: str = WORKER,
+    prepared: Prepared | None = None,
+) -> int:
     """Run the workers of a frozen folder to their end; they inherit the folder's lock.
 
     Args:
         worker: the module that a rank runs, with the folder as its argument.
+        prepared: a process to fork a single rank from; it runs WORKER, whatever `worker` is.
 
     Returns:
         0, 130 when they were interrupted and saved, or another code; then error.txt says why.
@@ -47,7 +56,7 @@ def spawn(run: RunFolder, config: RunConfig, lock: int | None = None, worker: st
     engine = config.engine
     if engine.hostfile:
         return _spawn_on_hosts(run, Path(engine.hostfile), worker)
-    children: list[subprocess.Popen[bytes]] = []
+    children: list[Rank] = []
 
     def forward(number: int) -> None:
         for child in children:
@@ -55,7 +64,7 @@ def spawn(run: RunFolder, config: RunConfig, lock: int | None = None, worker: st
                 child.send_signal(number)
 
     with _signals(forward) as received:
-        children += _start(run.path, engine, lock, worker)
+        children += _start(run.path, engine, lock, worker, prepared)
         if received:  # before there was anybody to forward it to
             forward(signal.SIGTERM)
         codes = _wait(children, received)
@@ -66,13 +75,24 @@ def spawn(run: RunFolder, config: RunConfig, lock: int | None = None, worker: st
     return _explained(run, codes)
 
 
-def _start(folder: Path, engine: EngineConfig, lock: int | None, worker: str = WORKER) -> list[subprocess.Popen[bytes]]:
+def _start(
+    folder: Path,
+    engine: EngineConfig,
+    lock: int | None,
+    worker: str = WORKER,
+    prepared: Prepared | None = None,
+) -> list[Rank]:
     """Start all ranks, in sessions of their own, so that an interrupt reaches each exactly once, from here."""
+    environments = list(_environments(engine))
+    if prepared is not None and len(environments) == 1:
+        forked = prepared.start(folder, environments[0], lock)
+        if forked is not None:
+            return [forked]
     return [
         subprocess.Popen(
             _worker(folder, worker), env=environment, start_new_session=True, pass_fds=[lock] if lock else []
         )
-        for environment in _environments(engine)
+        for environment in environments
     ]
 
 
@@ -109,7 +129,7 @@ def _imports() -> dict[str, str]:
     return {"PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
-def _wait(children: list[subprocess.Popen[bytes]], received: Sequence[int] = ()) -> list[int]:
+def _wait(children: Sequence[Rank], received: Sequence[int] = ()) -> list[int]:
     """Wait until all ranks have ended; their exit codes. When one fails, the others are killed.
 
     They are, too, `_SAVING` seconds after the first signal in `received`, or `_GRACE` after the first end on request.

@@ -16,6 +16,7 @@ from ntil import preflight
 from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import Interrupt
+from ntil.launch.prepared import Prepared
 from ntil.launch.processes import spawn
 from ntil.runs.checkpoints import check_resumable
 from ntil.runs.code import changed_code
@@ -37,6 +38,8 @@ class Sweep:
         self.refused = 0
         self.busy = 0
         self._process = os.getpid()
+        self._prepared = Prepared()
+        self._started = 0
         self._elsewhere = Path.cwd() / f".ntil-sweep-{socket.gethostname()}-{self._process}"
 
     def run(self, config: RunConfig) -> None:
@@ -71,7 +74,9 @@ class Sweep:
         folder.freeze(config)
         for remark in preflight.remarks(config):
             print(f"{folder.path}: {remark}", file=sys.stderr, flush=True)
-        code = spawn(folder, config, lock)
+        # A single run would wait as long for the process to fork from as for its own imports.
+        code = spawn(folder, config, lock, prepared=self._prepared if self._started else None)
+        self._started += 1
         if code == Interrupt.EXIT_CODE:
             raise KeyboardInterrupt
         if code == 0 and folder.done:

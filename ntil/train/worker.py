@@ -12,7 +12,6 @@ failed, and 2 failed by an error that the user can fix, both with the traceback 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,15 +116,11 @@ def _fail(error: Exception, folder: RunFolder, ranks: Ranks) -> int:
 
 def _end_with_launcher() -> None:
     """Have the kernel ask this process to save and end when its launcher dies (Linux)."""
-    import ctypes
+    from ntil.distributed.parent import end_with_parent
 
     launcher = os.environ.get(LAUNCHER)
-    if launcher is None or not sys.platform.startswith("linux"):
-        return
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if os.getppid() != int(launcher):
-        os.kill(os.getpid(), signal.SIGTERM)
+    if launcher is not None:
+        end_with_parent(int(launcher))
 
 
 def _print_to(file: Path) -> None:
