@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from PIL import ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from data.clock.schema import FEATURES, level_of
 from data.common import backgrounds as background_module
-from data.common.backgrounds import photo_piece, photos_in, shade, texture
+from data.common.backgrounds import NOTHING, Backgrounds, shade, texture
 from data.common.cache import cached_dataset
 from data.common.errors import InvalidOption
 from data.common.source import STREAMS, RenderedSource, optional_path
@@ -42,7 +41,8 @@ class RenderedClocks(RenderedSource):
         difficulty: `plain` or `rich`.
         size: pixels of a side.
         seed: each split has its own stream of it.
-        backgrounds: a folder of photographs, the backgrounds of half of the `rich` clocks.
+        backgrounds: a folder of photographs, pieces of which lie behind the pictures; no split has one of another.
+        background_share: part of the pictures that have one behind them.
     """
 
     def __init__(
@@ -52,10 +52,11 @@ class RenderedClocks(RenderedSource):
         size: int = 48,
         seed: int = 0,
         backgrounds: str | None = None,
+        background_share: float = 0.5,
     ) -> None:
         super().__init__(rows)
         self.difficulty, self.size, self.seed = difficulty, size, seed
-        self.backgrounds = optional_path(backgrounds)
+        self.backgrounds, self.background_share = optional_path(backgrounds), background_share
 
     def rows(self, split: str) -> Dataset:
         return load(
@@ -65,11 +66,11 @@ class RenderedClocks(RenderedSource):
             difficulty=self.difficulty,
             seed=self.seed,
             backgrounds=self.backgrounds,
+            background_share=self.background_share,
         )
 
     def check_files(self) -> None:
-        if self.backgrounds:
-            photos_in(self.backgrounds)
+        Backgrounds.of(self.backgrounds, self.background_share, "train")
 
 
 def load(
@@ -80,15 +81,16 @@ def load(
     difficulty: Difficulty = "plain",
     seed: int = 0,
     backgrounds: Path | None = None,
+    background_share: float = 0.5,
 ) -> Dataset:
     """`rows` rendered clocks of `size` x `size` pixels.
 
     Args:
-        backgrounds: a folder of photographs; half of the `rich` clocks then have a piece of one behind them. The same
-            folder gives the same pictures everywhere.
+        backgrounds: a folder of photographs; `background_share` of the clocks then have a piece of one behind them. The
+            same folder gives the same pictures everywhere.
 
     Raises:
-        InvalidOption: unknown split or difficulty, a size or a number of rows below 1, a folder without photographs.
+        InvalidOption: unknown split or difficulty, a size or a number of rows below 1, too few photographs.
     """
     if split not in STREAMS:
         raise InvalidOption(f"rendered clocks have the splits {sorted(STREAMS)}, not {split!r}")
@@ -96,11 +98,9 @@ def load(
         raise InvalidOption(f"task.source.difficulty must be 'plain' or 'rich', got {difficulty!r}")
     if rows < 1 or size < 16:
         raise InvalidOption(f"rendered clocks need rows >= 1 and size >= 16, got rows={rows}, size={size}")
-    photos = photos_in(backgrounds) if backgrounds else []
-    key = {"split": split, "rows": rows, "size": size, "difficulty": difficulty, "seed": seed}
-    if photos:
-        key["photos"] = [(photo.name, photo.stat().st_size) for photo in photos]
-    render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed, photos=photos)
+    behind = Backgrounds.of(backgrounds, background_share, split)
+    key = {"split": split, "rows": rows, "size": size, "difficulty": difficulty, "seed": seed, **behind.key()}
+    render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed, behind=behind)
 
     def build() -> Dataset:
         index = Dataset.from_dict({"index": list(range(rows))})
@@ -116,12 +116,12 @@ def load(
 
 
 def _row(
-    row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int, photos: Sequence[Path] = ()
+    row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int, behind: Backgrounds
 ) -> dict[str, Any]:
     # The split is part of the seed, so that no two splits share a picture.
     rng = np.random.default_rng([seed, STREAMS[split], row["index"]])
     hour, minute = int(rng.integers(1, 13)), int(rng.integers(0, 60))
-    picture = render_clock(hour, minute, rng, size=size, difficulty=difficulty, photos=photos)
+    picture = render_clock(hour, minute, rng, size=size, difficulty=difficulty, behind=behind)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
     name = f"{difficulty}-{split}-{seed}-{row['index']}"
@@ -136,11 +136,12 @@ def render_clock(
     *,
     size: int,
     difficulty: Difficulty,
-    photos: Sequence[Path] = (),
+    behind: Backgrounds = NOTHING,
 ) -> PILImage.Image:
     """One clock showing hour:minute, drawn larger and reduced."""
     side = size * (SUPERSAMPLE if size <= 96 else 2)
-    drawn = _plain(hour, minute, rng, side) if difficulty == "plain" else _rich(hour, minute, rng, side, photos)
+    draw = _plain if difficulty == "plain" else _rich
+    drawn = draw(hour, minute, rng, side, behind)
     return drawn.resize((size, size), PILImage.Resampling.BOX)
 
 
@@ -150,8 +151,8 @@ def _point(centre: tuple[float, float], turn: float, radius: float) -> tuple[flo
     return centre[0] + radius * math.sin(angle), centre[1] - radius * math.cos(angle)
 
 
-def _plain(hour: int, minute: int, rng: np.random.Generator, side: int) -> PILImage.Image:
-    image = PILImage.new("RGB", (side, side), shade(rng, 90, 160))
+def _plain(hour: int, minute: int, rng: np.random.Generator, side: int, behind: Backgrounds) -> PILImage.Image:
+    image = behind.piece(rng, side) or PILImage.new("RGB", (side, side), shade(rng, 90, 160))
     draw = ImageDraw.Draw(image)
     radius = side * rng.uniform(0.42, 0.47)
     slack = side / 2 - radius
@@ -171,8 +172,8 @@ def _plain(hour: int, minute: int, rng: np.random.Generator, side: int) -> PILIm
     return image
 
 
-def _rich(hour: int, minute: int, rng: np.random.Generator, side: int, photos: Sequence[Path]) -> PILImage.Image:
-    canvas = photo_piece(rng, side, photos) if photos and rng.random() < 0.5 else texture(rng, side)
+def _rich(hour: int, minute: int, rng: np.random.Generator, side: int, behind: Backgrounds) -> PILImage.Image:
+    canvas = behind.piece(rng, side) or texture(rng, side)
     face = PILImage.new("RGBA", (side, side), (0, 0, 0, 0))
     draw = ImageDraw.Draw(face)
     centre = (side / 2, side / 2)

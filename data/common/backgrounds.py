@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image as PILImage
@@ -14,16 +17,65 @@ from data.common.errors import InvalidOption
 Colour = tuple[int, int, int]
 
 
-def photos_in(folder: Path) -> list[Path]:
-    """All photographs below a folder, in a fixed order.
+HELD_OUT = 0.15  # of the photographs, behind the pictures of validation, and as many behind those of test
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Backgrounds:
+    """What lies behind rendered pictures: a piece of a photograph in part of them, else what the renderer draws.
+
+    Attributes:
+        photos: of one split. share: part of the pictures that have one behind them.
+    """
+
+    photos: Sequence[Path] = ()
+    share: float = 0.0
+
+    @classmethod
+    def of(cls, folder: Path | None, share: float, split: str) -> Backgrounds:
+        """Those of a split; without a folder none.
+
+        Raises:
+            InvalidOption: see `photos_in`; or a share that is none.
+        """
+        if not 0 <= share <= 1:
+            raise InvalidOption(f"task.source.background_share must be from 0 to 1, got {share}")
+        return cls(photos_in(folder, split), share) if folder else cls()
+
+    def piece(self, rng: np.random.Generator, side: int) -> PILImage.Image | None:
+        """A piece of a photograph of `side` x `side` pixels, or None where the picture has none behind it."""
+        return photo_piece(rng, side, self.photos) if self.photos and rng.random() < self.share else None
+
+    def key(self) -> dict[str, Any]:
+        """What a cache of the pictures has to know of them; nothing where there are no photographs."""
+        if not self.photos:
+            return {}
+        return {"photos": [(photo.name, photo.stat().st_size) for photo in self.photos], "share": self.share}
+
+
+NOTHING = Backgrounds()
+
+
+def photos_in(folder: Path, split: str) -> list[Path]:
+    """The photographs below a folder that are a split's alone, in a fixed order.
+
+    Which these are follows from a hash of their paths below the folder, so that neighbours come apart.
 
     Raises:
-        InvalidOption: there is none.
+        InvalidOption: there are fewer than one a split.
     """
-    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not photos:
-        raise InvalidOption(f"task.source.backgrounds={folder}: no .jpg or .png there")
-    return photos
+    photos = [p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    if len(photos) < len(SPLITS):
+        raise InvalidOption(
+            f"task.source.backgrounds={folder}: {len(photos) or 'no'} .jpg or .png there, and no split shares one with "
+            f"another: give it at least {len(SPLITS)}"
+        )
+    names = {photo: photo.relative_to(folder).as_posix() for photo in photos}
+    drawn = sorted(photos, key=lambda photo: hashlib.sha256(names[photo].encode()).digest())
+    held_out = max(1, round(HELD_OUT * len(drawn)))
+    bounds = {"validation": (0, held_out), "test": (held_out, 2 * held_out), "train": (2 * held_out, len(drawn))}
+    return sorted(drawn[slice(*bounds[split])])
 
 
 def shade(rng: np.random.Generator, low: int, high: int, spread: int = 25) -> Colour:

@@ -21,10 +21,12 @@ from datasets import Dataset
 from PIL import Image as PILImage
 from PIL import ImageDraw
 
+from data.common import backgrounds as background_module
+from data.common.backgrounds import NOTHING, Backgrounds
 from data.common.cache import cached_dataset
 from data.common.errors import InvalidOption
 from data.common.images import png
-from data.common.source import STREAMS, RenderedSource
+from data.common.source import STREAMS, RenderedSource, optional_path
 from data.grounding.schema import FEATURES
 
 Difficulty = Literal["single", "plain", "rich"]
@@ -63,6 +65,8 @@ class RenderedScenes(RenderedSource):
         size: pixels of a side.
         seed: each split has its own stream of it.
         questions: about each scene, in rows that follow each other; they may be alike. null: one.
+        backgrounds: a folder of photographs, pieces of which lie behind the shapes; no split has one of another.
+        background_share: part of the scenes that have one behind them.
     """
 
     def __init__(
@@ -72,8 +76,11 @@ class RenderedScenes(RenderedSource):
         size: int = 64,
         seed: int = 0,
         questions: int | None = None,
+        backgrounds: str | None = None,
+        background_share: float = 0.5,
     ) -> None:
         super().__init__(rows)
+        self.backgrounds, self.background_share = optional_path(backgrounds), background_share
         self.difficulty, self.size, self.seed, self.questions = difficulty, size, seed, questions
 
     def expected_rows_per_picture(self, split: str) -> float | None:
@@ -87,7 +94,12 @@ class RenderedScenes(RenderedSource):
             difficulty=self.difficulty,
             seed=self.seed,
             questions=self.questions,
+            backgrounds=self.backgrounds,
+            background_share=self.background_share,
         )
+
+    def check_files(self) -> None:
+        Backgrounds.of(self.backgrounds, self.background_share, "train")
 
 
 def load(
@@ -98,11 +110,16 @@ def load(
     difficulty: Difficulty = "plain",
     seed: int = 0,
     questions: int | None = None,
+    backgrounds: Path | None = None,
+    background_share: float = 0.5,
 ) -> Dataset:
     """`rows` questions about scenes of `size` x `size` pixels; row i is the same everywhere.
 
+    Args:
+        backgrounds: a folder of photographs; `background_share` of the scenes then have a piece of one behind them.
+
     Raises:
-        InvalidOption: unknown split or difficulty, or a size or a number of rows that is too small.
+        InvalidOption: unknown split or difficulty, a size or a number of rows that is too small, too few photographs.
     """
     if split not in STREAMS:
         raise InvalidOption(f"rendered scenes have the splits {sorted(STREAMS)}, not {split!r}")
@@ -116,7 +133,9 @@ def load(
         raise InvalidOption(f"task.source.questions must be at least 1, got {questions}")
     asked = questions or 1
     key = {"split": split, "rows": rows, "size": size, "difficulty": difficulty, "seed": seed, "questions": asked}
-    render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed, questions=asked)
+    behind = Backgrounds.of(backgrounds, background_share, split)
+    key |= behind.key()
+    render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed, questions=asked, behind=behind)
 
     def build() -> Dataset:
         index = Dataset.from_dict({"index": list(range(rows))})
@@ -124,11 +143,20 @@ def load(
         title = f"rendering {split} scenes"
         return index.map(render, remove_columns=["index"], features=FEATURES, num_proc=workers, desc=title)
 
-    return cached_dataset(f"grounding-{difficulty}-{split}", key, [Path(__file__)], build)
+    return cached_dataset(
+        f"grounding-{difficulty}-{split}", key, [Path(__file__), Path(background_module.__file__)], build
+    )
 
 
 def _row(
-    row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int, questions: int = 1
+    row: dict[str, int],
+    *,
+    split: str,
+    size: int,
+    difficulty: Difficulty,
+    seed: int,
+    questions: int = 1,
+    behind: Backgrounds = NOTHING,
 ) -> dict[str, Any]:
     number, question = divmod(row["index"], questions)
     rng = np.random.default_rng([seed, STREAMS[split], number])
@@ -146,7 +174,7 @@ def _row(
     ]
     return {
         "id": f"{difficulty}-{split}-{seed}-{row['index']}",
-        "image": png(render(shapes, rng, size, difficulty)),
+        "image": png(render(shapes, rng, size, difficulty, behind)),
         "width": size,
         "height": size,
         "expression": expression,
@@ -260,15 +288,25 @@ def _outline(shape: Thing) -> list[tuple[float, float]]:
     return [at(i / (3 if shape.shape == "triangle" else 4)) for i in range(3 if shape.shape == "triangle" else 4)]
 
 
-def render(shapes: list[Thing], rng: np.random.Generator, size: int, difficulty: Difficulty) -> PILImage.Image:
+def render(
+    shapes: list[Thing],
+    rng: np.random.Generator,
+    size: int,
+    difficulty: Difficulty,
+    behind: Backgrounds = NOTHING,
+) -> PILImage.Image:
     """The picture of a scene, of `size` pixels a side, on a ground drawn from `rng`."""
-    side = size * SUPERSAMPLE
-    # Greys between the colours of the shapes, so that black and white shapes both stand out.
-    low, high = (115, 185) if difficulty == "rich" else (135, 165)
-    coarse = rng.integers(low, high, (4, 4, 1), dtype=np.uint8) + rng.integers(0, 12, (4, 4, 3), dtype=np.uint8)
-    canvas = PILImage.fromarray(coarse).resize((side, side), PILImage.Resampling.BICUBIC)
+    side = size * (SUPERSAMPLE if size <= 96 else 2)
+    canvas = behind.piece(rng, side) or _ground(rng, side, difficulty)
     draw = ImageDraw.Draw(canvas)
     for shape in shapes:
         colour = tuple(int(v) for v in np.clip(np.array(COLOURS[shape.colour]) + rng.integers(-12, 13, 3), 0, 255))
         draw.polygon([(x * side, y * side) for x, y in _outline(shape)], fill=colour)
     return canvas.resize((size, size), PILImage.Resampling.BOX)
+
+
+def _ground(rng: np.random.Generator, side: int, difficulty: Difficulty) -> PILImage.Image:
+    """Greys between the colours of the shapes, so that black and white shapes both stand out."""
+    low, high = (115, 185) if difficulty == "rich" else (135, 165)
+    coarse = rng.integers(low, high, (4, 4, 1), dtype=np.uint8) + rng.integers(0, 12, (4, 4, 3), dtype=np.uint8)
+    return PILImage.fromarray(coarse).resize((side, side), PILImage.Resampling.BICUBIC)

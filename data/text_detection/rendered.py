@@ -11,7 +11,6 @@ word begins. `level`: 0 one level word or none, 1 more of them, 2 where a word i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -24,7 +23,7 @@ from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFilter, ImageFont
 
 from data.common import backgrounds as background_module
-from data.common.backgrounds import Colour, photo_piece, photos_in, shade, texture
+from data.common.backgrounds import NOTHING, Backgrounds, Colour, shade, texture
 from data.common.cache import cached_dataset
 from data.common.errors import InvalidOption
 from data.common.images import png
@@ -92,7 +91,8 @@ class RenderedWords(RenderedSource):
         difficulty: `single` (one level word), `plain` (one or two) or `rich` (up to four, turned or bent too).
         size: pixels of a side.
         seed: each split has its own stream of it.
-        backgrounds: a folder of photographs behind half of the `rich` words.
+        backgrounds: a folder of photographs, pieces of which lie behind the pictures; no split has one of another.
+        background_share: part of the pictures that have one behind them.
     """
 
     def __init__(
@@ -102,10 +102,11 @@ class RenderedWords(RenderedSource):
         size: int = 64,
         seed: int = 0,
         backgrounds: str | None = None,
+        background_share: float = 0.5,
     ) -> None:
         super().__init__(rows)
         self.difficulty, self.size, self.seed = difficulty, size, seed
-        self.backgrounds = optional_path(backgrounds)
+        self.backgrounds, self.background_share = optional_path(backgrounds), background_share
 
     def rows(self, split: str) -> Dataset:
         return load(
@@ -115,11 +116,11 @@ class RenderedWords(RenderedSource):
             difficulty=self.difficulty,
             seed=self.seed,
             backgrounds=self.backgrounds,
+            background_share=self.background_share,
         )
 
     def check_files(self) -> None:
-        if self.backgrounds:
-            photos_in(self.backgrounds)
+        Backgrounds.of(self.backgrounds, self.background_share, "train")
 
 
 def load(
@@ -130,15 +131,16 @@ def load(
     difficulty: Difficulty = "plain",
     seed: int = 0,
     backgrounds: Path | None = None,
+    background_share: float = 0.5,
 ) -> Dataset:
     """`rows` pictures of `size` x `size` pixels.
 
     Args:
-        backgrounds: a folder of photographs; half of the `rich` pictures then show a piece of one behind the words. The
-            same folder gives the same pictures everywhere.
+        backgrounds: a folder of photographs; `background_share` of the pictures then show a piece of one behind the
+            words. The same folder gives the same pictures everywhere.
 
     Raises:
-        InvalidOption: unknown split or difficulty, a size or a number of rows that is too small, no photographs.
+        InvalidOption: unknown split or difficulty, a size or a number of rows that is too small, too few photographs.
     """
     if split not in STREAMS:
         raise InvalidOption(f"rendered words have the splits {sorted(STREAMS)}, not {split!r}")
@@ -148,11 +150,9 @@ def load(
         )
     if rows < 1 or size < 32:
         raise InvalidOption(f"rendered words need rows >= 1 and size >= 32, got rows={rows}, size={size}")
-    photos = photos_in(backgrounds) if backgrounds else []
-    key: dict[str, Any] = {"split": split, "rows": rows, "size": size, "difficulty": difficulty, "seed": seed}
-    if photos:
-        key["photos"] = [(photo.name, photo.stat().st_size) for photo in photos]
-    render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed, photos=photos)
+    behind = Backgrounds.of(backgrounds, background_share, split)
+    key = {"split": split, "rows": rows, "size": size, "difficulty": difficulty, "seed": seed, **behind.key()}
+    render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed, behind=behind)
 
     def build() -> Dataset:
         index = Dataset.from_dict({"index": list(range(rows))})
@@ -164,11 +164,11 @@ def load(
 
 
 def _row(
-    row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int, photos: Sequence[Path]
+    row: dict[str, int], *, split: str, size: int, difficulty: Difficulty, seed: int, behind: Backgrounds
 ) -> dict[str, Any]:
     # The split is part of the seed, so that no two splits share a picture.
     rng = np.random.default_rng([seed, STREAMS[split], row["index"]])
-    picture, instances, level = render_words(rng, size=size, difficulty=difficulty, photos=photos)
+    picture, instances, level = render_words(rng, size=size, difficulty=difficulty, behind=behind)
     return {
         "id": f"{difficulty}-{split}-{seed}-{row['index']}",
         "image": png(picture),
@@ -183,13 +183,13 @@ def _row(
 
 
 def render_words(
-    rng: np.random.Generator, *, size: int, difficulty: Difficulty, photos: Sequence[Path] = ()
+    rng: np.random.Generator, *, size: int, difficulty: Difficulty, behind: Backgrounds = NOTHING
 ) -> tuple[PILImage.Image, list[Instance], int]:
     """One picture, its words with their outlines in pixels of it, and its level; drawn larger and reduced."""
     scale = SUPERSAMPLE if size <= 96 else 2
     side = size * scale
     plain = difficulty != "rich"
-    canvas = _ground(rng, side, plain, photos)
+    canvas = behind.piece(rng, side) or _ground(rng, side, plain)
     if plain:
         count = 1 if difficulty == "single" else int(rng.integers(1, 3))
     else:
@@ -209,15 +209,15 @@ def render_words(
         instances.append(Instance(corners, DONT_CARE if small else text, ignore=small))
         levels.append(0 if small else 3 if strip.bend else 2 if strip.turn else min(len(instances) - 1, 1))
     if difficulty == "single" and not instances:  # a word too long for the picture
-        return render_words(rng, size=size, difficulty=difficulty)
+        return render_words(rng, size=size, difficulty=difficulty, behind=behind)
     if not plain and rng.random() < 0.3:
         canvas = canvas.filter(ImageFilter.GaussianBlur(scale * rng.uniform(0.1, 0.4)))
     return canvas.resize((size, size), PILImage.Resampling.BOX), instances, max(levels)
 
 
-def _ground(rng: np.random.Generator, side: int, plain: bool, photos: Sequence[Path]) -> PILImage.Image:
+def _ground(rng: np.random.Generator, side: int, plain: bool) -> PILImage.Image:
     if not plain:
-        return photo_piece(rng, side, photos) if photos and rng.random() < 0.5 else texture(rng, side)
+        return texture(rng, side)
     low = int(rng.integers(0, 206))
     coarse = rng.integers(low, low + 50, (4, 4, 1), dtype=np.uint8).repeat(3, axis=2)
     return PILImage.fromarray(coarse).resize((side, side), PILImage.Resampling.BICUBIC)

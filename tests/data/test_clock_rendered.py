@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data.clock import rendered
 from data.clock.rendered import load, render_clock
@@ -58,15 +57,13 @@ def test_the_minute_hand_points_at_the_minute():
         assert min(abs(found - minute), 60 - abs(found - minute)) < 0.7, (minute, found)
 
 
-def test_photographs_hang_behind_rich_clocks(tmp_path):
-    folder = tmp_path / "walls"
-    folder.mkdir()
-    Image.new("RGB", (80, 60), (1, 254, 3)).save(folder / "wall.png")
-    rows = load("test", rows=24, difficulty="rich", backgrounds=folder)
+@pytest.mark.parametrize("difficulty", ["plain", "rich"])
+def test_photographs_hang_behind_clocks(walls, difficulty):
+    rows = load("test", rows=24, difficulty=difficulty, backgrounds=walls)
     green = sum((np.asarray(rows[i]["image"])[0, 0] == (1, 254, 3)).all() for i in range(24))
     assert 4 < green < 20
     with pytest.raises(ValueError, match=r"backgrounds=.*no \.jpg"):
-        load("test", rows=1, difficulty="rich", backgrounds=tmp_path / "nothing")
+        load("test", rows=1, difficulty=difficulty, backgrounds=walls / "nothing")
 
 
 def test_wrong_arguments_name_the_key():

@@ -50,6 +50,18 @@ def fitting(expression, things, slack=0.0):
     return named(words, things)
 
 
+@pytest.mark.parametrize("difficulty", ["single", "plain", "rich"])
+def test_photographs_lie_behind_shapes(walls, difficulty):
+    rows = rendered.load("test", rows=24, difficulty=difficulty, backgrounds=walls)
+    bare = rendered.load("test", rows=24, difficulty=difficulty)
+    green = 0
+    for row, same in zip(rows, bare, strict=True):
+        assert (row["expression"], row["box"]) == (same["expression"], same["box"])
+        picture = np.asarray(row["image"])
+        green += bool((picture == (1, 254, 3)).all(axis=2).mean() > 0.3)
+    assert 4 < green < 20
+
+
 @pytest.mark.parametrize("difficulty", ["plain", "rich"])
 def test_every_expression_fits_exactly_one_shape_and_none_nearly(difficulty):
     rng, kinds = np.random.default_rng(1), {0: 0, 1: 0, 2: 0}

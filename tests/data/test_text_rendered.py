@@ -7,7 +7,6 @@ import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from data.text_detection.rendered import RenderedWords, Strip, load, render_words
 from tasks.text_detection import TextDetection
@@ -107,11 +106,9 @@ def test_finding_is_the_inverse_of_placing(width, height, turn, bend):
         assert np.sign((middle - ends) @ up) == np.sign(bend)
 
 
-def test_photographs_lie_behind_rich_words(tmp_path):
-    folder = tmp_path / "walls"
-    folder.mkdir()
-    Image.new("RGB", (80, 60), (1, 254, 3)).save(folder / "wall.png")
-    rows = load("test", rows=24, difficulty="rich", backgrounds=folder)
+@pytest.mark.parametrize("difficulty", ["single", "plain", "rich"])
+def test_photographs_lie_behind_words(walls, difficulty):
+    rows = load("test", rows=24, difficulty=difficulty, backgrounds=walls)
     green = sum((np.asarray(rows[i]["image"])[0, 0] == (1, 254, 3)).all() for i in range(24))
     assert 4 < green < 20
 

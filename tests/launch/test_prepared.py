@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from ntil.cli import main
 from ntil.launch import prepared
 from ntil.launch.prepared import Prepared
-from ntil.cli import main
 from ntil.runs.folder import find_runs
 from ntil.runs.lock import Busy, locked
 
@@ -42,7 +42,7 @@ def play(tmp_path, monkeypatch):
         (tmp_path / "script.py").write_text("import os, signal, sys, time\n" + textwrap.dedent(script))
         return origin.start(tmp_path, {**environment, **variables}, lock)
 
-    start.prepared = origin
+    start.prepared = origin  # type: ignore[attr-defined]
     yield start
     origin.close()
 
