@@ -1,4 +1,4 @@
-"""Optimizers and schedules other than the default go on where a run was stopped, of a length in epochs too."""
+"""Optimizers, schedules and losses with a factor a step go on where a run was stopped, bit for bit."""
 
 import pytest
 import torch
@@ -26,6 +26,32 @@ def test_a_resumed_training_of_one_epoch_is_the_one_without_a_stop(tmp_path, wor
     rates, again = ([r["learning_rate"] for r in t.state.log_history if "loss" in r] for t in (through, resumed))
     assert rates == again
     assert rates[:3] == pytest.approx([rates[2] * f for f in ([0.05, 0.525, 1])])  # both warm up from the least rate
+    weights = through.inner_model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in resumed.inner_model.state_dict().items())
+
+
+@pytest.mark.parametrize("more", [[], ["engine.accumulation=2"]], ids=["in one", "in micro-batches"])
+def test_a_resumed_training_with_a_balanced_sum_is_the_one_without_a_stop(tmp_path, more):
+    words = [
+        "loss=sum",
+        "loss.parts=[emd_mass,value_emd_mass]",
+        "loss.balance=grad_norm",
+        "optim.steps=6",
+        "log_every=1",
+    ]
+    words += [*more, "save_every=3", "keep_checkpoints=2"]
+    through = trainer_of(tmp_path, *words)
+    through.train()
+    resumed = trainer_of(tmp_path, *words)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    factors, again = (
+        [[v for k, v in sorted(r.items()) if k.endswith("/factor")] for r in t.state.log_history if "loss" in r]
+        for t in (through, resumed)
+    )
+    assert factors == again
+    assert len(factors) == 6
+    assert all(len(of_step) == 2 and min(of_step) > 0 for of_step in factors)
+    assert len({tuple(of_step) for of_step in factors}) == 6
     weights = through.inner_model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in resumed.inner_model.state_dict().items())
 
