@@ -3,12 +3,16 @@
 import json
 
 import pytest
+from omegaconf import OmegaConf
 
 from ntil.cli import main
 from ntil.config.compose import CONF
 from ntil.launch.plan import dry_run, plan, seconds_per_step
 from ntil.runs.run import Run
 
+SMALL = sorted(
+    path.stem for path in (CONF / "experiment").glob("*.yaml") if "small" in (OmegaConf.load(path).get("grid") or {})
+)
 GRIDS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml") if p.stem != "search")
 
 
@@ -26,9 +30,11 @@ def test_an_experiment_sweeps_its_grid():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", GRIDS)
-@pytest.mark.parametrize("scale", ["nano", "full"])
-def test_every_experiment_composes_at_both_scales(name, scale, monkeypatch):
+@pytest.mark.parametrize(
+    ("scale", "name"),
+    [*((scale, name) for scale in ("nano", "full") for name in GRIDS), *(("small", n) for n in SMALL)],
+)
+def test_every_experiment_composes_at_its_scales(name, scale, monkeypatch):
     if scale == "full":  # its data sets are not here, and MathVista's has no train split of its own
         monkeypatch.setattr("tasks.base.Task.check_files", lambda task: None)
         monkeypatch.setattr("tasks.base.Task.check_split", lambda task, split: None)
@@ -36,6 +42,9 @@ def test_every_experiment_composes_at_both_scales(name, scale, monkeypatch):
     jobs = plan(["-m", f"experiment={name}", f"scale={scale}", *words])
     assert jobs
     assert all(job.run.config.name == name for job in jobs)
+    if scale == "small":
+        assert {job.run.key[1] for job in jobs} <= {"dino_smol", "smollm2_small"}
+        assert all(job.run.config.optim.steps == 600 for job in jobs)  # the models' recipe
 
 
 def test_dry_run_knows_states_and_times(tmp_path, monkeypatch, capsys):
