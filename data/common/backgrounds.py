@@ -18,6 +18,7 @@ Colour = tuple[int, int, int]
 
 
 HELD_OUT = 0.15  # of the photographs, behind the pictures of validation, and as many behind those of test
+USUAL_SHARE = 0.5
 SPLITS = ("train", "validation", "test")
 
 
@@ -33,12 +34,13 @@ class Backgrounds:
     share: float = 0.0
 
     @classmethod
-    def of(cls, folder: Path | None, share: float, split: str) -> Backgrounds:
+    def of(cls, folder: Path | None, share: float | None, split: str) -> Backgrounds:
         """Those of a split; without a folder none.
 
         Raises:
             InvalidOption: see `photos_in`; or a share that is none.
         """
+        share = USUAL_SHARE if share is None else share
         if not 0 <= share <= 1:
             raise InvalidOption(f"task.source.background_share must be from 0 to 1, got {share}")
         return cls(photos_in(folder, split), share) if folder else cls()

@@ -66,7 +66,7 @@ class RenderedScenes(RenderedSource):
         seed: each split has its own stream of it.
         questions: about each scene, in rows that follow each other; they may be alike. null: one.
         backgrounds: a folder of photographs, pieces of which lie behind the shapes; no split has one of another.
-        background_share: part of the scenes that have one behind them.
+        background_share: part of the scenes that have one behind them; null: half.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class RenderedScenes(RenderedSource):
         seed: int = 0,
         questions: int | None = None,
         backgrounds: str | None = None,
-        background_share: float = 0.5,
+        background_share: float | None = None,
     ) -> None:
         super().__init__(rows)
         self.backgrounds, self.background_share = optional_path(backgrounds), background_share
@@ -111,7 +111,7 @@ def load(
     seed: int = 0,
     questions: int | None = None,
     backgrounds: Path | None = None,
-    background_share: float = 0.5,
+    background_share: float | None = None,
 ) -> Dataset:
     """`rows` questions about scenes of `size` x `size` pixels; row i is the same everywhere.
 

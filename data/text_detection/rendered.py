@@ -92,7 +92,7 @@ class RenderedWords(RenderedSource):
         size: pixels of a side.
         seed: each split has its own stream of it.
         backgrounds: a folder of photographs, pieces of which lie behind the pictures; no split has one of another.
-        background_share: part of the pictures that have one behind them.
+        background_share: part of the pictures that have one behind them; null: half.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class RenderedWords(RenderedSource):
         size: int = 64,
         seed: int = 0,
         backgrounds: str | None = None,
-        background_share: float = 0.5,
+        background_share: float | None = None,
     ) -> None:
         super().__init__(rows)
         self.difficulty, self.size, self.seed = difficulty, size, seed
@@ -131,7 +131,7 @@ def load(
     difficulty: Difficulty = "plain",
     seed: int = 0,
     backgrounds: Path | None = None,
-    background_share: float = 0.5,
+    background_share: float | None = None,
 ) -> Dataset:
     """`rows` pictures of `size` x `size` pixels.
 

@@ -27,6 +27,7 @@ class OptimConfig:
     max_epochs: `steps` end after that many passes; null: they don't.
     patience: end after so many validations in a row that are not better, by `min_delta` (null: 0), than the best
         before, by the task's metric; null: never.
+    target: end at the first validation at which the task's metric is this good; null: never.
     ema: evaluate, save and export the exponential moving average of the weights with this decay; null: the weights.
     batch_size: rows of one optimizer step, over all ranks and micro-batches. max_grad_norm: gradients are clipped to
         this norm, 0 for none.
@@ -45,6 +46,7 @@ class OptimConfig:
     max_epochs: float | None = None
     patience: int | None = None
     min_delta: float | None = None
+    target: float | None = None
     ema: float | None = None
     batch_size: int = 64
     lr: float = 1e-3

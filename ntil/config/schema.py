@@ -388,7 +388,12 @@ def _check_best(run: RunSettings) -> None:
     """Check that a run whose end or result depends on validations has some."""
     if run.evaluation.test not in (None, "best"):
         raise ConfigError(f"evaluation.test must be last or best, got {run.evaluation.test!r}")
-    for key, value in (("optim.patience", run.optim.patience), ("evaluation.test", run.evaluation.test)):
+    by_validations = {
+        "optim.patience": run.optim.patience,
+        "optim.target": run.optim.target,
+        "evaluation.test": run.evaluation.test,
+    }
+    for key, value in by_validations.items():
         if value is not None and not run.evaluation.every_steps:
             raise ConfigError(
                 f"{key}={value} goes by validations, and evaluation.every_steps=0 has none; set it, as in "

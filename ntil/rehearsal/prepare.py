@@ -56,7 +56,9 @@ def rehearsal_config(config: RunConfig, runs: Path, steps: int, cache_features: 
     return replace(
         config,
         runs=str(runs),
-        optim=replace(config.optim, steps=steps, epochs=None, max_epochs=None, patience=None, min_delta=None),
+        optim=replace(
+            config.optim, steps=steps, epochs=None, max_epochs=None, patience=None, min_delta=None, target=None
+        ),
         evaluation=replace(
             config.evaluation, every_steps=steps if config.evaluation.every_steps else 0, validation_splits=None
         ),

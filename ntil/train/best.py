@@ -46,13 +46,14 @@ class BestWeights(TrainerCallback):
     Args:
         save: writes a model to a folder.
         stores: whether weights are stored; else the validations are only counted, for the end.
-        patience, min_delta: as in `OptimConfig`.
+        patience, min_delta, target: as in `OptimConfig`.
     """
 
     def __init__(self, folder: RunFolder, ranks: Ranks, save: Save, config: RunConfig, metric: str, greater: bool):
         self.folder, self.ranks, self._save = folder, ranks, save
         self.stores = config.evaluation.test == "best"
         self.patience, self.min_delta = config.optim.patience, config.optim.min_delta or 0.0
+        self.target = config.optim.target
         self.metric, self._sign = metric, 1 if greater else -1
         self.so_far, self.stopped_early = BestSoFar(), False
         self._dtypes: dict[str, torch.dtype] = {}
@@ -62,7 +63,8 @@ class BestWeights(TrainerCallback):
         cls, folder: RunFolder, ranks: Ranks, save: Save, config: RunConfig, metric: str, greater: bool
     ) -> BestWeights | None:
         """The callback of a run that tests its best weights or may end early; None of others."""
-        needed = config.evaluation.test == "best" or config.optim.patience is not None
+        ends = config.optim.patience is not None or config.optim.target is not None
+        needed = config.evaluation.test == "best" or ends
         return cls(folder, ranks, save, config, metric, greater) if needed else None
 
     def remember_dtypes(self, model: nn.Module) -> None:
@@ -124,8 +126,13 @@ class BestWeights(TrainerCallback):
                 self._store(model)
         else:
             self.so_far = BestSoFar(self.so_far.step, self.so_far.value, self.so_far.waited + 1)
-        if self.patience is not None and self.so_far.waited >= self.patience:
-            self._stop(state, control)
+        if self.ranks.any(self._reached(value) and self.ranks.first):
+            self._stop(state, control, f"{self.metric} has reached {self.target:g}")
+        elif self.patience is not None and self.so_far.waited >= self.patience:
+            best = "none" if self.so_far.value is None else f"{self.so_far.value:.4g} at step {self.so_far.step}"
+            self._stop(
+                state, control, f"no better {self.metric} in {self.so_far.waited} validations (the best: {best})"
+            )
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -140,16 +147,16 @@ class BestWeights(TrainerCallback):
             return 0.0
         return float("inf") if self.so_far.value is None else self._sign * (value - self.so_far.value)
 
-    def _stop(self, state: TrainerState, control: TrainerControl) -> None:
+    def _reached(self, value: float | None) -> bool:
+        """Whether a validation is as good as the target; False without either."""
+        return self.target is not None and value is not None and self._sign * (value - self.target) >= 0
+
+    def _stop(self, state: TrainerState, control: TrainerControl, reason: str) -> None:
         self.stopped_early = True
         control.should_training_stop = True
         control.should_save = False  # as at the last step: a run that goes on from here would train one step more
         if state.is_world_process_zero:
-            best = "none" if self.so_far.value is None else f"{self.so_far.value:.4g} at step {self.so_far.step}"
-            tqdm.write(
-                f"step {state.global_step}: no better {self.metric} in {self.so_far.waited} validations (the best: "
-                f"{best}); the training ends"
-            )
+            tqdm.write(f"step {state.global_step}: {reason}; the training ends")
 
     def _place(self, step: int) -> Path:
         return self.folder.best / f"step-{step}"

@@ -96,6 +96,22 @@ def test_a_run_that_waits_too_long_ends_and_goes_on_to_the_same_end(tmp_path, se
 
 
 @pytest.mark.slow
+def test_a_run_ends_at_its_target_and_goes_on_to_the_same_end(tmp_path, seen, capsys):
+    words = [*WORDS, "optim.target=0.4", "tuning.rank=3"]
+    through, cut = (frozen(tmp_path / name, *words) for name in ("through", "cut"))
+    perform(through)
+    assert max(seen) == 2
+    assert "step 2: exact has reached 0.4; the training ends" in capsys.readouterr().out
+    record = read_json(through.trained)
+    assert (record["step"], record["stopped_early"], record["tested"]) == (2, True, "last")
+    with pytest.raises(KeyboardInterrupt):
+        perform(cut, StopAt(1))
+    perform(cut)
+    assert same(saved(cut), saved(through))
+    assert figures(cut) == figures(through)
+
+
+@pytest.mark.slow
 def test_weights_that_are_gone_are_missed_before_training(tmp_path, seen):
     run = frozen(tmp_path, *WORDS, "evaluation.test=best", "tuning.rank=1")
     with pytest.raises(KeyboardInterrupt):
@@ -112,6 +128,7 @@ def test_weights_that_are_gone_are_missed_before_training(tmp_path, seen):
     ("words", "message"),
     [
         (["optim.patience=2", "evaluation.every_steps=0"], "optim.patience=2 goes by validations"),
+        (["optim.target=0.6", "evaluation.every_steps=0"], r"optim.target=0.6 goes by validations"),
         (["evaluation.test=best", "evaluation.every_steps=0"], "evaluation.test=best goes by validations"),
         (["evaluation.test=worst"], "evaluation.test must be last or best"),
         (["optim.min_delta=0.1"], "for early stopping; set optim.patience"),
