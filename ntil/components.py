@@ -76,7 +76,7 @@ class Components:
             ConfigError: none is, and the loss needs numbers, or it needs boxes and the answers have none: it would
                 silently be plain cross-entropy.
         """
-        if self.loss.needs_shapes and not any(self.task.shapes(self.task.answer(row), row) for row in rows):
+        if self.loss.on_shapes_alone and not self._has_shapes(rows):
             raise ConfigError(
                 f"the loss is on boxes, and the answers of {counted(len(rows), 'row')} have none (first: "
                 f"{self.task.answer(rows[0])!r}); choose a task of boxes, or a loss on numbers"
@@ -95,6 +95,18 @@ class Components:
                 f"{self.family.tokenizer.convert_ids_to_tokens(answers[0][:12].tolist())})"
             )
         return share
+
+    def remarks(self, rows: list[Row]) -> list[str]:
+        """What is worth a warning before a training: parts of the loss that see nothing in these answers."""
+        if not self.loss.needs_shapes or self.loss.on_shapes_alone or self._has_shapes(rows):
+            return []
+        return [
+            f"the answers of {counted(len(rows), 'row')} have no boxes (first: {self.task.answer(rows[0])!r}), so the "
+            "parts of the loss that are on boxes add nothing"
+        ]
+
+    def _has_shapes(self, rows: list[Row]) -> bool:
+        return any(self.task.shapes(self.task.answer(row), row) for row in rows)
 
     def longest_answer(self, rows: Iterable[Row]) -> int:
         """Tokens of the longest answer of the rows, its end included; at most the task's limit, also without rows.

@@ -273,6 +273,11 @@ class NumberLoss(nn.Module):
         components = {"ce": parts.ce, **means, "aux": aux, "factor": factor}
         return LossOutput(total, {name: value.detach() for name, value in components.items()})
 
+    @property
+    def on_shapes_alone(self) -> bool:
+        """Whether it is plain cross-entropy where answers have no boxes."""
+        return self.needs_shapes
+
     def factor(self, ce: Tensor, aux: Tensor) -> Tensor:
         """Factor of aux, from detached CE and aux: lam, or under `rescale` lam * CE / aux (0 where aux is 0)."""
         if not self.rescale:

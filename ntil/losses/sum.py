@@ -23,6 +23,8 @@ ANY_PART = ("needs_numbers", "needs_shapes", "uses_noise", "uses_embeddings")
 class Sum(NumberLoss):
     """CE + sum over the parts of weight * factor * aux, where each part has its terms, its `reduction` and its factor.
 
+    A part on boxes adds nothing where answers have none, so that one sum may serve tasks with and without.
+
     A factor is lam, or lam * (CE / aux).detach() of a part that rescales, as in the part alone. Cross-entropy is there
     once, however many parts there are. Components are `<part>/<term>`, `<part>/aux` and `<part>/factor`.
 
@@ -82,6 +84,10 @@ class Sum(NumberLoss):
     @property
     def sees_mass(self) -> bool:
         return any(part.sees_mass for part in self.part_of.values())
+
+    @property
+    def on_shapes_alone(self) -> bool:
+        return all(part.on_shapes_alone for part in self.part_of.values())
 
     @property
     def needs_reference(self) -> bool:

@@ -220,6 +220,9 @@ def check_before_training(
     coverage = coverage_by_task(components, data.train)
     if ranks.first:
         length = _write_length(folder, config, len(data.train))
+        for name, part in components.task.by_member(data.train).items():
+            for remark in components.members[name].remarks(sample_rows(part)):
+                print(f"warning: {f'{name}: ' if name else ''}{remark}")
         digits = ", ".join(f"{share:.0%}{f' ({name})' if name else ''}" for name, share in coverage.items())
         print(f"{length}, {digits} of the answer tokens are digits")
         drawn = (config.optim.steps_for(len(data.train)) or 0) * config.optim.batch_size
