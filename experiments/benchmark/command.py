@@ -93,7 +93,7 @@ def _failed(sweep: Sweep) -> int:
 
 def _pilot(stages: Stages) -> int:
     jobs, pilot = stages.pilot(), stages.protocol.pilot
-    failed = _failed(run(jobs, _progress("pilot")))
+    failed = _failed(run(jobs, _progress("pilot"), passes_over=bool(pilot.screened)))
     if failed and not pilot.screened:
         return 1
     power(stages.protocol, jobs).print()

@@ -11,6 +11,7 @@ from functools import cache, cached_property, reduce
 from pathlib import Path
 from typing import Any
 
+from data.common.errors import UserError
 from experiments.benchmark.draws import draws
 from experiments.benchmark.protocol import Protocol, loss_overrides
 from experiments.cells import flat
@@ -144,15 +145,18 @@ class Stages:
         return Job(cell, loss, settings, tuple(words), values)
 
 
-def run(jobs: Sequence[Job], progress: Callable[[int, int], None]) -> Sweep:
+def run(jobs: Sequence[Job], progress: Callable[[int, int], None], passes_over: bool = False) -> Sweep:
     """Run jobs that are neither done nor failed; another call may run others of them meanwhile.
 
     It waits for those of other processes, and takes over what these leave.
 
     Args:
         progress: told after each run how many have ended, and of how many.
+        passes_over: a job whose config can't be run, as of a loss that a task's answers have nothing for, is counted as
+            failed, and the others go on.
 
     Raises:
+        UserError: a config can't be run, and it isn't passed over.
         KeyboardInterrupt: interrupted; the same call goes on.
     """
     sweep, left = Sweep(), list(jobs)
@@ -160,7 +164,12 @@ def run(jobs: Sequence[Job], progress: Callable[[int, int], None]) -> Sweep:
         busy = []
         for job in left:
             before = sweep.busy
-            sweep.run(job.config)
+            try:
+                sweep.run(job.config)
+            except UserError as error:
+                if not passes_over:
+                    raise
+                sweep.failed.append((folder_of(job.config).path, str(error)))
             if sweep.busy > before:
                 busy.append(job)
             else:
