@@ -30,6 +30,7 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil compare <run> <run>                                    any two runs or folders of one loss, paired by seed
   ntil compare --samples a.jsonl b.jsonl task=...             answers of anybody's models, in three formats
   ntil benchmark of=<protocol> [stage=pilot dry_run=true]     an equal search for each loss, then seeds at its best
+  ntil effects nano=<folder> small=<folder> to=<folder>       what each loss changes at several scales, in one plot
   ntil dashboard experiment=<name> [entity=... publish=true]  a W&B workspace and report for an experiment's runs
   ntil status <folder>                                        every run below it: done, running with ETA, failed
   ntil replay run=<folder>                                    the batch whose loss was not finite, row by row
@@ -52,6 +53,7 @@ COMMANDS = {
     "report": "experiments.report",
     "compare": "experiments.compare",
     "benchmark": "experiments.benchmark.command",
+    "effects": "experiments.effects",
     "dashboard": "experiments.dashboard",
     "show": "ntil.commands.show",
     "models": "ntil.commands.models",

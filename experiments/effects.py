@@ -1,0 +1,175 @@
+"""Effects of losses at several scales beside each other: does scale change the verdicts?
+
+    ntil effects 'from scratch=runs/scratch' 'from CE=runs/from_ce' small=runs/small [base=ce] to=docs/results/scale
+
+Each word is a label and a folder of runs; within it every loss is compared with `base` as `ntil report` does it, with
+Holm's correction over the folder. effects.md has for each task and loss the difference at every scale with its 95 %
+interval and verdict, and which verdicts differ; effects.png has the intervals in one plot, better to the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from omegaconf import MISSING
+
+from data.common.counts import counted
+from data.common.files import write_text
+from experiments.analysis import analyse
+from experiments.render.plots import colours
+from experiments.render.tables import MARKS
+from experiments.significance import Comparison
+from ntil.commands.options import parse_options, split_options
+from ntil.config.errors import ConfigError
+from ntil.console import Table, first_left
+from ntil.runs.run import read_runs
+
+
+@dataclass
+class EffectOptions:
+    """Options of `ntil effects`."""
+
+    to: str = MISSING
+    base: str = "ce"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A loss against the base at one scale. scale: its label, with the model where a scale has several for the task."""
+
+    task: str
+    metric: str
+    loss: str
+    scale: str
+    comparison: Comparison
+
+
+def main(arguments: list[str]) -> int:
+    """Run `ntil effects`; the exit code.
+
+    Raises:
+        ConfigError: fewer than two scales, a label named twice, or a folder without a comparison.
+    """
+    given, words = split_options(EffectOptions, arguments)
+    options = parse_options("effects", EffectOptions, given)
+    folders = _folders(words)
+    compared = [effect for label, folder in folders.items() for effect in effects(label, folder, options.base)]
+    place = Path(options.to)
+    place.mkdir(parents=True, exist_ok=True)
+    figure = forest(compared)
+    figure.savefig(place / "effects.png", dpi=110)
+    plt.close(figure)
+    file = place / "effects.md"
+    write_text(file, page(compared, options.base))
+    print(f"effects: {file}")
+    return 0
+
+
+def _folders(words: Sequence[str]) -> dict[str, str]:
+    folders: dict[str, str] = {}
+    for word in words:
+        label, equals, folder = word.partition("=")
+        if not equals or not label or not folder:
+            raise ConfigError(f"ntil effects: {word!r} is no label=folder, as in small=runs/small")
+        if label in folders:
+            raise ConfigError(f"ntil effects: the label {label!r} is there twice; give each folder its own")
+        folders[label] = folder
+    if len(folders) < 2:
+        raise ConfigError("ntil effects needs two or more scales: ntil effects nano=runs/a small=runs/b to=<folder>")
+    return folders
+
+
+def effects(label: str, folder: str, base: str) -> list[Effect]:
+    """Every loss of the folder's runs against `base`, by each task's headline metric.
+
+    Raises:
+        ConfigError: there is none, or runs that are no comparison.
+    """
+    reports = [report for report in analyse(read_runs(folder), {}, base=base) if report.base == base]
+    tasks = [report.cell.task for report in reports]
+    of_losses = []
+    for report in reports:
+        if report.refused:
+            raise ConfigError(f"{folder}: {report.cell.task}, {report.cell.model}: no comparison: {report.refused}")
+        several = tasks.count(report.cell.task) > 1
+        scale = f"{label}, {report.cell.model}" if several else label
+        for line in report.lines:
+            comparison = line.against.get(report.headline)
+            if comparison is not None:
+                of_losses.append(Effect(report.cell.task, report.headline, line.loss, scale, comparison))
+    if not of_losses:
+        raise ConfigError(f"{folder}: no finished run of {base} beside one of another loss on the same seed")
+    return of_losses
+
+
+def page(compared: Sequence[Effect], base: str) -> str:
+    """The page in Markdown."""
+    scales = list(dict.fromkeys(effect.scale for effect in compared))
+    by_place = {(effect.task, effect.loss, effect.scale): effect for effect in compared}
+    rows, changed = [], []
+    for task, metric, loss in dict.fromkeys((effect.task, effect.metric, effect.loss) for effect in compared):
+        of_scales = {scale: by_place[task, loss, scale] for scale in scales if (task, loss, scale) in by_place}
+        cells = [_cell(of_scales[scale].comparison) if scale in of_scales else "-" for scale in scales]
+        rows.append([task, metric.replace("_", " "), loss, *cells])
+        verdicts = {scale: effect.comparison.verdict for scale, effect in of_scales.items()}
+        if len({*verdicts.values()}) > 1:
+            listed = ", ".join(f"{verdict} {scale}" for scale, verdict in verdicts.items())
+            changed.append(f"* {task}, `{loss}`: {listed}")
+    columns = ["task", "metric", "loss", *scales]
+    table = Table("", columns, first_left(columns), rows)
+    several = [row for row in rows if sum(cell != "-" for cell in row[3:]) > 1]
+    head = f"The verdict differs between scales in {len(changed)} of {counted(len(several), 'case')} with more than one"
+    lines = [
+        f"# Losses against {base}, by scale",
+        f"Difference in the headline metric, with its 95 % interval; ✓ better, ✗ worse than {base}, else not "
+        "distinguishable.",
+        table.markdown(),
+        f"{head}{':' if changed else '.'}",
+        *(["\n".join(changed)] if changed else []),
+        f"![differences to {base} by scale, better to the right](effects.png)",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _cell(comparison: Comparison) -> str:
+    interval = f"[{comparison.low:+.3g}, {comparison.high:+.3g}]"
+    seeds = f"{comparison.seeds} seeds"
+    return f"{comparison.difference:+.3g} {interval} {MARKS.get(comparison.verdict, '')} ({seeds})".replace("  ", " ")
+
+
+def forest(compared: Sequence[Effect]) -> Figure:
+    """Intervals of all effects, a panel for each task, a line for each loss, a colour for each scale."""
+    tasks: Mapping[str, list[Effect]] = {task: [e for e in compared if e.task == task] for task in _order(compared)}
+    scales = colours(list(dict.fromkeys(effect.scale for effect in compared)))
+    tallest = max(len({effect.loss for effect in of_task}) for of_task in tasks.values())
+    size = (4.6 * len(tasks), 1.6 + tallest * (0.2 + 0.16 * len(scales)))
+    figure, axes = plt.subplots(1, len(tasks), figsize=size, layout="constrained", squeeze=False)
+    for axis, (task, of_task) in zip(axes[0], tasks.items(), strict=True):
+        losses = list(dict.fromkeys(effect.loss for effect in of_task))
+        for effect in of_task:
+            sign = 1 if effect.comparison.greater_is_better else -1
+            middle, *ends = (
+                sign * v for v in (effect.comparison.difference, effect.comparison.low, effect.comparison.high)
+            )
+            level = -losses.index(effect.loss) - 0.8 * list(scales).index(effect.scale) / len(scales)
+            distinct = effect.comparison.verdict in MARKS
+            axis.plot(sorted(ends), [level, level], color=scales[effect.scale], linewidth=2)
+            face = scales[effect.scale] if distinct else "white"
+            axis.plot(middle, level, "o", color=scales[effect.scale], markerfacecolor=face, markersize=5)
+        axis.axvline(0, color="#888888", linewidth=0.8)
+        axis.set_yticks([-i - 0.4 for i in range(len(losses))], losses, fontsize=8)
+        axis.set_title(task, fontsize=10)
+        axis.set_xlabel(f"difference in {of_task[0].metric.replace('_', ' ')}, better to the right")
+        axis.spines[["top", "right"]].set_visible(False)
+    for scale, colour in scales.items():
+        axes[0][0].plot([], [], "o-", color=colour, label=scale)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(scales), frameon=False)
+    return figure
+
+
+def _order(compared: Sequence[Effect]) -> list[str]:
+    return list(dict.fromkeys(effect.task for effect in compared))
