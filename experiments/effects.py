@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ from experiments.render.tables import MARKS
 from experiments.significance import Comparison
 from ntil.commands.options import parse_options, split_options
 from ntil.config.errors import ConfigError
-from ntil.console import Table, first_left
+from ntil.console import Table
 from ntil.runs.run import read_runs
 
 
@@ -120,7 +121,8 @@ def page(compared: Sequence[Effect], base: str) -> str:
             listed = ", ".join(f"{verdict} {scale}" for scale, verdict in verdicts.items())
             changed.append(f"* {task}, `{loss}`: {listed}")
     columns = ["task", "metric", "loss", *scales]
-    table = Table("", columns, first_left(columns), rows)
+    align: list[Literal["l", "r"]] = ["l" if column in columns[:3] else "r" for column in columns]
+    table = Table("", columns, align, rows)
     several = [row for row in rows if sum(cell != "-" for cell in row[3:]) > 1]
     head = f"The verdict differs between scales in {len(changed)} of {counted(len(several), 'case')} with more than one"
     lines = [
@@ -161,7 +163,9 @@ def forest(compared: Sequence[Effect]) -> Figure:
             face = scales[effect.scale] if distinct else "white"
             axis.plot(middle, level, "o", color=scales[effect.scale], markerfacecolor=face, markersize=5)
         axis.axvline(0, color="#888888", linewidth=0.8)
-        axis.set_yticks([-i - 0.4 for i in range(len(losses))], losses, fontsize=8)
+        middle_of_line = 0.4 * (len(scales) - 1) / len(scales)
+        axis.set_yticks([-i - middle_of_line for i in range(len(losses))], losses, fontsize=8)
+        axis.set_ylim(-len(losses) + 0.1, 0.3)
         axis.set_title(task, fontsize=10)
         axis.set_xlabel(f"difference in {of_task[0].metric.replace('_', ' ')}, better to the right")
         axis.spines[["top", "right"]].set_visible(False)
