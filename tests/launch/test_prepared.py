@@ -83,6 +83,7 @@ def test_a_signal_reaches_a_worker_and_a_lock_is_held_as_long_as_it_lives(play, 
         pass
 
 
+@pytest.mark.slow
 def test_code_that_was_edited_since_is_imported_anew(play, tmp_path, monkeypatch):
     report = "(folder / 'parents').open('a').write(f'{os.getppid()}\\n')"
     assert play(report).wait() == 0
@@ -101,6 +102,7 @@ def test_a_lost_process_fails_its_worker_alone(play):
     assert play("sys.exit(4)").wait() == 4
 
 
+@pytest.mark.slow
 def test_where_it_does_not_begin_workers_start_as_before(play, monkeypatch):
     monkeypatch.setattr(prepared, "MODULE", "no_such_module")
     assert play("sys.exit(0)") is None
@@ -113,6 +115,7 @@ def test_a_sweep_may_be_sent_to_another_process(play):
     assert isinstance(pickle.loads(pickle.dumps(play.prepared)), Prepared)
 
 
+@pytest.mark.slow
 def test_a_worker_is_asked_to_end_when_the_sweep_is_killed(tmp_path):
     (tmp_path / "stub.py").write_text(STUB)
     (tmp_path / "script.py").write_text(
