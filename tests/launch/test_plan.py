@@ -101,9 +101,9 @@ def test_dry_run_says_what_a_packed_estimate_counts(tmp_path, monkeypatch):
 
 
 def test_weights_that_are_not_here_are_said_before_anything_starts(tmp_path, capsys):
-    words = ["model=llava15_7b", "model.checkpoint=starts/clock/llava_nano", "loss=ce", f"runs={tmp_path}"]
+    words = ["model=llava15_7b", "model.checkpoint=starts/clock/not_made", "loss=ce", f"runs={tmp_path}"]
     assert main(["train", *words, "--dry-run"]) == 2
-    assert "model.checkpoint=starts/clock/llava_nano: no such folder" in capsys.readouterr().err
+    assert "model.checkpoint=starts/clock/not_made: no such folder" in capsys.readouterr().err
 
 
 def test_a_search_is_no_grid(capsys):
