@@ -94,21 +94,21 @@ def problem(rng: np.random.Generator, count: int, largest: int) -> dict[str, Any
     while len(steps) < count - shared:
         value = steps[-1].value if steps else opening
         steps.append(_change(rng, person, other, thing, value, largest))
-    told = [step.text for step in steps]
+    sentences = [step.text for step in steps]
     if not steps or not steps[0].text.startswith(f"{person} has"):
-        told.insert(0, f"{person} has {opening} {thing}.")
+        sentences.insert(0, f"{person} has {opening} {thing}.")
     value = steps[-1].value
     asked = f"How many {thing} does {person} have now?"
     if shared and (parts := [k for k in range(2, 11) if value % k == 0 and value >= k]):
         k, box = int(rng.choice(parts)), str(rng.choice(BOXES))
         steps.append(Step("", f"{value} / {k} = {value // k}", value // k))
-        told.append(f"{person} puts them into {k} {box}, as many into each.")
+        sentences.append(f"{person} puts them into {k} {box}, as many into each.")
         asked = f"How many {thing} are in each?"
     elif len(steps) < count:
         steps.append(_change(rng, person, other, thing, value, largest))
-        told.append(steps[-1].text)
+        sentences.append(steps[-1].text)
     return {
-        "question": " ".join([*told, asked]),
+        "question": " ".join([*sentences, asked]),
         "solution": "\n".join(f"{step.equation} {thing}" for step in steps),
         "answer": str(steps[-1].value),
         "level": len(steps) - 1,

@@ -55,8 +55,8 @@ def main(arguments: list[str]) -> int:
     Raises:
         ConfigError: fewer than two scales, a label named twice, or a folder without a comparison.
     """
-    given, words = split_options(EffectOptions, arguments)
-    options = parse_options("effects", EffectOptions, given)
+    settings, words = split_options(EffectOptions, arguments)
+    options = parse_options("effects", EffectOptions, settings)
     folders = _folders(words)
     compared = [effect for label, folder in folders.items() for effect in effects(label, folder, options.base)]
     place = Path(options.to)

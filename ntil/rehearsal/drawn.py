@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from data.common.source import RenderedSource
 from ntil.config.build import locate
@@ -30,7 +31,9 @@ def with_drawn_rows(config: RunConfig, rows: dict[str, int], size: int) -> RunCo
     for name in choices("task"):
         other = yaml.safe_load(config_file("task", name).read_text())
         if other.get("target") == config.task.target and _draws(other.get("source")):
-            source = _fitted(other["source"], rows, size)
+            # What a recipe would say of drawn pictures is as without one.
+            stated: Any = OmegaConf.to_container(OmegaConf.create(other["source"]), resolve=True)
+            source = _fitted(stated, rows, size)
             task = Component(config.task.name, config.task.target, {**config.task.options, "source": source})
             return replace(config, task=task)
     raise ConfigError(f"data=drawn: no config of conf/task draws rows for {config.task.target}; its data must be here")

@@ -77,6 +77,6 @@ def test_drawn_rows_take_the_place_of_the_source_and_keep_the_task():
 
 
 def test_a_task_that_nothing_draws_is_refused():
-    config = compose(["model=qwen25_nano", "task=gsm8k"])
+    config = compose(["model=qwen25_nano", "task=jsonl"])
     with pytest.raises(ConfigError, match="no config of conf/task draws rows for tasks"):
         with_drawn_rows(config, {"train": 5}, 320)
