@@ -23,13 +23,12 @@ from PIL import ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from data.clock.schema import FEATURES, level_of
 from data.common import backgrounds as background_module
-from data.common.backgrounds import NOTHING, Backgrounds, shade, texture
+from data.common.backgrounds import NOTHING, Backgrounds, drawing_scale, shade, texture
 from data.common.cache import cached_dataset
 from data.common.errors import InvalidOption
 from data.common.source import STREAMS, RenderedSource, optional_path
 
 Difficulty = Literal["plain", "rich"]
-SUPERSAMPLE = 4  # at sizes up to 96 pixels; larger pictures need only 2
 ROMAN = ["XII", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI"]
 
 
@@ -139,7 +138,7 @@ def render_clock(
     behind: Backgrounds = NOTHING,
 ) -> PILImage.Image:
     """One clock showing hour:minute, drawn larger and reduced."""
-    side = size * (SUPERSAMPLE if size <= 96 else 2)
+    side = size * drawing_scale(size)
     draw = _plain if difficulty == "plain" else _rich
     drawn = draw(hour, minute, rng, side, behind)
     return drawn.resize((size, size), PILImage.Resampling.BOX)

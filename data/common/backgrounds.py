@@ -13,13 +13,14 @@ from PIL import Image as PILImage
 from PIL import ImageDraw
 
 from data.common.errors import InvalidOption
+from data.common.source import STREAMS
 
 Colour = tuple[int, int, int]
 
 
 HELD_OUT = 0.15  # of the photographs, behind the pictures of validation, and as many behind those of test
 USUAL_SHARE = 0.5
-SPLITS = ("train", "validation", "test")
+SPLITS = tuple(STREAMS)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ def photos_in(folder: Path, split: str) -> list[Path]:
     held_out = max(1, round(HELD_OUT * len(drawn)))
     bounds = {"validation": (0, held_out), "test": (held_out, 2 * held_out), "train": (2 * held_out, len(drawn))}
     return sorted(drawn[slice(*bounds[split])])
+
+
+def drawing_scale(size: int) -> int:
+    """How many times as large a picture of `size` pixels is drawn before it is reduced: larger ones need less."""
+    return 4 if size <= 96 else 2
 
 
 def shade(rng: np.random.Generator, low: int, high: int, spread: int = 25) -> Colour:

@@ -22,7 +22,7 @@ from PIL import Image as PILImage
 from PIL import ImageDraw
 
 from data.common import backgrounds as background_module
-from data.common.backgrounds import NOTHING, Backgrounds
+from data.common.backgrounds import NOTHING, Backgrounds, drawing_scale
 from data.common.cache import cached_dataset
 from data.common.errors import InvalidOption
 from data.common.images import png
@@ -30,7 +30,6 @@ from data.common.source import STREAMS, RenderedSource, optional_path
 from data.grounding.schema import FEATURES
 
 Difficulty = Literal["single", "plain", "rich"]
-SUPERSAMPLE = 4
 COLOURS = {
     "red": (210, 40, 40),
     "green": (40, 150, 60),
@@ -296,7 +295,7 @@ def render(
     behind: Backgrounds = NOTHING,
 ) -> PILImage.Image:
     """The picture of a scene, of `size` pixels a side, on a ground drawn from `rng`."""
-    side = size * (SUPERSAMPLE if size <= 96 else 2)
+    side = size * drawing_scale(size)
     canvas = behind.piece(rng, side) or _ground(rng, side, difficulty)
     draw = ImageDraw.Draw(canvas)
     for shape in shapes:

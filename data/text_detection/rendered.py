@@ -23,7 +23,7 @@ from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFilter, ImageFont
 
 from data.common import backgrounds as background_module
-from data.common.backgrounds import NOTHING, Backgrounds, Colour, shade, texture
+from data.common.backgrounds import NOTHING, Backgrounds, Colour, drawing_scale, shade, texture
 from data.common.cache import cached_dataset
 from data.common.errors import InvalidOption
 from data.common.images import png
@@ -32,7 +32,6 @@ from data.text_detection.ground_truth import DONT_CARE, Instance
 from data.text_detection.schema import FEATURES
 
 Difficulty = Literal["single", "plain", "rich"]
-SUPERSAMPLE = 4  # at sizes up to 96 pixels; larger pictures need only 2
 # All are shipped with matplotlib, so that every machine draws the same letters.
 FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSansMono-Bold", "STIXGeneralBol")
 WORDS = """
@@ -186,7 +185,7 @@ def render_words(
     rng: np.random.Generator, *, size: int, difficulty: Difficulty, behind: Backgrounds = NOTHING
 ) -> tuple[PILImage.Image, list[Instance], int]:
     """One picture, its words with their outlines in pixels of it, and its level; drawn larger and reduced."""
-    scale = SUPERSAMPLE if size <= 96 else 2
+    scale = drawing_scale(size)
     side = size * scale
     plain = difficulty != "rich"
     canvas = behind.piece(rng, side) or _ground(rng, side, plain)

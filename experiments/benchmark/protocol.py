@@ -84,6 +84,10 @@ class Protocol:
     pilot: Pilot = field(default_factory=Pilot)
     hypotheses: list[Hypothesis] = field(default_factory=list)
 
+    @property
+    def seeds_untuned(self) -> list[int]:
+        return self.seeds if self.untuned_seeds is None else self.untuned_seeds
+
 
 SUM_LAM = 0.3  # of each part of `a+b`, and what a search of its lam begins with; most losses' own default
 
@@ -133,7 +137,7 @@ def _check(file: Path, protocol: Protocol) -> None:
     for hypothesis in protocol.hypotheses:
         if not 1 <= hypothesis.in_at_least <= len(protocol.cells):
             raise ConfigError(f"{file}: in_at_least={hypothesis.in_at_least} of {len(protocol.cells)} cells")
-    untuned = protocol.seeds if protocol.untuned_seeds is None else protocol.untuned_seeds
+    untuned = protocol.seeds_untuned
     for name, seeds in (("seeds", protocol.seeds), ("untuned_seeds", untuned), ("pilot.seeds", pilot.seeds)):
         if len(set(seeds)) != len(seeds) or len(seeds) < 2:
             raise ConfigError(f"{file}: {name} must be two or more different ones, got {seeds}")

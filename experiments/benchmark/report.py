@@ -15,7 +15,6 @@ from experiments.benchmark.plots import budgets, rank_diagram
 from experiments.benchmark.protocol import Protocol
 from experiments.benchmark.stages import Best, Job, Stages
 from experiments.benchmark.statistics import Judgement, Ranks, expected_best, judge, ranks
-from experiments.cells import flat
 from experiments.render.tables import cell_tables, number, overview
 from ntil.components import build_task
 from ntil.config.errors import ConfigError
@@ -192,8 +191,4 @@ def _picture(figure: Figure, folder: Path, name: str, text: str) -> str:
 def searched_keys(stages: Stages) -> dict[str, list[str]]:
     """Loss -> the keys that it is searched over, for the plan."""
     cell = next(iter(stages.protocol.cells))
-    keys = {}
-    for loss in stages.protocol.losses:
-        present = flat(stages.search(cell, loss)[0].config.to_dict())
-        keys[loss] = [key for key in stages.protocol.search if present.get(key) is not None]
-    return keys
+    return {loss: stages.searched_keys(cell, loss) for loss in stages.protocol.losses}

@@ -94,10 +94,13 @@ class Stages:
             self._searches[cell, loss] = self._trials(cell, loss)
         return self._searches[cell, loss]
 
+    def searched_keys(self, cell: str, loss: str) -> list[str]:
+        """Keys of the search that a loss uses, which are those that are not null in its config."""
+        present = flat(self._job("search", cell, loss, {}, self.protocol.trial_seed, "validation").config.to_dict())
+        return [key for key in self.protocol.search if present.get(key) is not None]
+
     def _trials(self, cell: str, loss: str) -> list[Job]:
-        protocol = self.protocol
-        present = flat(self._job("search", cell, loss, {}, protocol.trial_seed, "validation").config.to_dict())
-        keys = [key for key in protocol.search if present.get(key) is not None]
+        protocol, keys = self.protocol, self.searched_keys(cell, loss)
         return [
             self._job("search", cell, loss, settings, protocol.trial_seed, "validation")
             for settings in draws(protocol.search, keys, protocol.trials, protocol.draw_seed)
@@ -134,7 +137,7 @@ class Stages:
         protocol = self.protocol
         pairs = [(cell, loss) for cell in protocol.cells for loss in protocol.losses]
         best = {pair: self.best(*pair).settings if tuned else {} for pair in pairs}
-        seeds = protocol.seeds if tuned or protocol.untuned_seeds is None else protocol.untuned_seeds
+        seeds = protocol.seeds if tuned else protocol.seeds_untuned
         return [
             self._job("tuned" if best[pair] else "untuned", *pair, best[pair], seed) for seed in seeds for pair in pairs
         ]
