@@ -220,9 +220,6 @@ def check_before_training(
     coverage = coverage_by_task(components, data.train)
     if ranks.first:
         length = _write_length(folder, config, len(data.train))
-        for name, part in components.task.by_member(data.train).items():
-            for remark in components.members[name].remarks(sample_rows(part)):
-                print(f"warning: {f'{name}: ' if name else ''}{remark}")
         digits = ", ".join(f"{share:.0%}{f' ({name})' if name else ''}" for name, share in coverage.items())
         print(f"{length}, {digits} of the answer tokens are digits")
         drawn = (config.optim.steps_for(len(data.train)) or 0) * config.optim.batch_size
@@ -240,8 +237,11 @@ def coverage_by_task(components: Components, rows: Dataset) -> dict[str, float]:
     shares: dict[str, float] = {}
     refused: dict[str, ConfigError] = {}
     for name, part in components.task.by_member(rows).items():
+        member, sample = components.members[name], sample_rows(part)
+        for remark in member.remarks(sample):
+            print(f"warning: {f'{name}: ' if name else ''}{remark}")
         try:
-            shares[name] = components.members[name].coverage(sample_rows(part))
+            shares[name] = member.coverage(sample)
         except ConfigError as error:
             refused[name] = error
     for name, refusal in refused.items():
