@@ -24,7 +24,7 @@ from PIL import ImageChops, ImageDraw, ImageFilter, ImageFont
 from data.clock.schema import FEATURES, level_of
 from data.common import backgrounds as background_module
 from data.common.backgrounds import NOTHING, Backgrounds, drawing_scale, shade, texture
-from data.common.cache import cached_dataset
+from data.common.cache import cached_dataset, drawn_rows
 from data.common.errors import InvalidOption
 from data.common.source import STREAMS, RenderedSource, optional_path
 
@@ -102,14 +102,7 @@ def load(
     render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed, behind=behind)
 
     def build() -> Dataset:
-        index = Dataset.from_dict({"index": list(range(rows))})
-        return index.map(
-            render,
-            remove_columns=["index"],
-            features=FEATURES,
-            num_proc=2 if rows >= 2000 else None,
-            desc=f"rendering {split} clocks",
-        )
+        return drawn_rows(render, rows, FEATURES, f"rendering {split} clocks")
 
     return cached_dataset(f"clock-{difficulty}-{split}", key, [Path(__file__), Path(background_module.__file__)], build)
 

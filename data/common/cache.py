@@ -10,9 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, load_from_disk
+from datasets import (
+    Dataset,
+    Features,
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    load_from_disk,
+)
 
 from data.common.files import replacing
+
+ROWS_A_PROCESS = 1000  # at least; a process takes as long to start as dozens of rows to draw
 
 
 def cache_folder() -> Path:
@@ -34,6 +43,15 @@ def cached_dataset(name: str, key: dict[str, Any], sources: list[Path], build: C
         with replacing(folder) as partial, _hidden_progress_bars(build()) as rows:
             rows.save_to_disk(partial)
     return load_from_disk(str(folder))
+
+
+def drawn_rows(draw: Callable[..., dict[str, Any]], rows: int, features: Features, title: str) -> Dataset:
+    """Rows that `draw` makes of `{"index": i}`; many are drawn by several processes, up to one a core of this one."""
+    index = Dataset.from_dict({"index": list(range(rows))})
+    processes = min(len(os.sched_getaffinity(0)), rows // ROWS_A_PROCESS)
+    return index.map(
+        draw, remove_columns=["index"], features=features, num_proc=processes if processes > 1 else None, desc=title
+    )
 
 
 @contextmanager

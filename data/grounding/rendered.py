@@ -23,7 +23,7 @@ from PIL import ImageDraw
 
 from data.common import backgrounds as background_module
 from data.common.backgrounds import NOTHING, Backgrounds, drawing_scale
-from data.common.cache import cached_dataset
+from data.common.cache import cached_dataset, drawn_rows
 from data.common.errors import InvalidOption
 from data.common.images import png
 from data.common.source import STREAMS, RenderedSource, optional_path
@@ -137,10 +137,7 @@ def load(
     render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed, questions=asked, behind=behind)
 
     def build() -> Dataset:
-        index = Dataset.from_dict({"index": list(range(rows))})
-        workers = 2 if rows >= 2000 else None
-        title = f"rendering {split} scenes"
-        return index.map(render, remove_columns=["index"], features=FEATURES, num_proc=workers, desc=title)
+        return drawn_rows(render, rows, FEATURES, f"rendering {split} scenes")
 
     return cached_dataset(
         f"grounding-{difficulty}-{split}", key, [Path(__file__), Path(background_module.__file__)], build

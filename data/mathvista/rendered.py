@@ -22,7 +22,7 @@ from datasets import Dataset
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
-from data.common.cache import cached_dataset
+from data.common.cache import cached_dataset, drawn_rows
 from data.common.errors import InvalidOption
 from data.common.images import png
 from data.common.source import STREAMS, RenderedSource
@@ -113,10 +113,7 @@ def load(
     render = partial(_row, split=split, size=size, difficulty=difficulty, seed=seed, kinds=chosen)
 
     def build() -> Dataset:
-        index = Dataset.from_dict({"index": list(range(rows))})
-        workers = 2 if rows >= 2000 else None
-        title = f"rendering {split} figures"
-        return index.map(render, remove_columns=["index"], features=FEATURES, num_proc=workers, desc=title)
+        return drawn_rows(render, rows, FEATURES, f"rendering {split} figures")
 
     sources = [Path(__file__), Path(schema.__file__)]
     return cached_dataset(f"figures-{difficulty}-{split}", key, sources, build)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from datasets import Dataset
 
-from data.common.cache import cached_dataset
+from data.common.cache import cached_dataset, drawn_rows
 from data.common.errors import InvalidOption
 from data.common.images import png
 from data.common.source import STREAMS, RenderedSource
@@ -50,10 +50,7 @@ class RenderedObjects(RenderedSource):
         render = partial(_row, split=split, size=self.size, asking=self.asking, seed=self.seed)
 
         def build() -> Dataset:
-            index = Dataset.from_dict({"index": list(range(count))})
-            workers = 2 if count >= 2000 else None
-            title = f"rendering {split} scenes"
-            return index.map(render, remove_columns=["index"], features=FEATURES, num_proc=workers, desc=title)
+            return drawn_rows(render, count, FEATURES, f"rendering {split} scenes")
 
         code = [Path(__file__), Path(rendered.__file__)]
         return cached_dataset(f"objects-{self.asking}-{split}", key, code, build)
