@@ -13,7 +13,7 @@ import argparse
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -65,14 +65,16 @@ def main(arguments: Sequence[str]) -> int:
         write_random(compose([f"model={MODEL}"]).model, checkpoint)
         words = (*WORDS, f"model.checkpoint={checkpoint}")
         context = Context("cuda", words, Path(place), torch.cuda.device_count())
-        results = results_of({name: CHECKS[name] for name in options.only}, context)
-    write_text(options.file, markdown(results, "cuda", f"python -m benchmarks.gpu_check {' '.join(arguments)}"))
+        results: list[Result] = []
+        for result in results_of({name: CHECKS[name] for name in options.only}, context):
+            results.append(result)
+            # After each, so that a check that is cut short takes none of the earlier ones with it.
+            write_text(options.file, markdown(results, "cuda", f"python -m benchmarks.gpu_check {' '.join(arguments)}"))
     return 1 if any(result.passed is False for result in results) else 0
 
 
-def results_of(checks: Mapping[str, Check], context: Context) -> list[Result]:
-    """Results of the checks, each in a folder of its own; an error is a check that failed."""
-    results = []
+def results_of(checks: Mapping[str, Check], context: Context) -> Iterator[Result]:
+    """Results of the checks as they end, each in a folder of its own; an error is a check that failed."""
     for name, check in checks.items():
         print(f"{name} ...", flush=True)
         folder = context.folder / name
@@ -83,10 +85,9 @@ def results_of(checks: Mapping[str, Check], context: Context) -> list[Result]:
             traceback.print_exc()
             result = Result(name, False, [f"{type(error).__name__}: {error}"])
         print(f"{name}: {verdict(result)}", flush=True)
-        results.append(result)
+        yield result
         if context.device == "cuda":
             torch.cuda.empty_cache()
-    return results
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ def run(context: Context, cases: tuple[Case, ...] = CASES, rehearse: Callable[..
         except UserError as error:  # as where the estimate doesn't fit this GPU
             cells = [str(error), "", "", "", ""]
         rows.append([case.name, str(ranks), *cells])
+        print("  ".join(rows[-1]), flush=True)
         shutil.rmtree(place, ignore_errors=True)
     columns = ["engine", "ranks", "losses", "step s", "peak GB", "estimated GB", "of it measured"]
     table = Table("engines", columns, ["l", "r", "l", "r", "r", "r", "r"], rows)

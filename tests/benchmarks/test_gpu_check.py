@@ -166,7 +166,7 @@ def test_a_check_that_raises_is_a_failed_one_and_the_others_go_on(context, capsy
     def broken(_):
         raise ArithmeticError("no such kernel")
 
-    results = command.results_of({"broken": broken, "losses": losses.run}, context)
+    results = list(command.results_of({"broken": broken, "losses": losses.run}, context))
     assert [result.passed for result in results] == [False, True]
     text = markdown(results, "cpu", "python -m benchmarks.gpu_check gpu.md")
     assert "| broken | FAILED |" in text
