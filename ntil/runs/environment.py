@@ -18,7 +18,8 @@ _GIT = 30  # seconds that git gets on a slow file system
 
 def environment() -> dict[str, Any]:
     """Commit, Python, platform, CPUs, the versions of all packages, and the variables that were left out."""
-    versions = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
+    # Of a package that is there twice the first is imported, so the first stays.
+    versions = {d.metadata["Name"]: d.version for d in reversed([*distributions()]) if d.metadata["Name"]}
     return {
         "commit": commit(),
         "python": sys.version.split()[0],
