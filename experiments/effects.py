@@ -139,7 +139,7 @@ def page(compared: Sequence[Effect], base: str) -> str:
 
 def _cell(comparison: Comparison) -> str:
     interval = f"[{comparison.low:+.3g}, {comparison.high:+.3g}]"
-    seeds = f"{comparison.seeds} seeds"
+    seeds = counted(comparison.seeds, "seed")
     return f"{comparison.difference:+.3g} {interval} {MARKS.get(comparison.verdict, '')} ({seeds})".replace("  ", " ")
 
 

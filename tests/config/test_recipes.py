@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+from PIL import Image
 
 from ntil.cli import main
 from ntil.config.compose import CONF, choices, compose, task_dict
@@ -130,6 +131,29 @@ def test_a_sweep_gives_every_model_its_own_recipe():
     for job in full:
         config = job.run.config
         assert (config.optim.lr, config.task.options["source"]["size"], config.curriculum.stages) == (1e-5, 448, [])
+
+
+def test_a_sweep_of_small_models_draws_on_photographs(tmp_path):
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    # The sweep is composed before its models, and these before their recipe, which has the keys too.
+    words = ["-m", "experiment=grounding", "scale=small", "init=aligned", f"drawn.backgrounds={tmp_path}"]
+    jobs = plan([*words, "drawn.background_share=1", "loss=ce,ntil", "seed=0"])
+    assert len(jobs) == 2
+    for job in jobs:
+        source = job.run.config.task.options["source"]
+        assert (source["size"], source["backgrounds"], source["background_share"]) == (224, str(tmp_path), 1)
+        assert source["rows"]["train"] == 2400
+        assert job.run.config.model.options["checkpoint"] == "starts/aligned/dino_smol"
+        assert (job.run.config.optim.steps, job.run.config.tuning.freeze) == (150, ["vision"])
+
+
+def test_a_start_is_taught_other_pictures_than_those_of_the_tables():
+    config = compose(["experiment=align", "drawn.backgrounds=photographs"])
+    for name, task in config.task.options["tasks"].items():
+        source = task["source"]
+        assert (source["seed"], source["size"], source["backgrounds"]) == (1000, 224, "photographs"), name
+    assert compose(["model=dino_smol", "task=grounding_single"]).task.options["source"]["seed"] == 0
 
 
 def test_nano_runs_are_those_of_before():
