@@ -1,7 +1,7 @@
 """Workers forked from a process that has imported what a run needs: a sweep's runs start without seconds of imports.
 
-For runs of one rank without a GPU, where imports are a fifth of a run of nano size; a CUDA context doesn't outlive a
-fork. `ntil.train.prepared` is the other side.
+For runs of one rank; imports are a fifth of a run of nano size. A CUDA context doesn't outlive a fork, so the process
+that workers are forked from never makes one. `ntil.train.prepared` is the other side.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Prepared:
                 pass_fds=[theirs.fileno()],
             )
         self._connection, self._written = ours, written
-        if ours.recv(64) != b"ready":  # it has a GPU, or ended
+        if ours.recv(64) != b"ready":  # a fork of it can't use the GPU, or it ended
             self.close()
 
     def _fork(self, folder: Path, environment: Mapping[str, str], lock: int | None) -> int | None:

@@ -31,8 +31,9 @@ def main(connection: socket.socket) -> None:
     if os.environ.get("NTIL_PACKAGES"):
         look_here_last()
     remove_foreign_variables()
-    if not _import_all():
-        return  # a worker with a GPU starts as a process of its own
+    _import_all()
+    if not _forks_can_compute():
+        return  # each worker starts as a process of its own
     gc.collect()
     gc.freeze()  # so that no collection of a worker copies what it shares with this process
     connection.send(b"ready")
@@ -40,13 +41,27 @@ def main(connection: socket.socket) -> None:
         _serve(connection, *request)
 
 
-def _import_all() -> bool:
-    """Import what a run needs; whether workers can be forked: no GPU was looked at, and none is there."""
-    import torch
-
+def _import_all() -> None:
+    """Import what a run needs, without a look at a GPU that would keep forked processes from it."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     for name in MODULES:
         import_module(name)
-    return not torch.cuda.is_available() and not torch.accelerator.is_available()
+
+
+def _forks_can_compute() -> bool:
+    """Whether a fork of this process can use the device, tried by one."""
+    import torch
+
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            if torch.accelerator.is_available():
+                torch.ones(1, device=torch.accelerator.current_accelerator()).item()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -87,9 +102,13 @@ def _work(folder: Path, environment: dict[str, str], descriptors: list[int], par
     os.environ.clear()
     os.environ.update(environment)
     os.environ[LAUNCHER] = str(parent)
+    # What starts anew to evaluate, as a training on a GPU does, is a worker of its own then.
+    sys.orig_argv = [sys.executable, "-m", "ntil.train.worker", str(folder)]
     for stream, descriptor in zip((1, 2), descriptors[:2], strict=True):
         os.dup2(descriptor, stream)
         os.close(descriptor)
+    for lock in descriptors[2:]:
+        os.set_inheritable(lock, True)
     end_process(run_worker(folder))
 
 

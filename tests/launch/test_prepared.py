@@ -47,6 +47,20 @@ def play(tmp_path, monkeypatch):
     origin.close()
 
 
+def test_what_a_worker_starts_anew_is_a_worker_of_its_folder(play, tmp_path, capfd):
+    assert play("print(sys.orig_argv)").wait() == 0
+    assert capfd.readouterr().out.strip() == str([sys.executable, "-m", "ntil.train.worker", str(tmp_path)])
+
+
+def test_nothing_is_forked_where_a_fork_cannot_compute(tmp_path, monkeypatch):
+    refusing = "import torch\ntorch.accelerator.is_available = lambda: 1 / 0\nprepared.main("
+    (tmp_path / "stub.py").write_text(STUB.replace("prepared.main(", refusing))
+    monkeypatch.setattr(prepared, "MODULE", "stub")
+    origin = Prepared()
+    assert origin.start(tmp_path, {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}, None) is None
+    origin.close()
+
+
 def test_workers_end_as_processes_of_their_own_do(play, tmp_path, capfd):
     assert play("print('heard', os.environ['WORD'])", WORD="one").wait() == 0
     assert play("sys.exit(3)").wait() == 3
@@ -171,3 +185,30 @@ def test_forked_runs_are_those_of_processes_of_their_own(tmp_path, capfd, monkey
     assert (forked.model / "model.safetensors").read_bytes() == (alone.model / "model.safetensors").read_bytes()
     environments = [json.loads(run.environment.read_text()) for run in (forked, alone)]
     assert environments[0] == environments[1]
+
+
+RENEWING = """
+import socket, sys
+import ntil.train.prepared as prepared, ntil.train.run as run
+run._test_needs_fresh_process = lambda ranks: print("anew", flush=True) or True
+prepared.main(socket.socket(fileno=int(sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_a_forked_run_that_starts_anew_to_evaluate_goes_on(tmp_path, capfd, monkeypatch):
+    """As on a GPU, where the memory of a training goes back in no other way."""
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "renewing.py").write_text(RENEWING)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    monkeypatch.setattr(prepared, "MODULE", "renewing")
+    words = [
+        *("model=qwen25_nano", "task=arithmetic", "loss=ce", "engine=local", "engine.threads=1", "tracker=none"),
+        *("engine.workers=0", "evaluation.every_steps=0", "optim.steps=2", "optim.warmup=0", "optim.batch_size=8"),
+        "task.source.rows={train:64,validation:6,test:16}",
+    ]
+    assert main(["train", "-m", *words, "seed=0,1", f"runs={tmp_path}/sweep"]) == 0
+    runs = find_runs(f"{tmp_path}/sweep")
+    assert len(runs) == 2
+    assert all(run.done for run in runs)
+    assert capfd.readouterr().out.count("anew") == 1  # the sweep's first run isn't forked
