@@ -44,10 +44,18 @@ def _specs(name: str, folder: Path) -> Iterator[Component]:
     task = compose([f"task={name}"]).task
     changes = SOURCES[name](folder, SHARED) if name in SOURCES else [{}]
     for change in changes:
-        source = {**task.options["source"], **change.get("source", {})}
-        if "rows" in source:
-            source["rows"] = dict.fromkeys(source["rows"], 2 * PER_SPLIT)
-        yield replace(task, options={**task.options, **change, "source": source})
+        options = {**task.options, **{key: value for key, value in change.items() if key != "source"}}
+        yield replace(task, options=_of_few_rows(options, change.get("source", {})))
+
+
+def _of_few_rows(options: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+    """The options of a task, or of a mixture's tasks, with other values of its source and few rows."""
+    if "tasks" in options:
+        return {**options, "tasks": {name: _of_few_rows(task, {}) for name, task in options["tasks"].items()}}
+    source = {**options["source"], **source}
+    if "rows" in source:
+        source["rows"] = dict.fromkeys(source["rows"], 2 * PER_SPLIT)
+    return {**options, "source": source}
 
 
 @cache
