@@ -61,7 +61,7 @@ demo-clocks: $(VENV)/.runs  ## teach a small model to read clocks with three los
 	fi
 	$(BIN)/ntil report runs=runs/demo_clocks
 
-demo-small: $(VENV)/.small starts/aligned/dino_smol  ## real weights: fine-tune and compare three losses on boxes (under 30 minutes on 2 cores)
+demo-small: $(VENV)/.small starts/aligned/dino_smol  ## real weights: fine-tune and compare three losses on clocks (under 30 minutes on 2 cores)
 	@mkdir -p runs
 	$(DEMO_SMALL) > runs/demo_small_second.log 2>&1 & \
 	$(DEMO_SMALL); status=$$?; wait $$! || { cat runs/demo_small_second.log; exit 1; }; exit $$status

@@ -146,6 +146,7 @@ def test_a_sweep_of_small_models_draws_on_photographs(tmp_path):
         assert source["rows"]["train"] == 2400
         assert job.run.config.model.options["checkpoint"] == "starts/aligned/dino_smol"
         assert (job.run.config.optim.steps, job.run.config.tuning.freeze) == (150, ["vision"])
+        assert job.run.config.optim.lr == 2e-5
 
 
 def test_a_start_is_taught_other_pictures_than_those_of_the_tables():
