@@ -67,9 +67,11 @@ class Prepared:
         written = _last_written()
         if self._connection is not None and (written != self._written or not self._alive()):
             self.close()
-        if self._connection is None:
-            self._begin(environment, written)
         pid = self._fork(folder, environment, lock) if self._connection is not None else None
+        if pid is None:  # none was begun, or it has ended since, which may show in the fork alone
+            self.close()
+            self._begin(environment, written)
+            pid = self._fork(folder, environment, lock) if self._connection is not None else None
         if pid is None or self._connection is None:
             self.close()
             self._usable = False

@@ -47,6 +47,7 @@ def test_all_losses_are_compared(context):
     assert [row[0] for row in result.tables[0].rows] == choices("loss")
 
 
+@pytest.mark.slow
 def test_a_loss_that_differs_is_found(context, monkeypatch):
     real = losses.value_and_gradient
 

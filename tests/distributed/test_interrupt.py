@@ -109,6 +109,7 @@ def _prepare(here: Connection) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="the sender of a signal is known on Linux only")
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.slow
 def test_only_the_parents_sigterm_ends_a_data_worker(method: str) -> None:
     there, here = multiprocessing.Pipe()
     fork, forkserver = multiprocessing.get_context("fork"), multiprocessing.get_context("forkserver")
@@ -136,6 +137,7 @@ def _have_one(here: Connection) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="waiting for a signal with a timeout is Linux's")
+@pytest.mark.slow
 def test_a_data_worker_of_a_fork_server_ends_with_its_trainer() -> None:
     there, here = multiprocessing.Pipe()
     trainer = multiprocessing.get_context("spawn").Process(target=_have_one, args=(here,))

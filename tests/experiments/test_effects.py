@@ -25,6 +25,7 @@ def test_they_are_those_of_the_report(runs):
     assert (effect.task, effect.loss, effect.scale) == ("clock", "ntil", "nano")
 
 
+@pytest.mark.slow
 def test_the_page_has_every_scale_and_says_which_verdicts_differ(runs, worse, tmp_path, capsys):
     assert main([f"nano={runs}", f"from CE={worse}", f"to={tmp_path}/page"]) == 0
     text = (tmp_path / "page/effects.md").read_text()

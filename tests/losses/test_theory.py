@@ -36,6 +36,7 @@ def test_the_page_has_all_losses():
     assert set(theory.markdown(some).splitlines()) <= {head, rule, *lines}
 
 
+@pytest.mark.slow
 def test_known_minimisers():
     """Of E|X - Y| all mass on the median, of the squared error of the mean every p with the right mean."""
     assert theory.proper("ntl_was") == "no: 0 0 100 0"

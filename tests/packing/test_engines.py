@@ -60,6 +60,7 @@ def test_two_ranks_packed_are_one_process_unpacked(tmp_path, model, tuning, zero
     assert ce_of_ranks == pytest.approx(ce, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_packed_run_from_the_first_command_to_its_metrics(tmp_path):
     loss, ce = steps(tmp_path, "model=llava_nano", "packing=pictures", "engine=local", "optim.batch_size=8")
     assert len(loss) == 2

@@ -103,6 +103,7 @@ def published(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow) for name in (*CHANGES, *TEXT)]
 )
+@pytest.mark.slow
 def test_the_family_reads_what_was_written(published, tmp_path, monkeypatch, name):
     monkeypatch.setattr(weights, "SHARD", "100KB")
     config, folder = published(name), tmp_path / "checkpoint"
@@ -124,6 +125,7 @@ def test_the_family_reads_what_was_written(published, tmp_path, monkeypatch, nam
     assert model(**inputs).logits.isfinite().all()
 
 
+@pytest.mark.slow
 def test_weights_have_the_releases_names(published, tmp_path):
     config, folder = published("qwen2_vl_2b"), tmp_path / "checkpoint"
     write_random(config.model, folder)
@@ -133,6 +135,7 @@ def test_weights_have_the_releases_names(published, tmp_path):
     assert "model.layers.0.mlp.up_proj.weight" in names
 
 
+@pytest.mark.slow
 def test_a_real_tokenizer_is_taken_where_it_is_given(published, tmp_path, shared):
     from benchmarks.vision_checkpoints import write
 

@@ -47,6 +47,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_saved_and_tested_after_interrupts_and_kills_too(tmp_path, seen):
     words = [*WORDS, "evaluation.test=best"]
     through, cut = (frozen(tmp_path / name, *words) for name in ("through", "cut"))
