@@ -55,24 +55,24 @@ def main(arguments: list[str]) -> int:
     Raises:
         ConfigError: fewer than two scales, a label named twice, or a folder without a comparison.
     """
-    settings, words = split_options(EffectOptions, arguments)
+    settings, labelled = split_options(EffectOptions, arguments)
     options = parse_options("effects", EffectOptions, settings)
-    folders = _folders(words)
+    folders = _folders(labelled)
     compared = [effect for label, folder in folders.items() for effect in effects(label, folder, options.base)]
-    place = Path(options.to)
-    place.mkdir(parents=True, exist_ok=True)
+    output = Path(options.to)
+    output.mkdir(parents=True, exist_ok=True)
     figure = forest(compared)
-    figure.savefig(place / "effects.png", dpi=110)
+    figure.savefig(output / "effects.png", dpi=110)
     plt.close(figure)
-    file = place / "effects.md"
+    file = output / "effects.md"
     write_text(file, page(compared, options.base))
     print(f"effects: {file}")
     return 0
 
 
-def _folders(words: Sequence[str]) -> dict[str, str]:
+def _folders(labelled: Sequence[str]) -> dict[str, str]:
     folders: dict[str, str] = {}
-    for word in words:
+    for word in labelled:
         label, equals, folder = word.partition("=")
         if not equals or not label or not folder:
             raise ConfigError(f"ntil effects: {word!r} is no label=folder, as in small=runs/small")

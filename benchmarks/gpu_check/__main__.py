@@ -60,11 +60,11 @@ def main(arguments: Sequence[str]) -> int:
     if not torch.cuda.is_available():
         print("gpu-check: there is no GPU here, so nothing was checked")
         return 0
-    with tempfile.TemporaryDirectory(dir=options.file.absolute().parent, prefix=".gpu-check-") as place:
-        checkpoint = Path(place) / "checkpoint"
+    with tempfile.TemporaryDirectory(dir=options.file.absolute().parent, prefix=".gpu-check-") as folder:
+        checkpoint = Path(folder) / "checkpoint"
         write_random(compose([f"model={MODEL}"]).model, checkpoint)
-        words = (*WORDS, f"model.checkpoint={checkpoint}")
-        context = Context("cuda", words, Path(place), torch.cuda.device_count())
+        overrides = (*WORDS, f"model.checkpoint={checkpoint}")
+        context = Context("cuda", overrides, Path(folder), torch.cuda.device_count())
         results: list[Result] = []
         for result in results_of({name: CHECKS[name] for name in options.only}, context):
             results.append(result)

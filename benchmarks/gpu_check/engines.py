@@ -66,10 +66,10 @@ def run(context: Context, cases: tuple[Case, ...] = CASES, rehearse: Callable[..
         if case.ranks is None and context.gpus == 1:
             skipped.append(f"{case.name}: skipped, there is one GPU")
             continue
-        place = context.folder / case.name
+        folder = context.folder / case.name
         try:
-            config = _config(context, case, ranks, place)
-            outcome = rehearse(config, longest_rows(config, Components.build(config), STEPS), place)
+            config = _config(context, case, ranks, folder)
+            outcome = rehearse(config, longest_rows(config, Components.build(config), STEPS), folder)
             losses = _losses(config)
             reference = reference or losses
             cells = _cells(config, outcome, losses, reference)
@@ -77,7 +77,7 @@ def run(context: Context, cases: tuple[Case, ...] = CASES, rehearse: Callable[..
             cells = [str(error), "", "", "", ""]
         rows.append([case.name, str(ranks), *cells])
         print("  ".join(rows[-1]), flush=True)
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     columns = ["engine", "ranks", "losses", "step s", "peak GB", "estimated GB", "of it measured"]
     table = Table("engines", columns, ["l", "r", "l", "r", "r", "r", "r"], rows)
     passed = all(row[2].startswith("equal") for row in rows)
@@ -89,10 +89,10 @@ def run(context: Context, cases: tuple[Case, ...] = CASES, rehearse: Callable[..
     return Result("Engines", passed, lines, [table])
 
 
-def _config(context: Context, case: Case, ranks: int, place: Path) -> RunConfig:
+def _config(context: Context, case: Case, ranks: int, folder: Path) -> RunConfig:
     device = f"engine.device={'cpu' if context.device == 'cpu' else 'cuda'}"
-    words = [*context.words, *case.words, f"engine.processes={ranks}", device]
-    return rehearsal_config(compose_checked(words), place / "runs", STEPS, cache_features=False)
+    overrides = [*context.words, *case.words, f"engine.processes={ranks}", device]
+    return rehearsal_config(compose_checked(overrides), folder / "runs", STEPS, cache_features=False)
 
 
 def _losses(config: RunConfig) -> list[float]:

@@ -250,12 +250,12 @@ def _by_relation(shapes: list[Thing]) -> list[tuple[str, int, int]]:
         name = _name(shapes, index)
         for shape in {t.shape: None for t in shapes} if name else {}:
             others = [i for i, t in enumerate(shapes) if t.shape == shape and i != index]
-            for words, by in sides.items():
+            for relation, by in sides.items():
                 far = [by(shapes[i], anchor) for i in others]
                 fits = [i for i, distance in zip(others, far, strict=True) if distance >= CLEAR]
                 unclear = any(-CLEAR < distance < CLEAR for distance in far)
                 if len(others) > 1 and len(fits) == 1 and not unclear:
-                    expressions.append((f"the {shape} {words} the {name}", fits[0], 2))
+                    expressions.append((f"the {shape} {relation} the {name}", fits[0], 2))
     return expressions
 
 

@@ -233,8 +233,8 @@ def _font(name: str, height: int) -> ImageFont.FreeTypeFont:
 
 def _ink(text: str, rng: np.random.Generator, side: int, plain: bool, small: bool) -> PILImage.Image:
     """The word's coverage (L) on a strip just larger than its ink."""
-    part = rng.uniform(0.05, 0.07) if small else rng.uniform(0.18, 0.26) if plain else rng.uniform(0.15, 0.26)
-    font = _font("DejaVuSans-Bold" if plain else str(rng.choice(FONTS)), round(side * part))
+    height = rng.uniform(0.05, 0.07) if small else rng.uniform(0.18, 0.26) if plain else rng.uniform(0.15, 0.26)
+    font = _font("DejaVuSans-Bold" if plain else str(rng.choice(FONTS)), round(side * height))
     left, top, right, bottom = font.getbbox(text)
     pad = PAD * (bottom - top)
     ink = PILImage.new("L", (math.ceil(right - left + 2 * pad), math.ceil(bottom - top + 2 * pad)), 0)

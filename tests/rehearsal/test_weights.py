@@ -65,7 +65,6 @@ SIZES |= {name: {"size": {"height": 56, "width": 56}} for name in ("internvl3_1b
 SIZES["smolvlm2_256m"] = {"size": {"longest_edge": 128}, "max_image_size": {"longest_edge": 64}}
 SQUARE = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
 TEXT = ("qwen25_7b", "llama3_8b", "yi_6b", "baichuan2_7b")
-AT_ONCE = ("qwen2_vl_2b", "yi_vl_6b", "llama3_8b")  # the others are slow: four seconds each
 
 
 def small_facts(name):
@@ -100,10 +99,8 @@ def published(tmp_path, monkeypatch):
     return of
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in AT_ONCE else pytest.param(name, marks=pytest.mark.slow) for name in (*CHANGES, *TEXT)]
-)
 @pytest.mark.slow
+@pytest.mark.parametrize("name", (*CHANGES, *TEXT))
 def test_the_family_reads_what_was_written(published, tmp_path, monkeypatch, name):
     monkeypatch.setattr(weights, "SHARD", "100KB")
     config, folder = published(name), tmp_path / "checkpoint"
