@@ -100,7 +100,7 @@ def published(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", (*CHANGES, *TEXT))
+@pytest.mark.parametrize("name", [*CHANGES, *TEXT])
 def test_the_family_reads_what_was_written(published, tmp_path, monkeypatch, name):
     monkeypatch.setattr(weights, "SHARD", "100KB")
     config, folder = published(name), tmp_path / "checkpoint"
