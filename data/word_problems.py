@@ -26,7 +26,7 @@ from data.common.source import STREAMS, RenderedSource
 from data.gsm8k import FEATURES
 
 PEOPLE = ("Anna", "Ben", "Chen", "Dara", "Emil", "Fatima", "Goran", "Hana", "Ivo", "Jun", "Kofi", "Lena", "Mia", "Omar")
-THINGS = ("apples", "books", "coins", "cards", "eggs", "marbles", "pencils", "shells", "stamps", "stones", "tickets")
+GOODS = ("apples", "books", "coins", "cards", "eggs", "marbles", "pencils", "shells", "stamps", "stones", "tickets")
 BOXES = ("bags", "baskets", "boxes", "crates", "jars")
 SHARES = {"train": range(80), "validation": range(80, 90), "test": range(90, 100)}
 MOST_STEPS = 6
@@ -88,44 +88,44 @@ def split_of(question: str) -> str:
 def problem(rng: np.random.Generator, count: int, largest: int) -> dict[str, Any]:
     """A problem of `count` steps: question, solution, answer, level."""
     person, other = rng.choice(PEOPLE, 2, replace=False)
-    thing = str(rng.choice(THINGS))
+    goods = str(rng.choice(GOODS))
     shared = count > 1 and rng.random() < 0.25
-    opening, steps = _opening(rng, person, thing, largest)
+    opening, steps = _opening(rng, person, goods, largest)
     while len(steps) < count - shared:
         value = steps[-1].value if steps else opening
-        steps.append(_change(rng, person, other, thing, value, largest))
+        steps.append(_change(rng, person, other, goods, value, largest))
     sentences = [step.text for step in steps]
     if not steps or not steps[0].text.startswith(f"{person} has"):
-        sentences.insert(0, f"{person} has {opening} {thing}.")
+        sentences.insert(0, f"{person} has {opening} {goods}.")
     value = steps[-1].value
-    asked = f"How many {thing} does {person} have now?"
+    asked = f"How many {goods} does {person} have now?"
     if shared and (parts := [k for k in range(2, 11) if value % k == 0 and value >= k]):
         k, box = int(rng.choice(parts)), str(rng.choice(BOXES))
         steps.append(Step("", f"{value} / {k} = {value // k}", value // k))
         sentences.append(f"{person} puts them into {k} {box}, as many into each.")
-        asked = f"How many {thing} are in each?"
+        asked = f"How many {goods} are in each?"
     elif len(steps) < count:
-        steps.append(_change(rng, person, other, thing, value, largest))
+        steps.append(_change(rng, person, other, goods, value, largest))
         sentences.append(steps[-1].text)
     return {
         "question": " ".join([*sentences, asked]),
-        "solution": "\n".join(f"{step.equation} {thing}" for step in steps),
+        "solution": "\n".join(f"{step.equation} {goods}" for step in steps),
         "answer": str(steps[-1].value),
         "level": len(steps) - 1,
     }
 
 
-def _opening(rng: np.random.Generator, person: str, thing: str, largest: int) -> tuple[int, list[Step]]:
+def _opening(rng: np.random.Generator, person: str, goods: str, largest: int) -> tuple[int, list[Step]]:
     """How many there are at first; and the step that says so, where it is a product."""
     if rng.random() < 0.4:
         boxes = int(rng.integers(2, 13))
         each = int(rng.integers(2, max(3, min(50, largest // boxes))))
-        text = f"{person} has {boxes} {rng.choice(BOXES)} with {each} {thing} each."
+        text = f"{person} has {boxes} {rng.choice(BOXES)} with {each} {goods} each."
         return boxes * each, [Step(text, f"{boxes} * {each} = {boxes * each}", boxes * each)]
     return int(rng.integers(5, max(6, largest * 2 // 3))), []
 
 
-def _change(rng: np.random.Generator, person: str, other: str, thing: str, value: int, largest: int) -> Step:
+def _change(rng: np.random.Generator, person: str, other: str, goods: str, value: int, largest: int) -> Step:
     """More or fewer of them."""
     room = largest - value
     if value < 2 or (room > 1 and rng.random() < 0.5):
@@ -133,5 +133,5 @@ def _change(rng: np.random.Generator, person: str, other: str, thing: str, value
         text = str(rng.choice(["buys", "finds", "wins"]))
         return Step(f"{person} {text} {more} more.", f"{value} + {more} = {value + more}", value + more)
     fewer = int(rng.integers(1, value))
-    ways = [f"gives {fewer} {thing} to {other}", f"loses {fewer} of them", f"sells {fewer} {thing}"]
+    ways = [f"gives {fewer} {goods} to {other}", f"loses {fewer} of them", f"sells {fewer} {goods}"]
     return Step(f"{person} {rng.choice(ways)}.", f"{value} - {fewer} = {value - fewer}", value - fewer)

@@ -19,6 +19,7 @@ from datasets import (
     load_from_disk,
 )
 
+from data.common.cores import usable_cores
 from data.common.files import replacing
 
 ROWS_A_PROCESS = 1000  # at least; a process takes as long to start as dozens of rows to draw
@@ -48,7 +49,7 @@ def cached_dataset(name: str, key: dict[str, Any], sources: list[Path], build: C
 def drawn_rows(draw: Callable[..., dict[str, Any]], rows: int, features: Features, title: str) -> Dataset:
     """Rows that `draw` makes of `{"index": i}`; many are drawn by several processes, up to one a core of this one."""
     index = Dataset.from_dict({"index": list(range(rows))})
-    processes = min(len(os.sched_getaffinity(0)), rows // ROWS_A_PROCESS)
+    processes = min(usable_cores(), rows // ROWS_A_PROCESS)
     return index.map(
         draw, remove_columns=["index"], features=features, num_proc=processes if processes > 1 else None, desc=title
     )

@@ -44,7 +44,7 @@ SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross")
 CLEAR = 0.08  # of the picture's side: least distance at which a relation such as "left of" holds or doesn't
 
 
-class Thing(NamedTuple):
+class DrawnShape(NamedTuple):
     """Shape of a scene."""
 
     shape: str
@@ -180,7 +180,7 @@ def _row(
     }
 
 
-def scene(rng: np.random.Generator, difficulty: Difficulty) -> list[Thing]:
+def scene(rng: np.random.Generator, difficulty: Difficulty) -> list[DrawnShape]:
     """Draw shapes that don't overlap. Rich scenes use few kinds and colours, so that places must distinguish them."""
     few = difficulty == "rich"
     fewest, most = {"single": (1, 1), "plain": (2, 4), "rich": (3, 7)}[difficulty]
@@ -188,19 +188,19 @@ def scene(rng: np.random.Generator, difficulty: Difficulty) -> list[Thing]:
     shapes = rng.choice(SHAPES, 2, replace=False) if few else SHAPES
     colours = rng.choice(list(COLOURS), 3, replace=False) if few else list(COLOURS)
     larger = 2.0 if difficulty == "single" else 1.0
-    placed: list[Thing] = []
+    placed: list[DrawnShape] = []
     for _ in range(200):
         small = bool(rng.random() < 0.5)
         radius = larger * (rng.uniform(0.06, 0.08) if small else rng.uniform(0.12, 0.15))
         x, y = rng.uniform(radius + 0.01, 0.99 - radius, 2)
         if all(math.hypot(x - t.x, y - t.y) > (radius + t.radius) * 1.1 for t in placed):
-            placed.append(Thing(str(rng.choice(shapes)), str(rng.choice(colours)), small, x, y, radius))
+            placed.append(DrawnShape(str(rng.choice(shapes)), str(rng.choice(colours)), small, x, y, radius))
         if len(placed) == count:
             break
     return placed
 
 
-def _expressions(shapes: list[Thing], difficulty: Difficulty) -> list[tuple[str, int, int]]:
+def _expressions(shapes: list[DrawnShape], difficulty: Difficulty) -> list[tuple[str, int, int]]:
     """(expression, index of the shape meant, level), all that hold."""
     expressions = [(f"the {_name(shapes, i)}", i, 0) for i in range(len(shapes)) if _name(shapes, i)]
     if difficulty != "rich":
@@ -208,9 +208,9 @@ def _expressions(shapes: list[Thing], difficulty: Difficulty) -> list[tuple[str,
     return expressions + _by_order(shapes) + _by_relation(shapes)
 
 
-def _name(shapes: list[Thing], target: int) -> str | None:
+def _name(shapes: list[DrawnShape], target: int) -> str | None:
     """The shortest description by attributes that fits no other shape: star, red star, small star, small red star."""
-    forms: list[Callable[[Thing], str]] = [
+    forms: list[Callable[[DrawnShape], str]] = [
         lambda t: t.shape,
         lambda t: f"{t.colour} {t.shape}",
         lambda t: f"{'small' if t.small else 'large'} {t.shape}",
@@ -220,7 +220,7 @@ def _name(shapes: list[Thing], target: int) -> str | None:
     return next((n[target] for n in names if n.count(n[target]) == 1), None)
 
 
-def _by_order(shapes: list[Thing]) -> list[tuple[str, int, int]]:
+def _by_order(shapes: list[DrawnShape]) -> list[tuple[str, int, int]]:
     expressions = []
     for shape in {t.shape: None for t in shapes}:
         same = [i for i, t in enumerate(shapes) if t.shape == shape]
@@ -237,10 +237,10 @@ def _by_order(shapes: list[Thing]) -> list[tuple[str, int, int]]:
     return expressions
 
 
-def _by_relation(shapes: list[Thing]) -> list[tuple[str, int, int]]:
+def _by_relation(shapes: list[DrawnShape]) -> list[tuple[str, int, int]]:
     """Expressions (as in `_expressions`) for the only shape of its kind on one side of a shape that has a name."""
     expressions = []
-    sides: dict[str, Callable[[Thing, Thing], float]] = {
+    sides: dict[str, Callable[[DrawnShape, DrawnShape], float]] = {
         "left of": lambda t, anchor: anchor.x - t.x,
         "right of": lambda t, anchor: t.x - anchor.x,
         "above": lambda t, anchor: anchor.y - t.y,
@@ -259,13 +259,13 @@ def _by_relation(shapes: list[Thing]) -> list[tuple[str, int, int]]:
     return expressions
 
 
-def box_of(shape: Thing) -> tuple[float, float, float, float]:
+def box_of(shape: DrawnShape) -> tuple[float, float, float, float]:
     """Smallest box around the shape as drawn, in parts of the picture's side."""
     xs, ys = zip(*_outline(shape), strict=True)
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def _outline(shape: Thing) -> list[tuple[float, float]]:
+def _outline(shape: DrawnShape) -> list[tuple[float, float]]:
     def at(turn: float, reach: float = 1.0) -> tuple[float, float]:
         angle = 2 * math.pi * turn
         return shape.x + shape.radius * reach * math.sin(angle), shape.y - shape.radius * reach * math.cos(angle)
@@ -285,7 +285,7 @@ def _outline(shape: Thing) -> list[tuple[float, float]]:
 
 
 def render(
-    shapes: list[Thing],
+    shapes: list[DrawnShape],
     rng: np.random.Generator,
     size: int,
     difficulty: Difficulty,

@@ -19,7 +19,7 @@ from data.common.errors import InvalidOption
 from data.common.images import png
 from data.common.source import STREAMS, RenderedSource
 from data.grounding import rendered
-from data.grounding.rendered import COLOURS, SHAPES, Thing, box_of
+from data.grounding.rendered import COLOURS, SHAPES, DrawnShape, box_of
 from data.objects.schema import FEATURES, objects_row
 
 Asking = Literal["names", "expression"]
@@ -61,24 +61,24 @@ def _row(row: dict[str, int], *, split: str, size: int, asking: Asking, seed: in
     scene = rendered.scene(rng, "plain")
     asked, question, meant = _names(rng, scene) if asking == "names" else _expression(rng, scene)
     picture = png(rendered.render(scene, rng, size, "plain")), (size, size)
-    boxes = [[v * size for v in box_of(thing)] for thing in meant]
-    labels = [thing.shape for thing in meant] if asking == "names" else None
+    boxes = [[v * size for v in box_of(shape)] for shape in meant]
+    labels = [shape.shape for shape in meant] if asking == "names" else None
     row_id = f"{asking}-{split}-{seed}-{row['index']}"
     return objects_row(row_id, picture, question, boxes, split, labels, asked=asked)
 
 
-def _names(rng: np.random.Generator, scene: list[Thing]) -> tuple[list[str], str, list[Thing]]:
+def _names(rng: np.random.Generator, scene: list[DrawnShape]) -> tuple[list[str], str, list[DrawnShape]]:
     """Two kinds, the first of them of a shape of the scene in most rows."""
-    there = sorted({thing.shape for thing in scene})
+    there = sorted({shape.shape for shape in scene})
     first = str(rng.choice(there if rng.random() > EMPTY else SHAPES))
-    asked = sorted([first, str(rng.choice([shape for shape in SHAPES if shape != first]))])
-    return asked, ", ".join(asked), [thing for thing in scene if thing.shape in asked]
+    asked = sorted([first, str(rng.choice([name for name in SHAPES if name != first]))])
+    return asked, ", ".join(asked), [shape for shape in scene if shape.shape in asked]
 
 
-def _expression(rng: np.random.Generator, scene: list[Thing]) -> tuple[list[str], str, list[Thing]]:
+def _expression(rng: np.random.Generator, scene: list[DrawnShape]) -> tuple[list[str], str, list[DrawnShape]]:
     kind = "shape" if rng.random() < 0.5 else "colour"
-    there = sorted({getattr(thing, kind) for thing in scene})
+    there = sorted({getattr(shape, kind) for shape in scene})
     others = [name for name in (SHAPES if kind == "shape" else COLOURS) if name not in there]
     name = str(rng.choice(there if rng.random() > EMPTY else others))
     question = f"the {name} shapes" if kind == "colour" else f"the {'crosses' if name == 'cross' else f'{name}s'}"
-    return [], question, [thing for thing in scene if getattr(thing, kind) == name]
+    return [], question, [shape for shape in scene if getattr(shape, kind) == name]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.common.files import write_text
@@ -56,6 +56,8 @@ class Hypothesis:
 @dataclass
 class Protocol:
     """One benchmark.
+
+    A file that says `extends: <name or path>` is that protocol, with what it states itself in its place.
 
     Attributes:
         title: of the report. base: the loss of the tables' comparisons.
@@ -107,13 +109,8 @@ def read(file: Path) -> Protocol:
         ConfigError: no such file, a key or value that is not of a protocol, or one that can't decide what it claims.
     """
     try:
-        stated = OmegaConf.load(file)
+        stated = _load(file)
         protocol: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Protocol), stated))
-    except FileNotFoundError:
-        known = choices("benchmark")
-        raise ConfigError(
-            f"{file}: there is no such file{nearest(file.stem, known)}; there are {', '.join(known)}"
-        ) from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{file}: {value_error(str(error), '') or str(error).splitlines()[0]}") from error
     _check(file, protocol)
@@ -123,6 +120,26 @@ def read(file: Path) -> Protocol:
 def file_of(name: str) -> Path:
     """The file of a benchmark: a path to YAML, or a name in conf/benchmark or a plug-in."""
     return Path(name).expanduser() if name.endswith((".yaml", ".yml")) else config_file("benchmark", name)
+
+
+def _load(file: Path, extending: tuple[Path, ...] = ()) -> dict[Any, Any]:
+    """The keys that a file states, over those of the protocol that it extends; each replaces the other's as a whole."""
+    if file in extending:
+        raise ConfigError(f"{file}: extends itself, through {' and '.join(map(str, extending))}")
+    try:
+        stated = OmegaConf.load(file)
+    except FileNotFoundError:
+        known = choices("benchmark")
+        raise ConfigError(
+            f"{file}: there is no such file{nearest(file.stem, known)}; there are {', '.join(known)}"
+        ) from None
+    if not isinstance(stated, DictConfig):
+        raise ConfigError(f"{file}: a protocol has keys and values, this is a list")
+    name = stated.pop("extends", None)
+    if name is None:
+        return dict(stated)
+    base = file.parent / name if str(name).endswith((".yaml", ".yml")) else file_of(str(name))
+    return _load(base, (*extending, file)) | dict(stated)
 
 
 def _check(file: Path, protocol: Protocol) -> None:

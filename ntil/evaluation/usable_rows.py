@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +22,7 @@ import data
 import ntil
 import tasks
 from data.common.cache import cache_folder
+from data.common.cores import usable_cores
 from data.common.files import write_text
 from data.common.rows import undecoded
 from ntil.components import Components
@@ -112,8 +112,7 @@ def length_option(config: RunConfig) -> str:
 
 def workers_for(rows: Dataset, most: int | None = None) -> int:
     """How many processes should check the rows, `most` at most (by default one a processor, up to 8)."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if len(rows) < FEW else min(processors, 8) if most is None else most
+    return 0 if len(rows) < FEW else min(usable_cores(), 8) if most is None else most
 
 
 def _checked_on_first(

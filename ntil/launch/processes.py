@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from data.common.cores import usable_cores
 from ntil.config.schema import EngineConfig, RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.launcher import LAUNCHER
@@ -46,7 +47,7 @@ def spawn(
 
     Args:
         worker: the module that a rank runs, with the folder as its argument.
-        prepared: a process to fork a single rank from; it runs WORKER, whatever `worker` is.
+        prepared: a process to fork a single rank of WORKER from; ranks of another module are started anew.
 
     Returns:
         0, 130 when they were interrupted and saved, or another code; then error.txt says why.
@@ -84,7 +85,7 @@ def _start(
 ) -> list[Rank]:
     """Start all ranks, in sessions of their own, so that an interrupt reaches each exactly once, from here."""
     environments = list(_environments(engine))
-    if prepared is not None and len(environments) == 1:
+    if prepared is not None and worker == WORKER and len(environments) == 1:
         forked = prepared.start(folder, environments[0], lock)
         if forked is not None:
             return [forked]
@@ -114,7 +115,7 @@ def _environments(engine: EngineConfig) -> Iterator[dict[str, str]]:
     common["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     if count > 1:
         # Ranks that each use all cores are slower than a single rank.
-        common["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+        common["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     for rank in range(count):
         yield {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +12,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
+from data.common.cores import usable_cores
 from ntil.compat import skip_deepspeed_shm_build
 from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
@@ -54,7 +54,7 @@ def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torc
         ddp_backend="gloo" if on_cpu and ranks > 1 else None,
         use_cpu=on_cpu,
         # More than there are cores would wait for each other (torch warns of it); the rows' order doesn't depend on it.
-        dataloader_num_workers=min(engine.workers, _cores()),
+        dataloader_num_workers=min(engine.workers, usable_cores()),
         dataloader_pin_memory=torch.cuda.is_available(),
         # Micro-batches of unequal numbers of rows can't be filled up with others.
         accelerator_config={"even_batches": run.packing.mode != "tokens"},
@@ -69,11 +69,6 @@ def training_arguments(run: RunConfig, folder: Path, weights: torch.dtype = torc
         report_to=[],
         disable_tqdm=True,
     )
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_compute_dtype(engine: EngineConfig, weights: torch.dtype) -> EngineConfig:

@@ -1,5 +1,9 @@
 """A protocol is checked before any run, and may not be changed after the first."""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 import pytest
 
 from experiments.benchmark.command import plan
@@ -9,6 +13,7 @@ from experiments.benchmark.stages import Stages
 from ntil.config.compose import choices
 from ntil.config.errors import ConfigError
 
+ROOT = Path(__file__).parents[3]
 SMALL = """
 title: a small one
 overrides: [engine=local, tracker=none]
@@ -57,6 +62,36 @@ def test_a_protocol_that_cant_be_run_is_refused(tmp_path, before, after, message
 def test_an_unknown_name_is_refused():
     with pytest.raises(ConfigError, match="no such file; did you mean 'numbers'"):
         read(file_of("number"))
+
+
+@pytest.mark.parametrize(("name", "folder"), [("numbers", "benchmark"), ("numbers_more", "benchmark_more")])
+def test_what_was_published_is_the_protocol_of_the_config(name, folder):
+    frozen = json.loads((ROOT / "docs" / "results" / folder / "protocol.json").read_text())
+    assert asdict(read(file_of(name))) == frozen
+
+
+def test_a_protocol_may_extend_another(tmp_path):
+    base = read(written(tmp_path))
+    more = tmp_path / "more.yaml"
+    more.write_text("extends: small.yaml\nlosses: [ce, ntil]\nsearch: {optim.lr: {low: 0.1, high: 1}}\n")
+    extended = read(more)
+    assert (extended.losses, list(extended.search)) == (["ce", "ntil"], ["optim.lr"])
+    assert (extended.cells, extended.hypotheses, extended.trials) == (base.cells, base.hypotheses, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: more.yaml\n", "extends itself, through .*more.yaml"),
+        ("extends: number\n", "number.yaml: there is no such file; did you mean 'numbers'"),
+        ("extends: smal.yaml\n", "smal.yaml: there is no such file"),
+        ("- numbers\n", "a protocol has keys and values"),
+    ],
+)
+def test_what_cant_be_extended_is_named(tmp_path, text, message):
+    (tmp_path / "more.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path / "more.yaml")
 
 
 def test_it_may_not_change_once_it_is_frozen(tmp_path):
