@@ -31,22 +31,26 @@ def colours(losses: Sequence[str]) -> dict[str, str]:
 
 
 def curves(cell: Cell, metric: str) -> Figure | None:
-    """Cross-entropy in training; the validation split's cross-entropy and headline metric. Bands span the seeds."""
-    panels = (
+    """Cross-entropy in training; the validation split's cross-entropy and headline metric. Bands span the seeds.
+
+    What no run has logged, as validation where there was none, has no panel.
+    """
+    panels = [
         ("loss/ce", "training cross-entropy (nats per token)"),
         ("eval_ce", "validation cross-entropy (nats per token)"),
         (f"eval_{metric}", f"validation {metric.replace('_', ' ')}"),
-    )
+    ]
     histories = {run: run.folder.read_history() for run in cell.runs}
-    if not any(histories.values()):
+    logged = {key for history in histories.values() for record in history for key in record}
+    panels = [(key, title) for key, title in panels if key in logged]
+    if not panels:
         return None
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
-    for axis, (key, title) in zip(axes, panels, strict=True):
+    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4.2), layout="constrained", squeeze=False)
+    for axis, (key, title) in zip(axes[0], panels, strict=True):
         for loss, colour in colours(cell.losses).items():
             band(axis, [h for run, h in histories.items() if run.loss == loss], key, loss, colour)
         tidy(axis, title, "step")
-    if axes[0].lines:
-        axes[0].legend(frameon=False)
+    axes[0][0].legend(frameon=False)
     return figure
 
 

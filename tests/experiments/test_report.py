@@ -16,6 +16,7 @@ from experiments.cells import Cell, cells, differences, require_comparable
 from experiments.render import html
 from experiments.render.examples import Example, build_gallery
 from experiments.render.number_errors import numbers, signed_errors
+from experiments.render.plots import curves
 from experiments.render.tables import cell_tables, mean_and_deviation, paper_table
 from experiments.report import _expected, evaluations, main
 from ntil.cli import main as ntil
@@ -101,6 +102,24 @@ def test_the_whole_report(runs, capsys):
 )
 def test_a_spread_has_the_figures_that_its_deviation_allows(values, shown):
     assert mean_and_deviation(Line("ce", tuple(range(len(values))), {"exact": values}), "exact") == shown
+
+
+def panels(cell):
+    figure = curves(cell, "exact")
+    assert figure is not None
+    return [axis.get_title() for axis in figure.axes]
+
+
+def test_what_was_not_logged_has_no_panel(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "clock")
+    (cell,) = cells(read_runs(tmp_path / "clock"))
+    assert [title.split()[0] for title in panels(cell)] == ["training", "validation", "validation"]
+    for run in cell.runs:
+        run.folder.history.write_text('{"step": 1, "loss/ce": 2.0}\n')
+    assert panels(cell) == ["training cross-entropy (nats per token)"]
+    for run in cell.runs:
+        run.folder.history.write_text("")
+    assert curves(cell, "exact") is None
 
 
 def test_a_report_can_be_written_elsewhere(runs, tmp_path):
