@@ -30,6 +30,7 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil compare <run> <run>                                    any two runs or folders of one loss, paired by seed
   ntil compare --samples a.jsonl b.jsonl task=...             answers of anybody's models, in three formats
   ntil benchmark of=<protocol> [stage=pilot dry_run=true]     an equal search for each loss, then seeds at its best
+  ntil records runs=<folder> to=<file>.tar.xz                 finished runs without weights: tables can be made again
   ntil effects nano=<folder> small=<folder> to=<folder>       what each loss changes at several scales, in one plot
   ntil dashboard experiment=<name> [entity=... publish=true]  a W&B workspace and report for an experiment's runs
   ntil status <folder>                                        every run below it: done, running with ETA, failed
@@ -54,6 +55,7 @@ COMMANDS = {
     "compare": "experiments.compare",
     "benchmark": "experiments.benchmark.command",
     "effects": "experiments.effects",
+    "records": "experiments.records",
     "dashboard": "experiments.dashboard",
     "show": "ntil.commands.show",
     "models": "ntil.commands.models",

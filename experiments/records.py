@@ -1,0 +1,88 @@
+"""Keep finished runs without their weights in one small file, from which their tables can be made again.
+
+    ntil records runs=<folder> to=<file>.tar.xz
+
+    ntil records runs=runs/demo to=demo.tar.xz
+    tar -xf demo.tar.xz -C runs            on another machine; then `ntil report runs=runs/demo`, or the sweep with one
+                                           more loss: what is done is not run again
+
+The file holds what a run's folder holds but weights, checkpoints, logs and what a failure left: configuration, history,
+predictions, metrics, digits, packages, the contents of data and weights as hashes; and evaluations of `ntil eval`. A
+run takes some kilobytes. Predictions hold the rows' true answers: of data that may not be passed on, neither may they.
+Runs that aren't finished are left out and counted.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import MISSING
+
+from data.common.counts import counted
+from data.common.files import replacing
+from ntil.commands.options import parse_options
+from ntil.config.errors import ConfigError
+from ntil.runs.folder import RunFolder, find_runs
+
+ENDING = ".tar.xz"
+SUFFIXES = (".json", ".jsonl", ".yaml")  # of the files that a run's tables are made from
+NOT_RESULTS = ("tracking.json",)  # belongs to a tracker's account
+
+
+@dataclass
+class RecordOptions:
+    """Options of `ntil records`."""
+
+    runs: str = MISSING
+    to: str = MISSING
+
+
+def main(arguments: list[str]) -> int:
+    """Run `ntil records`; the exit code.
+
+    Raises:
+        ConfigError: no finished run there, or a file of another kind.
+    """
+    options = parse_options("records", RecordOptions, arguments)
+    root, file = Path(options.runs).expanduser(), Path(options.to).expanduser()
+    if not file.name.endswith(ENDING):
+        raise ConfigError(f"to={file}: name a file that ends in {ENDING}")
+    runs = find_runs(root)
+    finished = [run for run in runs if run.done]
+    if not finished:
+        raise ConfigError(f"{root}: no finished run there")
+    write_records(root, finished, file)
+    left = len(runs) - len(finished)
+    remark = f"; {counted(left, 'run')} not finished, left out" if left else ""
+    print(f"{file}: {counted(len(finished), 'run')}, {file.stat().st_size / 1000:,.0f} kB{remark}")
+    return 0
+
+
+def write_records(root: Path, runs: Sequence[RunFolder], file: Path) -> None:
+    """Write the results of runs below `root` to a tar file compressed by xz, under the name of `root`."""
+    root = root.resolve()
+    with replacing(file) as partial, tarfile.open(partial, "w:xz") as archive:
+        for run in runs:
+            for path in results(run):
+                archive.add(path, Path(root.name, path.resolve().relative_to(root)), recursive=False, filter=_anonymous)
+
+
+def results(run: RunFolder) -> Iterator[Path]:
+    """The files of a run and of its finished evaluations that results are in."""
+    evaluations = (RunFolder(path) for path in sorted(run.evaluations.glob("*")))
+    for folder in (run, *(evaluation for evaluation in evaluations if evaluation.done)):
+        for path in sorted(folder.path.iterdir()):
+            regular = path.is_file() and not path.is_symlink()
+            if regular and path.suffix in SUFFIXES and path.name not in NOT_RESULTS:
+                yield path
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without the name and number of who ran it."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o644
+    return member
