@@ -77,9 +77,12 @@ def analyse(
         base: the loss that others are compared with; where a cell has no run of it, its first loss is.
         tuned: keys in which losses may differ besides their options, since a search has chosen them for each.
     """
+    compared = cells(runs)
+    # Else the smallest p that is possible, times the number of comparisons, would be none that a verdict can rest on.
+    draws = max(draws, 40 * sum(len(cell.losses) - 1 for cell in compared))
     reports = [
         _cell(cell, metrics, [e for e in expected if e[:2] == (cell.task, cell.model)], draws, base, tuned)
-        for cell in cells(runs)
+        for cell in compared
     ]
     reported = {(r.cell.task, r.cell.model) for r in reports}
     for task, model in dict.fromkeys(e[:2] for e in expected if e[:2] not in reported):
@@ -121,11 +124,11 @@ def _cell(
 
 
 def _compared(line: Line, cell: Cell, base: str, task: Any, directions: dict[str, bool], draws: int) -> Line:
-    seeds = cell.shared_seeds(line.loss, base)
-    if line.loss == base or not seeds:
+    pairs = cell.pairs(line.loss, base)
+    if line.loss == base or not pairs:
         return line
     # Predictions are read once; the metrics are other functions of the same sums.
-    both = score_sums([cell.of(name)[s] for name in (line.loss, base) for s in seeds], task, task.metric)
+    both = score_sums([run for side in zip(*pairs, strict=True) for run in side], task, task.metric)
     ours, theirs = (replace(both, sums=half) for half in np.split(both.sums, 2))
     against = {
         metric: compare(replace(ours, metric=metric), replace(theirs, metric=metric), greater, draws)
@@ -136,7 +139,8 @@ def _compared(line: Line, cell: Cell, base: str, task: Any, directions: dict[str
 
 
 def _missing(cell: Cell, losses: Sequence[str], expected: Sequence[Key]) -> Iterable[str]:
-    seeds = sorted({*cell.seeds, *(e[3] for e in expected)})
+    trained = {run.seed for run in cell.runs if run.loss not in cell.untrained}
+    seeds = sorted({*trained, *(e[3] for e in expected)})
     # A finished run counts, whatever else was tried for its loss and seed.
     run_of = {(run.loss, run.seed): run for run in sorted(cell.runs, key=lambda run: run.done)}
     for loss in losses:

@@ -51,8 +51,14 @@ class Cell:
         """Map a seed to the finished run of a loss."""
         return {run.seed: run for run in self.runs if run.loss == loss and run.done}
 
-    def shared_seeds(self, one: str, other: str) -> list[int]:
-        return sorted(self.of(one).keys() & self.of(other).keys())
+    def pairs(self, one: str, other: str) -> list[tuple[Run, Run]]:
+        """Finished runs of two losses, of the same seeds; an untrained one stands beside every seed."""
+        ours, theirs = self.of(one), self.of(other)
+        if one in self.untrained and ours:
+            return [(ours[min(ours)], theirs[seed]) for seed in sorted(theirs)]
+        if other in self.untrained and theirs:
+            return [(ours[seed], theirs[min(theirs)]) for seed in sorted(ours)]
+        return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
 
 
 def cells(runs: Iterable[Run]) -> list[Cell]:

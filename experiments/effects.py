@@ -58,15 +58,17 @@ def main(arguments: list[str]) -> int:
     settings, labelled = split_options(EffectOptions, arguments)
     options = parse_options("effects", EffectOptions, settings)
     folders = _folders(labelled)
-    compared = [effect for label, folder in folders.items() for effect in effects(label, folder, options.base)]
+    of_folders = [effects(label, folder, options.base) for label, folder in folders.items()]
+    compared = [effect for found, _ in of_folders for effect in found]
+    left = [note for _, notes in of_folders for note in notes]
     output = Path(options.to)
     output.mkdir(parents=True, exist_ok=True)
     figure = forest(compared)
     figure.savefig(output / "effects.png", dpi=110)
     plt.close(figure)
     file = output / "effects.md"
-    write_text(file, page(compared, options.base))
-    print(f"effects: {file}")
+    write_text(file, page(compared, options.base, left))
+    print("".join(f"not compared: {note}\n" for note in left) + f"effects: {file}")
     return 0
 
 
@@ -84,13 +86,17 @@ def _folders(labelled: Sequence[str]) -> dict[str, str]:
     return folders
 
 
-def effects(label: str, folder: str, base: str) -> list[Effect]:
-    """Every loss of the folder's runs against `base`, by each task's headline metric.
+def effects(label: str, folder: str, base: str) -> tuple[list[Effect], list[str]]:
+    """Every loss of the folder's runs against `base`, by each task's headline metric; and what isn't compared, and why.
 
     Raises:
         ConfigError: there is none, or runs that are no comparison.
     """
-    reports = [report for report in analyse(read_runs(folder), {}, base=base) if report.base == base]
+    found = analyse(read_runs(folder), {}, base=base)
+    left = [f"{label}, {r.cell.task}, {r.cell.model}: {missing}" for r in found for missing in r.missing]
+    without = [r for r in found if r.base != base]
+    left += [f"{label}, {r.cell.task}, {r.cell.model}: no finished run of {base}" for r in without]
+    reports = [report for report in found if report.base == base]
     tasks = [report.cell.task for report in reports]
     of_losses = []
     for report in reports:
@@ -104,11 +110,11 @@ def effects(label: str, folder: str, base: str) -> list[Effect]:
                 of_losses.append(Effect(report.cell.task, report.headline, line.loss, scale, comparison))
     if not of_losses:
         raise ConfigError(f"{folder}: no finished run of {base} beside one of another loss on the same seed")
-    return of_losses
+    return of_losses, left
 
 
-def page(compared: Sequence[Effect], base: str) -> str:
-    """The page in Markdown."""
+def page(compared: Sequence[Effect], base: str, left: Sequence[str] = ()) -> str:
+    """The page in Markdown. left: what isn't compared."""
     scales = list(dict.fromkeys(effect.scale for effect in compared))
     by_place = {(effect.task, effect.loss, effect.scale): effect for effect in compared}
     rows, changed = [], []
@@ -132,6 +138,7 @@ def page(compared: Sequence[Effect], base: str) -> str:
         table.markdown(),
         f"{head}{':' if changed else '.'}",
         *(["\n".join(changed)] if changed else []),
+        *(["Not compared:", "\n".join(f"* {note}" for note in left)] if left else []),
         f"![differences to {base} by scale, better to the right](effects.png)",
     ]
     return "\n\n".join(lines) + "\n"

@@ -63,11 +63,11 @@ def main(arguments: list[str]) -> int:
 
 def write_records(root: Path, runs: Sequence[RunFolder], file: Path) -> None:
     """Write the results of runs below `root` to a tar file compressed by xz, under the name of `root`."""
-    root = root.resolve()
+    name = root.resolve().name
     with replacing(file) as partial, tarfile.open(partial, "w:xz") as archive:
         for run in runs:
             for path in results(run):
-                archive.add(path, Path(root.name, path.resolve().relative_to(root)), recursive=False, filter=_anonymous)
+                archive.add(path, Path(name, path.relative_to(root)), recursive=False, filter=_anonymous)
 
 
 def results(run: RunFolder) -> Iterator[Path]:

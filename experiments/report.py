@@ -17,9 +17,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
+from hydra.errors import HydraException
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -27,6 +28,7 @@ from PIL import Image
 from rich.console import Console
 
 from data.common.counts import counted
+from data.common.errors import UserError
 from data.common.files import write_text
 from experiments import paper
 from experiments.analysis import CellReport, analyse
@@ -78,7 +80,7 @@ def main(arguments: list[str]) -> int:
     report(
         folder,
         runs,
-        name or folder.name,
+        name or folder.resolve().name,
         options.examples,
         expected,
         Path(options.to).expanduser() if options.to else None,
@@ -92,9 +94,12 @@ def _expected(name: str, runs: Sequence[Run], folder: Path) -> list[Key]:
         return []
     models = {run.model for run in runs}
     with Console().status("composing the planned runs"):
-        for scale in get_args(paper.Scale):
+        for scale in choices("scale"):
             arguments = ["-m", f"experiment={name}", f"scale={scale}", f"runs={folder.parent}"]
-            planned = plan(arguments, on_this_machine=False)
+            try:
+                planned = plan(arguments, on_this_machine=False)
+            except (UserError, HydraException):
+                continue  # an experiment need not fit every scale
             keys = [run.key for one in planned for run in one.run.by_task]
             if models & {model for _, model, _, _ in keys}:
                 return keys
@@ -111,6 +116,8 @@ def report(
 ) -> list[CellReport]:
     """Analyse, print, and write all files of the report to `to`, or to `report` in `root`."""
     published = paper.load(name)
+    if published and not {run.model for run in runs} & published.models:
+        published = None  # models that have no line in the paper's table
     metrics = {m.key: m.greater_is_better for m in published.metrics.values()} if published else {}
     with Console().status("comparing the runs"):
         reports = analyse(runs, metrics, expected)
@@ -152,7 +159,8 @@ def print_report(reports: Sequence[CellReport], tables: Sequence[Table], again: 
 def _pictures_before(folder: Path) -> set[str]:
     """File names of the pictures of an earlier report here; the next may have other cells, and so other names."""
     before = folder / "table.md"
-    return set(re.findall(r"^!\[.*\]\(([^/)]+\.png)\)$", before.read_text(), re.M)) if before.exists() else set()
+    ours = r"^!\[.*\]\(((?:curves|errors|digits|predictions|tasks)(?:-[^/)]*)?\.png)\)$"
+    return set(re.findall(ours, before.read_text(), re.M)) if before.exists() else set()
 
 
 def _scale(runs: Sequence[Run], table: paper.PaperTable | None) -> str:

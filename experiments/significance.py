@@ -18,9 +18,7 @@ from typing import Literal
 
 import numpy as np
 from scipy import stats
-from scipy.optimize import brentq
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 
 MetricsFromSums = Callable[[dict[str, float]], dict[str, float]]
 Verdict = Literal["better", "worse", "not distinguishable"]
@@ -169,22 +167,29 @@ def seeds_needed(per_seed: np.ndarray, shared: float = 0.0, power: float = 0.8, 
     if beyond <= 0:
         return np.inf
     mean = np.sqrt(beyond)
-    if deviation == 0 or mean / deviation > 10:
-        return 2
-    return max(2, int(np.ceil(_sample_size(mean / deviation, alpha, power))))
+    return 2 if deviation == 0 else _sample_size(mean / deviation, alpha, power)
 
 
-def _sample_size(effect: float, alpha: float, power: float) -> float:
-    """Sample size of a paired t-test (the root finder of statsmodels fails for large effects)."""
-    most = 1e7
+def _sample_size(effect: float, alpha: float, power: float) -> int:
+    """Smallest size at which a paired t-test has the power; statsmodels' root finder fails for large effects."""
+    most = 10_000_000
+    enough = 2
+    while enough < most and _power(effect, enough, alpha) < power:
+        enough *= 2
+    few = enough // 2
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (few, middle) if _power(effect, middle, alpha) >= power else (middle, enough)
+    return max(2, min(enough, most))
 
-    def surplus(size: float) -> float:
-        # Far beyond what is needed scipy's noncentral t is NaN, where the power is 1.
-        return float(np.nan_to_num(TTestPower().power(effect, size, alpha), nan=1.0)) - power
 
-    if surplus(2) >= 0:
-        return 2
-    return float(brentq(surplus, 2, most, xtol=0.5)) if surplus(most) > 0 else most
+def _power(effect: float, size: int, alpha: float) -> float:
+    """Power of a two-sided t-test of a mean of `effect` deviations."""
+    critical, shift = stats.t.ppf(1 - alpha / 2, size - 1), effect * np.sqrt(size)
+    # Where scipy's noncentral t is NaN, far from its centre, nearly all of it lies above.
+    above = np.nan_to_num(stats.nct.sf(critical, size - 1, shift), nan=1.0)
+    below = np.nan_to_num(stats.nct.cdf(-critical, size - 1, shift), nan=0.0)
+    return float(above + below)
 
 
 def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -59,7 +59,10 @@ class Source(ABC):
             InvalidOption: there is no such split, as far as can be known without reading anything.
         """
         if split not in self.splits:
-            raise InvalidOption(f"the task's data has no split {split!r}, only {', '.join(self.splits)}")
+            raise InvalidOption(
+                f"the task's data has no split {split!r}, only {', '.join(self.splits)}: give it a file "
+                f"(task.source.{split}=...), or choose another split (evaluation.split=...)"
+            )
 
     def check_files(self) -> None:  # noqa: B027  a renderer has none
         """Check that the files of the source exist, without reading them.

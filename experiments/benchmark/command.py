@@ -21,10 +21,11 @@ from omegaconf import MISSING
 from rich.console import Console
 
 from data.common.counts import counted
-from experiments.benchmark.protocol import Protocol, file_of, freeze, read
+from experiments.benchmark.protocol import Protocol, check_frozen, file_of, freeze, read
 from experiments.benchmark.report import cell_names, searched_keys, write
 from experiments.benchmark.stages import Job, Stages, run
 from experiments.benchmark.statistics import seeds_for
+from ntil import preflight
 from ntil.commands.options import parse_options
 from ntil.components import build_task
 from ntil.config.errors import ConfigError, nearest
@@ -60,6 +61,7 @@ def main(arguments: list[str]) -> int:
     folder = Path(options.runs, options.name or file.stem)
     stages = Stages(read(file), folder)
     cell_names(stages)
+    stages.check_search()
     if options.dry_run:
         with Console().status("looking at the runs"):
             table = plan(stages)
@@ -67,11 +69,16 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.stage == "pilot":
         return _pilot(stages)
-    freeze(stages.protocol, folder)
     failed = 0
     if options.stage in ("all", "search"):
+        # Once it is frozen it may not be changed, so first that its runs can be started.
+        for job in stages.searches()[: len(stages.protocol.cells) * len(stages.protocol.losses)]:
+            if not job.ended:
+                preflight.check(job.config)
+        freeze(stages.protocol, folder)
         # A trial that fails counts as the worst, as a diverged one is; the others go on.
         run(stages.searches(), _progress("search"))
+    check_frozen(stages.protocol, folder)
     if options.stage in ("all", "seeds"):
         sweep = run([*stages.seeds(True), *stages.seeds(False)], _progress("seeds"))
         failed = _failed(sweep)
@@ -94,12 +101,11 @@ def _failed(sweep: Sweep) -> int:
 def _pilot(stages: Stages) -> int:
     jobs, pilot = stages.pilot(), stages.protocol.pilot
     failed = _failed(run(jobs, _progress("pilot"), passes_over=bool(pilot.screened)))
-    if failed and not pilot.screened:
-        return 1
     power(stages.protocol, jobs).print()
     if pilot.screened:
         screened(stages, jobs).print()
-    return 0
+    lost = [job for job in jobs if job.loss in pilot.losses and not folder_of(job.config).done]
+    return 1 if lost or (failed and not pilot.screened) else 0
 
 
 def power(protocol: Protocol, jobs: Sequence[Job]) -> Table:
@@ -107,12 +113,15 @@ def power(protocol: Protocol, jobs: Sequence[Job]) -> Table:
     first, *others = protocol.pilot.losses
     rows = []
     for cell in protocol.cells:
-        scores: dict[str, list[float]] = {}
-        for job in (job for job in jobs if job.cell == cell and job.loss in protocol.pilot.losses):
-            config = job.config
-            scores.setdefault(job.loss, []).append(folder_of(config).read_metrics()[build_task(config).metric])
+        scores: dict[str, dict[int, float]] = {loss: {} for loss in protocol.pilot.losses}
+        for job in (job for job in jobs if job.cell == cell and job.loss in scores):
+            if (folder := folder_of(job.config)).done:
+                scores[job.loss][job.config.seed] = folder.read_metrics()[build_task(job.config).metric]
         for other in others:
-            gaps = [a - b for a, b in zip(scores[other], scores[first], strict=True)]
+            gaps = [score - scores[first][seed] for seed, score in scores[other].items() if seed in scores[first]]
+            if len(gaps) < 2:  # the others failed
+                rows.append([cell, f"{other} - {first}", "-", "-", "-", "-"])
+                continue
             needed = seeds_for(gaps, protocol.smallest_effect)
             enough = "yes" if needed <= len(protocol.seeds) else "no"
             spread = f"{statistics.stdev(gaps):.3g}"

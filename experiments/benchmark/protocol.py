@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.common.files import write_text
 from ntil.config.compose import choices, config_file
 from ntil.config.errors import ConfigError, nearest, value_error
+from ntil.runs.folder import read_json
 
 
 @dataclass
@@ -91,6 +93,7 @@ class Protocol:
         return self.seeds if self.untuned_seeds is None else self.untuned_seeds
 
 
+FROZEN = "protocol.json"
 SUM_LAM = 0.3  # of each part of `a+b`, and what a search of its lam begins with; most losses' own default
 
 
@@ -128,6 +131,8 @@ def _load(file: Path, extending: tuple[Path, ...] = ()) -> dict[Any, Any]:
         raise ConfigError(f"{file}: extends itself, through {' and '.join(map(str, extending))}")
     try:
         stated = OmegaConf.load(file)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     except FileNotFoundError:
         known = choices("benchmark")
         raise ConfigError(
@@ -145,6 +150,10 @@ def _load(file: Path, extending: tuple[Path, ...] = ()) -> dict[Any, Any]:
 def _check(file: Path, protocol: Protocol) -> None:
     losses = choices("loss")
     pilot = protocol.pilot
+    if not protocol.cells or not protocol.losses:
+        raise ConfigError(f"{file}: cells and losses must name one or more each")
+    if len(pilot.losses) < 2 or protocol.smallest_effect <= 0:
+        raise ConfigError(f"{file}: pilot.losses must be two or more, and smallest_effect above 0")
     for name in (part for loss in (*protocol.losses, *pilot.losses, *pilot.screened) for part in loss.split("+")):
         if name not in losses:
             raise ConfigError(f"{file}: there is no loss {name!r}{nearest(name, losses)}")
@@ -169,18 +178,28 @@ def _check(file: Path, protocol: Protocol) -> None:
 
 
 def freeze(protocol: Protocol, folder: Path) -> None:
-    """Write the protocol beside its runs, or check that it is still the one written there.
+    """Write the protocol beside its runs.
+
+    Raises:
+        ConfigError: another one is there already.
+    """
+    check_frozen(protocol, folder)
+    file = folder / FROZEN
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(asdict(protocol), indent=1))
+
+
+def check_frozen(protocol: Protocol, folder: Path) -> None:
+    """Check that the protocol is still the one that lies beside its runs, where one does.
 
     Raises:
         ConfigError: it was changed after the search began, so hypotheses and search aren't of before the runs.
     """
-    file = folder / "protocol.json"
-    content = asdict(protocol)
+    file = folder / FROZEN
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(content, indent=1))
         return
-    before = json.loads(file.read_text())
+    content, before = asdict(protocol), read_json(file)
     changed = [key for key in {**before, **content} if before.get(key) != content.get(key)]
     if changed:
         raise ConfigError(

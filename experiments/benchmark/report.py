@@ -20,7 +20,7 @@ from ntil.components import build_task
 from ntil.config.errors import ConfigError
 from ntil.console import Table, first_left
 from ntil.runs.folder import folder_of
-from ntil.runs.run import Run, read_runs
+from ntil.runs.run import Key, Run, read_runs
 
 VERDICTS = {True: "holds", False: "does not hold", None: "undecided"}
 
@@ -50,25 +50,29 @@ def results(stages: Stages) -> Results:
     """
     protocol = stages.protocol
     best = {cell: {loss: stages.best(cell, loss) for loss in protocol.losses} for cell in protocol.cells}
-    tuned, untuned = _runs(stages.seeds(True)), _runs(stages.seeds(False))
+    jobs = stages.seeds(True)
+    tuned, untuned = _runs(jobs), _runs(stages.seeds(False))
     if not any(run.done for run in tuned):
         raise ConfigError(f"{stages.folder}: no tuned run is finished; ntil benchmark runs them")
     keys = tuple(protocol.search)
     names = cell_names(stages)
     bases = dict.fromkeys([protocol.base, *(loss for h in protocol.hypotheses for loss in h.than)])
-    against = {base: _by_cell(analyse(tuned, {}, base=base, tuned=keys), names) for base in bases}
+    planned = _planned(jobs)
+    against = {base: _by_cell(analyse(tuned, {}, planned, base=base, tuned=keys), names) for base in bases}
+    unfinished = {(job.cell, job.loss) for job in jobs if not job.ended}
     directions = {
         cell: build_task(stages.search(cell, protocol.losses[0])[0].config).greater_is_better for cell in best
     }
     reports = against[protocol.base]
-    means = [_means(report) for report in reports.values()]
+    begun = {cell: report for cell, report in reports.items() if report.base}
+    means = [_means(report) for report in begun.values()]
     return Results(
         reports,
-        _by_cell(analyse(untuned, {}, base=protocol.base), names),
+        _by_cell(analyse(untuned, {}, _planned(stages.seeds(False)), base=protocol.base), names),
         best,
         directions,
-        [judge(hypothesis, against) for hypothesis in protocol.hypotheses],
-        ranks(means, [directions[cell] for cell in reports]),
+        [judge(hypothesis, against, list(protocol.cells), unfinished) for hypothesis in protocol.hypotheses],
+        ranks(means, [directions[cell] for cell in begun]),
     )
 
 
@@ -90,6 +94,12 @@ def cell_names(stages: Stages) -> dict[tuple[str, str], str]:
             raise ConfigError(f"cells {names[pair]} and {cell} are both of {pair[0]} with {pair[1]}")
         names[pair] = cell
     return names
+
+
+def _planned(jobs: Sequence[Job]) -> list[Key]:
+    """Keys of the runs of these jobs, whether they have been run or not."""
+    configs = [job.config for job in jobs]
+    return [(config.task.name, config.model.name, config.loss.name, config.seed) for config in configs]
 
 
 def _runs(jobs: Sequence[Job]) -> list[Run]:
@@ -121,7 +131,7 @@ def write(stages: Stages, folder: Path) -> Path:
         cell: {loss: expected_best(best.scores, outcome.directions[cell]) for loss, best in of_losses.items()}
         for cell, of_losses in outcome.best.items()
     }
-    metrics = {cell: report.headline for cell, report in outcome.tuned.items()}
+    metrics = {cell: report.headline for cell, report in outcome.tuned.items() if report.base}
     curves = {cell: curves[cell] for cell in metrics}
     parts += [_picture(budgets(curves, metrics), folder, "budgets", "expected best validation against the budget")]
     parts += _ranked(outcome.ranks, folder)
@@ -165,12 +175,14 @@ def chosen(outcome: Results, protocol: Protocol) -> str:
 
 def _tables(title: str, reports: dict[str, CellReport]) -> list[str]:
     parts = [f"## {title}"]
-    table = overview(list(reports.values()))
+    table = overview([report for report in reports.values() if report.base])
     if table is not None:
         parts.append(table.markdown())
     for cell, report in reports.items():
         parts += [f"### {cell}", *([f"No comparison: {report.refused}"] if report.refused else [])]
-        parts += [f"{one.title}\n\n{one.markdown()}" for one in cell_tables(report, report.metrics)]
+        parts += ["\n".join(f"* Missing: {missing}" for missing in report.missing)] if report.missing else []
+        if report.base:
+            parts += [f"{one.title}\n\n{one.markdown()}" for one in cell_tables(report, report.metrics)]
     return parts
 
 

@@ -17,7 +17,7 @@ from experiments.benchmark.protocol import Protocol, loss_overrides
 from experiments.cells import flat
 from ntil.components import build_task
 from ntil.config.compose import compose_dict
-from ntil.config.errors import ConfigError
+from ntil.config.errors import ConfigError, nearest
 from ntil.config.schema import RunConfig
 from ntil.launch.sweep import Sweep
 from ntil.runs.folder import folder_of
@@ -47,6 +47,12 @@ class Job:
             *groups, name = key.split(".")
             reduce(dict.__getitem__, groups, config)[name] = value
         return RunConfig.from_dict(config)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has finished or failed."""
+        folder = folder_of(self.config)
+        return folder.done or folder.error.exists()
 
 
 @cache
@@ -98,6 +104,21 @@ class Stages:
         """Keys of the search that a loss uses, which are those that are not null in its config."""
         present = flat(self._job("search", cell, loss, {}, self.protocol.trial_seed, "validation").config.to_dict())
         return [key for key in self.protocol.search if present.get(key) is not None]
+
+    def check_search(self) -> None:
+        """Check that every key of the search is one that some loss is searched over.
+
+        Raises:
+            ConfigError: names the key, and the nearest that there is.
+        """
+        protocol = self.protocol
+        pairs = [(cell, loss) for cell in protocol.cells for loss in protocol.losses]
+        used = {key for pair in pairs for key in self.searched_keys(*pair)}
+        if unused := [key for key in protocol.search if key not in used]:
+            known = {key for pair in pairs for key in flat(self.search(*pair)[0].config.to_dict())}
+            raise ConfigError(
+                f"search.{unused[0]}: no loss of the protocol has this key{nearest(unused[0], sorted(known))}"
+            )
 
     def _trials(self, cell: str, loss: str) -> list[Job]:
         protocol, keys = self.protocol, self.searched_keys(cell, loss)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,21 +93,30 @@ class Judgement:
         return all(len(cells) >= least for cells in self.better.values())
 
 
-def judge(hypothesis: Hypothesis, reports: Mapping[str, Mapping[str, CellReport]]) -> Judgement:
+def judge(
+    hypothesis: Hypothesis,
+    reports: Mapping[str, Mapping[str, CellReport]],
+    cells: Sequence[str],
+    unfinished: Collection[tuple[str, str]],
+) -> Judgement:
     """Judge a hypothesis.
 
     Args:
-        reports: base loss -> cell -> its report, in which that loss is the base.
+        reports: base loss -> cell -> its report, in which that loss is the base; cells without a run have none.
+        cells: of the protocol.
+        unfinished: (cell, loss) with runs that have neither finished nor failed.
     """
     better: dict[str, list[str]] = {}
     worse: dict[str, list[str]] = {}
     undecided: list[str] = []
     for other in hypothesis.than:
         verdicts = {}
-        for cell, report in reports[other].items():
-            line = next((line for line in report.lines if line.loss == hypothesis.better), None)
-            comparison = line.against.get(report.headline) if line else None
-            if comparison is None or report.base != other:
+        for cell in cells:
+            report = reports[other].get(cell)
+            lines = report.lines if report and report.base == other else ()
+            line = next((line for line in lines if line.loss == hypothesis.better), None)
+            comparison = line.against.get(report.headline) if line and report else None
+            if comparison is None or {(cell, hypothesis.better), (cell, other)} & {*unfinished}:
                 undecided.append(f"{cell}: {hypothesis.better} against {other}")
             else:
                 verdicts[cell] = comparison.verdict

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 HERE = Path(__file__).parent
-Scale = Literal["nano", "full"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,11 @@ class PaperTable:
     unknown: str
     metrics: dict[str, Metric]
     rows: tuple[PaperRow, ...]
+
+    @property
+    def models(self) -> set[str]:
+        """Names of our configs that have a line."""
+        return {name for row in self.rows for name in row.models.values()}
 
     @property
     def losses(self) -> list[str]:

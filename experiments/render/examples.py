@@ -46,7 +46,7 @@ def build_gallery(cell: Cell, metric: str, count: int) -> Gallery:
     """Rows of the lowest shared seed: half of them where the losses' scores differ most, half the first ones."""
     runs = _one_run_each(cell)
     if not runs:
-        return Gallery()
+        return Gallery(missing="no seed has a finished run of every loss")
     tables = {loss: list(run.folder.read_predictions()) for loss, run in runs.items()}
     keys = {tuple(map(row_key, table)) for table in tables.values()}
     if len(keys) > 1:
@@ -70,8 +70,10 @@ def _chosen(tables: dict[str, list[Row]], metric: str, count: int) -> list[int]:
 
 def _one_run_each(cell: Cell) -> dict[str, Run]:
     done = {loss: cell.of(loss) for loss in cell.losses if cell.of(loss)}
-    shared = set.intersection(*(set(runs) for runs in done.values())) if done else set()
-    return {loss: runs[min(shared)] for loss, runs in done.items()} if shared else {}
+    seeds = {loss: set(runs) for loss, runs in done.items()}
+    of_trained = [of_loss for loss, of_loss in seeds.items() if loss not in cell.untrained]
+    shared = set.intersection(*(of_trained or seeds.values())) if seeds else set()
+    return {loss: runs.get(min(shared), runs[min(runs)]) for loss, runs in done.items()} if shared else {}
 
 
 def _score(record: Row, metric: str) -> float:

@@ -105,14 +105,14 @@ def _filled_in(folders: Sequence[RunFolder], key: str, pattern: str) -> dict[Run
     for folder in folders:
         try:
             name = pattern.format(**_names(folder))
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise ConfigError(
                 f"{key}={pattern}: takes {{task}}, {{model}}, {{loss}} and {{seed}}, not {error}"
             ) from error
         if name in filled.values():
             raise ConfigError(
                 f"{key}={pattern} is {name} for several of the {len(folders)} runs; write "
-                f"'{key}=.../{'{task}-{model}' if key == 'push' else '{task}/{model}'}'"
+                f"'{key}=.../{'-' if key == 'push' else '/'}'".replace("-", "{task}-{model}-{loss}-{seed}")
             )
         filled[folder] = name
     return filled

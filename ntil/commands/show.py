@@ -114,7 +114,7 @@ def token_table(components: Components, batch: dict[str, Any]) -> Table:
     """
     spans: NumberSpans = batch["spans"]
     loss = components.loss
-    weight = loss.position_weight(spans)
+    weights = loss.position_weights(spans)
     table = Table(title=f"what {type(loss).__name__} sees", title_justify="left")
     columns = ["token", "id"]
     if loss.needs_numbers:
@@ -124,7 +124,7 @@ def token_table(components: Components, batch: dict[str, Any]) -> Table:
             "place from the left",
             "of",
             "worth",
-            *(["weight"] if loss.weighs_places else []),
+            *weights,
         ]
     for column in columns:
         table.add_column(column, justify="left" if column == "token" else "right")
@@ -134,7 +134,7 @@ def token_table(components: Components, batch: dict[str, Any]) -> Table:
             number = int(spans.number[i])
             places = (int(spans.place[i]) + 1, int(spans.length[i]))
             cells = [str(int(spans.digit[i])), f"{spans.value[number]:g}", *map(str, places), f"{spans.scale[i]:g}"]
-            cells += [f"{weight[i]:.3g}"] if loss.weighs_places else []
+            cells += [f"{weight[i]:.3g}" for weight in weights.values()]
         text = components.family.tokenizer.convert_ids_to_tokens(token)
         table.add_row(escape(str(text)), str(token), *cells)
     return table

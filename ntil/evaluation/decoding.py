@@ -126,7 +126,9 @@ class Decoder:
                 continue
             of_numbers = [d for d in distributions if d is not None]
             decoded.append({name: decode(name, one, of_numbers, collator, row) for name in names})
-            covered, assumed = min(d.covered for d in of_numbers), max(d.assumed for d in of_numbers)
+            together = one.together
+            covered = min([d.covered for d in of_numbers] + ([together.covered] if together else []))
+            assumed = max([d.assumed for d in of_numbers] + ([together.assumed] if together else []))
             shares.append({"as_generated": False, "covered": covered, "assumed": assumed})
         return decoded, shares
 

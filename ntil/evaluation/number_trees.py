@@ -1,10 +1,11 @@
 """Distributions of the numbers of an answer, place by place, from a model's probabilities of the next token.
 
-A number is followed from its first token: a digit goes on, a point (once, then a digit) goes on, anything else ends it.
-The most probable beginnings are followed first, until what is left of the probability is at most `LEFT` of it, or
-`LIMIT` beginnings were. One as long as the generated number with less than `SURE` of the probability is taken to end
-there, since asking for it would cost as many forwards as there are numbers; `assumed` states how much that is.
-What is before the number, and between two numbers that are followed together, is the answer's.
+A number is followed from its first token: a digit goes on, a point (once, then a digit) goes on, anything else ends it;
+so does a point without a digit after it, which ends a sentence. The most probable beginnings are followed first,
+until what is left of the probability is at most `LEFT` of it, or `LIMIT` beginnings were. One as long as the generated
+number with less than `SURE` of the probability is taken to end there, since asking for it would cost as many forwards
+as there are numbers; `assumed` states how much that is. What is before the number, and between two numbers that are
+followed together, is the answer's.
 
 A number of one token (`NumberVocab.one_place`) has the softmax over its alphabet, exactly.
 """
@@ -23,6 +24,8 @@ from ntil.numbers.vocab import JOINED_MINUS, MINUS, POINT, NumberVocab
 
 LEFT = 0.005  # ours: of the probability, in beginnings that aren't followed
 LIMIT = 128  # ours: beginnings of one tree
+AT_ONCE = 8  # ours: beginnings followed before the most probable are chosen anew, and with them all that are
+AS_PROBABLE = 0.25  # at least this part as probable as the most probable one
 SURE = 0.01  # ours: probability from which a number of the generated length is asked whether it ends
 PLACES = 12  # digits of a number, at most
 
@@ -123,16 +126,21 @@ class NumberTree:
     """Numbers `written` of an answer (`ids`), followed together from the first one's start.
 
     Attributes:
-        leaves: as followed so far. frontier: beginnings that aren't followed yet.
+        frontier: beginnings that aren't followed yet.
     """
 
     ids: Tokens
     written: Sequence[Written]
     vocab: NumberVocab
-    leaves: list[Leaf] = field(default_factory=list)
     frontier: list[_Beginning] = field(default_factory=lambda: [_Beginning((), (), (), 1.0)])
     followed: int = 0
     _chosen: list[_Beginning] = field(default_factory=list)
+    _leaves: dict[tuple[tuple[Tokens, ...], bool], Leaf] = field(default_factory=dict)
+
+    @property
+    def leaves(self) -> list[Leaf]:
+        """As followed so far."""
+        return list(self._leaves.values())
 
     @property
     def covered(self) -> float:
@@ -151,11 +159,14 @@ class NumberTree:
         self.frontier.sort(key=lambda b: -b.probability)
         left = sum(b.probability for b in self.frontier)
         enough = LEFT * (left + sum(leaf.probability for leaf in self.leaves))
-        chosen = 0
-        while chosen < len(self.frontier) and left > enough and self.followed + chosen < LIMIT:
-            left -= self.frontier[chosen].probability
-            chosen += 1
-        self._chosen = self.frontier[:chosen]
+        self._chosen = []
+        # Not all at once: many improbable beginnings would use up the limit before a probable one has come to its end.
+        for beginning in self.frontier:
+            few = len(self._chosen) < AT_ONCE or beginning.probability >= AS_PROBABLE * self.frontier[0].probability
+            if not few or left <= enough or self.followed + len(self._chosen) >= LIMIT:
+                break
+            left -= beginning.probability
+            self._chosen.append(beginning)
         return [self._prefix(b) for b in self._chosen]
 
     def follow(self, after: Sequence[Next]) -> None:
@@ -177,11 +188,14 @@ class NumberTree:
                 self._go_on(b, digit, chance)
         if not b.current and vocab.minus_ids and not self.written[len(b.finished)].negative:
             self._go_on(b, vocab.minus_ids[0], following.minus)  # type: ignore[index]
+        if len(digits) > 1 and digits[-2] and b.current[-1] in vocab.point_ids:  # type: ignore[operator]
+            before_the_point = replace(b, current=b.current[:-1], tokens=b.tokens[:-1])
+            self._end(before_the_point, following.end + following.point)
         if not (digits and digits[-1]):
             return
         if not point and vocab.point_ids:
             self._go_on(b, vocab.point_ids[0], following.point)  # type: ignore[index]
-        self._end(b, following.end)
+        self._end(b, following.end + (following.point if point else 0.0))
 
     def _go_on(self, b: _Beginning, token: int, chance: float) -> None:
         if not chance > 0:
@@ -202,10 +216,11 @@ class NumberTree:
     def _end(self, b: _Beginning, chance: float) -> None:
         finished, probability = (*b.finished, b.current), b.probability * chance
         if len(finished) == len(self.written):
-            self.leaves.append(Leaf(finished, probability, b.assumed))
+            before = self._leaves.get((finished, b.assumed), Leaf(finished, 0.0, b.assumed))
+            self._leaves[finished, b.assumed] = replace(before, probability=before.probability + probability)
             return
-        before, after = self.written[len(finished) - 1], self.written[len(finished)]
-        between = self.ids[before.end : after.start]
+        last, following = self.written[len(finished) - 1], self.written[len(finished)]
+        between = self.ids[last.end : following.start]
         self.frontier.append(_Beginning(finished, (), b.tokens + between, probability, b.assumed))
 
 

@@ -74,7 +74,7 @@ class TrainerLoss:
         self._now: MicroBatch | None = None
         self._references: list[Tensor] | None = None
         self._sums: dict[str, Tensor] = {}
-        self._summed = 0
+        self._summed = self._steps = 0  # micro-batches and steps since the last log
 
     def installed(self) -> TrainerLoss:
         """Install it in the trainer.
@@ -108,6 +108,7 @@ class TrainerLoss:
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """The micro-batches of a step, each with what it is to know of the step."""
         batches, items = self._get_batches(epoch_iterator, num_batches, device)
+        self._steps += bool(batches)
         parts = [Supervised.of(batch, self.loss) for batch in batches]
         infos = step_infos(parts, self.loss, self.trainer.state.global_step, self.trainer.args.device)
         for batch, part, info in zip(batches, parts, infos, strict=True):
@@ -194,10 +195,9 @@ class TrainerLoss:
         if "loss" in logs and self._summed:
             sums = sum_over_ranks(torch.stack([value.float() for value in self._sums.values()])).tolist()
             micro = self._summed * rank_count()
-            steps = self._summed / self.trainer.args.gradient_accumulation_steps
-            means = {n: v / (micro if is_factor(n) else steps) for n, v in zip(self._sums, sums, strict=True)}
+            means = {n: v / (micro if is_factor(n) else self._steps) for n, v in zip(self._sums, sums, strict=True)}
             logs = {**logs, **{f"loss/{name}": value for name, value in means.items()}}
-            self._sums, self._summed = {}, 0
+            self._sums, self._summed, self._steps = {}, 0, 0
         self._log(logs, *args, **kwargs)
 
 

@@ -102,6 +102,11 @@ class NumberLoss(nn.Module):
             raise ValueError(f"mass_weight={mass_weight} needs a `mass`, and must be >= 0")
         if smoothing and (mass is not None or self.uses_mass):
             raise ValueError("mass off the digits is not computed beside label smoothing; leave one of them out")
+        if rescale and replace_ce:
+            raise ValueError(
+                "rescale takes its factor from cross-entropy, from which replace_ce takes the digits: the number terms "
+                "would fade with the rest of the answer; leave one of them out"
+            )
         self.vocab, self.number_style, self.replace_ce = vocab, number_style, replace_ce
         self.mass, self.mass_weight = mass, 1.0 if mass_weight is None else mass_weight
         self.lam, self.rescale, self.reduction = lam, rescale, reduction
@@ -130,6 +135,10 @@ class NumberLoss(nn.Module):
     def position_weight(self, spans: NumberSpans) -> Tensor:
         """Weight of a digit by its place, [N] float32."""
         return torch.ones_like(spans.digit, dtype=torch.float32)
+
+    def position_weights(self, spans: NumberSpans) -> dict[str, Tensor]:
+        """`position_weight` as `weight`, of a sum as `<part>/weight`; empty where digits don't weigh by their place."""
+        return {"weight": self.position_weight(spans)} if self.weighs_places else {}
 
     def token_loss(self, logits: Tensor, labels: Tensor, spans: NumberSpans | None) -> Tensor:
         """Summed cross-entropy over the supervised positions."""
@@ -273,6 +282,10 @@ class NumberLoss(nn.Module):
         components = {"ce": parts.ce, **means, "aux": aux, "factor": factor}
         return LossOutput(total, {name: value.detach() for name, value in components.items()})
 
+    def aux_terms(self, parts: LossParts) -> dict[str, Tensor]:
+        """The weighted sum of the terms as `aux`, of a sum as `<part>/aux`; empty of a loss without terms."""
+        return {"aux": parts.aux} if parts.terms else {}
+
     @property
     def on_shapes_alone(self) -> bool:
         """Whether it is plain cross-entropy where answers have no boxes."""
@@ -315,7 +328,8 @@ class NumberLoss(nn.Module):
 
         With them the losses (and gradients) of the micro-batches add up to those of the whole batch, each divided once
         by the whole. Sum the counts over ranks too, where gradients are summed over ranks. They are not enough for a
-        rescaled loss, which also needs CE and aux of the step, see `join`.
+        rescaled loss, which also needs CE and aux of the step, see `join`, nor for one with noise (`uses_noise`), whose
+        micro-batches need their places in the step, `StepInfo.first_token` and `step_tokens`.
         """
         total: Tensor | None = None
         for labels in micro_batches:

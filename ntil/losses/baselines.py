@@ -119,6 +119,9 @@ class SoftLabel(NumberLoss):
         if not 0 <= eta <= 1 or width <= 0:
             raise ValueError(f"need 0 <= eta <= 1 and width > 0; got eta={eta}, width={width}")
         self.eta, self.shape, self.width, self.scale_width = eta, shape, width, bool(scale_width)
+        steps = width * (vocab.base / 10 if scale_width else 1)
+        if shape == "triangular" and steps <= 1:
+            raise ValueError(f"a triangular label {steps:g} steps wide is the digit alone: nothing is softened; use 2")
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
         width = self.width * costs.alphabet_scale(inputs.digit_logits, self.scale_width)
@@ -171,7 +174,7 @@ class DEL(NumberLoss):
         if self.places == "released":
             power = spans.power.float()
             return torch.where(power >= 0, 2 * (power + 1), torch.pow(1.02, (power - 1).clamp(max=0)))
-        return torch.pow(1.0 + self.sigma, (spans.length - spans.place - 1).clamp(0, 100).float())
+        return costs.place_weight(spans, self.sigma)
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
         cost = costs.digit_entropy(inputs.digit_logits, inputs.spans.digit)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ntil.numbers.spans import NumberSpans
+
 
 def expected_distance(digit_logits: Tensor, digit: Tensor) -> Tensor:
     """Earth Mover's (Wasserstein-1) distance to a one-hot target, sum_k p_k |k - y|, in digits (arXiv 2505.13077)."""
@@ -46,6 +48,15 @@ def largest_quadratic(matrix: Tensor) -> Tensor:
     """The largest r' M r, all of p on one wrong digit; M is positive semidefinite, so that no mixture costs more."""
     diagonal = matrix.diagonal()
     return (diagonal[:, None] + diagonal - 2 * matrix).max()
+
+
+def place_weight(spans: NumberSpans, sigma: float) -> Tensor:
+    """NTIL's weight of a digit by its place, (1 + sigma)^(n - i - 1), [N] float32; of at most 1e30.
+
+    The exponent is at most 100 (1.2 ** 100 is 8e7), so that the mean over a long run of digits is finite in float32.
+    """
+    exponent = (spans.length - spans.place - 1).clamp(0, 100)
+    return torch.pow(1.0 + sigma, exponent.double()).clamp(max=1e30).float()
 
 
 def alphabet_scale(digit_logits: Tensor, scaled: bool) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ntil.losses.base import NumberLoss, Reduction
-from ntil.losses.costs import expected_distance
+from ntil.losses.costs import expected_distance, place_weight
 from ntil.losses.mass import MassOptions
 from ntil.losses.noise import gumbel_like
 from ntil.losses.step import LossInputs, Term
@@ -51,7 +51,7 @@ class NTIL(NumberLoss):
 
     Args:
         vocab: the digits.
-        preset: what `lam`, `rescale`, `replace_ce` and `number_style` are when not given.
+        preset: what `lam`, `rescale`, `replace_ce` and `number_style` are when not given; null: `released`.
         lam: weight of the number terms.
         alpha, beta: weights of the relative and the magnitude deviation; 0 switches a term off.
         sigma: position weight, a digit counts (1+sigma)^(n-i-1); 0 switches it off.
@@ -75,7 +75,7 @@ class NTIL(NumberLoss):
         self,
         vocab: NumberVocab,
         *,
-        preset: Literal["released", "paper"] = "released",
+        preset: Literal["released", "paper"] | None = None,
         lam: float | None = None,
         alpha: float = USUAL_WEIGHT,
         beta: float = USUAL_WEIGHT,
@@ -94,9 +94,13 @@ class NTIL(NumberLoss):
         seed: int = 0,
         **mass: Unpack[MassOptions],
     ) -> None:
-        if preset not in PRESETS:
+        if preset not in (None, *PRESETS):
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {preset!r}")
-        usual = PRESETS[preset]
+        given = (lam, rescale, replace_ce, number_style)
+        other = next((name for name, values in PRESETS.items() if values == given and preset not in (None, name)), None)
+        if other:
+            raise ValueError(f"preset={preset} does nothing: lam, rescale, replace_ce and number_style are {other}'s")
+        usual = PRESETS[preset or "released"]
         super().__init__(
             vocab,
             lam=usual.lam if lam is None else lam,
@@ -119,9 +123,7 @@ class NTIL(NumberLoss):
         self.temperature, self.noise, self.eps, self.seed = temperature, noise, eps, seed
 
     def position_weight(self, spans: NumberSpans) -> Tensor:
-        # The exponent is capped (1.2 ** 100 is 8e7), so that float32 does not overflow.
-        exponent = (spans.length - spans.place - 1).clamp(0, 100)
-        return torch.pow(1.0 + self.sigma, exponent.float())
+        return place_weight(spans, self.sigma)
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
         spans, info = inputs.spans, inputs.info

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ntil.losses.base import NumberLoss
-from ntil.losses.step import LossInputs, Term
+from ntil.losses.step import IGNORE, LossInputs, Term
 from ntil.numbers.vocab import NumberVocab
 
 
@@ -28,7 +28,6 @@ class RegressionHead(NumberLoss):
     Args:
         vocab: the digits.
         scale: what a logit of 1 is worth, in the unit of the answer's numbers.
-        number_style: how digits group to the numbers of an answer, see `NumberSpans.find`: the signed values are used.
     """
 
     has_terms: ClassVar[bool] = True
@@ -47,15 +46,18 @@ class RegressionHead(NumberLoss):
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
         spans = inputs.spans
-        positions = torch.arange(spans.sample.shape[0], device=spans.sample.device)
-        first = torch.zeros(max(spans.samples, 1), dtype=torch.long, device=positions.device)
-        first = first.scatter_reduce(0, spans.sample, positions, "amin", include_self=False)
+        size = spans.sample.shape[0]
+        positions = torch.arange(size, device=spans.sample.device)
+        # The first supervised one of a sample follows its prompt.
+        supervised = torch.where(inputs.labels != IGNORE, positions, size)
+        first = torch.full((max(spans.samples, 1),), size, device=positions.device)
+        first = first.scatter_reduce(0, spans.sample, supervised, "amin").clamp(max=max(size - 1, 0))
         slots = torch.arange(spans.count.shape[0], device=positions.device)
         # Unused slots are after all numbers, and count as of sample 0: they must not be its first.
         slot = torch.where(spans.is_number, slots, slots.shape[0])
         first_number = torch.full_like(first, slots.shape[0])
         first_number = first_number.scatter_reduce(0, spans.number_sample, slot, "amin")
         order = (slots - first_number[spans.number_sample]).clamp(0, len(self.digit_ids) - 1)
-        read = self.read(inputs.logits.index_select(0, first[spans.number_sample]))
+        read = self.read(inputs.logits[first[spans.number_sample]])
         predicted = read.gather(1, order[:, None])[:, 0]
         return {"l1": Term((predicted - spans.value).abs() / self.scale, "number")}

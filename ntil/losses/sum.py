@@ -70,6 +70,11 @@ class Sum(NumberLoss):
             smoothing=_shared("smoothing", smoothing, {name: part.smoothing for name, part in parts.items()}),
             replace_ce=_shared("replace_ce", replace_ce, {name: part.replace_ce for name, part in parts.items()}),
         )
+        if self.replace_ce and (balance or any(part.needs_reference for part in parts.values())):
+            raise ValueError(
+                "parts that are rescaled or balanced take their factor from cross-entropy, from which replace_ce takes "
+                "the digits: they would fade with the rest of the answer; set replace_ce=false"
+            )
         # Sorted, so that the order in which they were named changes no sum.
         self.part_of = {name: parts[name] for name in sorted(parts)}
         self.registered = nn.ModuleDict(self.part_of)
@@ -84,6 +89,13 @@ class Sum(NumberLoss):
     @property
     def sees_mass(self) -> bool:
         return any(part.sees_mass for part in self.part_of.values())
+
+    def position_weights(self, spans: NumberSpans) -> dict[str, Tensor]:
+        of_parts = {name: part.position_weights(spans) for name, part in self.part_of.items()}
+        return {f"{name}/{key}": weight for name, weights in of_parts.items() for key, weight in weights.items()}
+
+    def aux_terms(self, parts: LossParts) -> dict[str, Tensor]:
+        return {f"{name}/aux": value for name, value in self._aux(parts).items()}
 
     @property
     def on_shapes_alone(self) -> bool:

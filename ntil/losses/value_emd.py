@@ -64,8 +64,8 @@ class ValueEMD(NumberLoss):
         super().__init__(vocab, lam=lam, rescale=rescale, reduction=reduction, number_style=number_style, **mass)
         if form not in ("absolute", "relative", "log"):
             raise ValueError(f"form must be 'absolute', 'relative' or 'log', got {form!r}")
-        if eps <= 0:
-            raise ValueError(f"eps must be > 0, got {eps}")
+        if eps <= 0 or digit_weight < 0:
+            raise ValueError(f"need eps > 0 and digit_weight >= 0, got {eps} and {digit_weight}")
         self.form, self.eps, self.digit_weight = form, eps, digit_weight
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:

@@ -199,9 +199,17 @@ class MemberFolder(RunFolder):
 
 
 def find_runs(root: Path | str) -> list[RunFolder]:
-    """The run at `root`, or all runs below it, in the order of their paths; none in hidden folders (of rehearsals)."""
-    runs = []
+    """The run at `root`, or all runs below it, in the order of their paths; none in hidden folders (of rehearsals).
+
+    A folder that several links lead to is looked into once.
+    """
+    runs, seen = [], set()
     for folder, below, files in os.walk(Path(root).expanduser(), followlinks=True):
+        below.sort(key=lambda name: (Path(folder, name).is_symlink(), name))
+        if (real := os.path.realpath(folder)) in seen:
+            below.clear()
+            continue
+        seen.add(real)
         below[:] = [name for name in below if not name.startswith(".")]
         if "config.yaml" in files:
             runs.append(RunFolder(folder))

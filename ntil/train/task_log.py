@@ -82,7 +82,7 @@ class TaskLog(TrainerCallback, ExportableState):
             )
             parts = loss.parts(logits[present], targets[present], spans.of_samples(mine), of_task)
             values = {"ce": parts.ce, **{term: mean for term, (mean, _) in parts.terms.items()}}
-            values |= {"aux": parts.aux} if parts.terms else {}
+            values |= loss.aux_terms(parts)
             if self._sums is None:
                 self._components = tuple(values)
                 self._sums = torch.zeros(len(self.names), len(values), device=logits.device)

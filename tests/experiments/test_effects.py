@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.analysis import analyse
-from experiments.effects import effects, main
+from experiments.effects import effects, main, page
 from ntil.config.errors import ConfigError
 from ntil.runs.run import read_runs
 
@@ -18,11 +18,27 @@ def worse(tmp_path, write_run):
 
 
 def test_they_are_those_of_the_report(runs):
-    (effect,) = effects("nano", str(runs), "ce")
+    (effect,), left = effects("nano", str(runs), "ce")
+    assert left == []
     (report,) = analyse(read_runs(str(runs)), {})
     (line,) = [line for line in report.lines if line.loss == "ntil"]
     assert effect.comparison == line.against["exact"]
     assert (effect.task, effect.loss, effect.scale) == ("clock", "ntil", "nano")
+
+
+def test_what_isnt_compared_is_named(write_run, runs, tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "ce", seed, 0.3)
+        write_run(tmp_path, "ntil", seed, 0.8)
+        write_run(tmp_path, "ntil", seed, 0.8, ["model=yi_vl_nano"])
+    write_run(tmp_path, "emd", 0, 0.8)
+    compared, left = effects("nano", str(tmp_path / "clock"), "ce")
+    assert {effect.loss for effect in compared} == {"ntil", "emd"}
+    assert left == [
+        "nano, clock, llava_nano: emd seed 1: not started",
+        "nano, clock, yi_vl_nano: no finished run of ce",
+    ]
+    assert f"* {left[0]}" in page(compared, "ce", left)
 
 
 @pytest.mark.slow

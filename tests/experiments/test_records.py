@@ -57,6 +57,22 @@ def test_a_sweep_goes_on_from_the_records(archive, tmp_path):
     assert [job.run.done for job in jobs] == [True, True, False]
 
 
+def test_linked_runs_are_kept_once(archive, tmp_path, capsys):
+    folder, file = archive
+    (folder / "all").symlink_to(".")
+    elsewhere = tmp_path / "linked"
+    elsewhere.mkdir()
+    (elsewhere / "clock").symlink_to(folder)
+    (elsewhere / "again").symlink_to(folder / "clock")
+    assert len(find_runs(folder)) == len(find_runs(elsewhere)) == 3
+    assert main([f"runs={elsewhere}", f"to={file}"]) == 0
+    assert "2 runs, " in capsys.readouterr().out
+    with tarfile.open(file) as opened:
+        names = opened.getnames()
+        assert all(member.isfile() for member in opened.getmembers())
+    assert len(names) == len(set(names))
+
+
 def test_what_cant_be_kept_is_refused(archive, tmp_path):
     folder, file = archive
     with pytest.raises(ConfigError, match=r"ends in \.tar\.xz"):

@@ -125,7 +125,9 @@ def test_what_was_not_logged_has_no_panel(runs, tmp_path):
 def test_a_report_can_be_written_elsewhere(runs, tmp_path):
     folder = tmp_path / "results" / "clock"
     folder.mkdir(parents=True)
-    (folder / "table.md").write_text("an older report's\n\n![curves-clock-yi](curves-clock-yi.png)\n")
+    (folder / "table.md").write_text(
+        "an older report's\n\n![curves-clock-yi](curves-clock-yi.png)\n\n![a photo](mine.png)\n"
+    )
     for name in ("curves-clock-yi.png", "mine.png"):
         (folder / name).touch()
     assert main([f"runs={runs}", "examples=2", f"to={folder}"]) == 0
@@ -134,6 +136,31 @@ def test_a_report_can_be_written_elsewhere(runs, tmp_path):
     assert not (folder / "curves-clock-yi.png").exists()
     assert (folder / "mine.png").exists()
     assert {"report.html", "table.md", "table.tex", "curves.png"} <= {file.name for file in folder.iterdir()}
+
+
+def test_an_untrained_run_stands_beside_every_seed(write_run, runs, tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path, "ce", seed, 0.6)
+        write_run(tmp_path, "ntil", seed, 0.9)
+    write_run(tmp_path, "untrained", 0, 0.1)
+    (report,) = analyse(read_runs(str(tmp_path / "clock")), {}, draws=200)
+    assert report.missing == ()
+    line = next(line for line in report.lines if line.loss == "untrained")
+    assert (line.against["exact"].seeds, line.against["exact"].verdict) == (2, "worse")
+    gallery = build_gallery(report.cell, "exact", 4)
+    assert {loss for example in gallery.examples for loss in example.texts} == {"untrained", "ce", "ntil"}
+
+
+def test_of_many_losses_a_clear_one_is_called(runs, write_run, tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "ce", seed, 0.0, examples=20)
+        write_run(tmp_path, "ntil", seed, 1.0, examples=20)
+    one = read_runs(str(tmp_path / "clock"))
+    many = [run.with_loss(f"{run.loss} {n}") if run.loss == "ntil" else run for n in range(60) for run in one]
+    many = list({(run.loss, run.seed): run for run in many}.values())
+    (report,) = analyse(many, {}, draws=200)
+    assert len(report.lines) == 61
+    assert {line.against["exact"].verdict for line in report.lines if line.loss != "ce"} == {"better"}
 
 
 def test_a_score_that_is_no_number_has_a_name_in_json():

@@ -75,7 +75,9 @@ def test_holm_is_the_textbook():
     assert holm([]) == []
 
 
-@pytest.mark.parametrize(("mean", "spread"), [(1.0, 1.0), (0.2, 1.0), (3.0, 1.0)])
+@pytest.mark.parametrize(
+    ("mean", "spread"), [(1.0, 1.0), (0.2, 1.0), (3.0, 1.0), (3.279, 1.0), (0.0371, 1.0), (1.537, 1.0)]
+)
 def test_seeds_needed_gives_the_power_it_promises(mean, spread):
     values = mean + spread * np.array([-1.0, 0.0, 1.0])
     count = seeds_needed(values)
@@ -85,6 +87,20 @@ def test_seeds_needed_gives_the_power_it_promises(mean, spread):
     assert count == 2 or power(mean / spread, count - 1, 0.05) < 0.8
     assert seeds_needed(np.array([0.0, 0.0])) is None
     assert seeds_needed(np.array([0.3])) is None
+
+
+@pytest.mark.parametrize("effect", [8.442, 10.5, 25.0])
+def test_two_seeds_are_enough_only_where_they_are(effect):
+    """By simulation, where statsmodels' power is not a number."""
+    values = effect + np.array([-1.0, 0.0, 1.0])
+    count = seeds_needed(values)
+    samples = np.random.default_rng(0).normal(effect, 1.0, (40_000, 3))
+
+    def power(size):
+        return np.mean(stats.ttest_1samp(samples[:, :size], 0, axis=1).pvalue < 0.05)
+
+    assert count == (2 if power(2) >= 0.8 else 3)
+    assert power(3) > 0.8
 
 
 def test_what_test_examples_leave_open_no_number_of_seeds_can_tell():

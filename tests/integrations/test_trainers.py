@@ -84,6 +84,20 @@ def test_hf_trainer(tmp_path, folder, widths, loss, accumulation):
     assert all(len(shape) == 1 for shape in widths), "logits only at supervised positions"
 
 
+def test_a_last_step_of_fewer_micro_batches_is_a_step(tmp_path):
+    """Of 5 micro-batches in steps of two, 3 steps: what is logged is a mean over these, as the trainer's loss."""
+    p = peer("value_emd", 2)
+    arguments = sequential(p.arguments(tmp_path))
+    arguments.max_steps, arguments.num_train_epochs, arguments.learning_rate, arguments.logging_steps = -1, 1, 0.0, 3
+    rows = p.ordered().select(range(5 * p.micro))
+    trainer = Trainer(model=p.model(), args=arguments, train_dataset=rows, data_collator=p.collate)
+    hf_trainer.use_loss(trainer, p.loss)
+    trainer.train()
+    (line,) = lines(trainer)
+    assert (trainer.state.global_step, line["loss/factor"]) == (3, pytest.approx(p.loss.lam))
+    assert line["loss"] == pytest.approx(line["loss/ce"] + p.loss.lam * line["loss/aux"], rel=1e-5)
+
+
 @pytest.mark.parametrize(("loss", "accumulation"), [("ntil", 2), ("ntl_was", 1)])
 def test_trl(tmp_path, folder, widths, loss, accumulation):
     trl = pytest.importorskip("trl", reason="the test extra installs trl")

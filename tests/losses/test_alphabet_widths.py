@@ -33,7 +33,7 @@ def test_on_ten_digits_it_changes_nothing(kind):
     make, options = KINDS[kind]
     logits = torch.randn(1, 4, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.tensor([[3, 11, 9, 0]])
-    scaled, plain = (make(DIGITS, scale_width=s, **options)(logits, labels) for s in (True, None))
+    scaled, plain = (make(DIGITS, width=2.0, scale_width=s, **options)(logits, labels) for s in (True, None))
     assert torch.equal(scaled.total, plain.total)
 
 

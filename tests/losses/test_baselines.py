@@ -144,6 +144,12 @@ def test_soft_labels_equal_cross_entropy_with_the_soft_target(shape):
     assert loss(logits, labels).total.item() == pytest.approx(total / count, rel=1e-6)
 
 
+@pytest.mark.parametrize("options", [{"width": 1.0}, {"width": 0.5}, {"width": 1.0, "scale_width": True}])
+def test_a_triangle_over_the_digit_alone_is_refused(options):
+    with pytest.raises(ValueError, match="steps wide is the digit alone"):
+        SoftLabel(VOCAB, shape="triangular", **options)
+
+
 def test_emo_equals_its_formula():
     logits, labels = batch("1a", "c2")
     table = torch.randn(31, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -1,8 +1,14 @@
+from typing import Any
+
 import pytest
 import torch
 
-from ntil import CE, EMD, NTIL, NumberVocab, StepInfo
+from ntil import CE, DEL, EMD, NTIL, NumberVocab, StepInfo, Sum
+from ntil.config.errors import ConfigError
+from ntil.losses import RAFT
+from ntil.losses.base import NumberLoss
 from ntil.losses.noise import gumbel_like
+from ntil.preflight import compose_checked
 
 VOCAB = NumberVocab([7, 3, 5, 11, 2, 13, 17, 19, 23, 29], point_ids=[4], minus_ids=[6])
 LOSSES = {"ce": CE(VOCAB), "emd": EMD(VOCAB), "ntil": NTIL(VOCAB, noise=0)}
@@ -72,6 +78,36 @@ def test_ablation_switches():
     assert no_exp["digit"] == LOSSES["emd"](logits, labels).components["digit"]
     off = NTIL(VOCAB, exp=False, rel=False, mag=False, noise=0)(logits, labels)
     torch.testing.assert_close(off.components["aux"], LOSSES["emd"](logits, labels).components["aux"])
+
+
+@pytest.mark.parametrize("sigma", [0.2, 1.5, 9.0])
+@pytest.mark.parametrize("make", [lambda s: NTIL(VOCAB, sigma=s), lambda s: DEL(VOCAB, sigma=s)])
+def test_places_of_a_long_run_weigh_finitely(make, sigma):
+    logits, labels = batch("1234567890" * 15)
+    logits.requires_grad_()
+    out = make(sigma)(logits, labels)
+    (gradient,) = torch.autograd.grad(out.total, logits)
+    assert out.total.isfinite()
+    assert gradient.isfinite().all()
+
+
+def test_terms_are_not_rescaled_by_cross_entropy_without_their_digits():
+    with pytest.raises(ValueError, match="would fade with the rest"):
+        NTIL(VOCAB, replace_ce=True)
+    parts: dict[str, NumberLoss] = {"emd": EMD(VOCAB), "raft": RAFT(VOCAB)}
+    with pytest.raises(ValueError, match="set replace_ce=false"):
+        Sum(VOCAB, parts=parts, replace_ce=True)
+    with pytest.raises(ValueError, match="set replace_ce=false"):
+        Sum(VOCAB, parts={"raft": RAFT(VOCAB)}, balance="grad_norm")
+
+
+def test_a_preset_that_does_nothing_is_refused():
+    paper: dict[str, Any] = {"lam": 1.0, "rescale": False, "replace_ce": True, "number_style": "decimal"}
+    with pytest.raises(ValueError, match=r"preset=released does nothing: .* are paper's"):
+        NTIL(VOCAB, preset="released", **paper)
+    assert NTIL(VOCAB, preset="paper", **paper).lam == NTIL(VOCAB, **paper).lam == 1
+    with pytest.raises(ConfigError, match="preset=paper does nothing"):
+        compose_checked(["loss=ntil", "loss.preset=paper"])
 
 
 @pytest.mark.parametrize("words", [{"exp": False, "sigma": 0.5}, {"rel": False, "alpha": 1}, {"mag": False, "beta": 3}])

@@ -50,6 +50,24 @@ def test_it_is_the_distance_of_the_first_state_of_a_sample():
     assert loss.read(logits[:, 0])[2, 1].item() == pytest.approx(20 * logits[2, 0, IDS[1]].item())
 
 
+def test_the_state_is_the_last_of_the_prompt_where_labels_have_one():
+    loss, answer = RegressionHead(VOCAB), encode("12:05")
+    logits = torch.randn(2, 9, SIZE, generator=torch.Generator().manual_seed(3))
+    labels = torch.tensor([[-100] * 3 + answer + [-100], [-100] * 4 + answer])
+    keep = labels.flatten() != -100
+    spans = NumberSpans.find(labels, VOCAB).select(keep)
+    selected = loss(logits.flatten(0, 1)[keep], labels.flatten()[keep], spans)
+    torch.testing.assert_close(loss(logits, labels).total, selected.total)
+    apart = [abs(100 * logits[i, 3 + i, IDS[k]].item() - v) / 100 for i in (0, 1) for k, v in ((0, 12), (1, 5))]
+    assert selected.total.item() == pytest.approx(sum(apart) / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+def test_no_position_has_no_loss(shape):
+    labels = torch.full(shape, -100)
+    assert RegressionHead(VOCAB)(torch.randn(*shape, SIZE), labels).total.item() == 0
+
+
 def components_of(*words):
     return Components.build(compose([*TINY_RUN, ROWS, "loss=regression_head", "engine=local", *words]))
 

@@ -252,3 +252,17 @@ def test_in_code():
     ):
         with pytest.raises(ValueError, match=sentence):
             Sum(VOCAB, **wrong)
+
+
+def test_places_and_aux_are_those_of_each_part():
+    loss = Sum(VOCAB, parts={"emd": EMD(VOCAB), "ntil": NTIL(VOCAB, noise=0)}, weights={"emd": 0.0})
+    logits, labels = batch("123")
+    spans = loss._find(labels)
+    weights = loss.position_weights(spans)
+    assert list(weights) == ["ntil/weight"]
+    torch.testing.assert_close(weights["ntil/weight"].flatten()[:3], torch.tensor([1.44, 1.2, 1.0]))
+    parts = loss.parts(logits, labels)
+    aux = loss.aux_terms(parts)
+    assert list(aux) == ["emd/aux", "ntil/aux"]
+    torch.testing.assert_close(aux["emd/aux"], EMD(VOCAB)(logits, labels).components["aux"])
+    torch.testing.assert_close(aux["ntil/aux"], NTIL(VOCAB, noise=0)(logits, labels).components["aux"])

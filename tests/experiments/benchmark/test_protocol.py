@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmark.command import plan
+from experiments.benchmark.command import main, plan
 from experiments.benchmark.protocol import file_of, freeze, read
 from experiments.benchmark.report import cell_names
 from experiments.benchmark.stages import Stages
@@ -52,6 +52,10 @@ def written(place, text=SMALL, **changes):
         ("than: [ce]}", "than: [ce], in_at_least: 2}", "in_at_least=2 of 1 cells"),
         ("trials: 3", "trails: 3", "trails"),
         ("trials: 3", "trials: many", "trials"),
+        ("[ce, emd, ntil]", "[ce, emd", "not YAML: .*small.yaml"),
+        ("  sums: [model=qwen25_nano, task=arithmetic]", "  {}", "cells and losses must name one or more"),
+        ("trials: 3", "smallest_effect: 0", "smallest_effect above 0"),
+        ("trials: 3", "pilot: {losses: [ce]}", "pilot.losses must be two or more"),
     ],
 )
 def test_a_protocol_that_cant_be_run_is_refused(tmp_path, before, after, message):
@@ -101,6 +105,29 @@ def test_it_may_not_change_once_it_is_frozen(tmp_path):
     changed = read(written(tmp_path, change=("claim: NTIL is better", "claim: NTIL is worse")))
     with pytest.raises(ConfigError, match="hypotheses changed since the search began"):
         freeze(changed, folder)
+
+
+def test_a_damaged_frozen_protocol_is_named(tmp_path):
+    folder = tmp_path / "runs"
+    freeze(read(written(tmp_path)), folder)
+    (folder / "protocol.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"protocol\.json"):
+        freeze(read(written(tmp_path)), folder)
+
+
+def test_a_key_that_no_loss_has_is_no_search(tmp_path):
+    file = written(tmp_path, change=("loss.lam: {", "loss.lamm: {"))
+    with pytest.raises(ConfigError, match=r"search\.loss\.lamm: no loss of the protocol has this key.*loss\.lam"):
+        main([f"of={file}", f"runs={tmp_path}/runs"])
+
+
+def test_nothing_is_frozen_before_its_runs_can_start(tmp_path):
+    file = written(tmp_path, change=("model=qwen25_nano", "model=qwen25_nano, optim.lr=1e-5, model.checkpoint=starts/a/none"))
+    words = [f"of={file}", f"runs={tmp_path}/runs"]
+    for message, stage in (("starts/a/none: no such folder", "all"), ("have still to be run", "report")):
+        with pytest.raises(ConfigError, match=message):
+            main([*words, f"stage={stage}"])
+    assert not (tmp_path / "runs/small/protocol.json").exists()
 
 
 def test_each_loss_is_searched_over_the_keys_that_it_has(tmp_path):

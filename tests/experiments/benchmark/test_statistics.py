@@ -81,9 +81,20 @@ def report(verdict, base="ce"):
 def test_a_hypothesis_is_judged_by_the_verdicts(verdicts, holds):
     reports = {"ce": {f"cell {i}": report(verdict) for i, verdict in enumerate(verdicts)}}
     hypothesis = Hypothesis("mine is better", "mine", ["ce"], in_at_least=2, worse_in_at_most=0)
-    assert judge(hypothesis, reports).holds is holds
+    assert judge(hypothesis, reports, list(reports["ce"]), ()).holds is holds
+
+
+def test_what_has_still_to_be_run_decides_nothing():
+    hypothesis = Hypothesis("mine is better", "mine", ["ce"], in_at_least=1)
+    reports = {"ce": {"one": report("better")}}
+    assert judge(hypothesis, reports, ["one"], ()).holds is True
+    assert judge(hypothesis, reports, ["one", "two"], ()).holds is None
+    assert judge(hypothesis, reports, ["one"], {("one", "ce")}).holds is None
+    partly = judge(hypothesis, {"ce": {"one": report("worse")}}, ["one"], {("one", "mine")})
+    assert (partly.holds, partly.worse) == (None, {"ce": []})
 
 
 def test_a_cell_without_the_base_decides_nothing():
     hypothesis = Hypothesis("mine is better", "mine", ["ce"])
-    assert judge(hypothesis, {"ce": {"cell": report("better", base="emd")}}).undecided == ["cell: mine against ce"]
+    judgement = judge(hypothesis, {"ce": {"cell": report("better", base="emd")}}, ["cell"], ())
+    assert judgement.undecided == ["cell: mine against ce"]
