@@ -58,6 +58,7 @@ class RegressionHead(NumberLoss):
         first_number = torch.full_like(first, slots.shape[0])
         first_number = first_number.scatter_reduce(0, spans.number_sample, slot, "amin")
         order = (slots - first_number[spans.number_sample]).clamp(0, len(self.digit_ids) - 1)
-        read = self.read(inputs.logits[first[spans.number_sample]])
+        logits = inputs.logits if size else inputs.logits.new_zeros(1, inputs.logits.shape[-1])
+        read = self.read(logits.index_select(0, first[spans.number_sample]))
         predicted = read.gather(1, order[:, None])[:, 0]
         return {"l1": Term((predicted - spans.value).abs() / self.scale, "number")}
