@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from operator import itemgetter
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -57,10 +56,10 @@ class Mixture(Task):
         headline: str | None = None,
     ) -> None:
         check_options({*tasks}, weights, temperature, headline)
-        self.members = MappingProxyType(dict(tasks))
+        self.members = dict(tasks)
         stated = {name: weight for name, weight in (weights or {}).items() if weight is not None}
         self.weights, self.temperature = stated or None, temperature or 1.0
-        self._with_pictures: set[str] = set()  # tasks whose rows have a column of pictures
+        self._with_pictures: set[str] = set()  # tasks whose rows have pictures
         self.max_new_tokens = max(task.max_new_tokens for task in tasks.values())
         directions = {task.greater_is_better for task in tasks.values()}
         if headline is not None:
@@ -116,7 +115,7 @@ class Mixture(Task):
         return self.mixed({name: named(name, task.rows, split) for name, task in having.items()})
 
     def mixed(self, parts: Mapping[str, Dataset]) -> Dataset:
-        self._with_pictures |= {name for name, rows in parts.items() if _pictures(rows)}
+        self._with_pictures |= {name for name, rows in parts.items() if _pictures(rows) and _any_picture(rows)}
         return concatenate_datasets([_renamed(name, rows) for name, rows in parts.items() if len(rows)])
 
     def origins(self, splits: Iterable[str]) -> dict[str, str | None]:
@@ -330,4 +329,10 @@ def _renamed(name: str, rows: Dataset) -> Dataset:
 
 
 def _pictures(rows: Dataset) -> bool:
+    """Whether rows have a column of pictures; those of a table have one in any case."""
     return isinstance(rows.features.get("image"), Picture)
+
+
+def _any_picture(rows: Dataset) -> bool:
+    pictures = rows.data.column("image")
+    return pictures.null_count < len(pictures)

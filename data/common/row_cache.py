@@ -89,6 +89,8 @@ class _Store:
     def load(self, split: str, row_errors: RowErrors) -> Dataset | None:
         """The rows kept for a split; None where there are none, or none that still hold."""
         folder = self.folder(split)
+        if not folder.is_dir():
+            return None  # another process may rename one into place from here on, which isn't to be removed
         try:
             entry = json.loads((folder / ENTRY).read_text())
             if any(_checksum(folder / name) != tuple(sums) for name, sums in entry["files"].items()):
@@ -97,9 +99,6 @@ class _Store:
                 raise ValueError("other pictures")
             rows = Dataset.from_file(str(folder / "rows.arrow"))
             skipped, notes = list(entry["skipped"]), list(entry["notes"])
-        except FileNotFoundError:
-            shutil.rmtree(folder, ignore_errors=True)
-            return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pyarrow.ArrowException) as error:
             log.info("%s: made anew (%s)", folder, error)
             shutil.rmtree(folder, ignore_errors=True)

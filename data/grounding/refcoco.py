@@ -22,7 +22,7 @@ from datasets import Dataset
 
 from data.common import fields
 from data.common.column_form import read_with_evidence
-from data.common.errors import InvalidData, OnError, RowErrors, short
+from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, short
 from data.common.frames import Frames
 from data.common.images import check_picture, picture_path, stored
 from data.common.row_cache import Read, cached_rows
@@ -41,6 +41,12 @@ PUBLISHED = {
     ("refcoco", "unc", "testB"): 5_095,
     ("refcoco+", "unc", "train"): 120_191,
     ("refcocog", "umd", "train"): 80_512,
+}
+# Official splits by their authors; google's test split has never been published, should it be there.
+SPLITS_BY = {
+    "unc": {"train", "val", "testA", "testB"},
+    "umd": {"train", "val", "test"},
+    "google": {"train", "val", "test"},
 }
 # Expressions and pictures of a release, all splits together (Yu et al., 2016, arXiv 1608.00272).
 EXPRESSIONS_AND_PICTURES = {"refcoco": (142_209, 19_994), "refcoco+": (141_564, 19_992)}
@@ -96,7 +102,12 @@ class RefCOCO(Source):
         return expressions / pictures if pictures else None
 
     def check_split(self, split: str) -> None:
-        """Accept any split, since the release's own names are known only when it is read."""
+        """Refuse what a published release doesn't have; the names of others are known only when they are read."""
+        known = SPLITS_BY.get(self.split_by)
+        if known and not known.issuperset(self.official.get(split, split).split("+")):
+            raise InvalidOption(
+                f"{self.folder}, by {self.split_by}, has no split {split!r}, only {', '.join(sorted(known))}"
+            )
 
     def check_files(self) -> None:
         for file in (refs_file(self.folder, self.split_by), self.folder / "instances.json"):

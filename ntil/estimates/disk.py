@@ -9,7 +9,7 @@ from ntil.estimates.memory import AVERAGE
 from ntil.estimates.shape import shape_of
 from ntil.models.optimizers import state_bytes
 
-# float32 weights and the 16-bit ones, beside the optimizer's state: with Adam's two moments 2 x 22.38 MB + 7.46 MB were
+# Float32 weights and the 16-bit ones, beside the optimizer's state: with Adam's two moments 2 x 22.38 MB + 7.46 MB were
 # measured for 3.729 M parameters of a ZeRO-3 run of two ranks.
 CHECKPOINT_BYTES = 6
 
@@ -34,10 +34,12 @@ def disk_need(config: RunConfig) -> DiskNeed | None:
         return None
     adapters = config.tuning.mode == "lora"
     model = 2 * shape.trained if adapters else shape.weight_bytes * shape.parameters
-    frozen = 0 if adapters else 2 * (shape.parameters - shape.trained)
+    # Below stage 3 DeepSpeed writes the 16-bit weights, which the Trainer's own file has already.
+    copies = 2 if config.engine.zero_stage in (0, 1, 2) else 1
+    frozen = 0 if adapters else 2 * copies * (shape.parameters - shape.trained)
     average = AVERAGE * shape.trained if config.optim.ema is not None else 0
     state = state_bytes(config.optim, shape.trained, shape.factored)
-    checkpoint = CHECKPOINT_BYTES * shape.trained + state + average + frozen
+    checkpoint = (CHECKPOINT_BYTES + 2 * (copies - 1)) * shape.trained + state + average + frozen
     tested = 2 * model if config.evaluation.test == "best" else 0
     saves = bool(config.save_every or config.save_minutes)
     best = 1 if config.evaluation.every_steps else 0

@@ -50,12 +50,14 @@ class MemoryNeed:
         return max(self.training, self.validation, self.test)
 
 
-def memory_need(config: RunConfig, ranks: int, answer_tokens: int = 128) -> MemoryNeed | None:
+def memory_need(config: RunConfig, ranks: int, answer_tokens: int | None = None) -> MemoryNeed | None:
     """The memory of each of `ranks` ranks on one host; None for a model whose sizes aren't known here.
 
     Args:
-        answer_tokens: the longest that is generated, `task.max_new_tokens`.
+        answer_tokens: the longest that is generated; null: `task.max_new_tokens`, or 128 where a task has no such key.
     """
+    if answer_tokens is None:
+        answer_tokens = config.task.options.get("max_new_tokens") or 128
     shape = shape_of(config)
     if shape is None:
         return None

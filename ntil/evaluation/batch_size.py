@@ -8,7 +8,6 @@ import psutil
 import torch
 from datasets import Dataset
 
-from data.common.rows import sample_rows
 from ntil.collator import Collator
 from ntil.config.schema import RunConfig
 from ntil.distributed.ranks import Ranks
@@ -16,21 +15,27 @@ from ntil.estimates.shape import layers_of
 
 LIMIT = 240  # ours: larger batches hardly answer more rows a second, and wait longer for their longest answer
 SHARE = 0.5  # of the free memory, ours: prompts, logits and what a step needs next come on top
-SAMPLED, LONGER = 16, 1.25  # rows whose prompts are measured, and how much longer others may be
+SAMPLED, LONGER = 16, 1.25  # rows whose tokens are counted, and how much longer others may be
+LOGIT_BYTES = 10  # of each logit of a true answer: 16 bits, float32 and its log-softmax
 
 
 def evaluation_batch_size(config: RunConfig, model: Any, collator: Collator, rows: Dataset, ranks: Ranks) -> int:
     """Rows that generate at once on a rank, the same on all: `evaluation.batch_size`, or what memory has room for.
 
-    Where that is null, a row takes the key-value cache of its prompt and of the longest answer that may be generated;
-    free is what is left beside the model, and during training beside gradients and optimizer.
+    Where that is null, a row takes the key-value cache of its prompt and of the longest answer that may be generated,
+    or, when its true answer is scored by the same batches, the logits of that answer if these are more; free is what is
+    left beside the model, and during training beside gradients and optimizer.
     """
     if config.evaluation.batch_size is not None or not len(rows):
         return config.evaluation.batch_size or 1
-    prompts = (len(collator.encode(row, None).prompt_ids) for row in sample_rows(rows, SAMPLED))
-    tokens = int(LONGER * max(prompts)) + collator.task.max_new_tokens
-    size = rows_with_room(key_value_bytes_per_token(model) * tokens, free_memory(model.device))
-    return min(ranks.gather(size))
+    count = min(SAMPLED, len(rows))
+    sampled = [rows[place * len(rows) // count] for place in range(count)]
+    encoded = [collator.encode(row, collator.task.answer(row)) for row in sampled]
+    tokens = int(LONGER * max(len(e.prompt_ids) for e in encoded)) + collator.task.max_new_tokens
+    taught = int(LONGER * max(len(e.answer_ids) for e in encoded))
+    of_logits = LOGIT_BYTES * taught * model.config.get_text_config().vocab_size
+    row_bytes = max(key_value_bytes_per_token(model) * tokens, of_logits)
+    return min(ranks.gather(rows_with_room(row_bytes, free_memory(model.device))))
 
 
 def rows_with_room(row_bytes: int, free: int) -> int:

@@ -43,6 +43,7 @@ from ntil.evaluation.row_check import (
 from ntil.models.base import Family
 from ntil.runs.data_fingerprint import fingerprint
 from ntil.runs.folder import read_json
+from tasks.mixture import named
 
 FEW = 500  # rows that aren't worth starting processes for
 LEVELS = ("pictures", "texts")  # checks with and without the pictures' pixels; the first says more
@@ -55,8 +56,12 @@ def usable_rows(
     rows: Dataset,
     ranks: Ranks | None = None,
     interrupt: Interrupt | None = None,
+    key: str = "task",
 ) -> Dataset:
     """The rows that the model can use, the same on all ranks; rank 0 prints what is worth a warning.
+
+    Args:
+        key: of the task in the configuration, which remedies name.
 
     Raises:
         UserError: rows that can't be used and may not be left out; an answer or a row that is too long.
@@ -68,7 +73,9 @@ def usable_rows(
         parts = task.by_member(rows)
         return task.mixed(
             {
-                name: usable_rows(configs[name], members[name], split, part, ranks, interrupt)
+                name: named(
+                    name, usable_rows, configs[name], members[name], split, part, ranks, interrupt, f"task.tasks.{name}"
+                )
                 for name, part in parts.items()
             }
         )
@@ -77,7 +84,7 @@ def usable_rows(
         raise KeyboardInterrupt
     places = Places(split, rows)
     usable = without_refused(task, split, rows, check)
-    check_lengths(check, places, task.max_new_tokens, config.max_length, length_option(config))
+    check_lengths(check, places, task.max_new_tokens, config.max_length, length_option(config, key))
     if ranks.first:
         if check.refused:
             first = places.line(check.refused[0])
@@ -104,9 +111,13 @@ def ceiling_warnings(task: Any, check: SplitCheck, places: Places) -> list[str]:
     ]
 
 
-def length_option(config: RunConfig) -> str:
-    """How to set `max_new_tokens`; a task without the option fixes it in its class, so the remedy names that."""
-    where = "set task" if "max_new_tokens" in config.task.options else config.task.target
+def length_option(config: RunConfig, key: str = "task") -> str:
+    """How to set `max_new_tokens`; a task without the option fixes it in its class, so the remedy names that.
+
+    Args:
+        key: of the task in the configuration; that of a mixture's member is longer.
+    """
+    where = f"set {key}" if "max_new_tokens" in config.task.options else config.task.target
     return f"{where}.max_new_tokens"
 
 

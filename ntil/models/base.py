@@ -314,7 +314,11 @@ class Family(ABC):
         return prompt_ids, joined[len(prompt_ids) :]
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
-        return _tokenized(self.tokenizer, text)
+        # A prompt with hundreds of image tokens is kept by nobody: 65,536 of them are gigabytes in every data worker.
+        return _tokenized(self.tokenizer, text) if len(text) < KEPT_LENGTH else tuple(self.tokenizer(text).input_ids)
+
+
+KEPT_LENGTH = 2000  # characters of a text whose ids are kept
 
 
 @lru_cache(maxsize=1 << 16)

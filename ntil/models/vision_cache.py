@@ -73,7 +73,7 @@ class FeatureStore:
         try:
             with replacing(self._file(key)) as partial:
                 save_file({"features": features.contiguous()}, partial)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # which safetensors raises for a full disk too
             self._stop(f"{self.root}: {error}")
             return
         self._total += size

@@ -8,7 +8,7 @@ import pickletools
 import pytest
 from PIL import Image
 
-from data.common.errors import InvalidData, RowErrors
+from data.common.errors import InvalidData, InvalidOption, RowErrors
 from data.grounding import refcoco
 from tests.support.refer_release import BOXES, REFS, SIZE, python2_pickle, write_release
 
@@ -35,6 +35,15 @@ def test_every_official_split_row_by_row(tmp_path, protocol):
     both = read(folder, "unc", "testA", "testB")
     assert [r["split"] for r in both] == ["testA", "testA", "testB"]
     assert len(set(both["id"])) == len(both)
+
+
+def test_a_split_that_its_authors_have_not_is_refused_before_anything_is_read():
+    umd = refcoco.RefCOCO(folder="refcocog", split_by="umd", splits={"validation": "val"})
+    for split in ("train", "validation", "test"):
+        umd.check_split(split)
+    with pytest.raises(InvalidOption, match=r"by umd, has no split 'testA', only test, train, val"):
+        umd.check_split("testA")
+    refcoco.RefCOCO(folder="refcoco", split_by="mine").check_split("testC")
 
 
 def test_the_pickles_of_this_test_are_python_2s(tmp_path):

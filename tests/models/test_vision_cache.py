@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from ntil.components import Components
 from ntil.config.errors import ConfigError
@@ -215,6 +216,18 @@ def test_a_full_folder_is_not_grown(tmp_path):
     kept = [i for i in range(10) if store.get(f"{i:040d}") is not None]
     assert kept == [0, 1, 2, 3]
     assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) <= 4000
+
+
+def test_a_full_disk_ends_the_cache_and_not_the_run(tmp_path, monkeypatch):
+    def full(tensors, file):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("ntil.models.vision_cache.save_file", full)
+    store = FeatureStore(tmp_path, "set", 1 << 20)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        store.put("ab", torch.zeros(3))
+    assert store.full
+    assert store.get("ab") is None
 
 
 def test_sets_that_nobody_uses_make_room_the_oldest_first(tmp_path):

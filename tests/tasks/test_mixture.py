@@ -1,13 +1,19 @@
 """A mixture answers for each row as the row's own task does, and says in one sentence what can't be one."""
 
+import json
+import pickle
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.arithmetic import ArithmeticProblems
 from data.clock.rendered import RenderedClocks
 from data.common.errors import InvalidOption, UserError
+from data.jsonl import Jsonl
 from tasks.arithmetic import Arithmetic
 from tasks.clock import Clock
+from tasks.jsonl import table_task
 from tasks.mixture import MEAN, Mixture
 
 COUNTS = {"train": 8, "validation": 3, "test": 3}
@@ -47,6 +53,29 @@ def test_each_row_is_that_of_its_task(mixture):
             assert (mixture.picture(mixed) is None) == (own.get("image") is None)
             record = mixture.record(task.answer(own), mixed)
             assert record == {"task": name, **task.record(task.answer(own), own)}
+
+
+def table(folder, picture):
+    rows = [{"prompt": f"{n} + 1?", "answer": str(n + 1)} for n in range(4)]
+    if picture:
+        Image.new("RGB", (8, 8)).save(folder / "one.png")
+        rows[2]["image"] = "one.png"
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return table_task(Jsonl("numeric", train=str(file), test=str(file)), "numeric")
+
+
+@pytest.mark.parametrize("picture", [False, True])
+def test_a_table_without_a_picture_is_a_task_without_pictures(tmp_path, picture):
+    """Its rows have a column of pictures in any case, and a rank with such rows alone still has to feed the tower."""
+    mixture = Mixture({"clock": clock(), "table": table(tmp_path, picture)})
+    mixture.rows("train")
+    assert mixture.mixes_pictures is not picture
+
+
+def test_a_mixture_can_be_sent_to_a_data_worker(mixture):
+    rows = mixture.rows("test")
+    assert pickle.loads(pickle.dumps(mixture)).answer(rows[0]) == mixture.answer(rows[0])
 
 
 def test_metrics_are_those_of_the_tasks_and_their_mean(mixture):
