@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     options = parse_options("effects", EffectOptions, settings)
     folders = _folders(labelled)
     of_folders = [effects(label, folder, options.base) for label, folder in folders.items()]
-    compared = [effect for found, _ in of_folders for effect in found]
+    compared = [effect for of_folder, _ in of_folders for effect in of_folder]
     left = [note for _, notes in of_folders for note in notes]
     output = Path(options.to)
     output.mkdir(parents=True, exist_ok=True)
@@ -92,11 +92,11 @@ def effects(label: str, folder: str, base: str) -> tuple[list[Effect], list[str]
     Raises:
         ConfigError: there is none, or runs that are no comparison.
     """
-    found = analyse(read_runs(folder), {}, base=base)
-    left = [f"{label}, {r.cell.task}, {r.cell.model}: {missing}" for r in found for missing in r.missing]
-    without = [r for r in found if r.base != base]
+    cells = analyse(read_runs(folder), {}, base=base)
+    left = [f"{label}, {r.cell.task}, {r.cell.model}: {missing}" for r in cells for missing in r.missing]
+    without = [r for r in cells if r.base != base]
     left += [f"{label}, {r.cell.task}, {r.cell.model}: no finished run of {base}" for r in without]
-    reports = [report for report in found if report.base == base]
+    reports = [report for report in cells if report.base == base]
     tasks = [report.cell.task for report in reports]
     of_losses = []
     for report in reports:

@@ -94,20 +94,14 @@ class NTIL(NumberLoss):
         seed: int = 0,
         **mass: Unpack[MassOptions],
     ) -> None:
-        if preset not in (None, *PRESETS):
-            raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {preset!r}")
-        given = (lam, rescale, replace_ce, number_style)
-        other = next((name for name, values in PRESETS.items() if values == given and preset not in (None, name)), None)
-        if other:
-            raise ValueError(f"preset={preset} does nothing: lam, rescale, replace_ce and number_style are {other}'s")
-        usual = PRESETS[preset or "released"]
+        usual = _completed(preset, lam, rescale, replace_ce, number_style)
         super().__init__(
             vocab,
-            lam=usual.lam if lam is None else lam,
-            rescale=usual.rescale if rescale is None else rescale,
+            lam=usual.lam,
+            rescale=usual.rescale,
             reduction=reduction,
-            number_style=usual.number_style if number_style is None else number_style,
-            replace_ce=usual.replace_ce if replace_ce is None else replace_ce,
+            number_style=usual.number_style,
+            replace_ce=usual.replace_ce,
             **mass,
         )
         if temperature <= 0 or sigma <= -1 or noise < 0 or eps <= 0:
@@ -142,6 +136,32 @@ class NTIL(NumberLoss):
             "relative": Term(relative, "number", self.alpha, relative_deviation(none, most, eps)),
             "magnitude": Term(magnitude, "number", self.beta, magnitude_deviation(none, most, eps)),
         }
+
+
+def _completed(
+    preset: str | None,
+    lam: float | None,
+    rescale: bool | None,
+    replace_ce: bool | None,
+    number_style: NumberStyle | None,
+) -> Preset:
+    """The values that are given, and the preset's for those that aren't.
+
+    Raises:
+        ValueError: there is no such preset, or all values are given and are another one's.
+    """
+    if preset not in (None, *PRESETS):
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {preset!r}")
+    usual, explicit = PRESETS[preset or "released"], (lam, rescale, replace_ce, number_style)
+    for name, values in PRESETS.items():
+        if values == explicit and preset not in (None, name):
+            raise ValueError(f"preset={preset} does nothing: lam, rescale, replace_ce and number_style are {name}'s")
+    return Preset(
+        usual.lam if lam is None else lam,
+        usual.rescale if rescale is None else rescale,
+        usual.replace_ce if replace_ce is None else replace_ce,
+        usual.number_style if number_style is None else number_style,
+    )
 
 
 class EMD(NumberLoss):

@@ -55,13 +55,18 @@ def test_a_model_that_a_kill_left_half_saved_does_not_count(tmp_path):
 
 def test_nothing_of_the_training_is_alive_when_one_rank_is_tested_in_its_own_process(tmp_path, monkeypatch):
     run = freeze([*WORDS, f"runs={tmp_path}/alone"])
-    alive: list[str] = []
     load = run_module.load_tested
 
-    def looking(*args):
+    def of_training():
         gc.collect()
         names = {"NumberTrainer", "AdamW", "AcceleratedOptimizer", "SupervisedHead"}
-        alive.extend(type(o).__name__ for o in gc.get_objects() if type(o).__name__ in names)
+        return {id(o): type(o).__name__ for o in gc.get_objects() if type(o).__name__ in names}
+
+    before = of_training()  # of other tests in this process
+    alive: list[str] = []
+
+    def looking(*args):
+        alive.extend(name for key, name in of_training().items() if key not in before)
         return load(*args)
 
     monkeypatch.setattr(run_module, "load_tested", looking)

@@ -59,7 +59,7 @@ def table(folder, picture):
     rows = [{"prompt": f"{n} + 1?", "answer": str(n + 1)} for n in range(4)]
     if picture:
         Image.new("RGB", (8, 8)).save(folder / "one.png")
-        rows[2]["image"] = "one.png"
+        rows = [{**row, "image": "one.png"} for row in rows]
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return table_task(Jsonl("numeric", train=str(file), test=str(file)), "numeric")
