@@ -69,7 +69,7 @@ setup(
     package_data={
         "ntil": ["models/*.json", "models/*.yaml", "estimates/*.yaml", "commands/templates/*.txt"],
         "ntil.conf": ["**/*.yaml"],
-        "ntil.experiments": ["**/*.yaml", "**/*.j2"],
+        "ntil.experiments": ["paper/*.yaml", "templates/*.j2"],
     },
     cmdclass={"build_py": BuildInside, "editable_wheel": EditableAsItIs},
 )

@@ -31,7 +31,9 @@ def test_an_experiment_sweeps_its_grid():
     ("scale", "name"),
     [*((scale, name) for scale in ("nano", "full") for name in GRIDS), *(("small", n) for n in SMALL)],
 )
-def test_every_experiment_composes_at_its_scales(name, scale, monkeypatch):
+def test_every_experiment_composes_at_its_scales(name, scale, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "starts/aligned/dino_smol").mkdir(parents=True)  # which demo_small starts from
     if scale == "full":  # its data sets are not here, and MathVista's has no train split of its own
         monkeypatch.setattr("tasks.base.Task.check_files", lambda task: None)
         monkeypatch.setattr("tasks.base.Task.check_split", lambda task, split: None)
