@@ -88,7 +88,7 @@ def test_a_protocol_may_extend_another(tmp_path):
     [
         ("extends: more.yaml\n", "extends itself, through .*more.yaml"),
         ("extends: number\n", "number.yaml: there is no such file; did you mean 'numbers'"),
-        ("extends: smal.yaml\n", "smal.yaml: there is no such file"),
+        ("extends: nowhere.yaml\n", "nowhere.yaml: there is no such file"),
         ("- numbers\n", "a protocol has keys and values"),
     ],
 )
