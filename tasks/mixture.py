@@ -59,6 +59,7 @@ class Mixture(Task):
         self.members = dict(tasks)
         stated = {name: weight for name, weight in (weights or {}).items() if weight is not None}
         self.weights, self.temperature = stated or None, temperature or 1.0
+        self._with_column: set[str] = set()  # tasks whose rows have a column of pictures, perhaps an empty one
         self._with_pictures: set[str] = set()  # tasks whose rows have pictures
         self.max_new_tokens = max(task.max_new_tokens for task in tasks.values())
         directions = {task.greater_is_better for task in tasks.values()}
@@ -115,7 +116,9 @@ class Mixture(Task):
         return self.mixed({name: named(name, task.rows, split) for name, task in having.items()})
 
     def mixed(self, parts: Mapping[str, Dataset]) -> Dataset:
-        self._with_pictures |= {name for name, rows in parts.items() if _pictures(rows) and _any_picture(rows)}
+        with_column = {name for name, rows in parts.items() if _pictures(rows)}
+        self._with_column |= with_column
+        self._with_pictures |= {name for name in with_column if _any_picture(parts[name])}
         return concatenate_datasets([_renamed(name, rows) for name, rows in parts.items() if len(rows)])
 
     def origins(self, splits: Iterable[str]) -> dict[str, str | None]:
@@ -265,7 +268,7 @@ class Mixture(Task):
         """A task's rows, which are all of these, as its source gave them."""
         start = f"{name}/"
         columns = {column: column.removeprefix(start) for column in rows.column_names if column.startswith(start)}
-        if name in self._with_pictures:
+        if name in self._with_column:
             columns["image"] = "image"
         rows = rows.select_columns(list(columns))
         return rows.rename_columns({old: new for old, new in columns.items() if old != new})

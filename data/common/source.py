@@ -60,8 +60,8 @@ class Source(ABC):
         """
         if split not in self.splits:
             raise InvalidOption(
-                f"the task's data has no split {split!r}, only {', '.join(self.splits)}: give it a file "
-                f"(task.source.{split}=...), or choose another split (evaluation.split=...)"
+                f"the task's data has no split {split!r}, only {', '.join(self.splits)}: choose another "
+                f"(evaluation.split=...), or where the source takes files give it one (task.source.{split}=...)"
             )
 
     def check_files(self) -> None:  # noqa: B027  a renderer has none

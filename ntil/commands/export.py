@@ -110,9 +110,9 @@ def _filled_in(folders: Sequence[RunFolder], key: str, pattern: str) -> dict[Run
                 f"{key}={pattern}: takes {{task}}, {{model}}, {{loss}} and {{seed}}, not {error}"
             ) from error
         if name in filled.values():
+            fields = ("-" if key == "push" else "/").join(("{task}", "{model}", "{loss}", "{seed}"))
             raise ConfigError(
-                f"{key}={pattern} is {name} for several of the {len(folders)} runs; write "
-                f"'{key}=.../{'-' if key == 'push' else '/'}'".replace("-", "{task}-{model}-{loss}-{seed}")
+                f"{key}={pattern} is {name} for several of the {len(folders)} runs; write '{key}=.../{fields}'"
             )
         filled[folder] = name
     return filled

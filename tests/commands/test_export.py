@@ -29,7 +29,12 @@ def test_names_in_the_target_keep_runs_apart(runs):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "message"), [("starts/{task}", "several of the 2 runs"), ("{size}", "takes {task}")]
+    ("pattern", "message"),
+    [
+        ("starts/{task}", "several of the 2 runs; write 'to=.../{task}/{model}/{loss}/{seed}'"),
+        ("{size}", "takes {task}"),
+        ("{task.name}", "takes {task}"),
+    ],
 )
 def test_targets_that_do_not_work(runs, pattern, message):
     with pytest.raises(ConfigError, match=message):

@@ -69,8 +69,9 @@ def table(folder, picture):
 def test_a_table_without_a_picture_is_a_task_without_pictures(tmp_path, picture):
     """Its rows have a column of pictures in any case, and a rank with such rows alone still has to feed the tower."""
     mixture = Mixture({"clock": clock(), "table": table(tmp_path, picture)})
-    mixture.rows("train")
+    rows = mixture.rows("train")
     assert mixture.mixes_pictures is not picture
+    assert mixture.by_member(rows)["table"].features == mixture.members["table"].rows("train").features
 
 
 def test_a_mixture_can_be_sent_to_a_data_worker(mixture):
