@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from benchmarks.train_step import PEERS, Clock, run_peer
 from ntil.components import Components
 from ntil.config.schema import RunConfig
 from ntil.preflight import compose_checked
+from ntil.train.throughput import peak_memory
 from ntil.train.trainer import build_trainer
 
 OURS = {"packed": "pictures", "tokens": "tokens", "unpacked": "none"}
@@ -71,9 +71,7 @@ def child(trainer: str, options: argparse.Namespace) -> None:
             run_peer(trainer, config, components, Path(folder), clock)
         else:
             build_trainer(config, components, components.family.load(), rows, Path(folder), callbacks=[clock]).train()
-    on_gpu = torch.cuda.is_available()
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"steps": clock.steps, "gib": peak / 2**30}))
+    print(json.dumps({"steps": clock.steps, "gib": peak_memory() / 2**30}))
 
 
 def spawned(trainer: str, questions: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,6 +38,7 @@ from ntil.config.schema import RunConfig
 from ntil.models.tuning import Parts
 from ntil.preflight import compose_checked
 from ntil.rehearsal.weights import write_random
+from ntil.train.throughput import peak_memory
 from ntil.train.trainer import NumberTrainer, build_trainer
 
 PEERS = ["HF Trainer, labels=", "TRL SFTTrainer"]
@@ -234,9 +234,7 @@ def child(options: argparse.Namespace) -> None:
             run_peer(name, config, components, Path(folder), clock)
         else:
             spent = run_ours(config, components, Path(folder), clock, options.where)
-    on_gpu = torch.cuda.is_available()
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"steps": clock.steps[2:], "gib": peak / 2**30, "spent": spent}))
+    print(json.dumps({"steps": clock.steps[2:], "gib": peak_memory() / 2**30, "spent": spent}))
 
 
 def spawned(model: str, name: str, checkpoint: Path | None, options: argparse.Namespace) -> dict[str, Any]:

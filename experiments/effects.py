@@ -92,11 +92,11 @@ def effects(label: str, folder: str, base: str) -> tuple[list[Effect], list[str]
     Raises:
         ConfigError: there is none, or runs that are no comparison.
     """
-    cells = analyse(read_runs(folder), {}, base=base)
-    left = [f"{label}, {r.cell.task}, {r.cell.model}: {missing}" for r in cells for missing in r.missing]
-    without = [r for r in cells if r.base != base]
-    left += [f"{label}, {r.cell.task}, {r.cell.model}: no finished run of {base}" for r in without]
-    reports = [report for report in cells if report.base == base]
+    left, reports = [], []
+    for report in analyse(read_runs(folder), {}, base=base):
+        reasons = [*report.missing, *([] if report.base == base else [f"no finished run of {base}"])]
+        left += [f"{label}, {report.cell.task}, {report.cell.model}: {reason}" for reason in reasons]
+        reports += [report] if report.base == base else []
     tasks = [report.cell.task for report in reports]
     of_losses = []
     for report in reports:

@@ -195,7 +195,7 @@ def _states_of(files: Iterable[Path]) -> Iterator[tuple[str, State | None]]:
     """Path and state of every file; of a folder's files all; of a path into an archive, the archive's."""
     for path in files:
         path = path.absolute()
-        path = next((part for part in (path, *path.parents[:-1]) if part.is_file()), path)
+        path = next((file for file in (path, *path.parents[:-1]) if file.is_file()), path)
         if not path.is_dir():
             yield str(path), _state(path)
         for folder, _, names in os.walk(path):

@@ -123,8 +123,14 @@ def sample_rows(rows: Dataset, most: int = SAMPLE) -> list[Row]:
 
     Files are often sorted, so the first rows don't represent a split.
     """
-    stored, count = undecoded(rows), min(most, len(rows))
-    return [stored[index * len(rows) // count] for index in range(count)]
+    stored = undecoded(rows)
+    return [stored[index] for index in spread(len(rows), most)]
+
+
+def spread(size: int, most: int) -> list[int]:
+    """At most `most` indices of `size` rows, evenly spread from the first on."""
+    count = min(most, size)
+    return [index * size // count for index in range(count)]
 
 
 def undecoded(rows: Dataset) -> Dataset:

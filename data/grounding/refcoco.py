@@ -103,10 +103,10 @@ class RefCOCO(Source):
 
     def check_split(self, split: str) -> None:
         """Refuse what a published release doesn't have; the names of others are known only when they are read."""
-        known = SPLITS_BY.get(self.split_by)
-        if known and not known.issuperset(self.official.get(split, split).split("+")):
+        splits = SPLITS_BY.get(self.split_by)
+        if splits and not splits.issuperset(self.official.get(split, split).split("+")):
             raise InvalidOption(
-                f"{self.folder}, by {self.split_by}, has no split {split!r}, only {', '.join(sorted(known))}"
+                f"{self.folder}, by {self.split_by}, has no split {split!r}, only {', '.join(sorted(splits))}"
             )
 
     def check_files(self) -> None:
@@ -166,9 +166,9 @@ def rows_of(release: Release, splits: list[str], row_errors: RowErrors) -> Datas
         writer = RowWriter(FEATURES, where, policy, "expression", ["box"])
         boxes, frames = BoxColumn("xywh"), Frames("stored")
         for split in splits:
-            for place, ref in release.refs:
+            for entry, ref in release.refs:
                 if ref["split"] == split:
-                    _add_sentences(writer, ref, release, boxes, frames, place)
+                    _add_sentences(writer, ref, release, boxes, frames, entry)
         frames.note(where, policy)
         boxes.check(str(release.coco.path), "bbox", policy)
         return writer.dataset()
@@ -223,9 +223,9 @@ def _add_sentences(
         path = picture_path(image.get("file_name"), release.pictures, where, "file_name")
         declared, remedy = declared_size(image, where), "use COCO's own pictures, not resized ones"
         source = f"of {path} instances.json"
-        shown, size = frames.choose(stored(path), check_picture(path, where), declared, where, source, remedy)
+        upright, size = frames.choose(stored(path), check_picture(path, where), declared, where, source, remedy)
         box = boxes.read(annotation.get("bbox"), size, where, "bbox")
-        picture = {"image": shown, "width": size[0], "height": size[1], "box": box}
+        picture = {"image": upright, "width": size[0], "height": size[1], "box": box}
         sentences = fields.items(ref["sentences"], where, "sentences", FETCH)
         if not sentences:
             raise InvalidData(where, "sentences", "is an empty list", "drop the entry")

@@ -15,13 +15,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from omegaconf import MISSING
 from rich.console import Console
 
 from data.common.counts import counted
-from experiments.benchmark.protocol import Protocol, check_frozen, file_of, freeze, read
+from experiments.benchmark.protocol import FROZEN, Protocol, check_frozen, file_of, freeze, read
 from experiments.benchmark.report import cell_names, searched_keys, write
 from experiments.benchmark.stages import Job, Stages, run
 from experiments.benchmark.statistics import seeds_for
@@ -71,20 +72,26 @@ def main(arguments: list[str]) -> int:
         return _pilot(stages)
     failed = 0
     if options.stage in ("all", "search"):
-        # Once it is frozen it may not be changed, so first that its runs can be started.
-        for job in stages.searches()[: len(stages.protocol.cells) * len(stages.protocol.losses)]:
-            if not job.ended:
-                preflight.check(job.config)
-        freeze(stages.protocol, folder)
+        _freeze(stages, folder)
         # A trial that fails counts as the worst, as a diverged one is; the others go on.
         run(stages.searches(), _progress("search"))
-    check_frozen(stages.protocol, folder)
+    else:
+        check_frozen(stages.protocol, folder)
     if options.stage in ("all", "seeds"):
         sweep = run([*stages.seeds(True), *stages.seeds(False)], _progress("seeds"))
         failed = _failed(sweep)
     if options.stage in ("all", "report"):
         print(f"report: {write(stages, Path(options.to or folder / 'report'))}")
     return 1 if failed else 0
+
+
+def _freeze(stages: Stages, folder: Path) -> None:
+    """Freeze the protocol, once it is known that its runs can be started: afterwards it may not be changed."""
+    protocol = stages.protocol
+    if not (folder / FROZEN).exists():
+        for cell, loss in product(protocol.cells, protocol.losses):
+            preflight.check(stages.search(cell, loss)[0].config)
+    freeze(protocol, folder)
 
 
 def _progress(stage: str) -> Callable[[int, int], None]:
@@ -100,12 +107,12 @@ def _failed(sweep: Sweep) -> int:
 
 def _pilot(stages: Stages) -> int:
     jobs, pilot = stages.pilot(), stages.protocol.pilot
-    failed = _failed(run(jobs, _progress("pilot"), passes_over=bool(pilot.screened)))
+    _failed(run(jobs, _progress("pilot"), passes_over=bool(pilot.screened)))
     power(stages.protocol, jobs).print()
     if pilot.screened:
         screened(stages, jobs).print()
-    lost = [job for job in jobs if job.loss in pilot.losses and not folder_of(job.config).done]
-    return 1 if lost or (failed and not pilot.screened) else 0
+    # A screened loss that can't be had is one of its answers.
+    return int(any(job.loss in pilot.losses and not folder_of(job.config).done for job in jobs))
 
 
 def power(protocol: Protocol, jobs: Sequence[Job]) -> Table:

@@ -134,9 +134,9 @@ def _load(file: Path, extending: tuple[Path, ...] = ()) -> dict[Any, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     except FileNotFoundError:
-        known = choices("benchmark")
+        protocols = choices("benchmark")
         raise ConfigError(
-            f"{file}: there is no such file{nearest(file.stem, known)}; there are {', '.join(known)}"
+            f"{file}: there is no such file{nearest(file.stem, protocols)}; there are {', '.join(protocols)}"
         ) from None
     if not isinstance(stated, DictConfig):
         raise ConfigError(f"{file}: a protocol has keys and values, this is a list")
@@ -154,7 +154,7 @@ def _check(file: Path, protocol: Protocol) -> None:
         raise ConfigError(f"{file}: cells and losses must name one or more each")
     if len(pilot.losses) < 2 or protocol.smallest_effect <= 0:
         raise ConfigError(f"{file}: pilot.losses must be two or more, and smallest_effect above 0")
-    for name in (part for loss in (*protocol.losses, *pilot.losses, *pilot.screened) for part in loss.split("+")):
+    for name in "+".join((*protocol.losses, *pilot.losses, *pilot.screened)).split("+"):
         if name not in losses:
             raise ConfigError(f"{file}: there is no loss {name!r}{nearest(name, losses)}")
     compared = [protocol.base, *(name for h in protocol.hypotheses for name in (h.better, *h.than))]

@@ -50,16 +50,16 @@ def results(stages: Stages) -> Results:
     """
     protocol = stages.protocol
     best = {cell: {loss: stages.best(cell, loss) for loss in protocol.losses} for cell in protocol.cells}
-    jobs = stages.seeds(True)
-    tuned, untuned = _runs(jobs), _runs(stages.seeds(False))
+    tuned_jobs, untuned_jobs = stages.seeds(True), stages.seeds(False)
+    tuned, untuned = _runs(tuned_jobs), _runs(untuned_jobs)
     if not any(run.done for run in tuned):
         raise ConfigError(f"{stages.folder}: no tuned run is finished; ntil benchmark runs them")
     keys = tuple(protocol.search)
     names = cell_names(stages)
     bases = dict.fromkeys([protocol.base, *(loss for h in protocol.hypotheses for loss in h.than)])
-    planned = _planned(jobs)
+    planned = _planned(tuned_jobs)
     against = {base: _by_cell(analyse(tuned, {}, planned, base=base, tuned=keys), names) for base in bases}
-    unfinished = {(job.cell, job.loss) for job in jobs if not job.ended}
+    unfinished = {(job.cell, job.loss) for job in tuned_jobs if not job.ended}
     directions = {
         cell: build_task(stages.search(cell, protocol.losses[0])[0].config).greater_is_better for cell in best
     }
@@ -68,7 +68,7 @@ def results(stages: Stages) -> Results:
     means = [_means(report) for report in begun.values()]
     return Results(
         reports,
-        _by_cell(analyse(untuned, {}, _planned(stages.seeds(False)), base=protocol.base), names),
+        _by_cell(analyse(untuned, {}, _planned(untuned_jobs), base=protocol.base), names),
         best,
         directions,
         [judge(hypothesis, against, list(protocol.cells), unfinished) for hypothesis in protocol.hypotheses],

@@ -115,9 +115,9 @@ class Stages:
         pairs = [(cell, loss) for cell in protocol.cells for loss in protocol.losses]
         used = {key for pair in pairs for key in self.searched_keys(*pair)}
         if unused := [key for key in protocol.search if key not in used]:
-            known = {key for pair in pairs for key in flat(self.search(*pair)[0].config.to_dict())}
+            keys = {key for pair in pairs for key in flat(self.search(*pair)[0].config.to_dict())}
             raise ConfigError(
-                f"search.{unused[0]}: no loss of the protocol has this key{nearest(unused[0], sorted(known))}"
+                f"search.{unused[0]}: no loss of the protocol has this key{nearest(unused[0], sorted(keys))}"
             )
 
     def _trials(self, cell: str, loss: str) -> list[Job]:
@@ -164,9 +164,9 @@ class Stages:
         ]
 
     def _job(self, stage: str, cell: str, loss: str, settings: dict[str, float], seed: int, split: str = "test") -> Job:
-        words = [*self.protocol.overrides, *self.protocol.cells[cell], *loss_overrides(loss)]
+        overrides = (*self.protocol.overrides, *self.protocol.cells[cell], *loss_overrides(loss))
         values = {"seed": seed, "evaluation.split": split, "runs": str(self.folder), "name": stage}
-        return Job(cell, loss, settings, tuple(words), values)
+        return Job(cell, loss, settings, overrides, values)
 
 
 def run(jobs: Sequence[Job], progress: Callable[[int, int], None], passes_over: bool = False) -> Sweep:

@@ -8,6 +8,7 @@ import psutil
 import torch
 from datasets import Dataset
 
+from data.common.rows import spread
 from ntil.collator import Collator
 from ntil.config.schema import RunConfig
 from ntil.distributed.ranks import Ranks
@@ -28,8 +29,7 @@ def evaluation_batch_size(config: RunConfig, model: Any, collator: Collator, row
     """
     if config.evaluation.batch_size is not None or not len(rows):
         return config.evaluation.batch_size or 1
-    count = min(SAMPLED, len(rows))
-    sampled = [rows[place * len(rows) // count] for place in range(count)]
+    sampled = (rows[index] for index in spread(len(rows), SAMPLED))
     encoded = [collator.encode(row, collator.task.answer(row)) for row in sampled]
     tokens = int(LONGER * max(len(e.prompt_ids) for e in encoded)) + collator.task.max_new_tokens
     taught = int(LONGER * max(len(e.answer_ids) for e in encoded))

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from data.common.rows import Row
+from data.common.rows import Row, spread
 from ntil.collator import Collator
 from ntil.config.schema import EvaluationConfig
 from ntil.evaluation.decoding import Decoder, records_of
@@ -26,12 +26,11 @@ def compare(model: Any, collator: Collator, server: Server, rows: Dataset, batch
     Args:
         model: in this process. batch_size: rows that generate at once.
     """
-    count = min(server.config.parity_rows, len(rows))
-    indices = [i * len(rows) // count for i in range(count)]
+    indices = spread(len(rows), server.config.parity_rows)
     ids: list[str] = []
     ours: list[str] = []
     theirs: list[str] = []
-    for start in range(0, count, batch_size):
+    for start in range(0, len(indices), batch_size):
         batch = [rows[i] for i in indices[start : start + batch_size]]
         ids += [str(row["id"]) for row in batch]
         ours += generate(model, collator, batch, None, server.generation)

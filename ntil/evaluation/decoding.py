@@ -126,9 +126,8 @@ class Decoder:
                 continue
             of_numbers = [d for d in distributions if d is not None]
             decoded.append({name: decode(name, one, of_numbers, collator, row) for name in names})
-            together = one.together
-            covered = min([d.covered for d in of_numbers] + ([together.covered] if together else []))
-            assumed = max([d.assumed for d in of_numbers] + ([together.assumed] if together else []))
+            rested_on: list[NumberDistribution | NumberTree] = [*of_numbers, *([one.together] if one.together else [])]
+            covered, assumed = min(d.covered for d in rested_on), max(d.assumed for d in rested_on)
             shares.append({"as_generated": False, "covered": covered, "assumed": assumed})
         return decoded, shares
 

@@ -135,12 +135,12 @@ class NumberTree:
     frontier: list[_Beginning] = field(default_factory=lambda: [_Beginning((), (), (), 1.0)])
     followed: int = 0
     _chosen: list[_Beginning] = field(default_factory=list)
-    _leaves: dict[tuple[tuple[Tokens, ...], bool], Leaf] = field(default_factory=dict)
+    _ended: dict[tuple[tuple[Tokens, ...], bool], float] = field(default_factory=dict)  # numbers, assumed: probability
 
     @property
     def leaves(self) -> list[Leaf]:
         """As followed so far."""
-        return list(self._leaves.values())
+        return [Leaf(numbers, probability, assumed) for (numbers, assumed), probability in self._ended.items()]
 
     @property
     def covered(self) -> float:
@@ -158,12 +158,12 @@ class NumberTree:
         """Beginnings of the answer whose next token matters now; none when the tree is done."""
         self.frontier.sort(key=lambda b: -b.probability)
         left = sum(b.probability for b in self.frontier)
-        enough = LEFT * (left + sum(leaf.probability for leaf in self.leaves))
+        enough = LEFT * (left + sum(self._ended.values()))
         self._chosen = []
         # Not all at once: many improbable beginnings would use up the limit before a probable one has come to its end.
         for beginning in self.frontier:
-            few = len(self._chosen) < AT_ONCE or beginning.probability >= AS_PROBABLE * self.frontier[0].probability
-            if not few or left <= enough or self.followed + len(self._chosen) >= LIMIT:
+            taken = len(self._chosen) < AT_ONCE or beginning.probability >= AS_PROBABLE * self.frontier[0].probability
+            if not taken or left <= enough or self.followed + len(self._chosen) >= LIMIT:
                 break
             left -= beginning.probability
             self._chosen.append(beginning)
@@ -216,8 +216,7 @@ class NumberTree:
     def _end(self, b: _Beginning, chance: float) -> None:
         finished, probability = (*b.finished, b.current), b.probability * chance
         if len(finished) == len(self.written):
-            before = self._leaves.get((finished, b.assumed), Leaf(finished, 0.0, b.assumed))
-            self._leaves[finished, b.assumed] = replace(before, probability=before.probability + probability)
+            self._ended[finished, b.assumed] = self._ended.get((finished, b.assumed), 0.0) + probability
             return
         last, following = self.written[len(finished) - 1], self.written[len(finished)]
         between = self.ids[last.end : following.start]

@@ -67,11 +67,11 @@ class Prepared:
         written = _last_written()
         if self._connection is not None and (written != self._written or not self._alive()):
             self.close()
-        pid = self._fork(folder, environment, lock) if self._connection is not None else None
+        pid = self._fork(folder, environment, lock)
         if pid is None:  # none was begun, or it has ended since, which may show in the fork alone
             self.close()
             self._begin(environment, written)
-            pid = self._fork(folder, environment, lock) if self._connection is not None else None
+            pid = self._fork(folder, environment, lock)
         if pid is None or self._connection is None:
             self.close()
             self._usable = False
@@ -110,7 +110,9 @@ class Prepared:
             self.close()
 
     def _fork(self, folder: Path, environment: Mapping[str, str], lock: int | None) -> int | None:
-        assert self._connection is not None
+        """The worker's process; None where there is nothing to fork it from."""
+        if self._connection is None:
+            return None
         request = json.dumps({"folder": str(folder), "environment": dict(environment)}).encode()
         streams = [1, 2]  # of this moment, since they may have been redirected since the process began
         try:

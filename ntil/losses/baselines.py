@@ -86,7 +86,7 @@ class DIST2(NumberLoss):
         self.width, self.scale_width = width, bool(scale_width)
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
-        width = self.width * costs.alphabet_scale(inputs.digit_logits, self.scale_width) ** 2
+        width = self.width * costs.alphabet_scale(inputs.spans.base, self.scale_width) ** 2
         cost = costs.soft_target_divergence(inputs.digit_logits, inputs.spans.digit, width)
         return {"digit": Term(cost, "digit")}
 
@@ -119,13 +119,14 @@ class SoftLabel(NumberLoss):
         if not 0 <= eta <= 1 or width <= 0:
             raise ValueError(f"need 0 <= eta <= 1 and width > 0; got eta={eta}, width={width}")
         self.eta, self.shape, self.width, self.scale_width = eta, shape, width, bool(scale_width)
-        steps = width * (vocab.base / 10 if scale_width else 1)
-        if shape == "triangular" and steps <= 1:
-            raise ValueError(f"a triangular label {steps:g} steps wide is the digit alone: nothing is softened; use 2")
+        self.steps = width * costs.alphabet_scale(vocab.base, self.scale_width)
+        if shape == "triangular" and self.steps <= 1:
+            raise ValueError(
+                f"a triangular label {self.steps:g} steps wide is the digit alone: nothing is softened; use 2"
+            )
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
-        width = self.width * costs.alphabet_scale(inputs.digit_logits, self.scale_width)
-        gap = costs.soft_label_gap(inputs.digit_logits, inputs.spans.digit, self.eta, self.shape, width)
+        gap = costs.soft_label_gap(inputs.digit_logits, inputs.spans.digit, self.eta, self.shape, self.steps)
         return {"digit": Term(gap, "digit")}
 
 

@@ -59,9 +59,9 @@ def place_weight(spans: NumberSpans, sigma: float) -> Tensor:
     return torch.pow(1.0 + sigma, exponent.double()).clamp(max=1e30).float()
 
 
-def alphabet_scale(digit_logits: Tensor, scaled: bool) -> float:
+def alphabet_scale(base: int, scaled: bool) -> float:
     """How many steps a width of 1 is: 1, or a tenth of the alphabet, which is the same for ten digits."""
-    return digit_logits.shape[-1] / 10 if scaled else 1.0
+    return base / 10 if scaled else 1.0
 
 
 def soft_target_divergence(digit_logits: Tensor, digit: Tensor, width: float) -> Tensor:

@@ -21,6 +21,7 @@ from ntil.rehearsal.prepare import SplitRows
 from ntil.runs.checkpoints import complete_checkpoints, read_mark
 from ntil.runs.folder import RunFolder, folder_of
 from ntil.train.failure_hints import failure_hint
+from ntil.train.throughput import MAXRSS_UNIT
 
 WORKER = "ntil.rehearsal.worker"
 EXPORT = "export"
@@ -126,7 +127,7 @@ def _export(folder: RunFolder, target: Path, outcome: Outcome) -> str | None:
         child = subprocess.Popen(command, stdout=out, stderr=out)
         _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    memory = Peak(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    memory = Peak(usage.ru_maxrss * MAXRSS_UNIT)
     outcome.measures[0].append(Measure(EXPORT, time.perf_counter() - began, memory))
     if child.returncode == 0:
         return None

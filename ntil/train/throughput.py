@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes elsewhere
+
 
 class Throughput:
     """Counts of samples and tokens that were loaded between two calls of `take`."""
@@ -48,5 +50,4 @@ def peak_memory() -> int:
     """Peak memory in bytes since the start: of CUDA's allocator where there is a GPU, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
