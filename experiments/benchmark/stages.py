@@ -116,6 +116,8 @@ class Stages:
         used = {key for pair in pairs for key in self.searched_keys(*pair)}
         if unused := [key for key in protocol.search if key not in used]:
             keys = {key for pair in pairs for key in flat(self.search(*pair)[0].config.to_dict())}
+            if unused[0] in keys:
+                raise ConfigError(f"search.{unused[0]}: every loss of the protocol leaves this key null; take it out")
             raise ConfigError(
                 f"search.{unused[0]}: no loss of the protocol has this key{nearest(unused[0], sorted(keys))}"
             )

@@ -121,6 +121,14 @@ def test_a_key_that_no_loss_has_is_no_search(tmp_path):
         main([f"of={file}", f"runs={tmp_path}/runs"])
 
 
+def test_a_key_that_every_loss_leaves_null_is_no_search(tmp_path):
+    file = written(tmp_path, change=("loss.lam: {", "loss.mass_weight: {"))
+    with pytest.raises(
+        ConfigError, match=r"search\.loss\.mass_weight: every loss of the protocol leaves this key null"
+    ):
+        main([f"of={file}", f"runs={tmp_path}/runs"])
+
+
 def test_nothing_is_frozen_before_its_runs_can_start(tmp_path):
     file = written(
         tmp_path, change=("model=qwen25_nano", "model=qwen25_nano, optim.lr=1e-5, model.checkpoint=a/b/none")
