@@ -67,7 +67,8 @@ def main(arguments: list[str]) -> int:
     components = Components.build(folder.config())
     weights = _weights(folder, batch["weights"])
     rows = _rows(folder.config(), components, batch["ids"])
-    model = load_saved(components.family, weights).eval()
+    # Of adapters on a model from scratch the run keeps the base where its model is to be.
+    model = load_saved(components.family, weights, base_in=folder.unfinished_model).eval()
     out = console()
     out.print(
         f"step {batch['step']}, rank {batch['rank']}, {counted(len(rows), 'row')}, weights: {escape(str(weights))}"

@@ -25,7 +25,7 @@ from ntil.components import build_task
 from ntil.config.compose import CONF, plain_config, register_schema, report_errors, with_mixtures
 from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
-from ntil.launch.plan import dry_run
+from ntil.launch.plan import check_multirun, dry_run
 from ntil.launch.sweep import Sweep
 from ntil.runs.folder import folder_of
 
@@ -121,6 +121,7 @@ def check_storage(arguments: list[str]) -> None:
 
 def _dry_run(arguments: list[str]) -> int:
     with Console().status("composing the runs"):
+        check_multirun(arguments)
         planned = dry_run(arguments)
     planned.table.print()
     for remark in planned.remarks:

@@ -15,6 +15,7 @@ from typing import Any
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from data.common.counts import counted
@@ -53,7 +54,7 @@ def plan(arguments: Sequence[str], on_this_machine: bool = True) -> list[Planned
     fixed = _fixed(overrides)
     swept = [override for override in overrides if override not in fixed]
     names = {override.partition("=")[0].lstrip("+") for override in overrides}
-    sweeper = _sweeper(fixed)
+    sweeper = _hydra(fixed).sweeper
     if "optuna" in sweeper._target_:
         raise ConfigError("a search chooses its runs as it goes; only grids can be listed before")
     swept = [*(f"{k}={v}" for k, v in _swept_by_experiment(sweeper).items() if k not in names), *swept]
@@ -65,16 +66,32 @@ def plan(arguments: Sequence[str], on_this_machine: bool = True) -> list[Planned
     return list({one.run.folder.path: one for one in planned}.values())
 
 
+def check_multirun(arguments: Sequence[str]) -> None:
+    """Check that values that make several jobs come with -m, without which `ntil train` refuses them.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    overrides = with_mixtures(word for word in arguments if not word.startswith("-"))
+    fixed = _fixed(overrides)
+    several = [override for override in overrides if override not in fixed]
+    if several and not {"-m", "--multirun"} & {*arguments} and _hydra(fixed).mode != RunMode.MULTIRUN:
+        key, _, values = several[0].partition("=")
+        raise ConfigError(
+            f"{several[0]}: several values; add -m for a run of each, or write {key}=[{values}] for a list"
+        )
+
+
 def _fixed(overrides: Sequence[str]) -> list[str]:
     """Overrides that give one value, not several."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
 
 
-def _sweeper(fixed: Iterable[str]) -> Any:
+def _hydra(fixed: Iterable[str]) -> Any:
     register_schema()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("config", overrides=list(fixed), return_hydra_config=True).hydra.sweeper
+        return hydra.compose("config", overrides=list(fixed), return_hydra_config=True).hydra
 
 
 def _swept_by_experiment(sweeper: Any) -> dict[str, str]:

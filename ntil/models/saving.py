@@ -57,8 +57,11 @@ def check_saved(folder: Path) -> None:
         raise ConfigError(f"{file}: only LoRA adapters without megatron_config are read")
 
 
-def load_saved(family: Family, folder: Path, device: torch.device | str = "cpu") -> Any:
+def load_saved(family: Family, folder: Path, device: torch.device | str = "cpu", base_in: Path | None = None) -> Any:
     """Load the model that a run saved in `folder`, whole or an adapter on its base, onto a device.
+
+    Args:
+        base_in: the folder that `save_base` was given, where that is another one.
 
     Raises:
         ConfigError: see `check_saved`.
@@ -72,7 +75,7 @@ def load_saved(family: Family, folder: Path, device: torch.device | str = "cpu")
         return model.to(device)
     from peft import PeftModel
 
-    if (base := folder / BASE).exists():
+    if (base := (base_in or folder) / BASE).exists():
         check_saved(base)
     with on_device:
         model = family.load(base if base.exists() else None)

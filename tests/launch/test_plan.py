@@ -6,7 +6,7 @@ import pytest
 
 from ntil.cli import main
 from ntil.config.compose import CONF
-from ntil.launch.plan import dry_run, plan, seconds_per_step
+from ntil.launch.plan import check_multirun, dry_run, plan, seconds_per_step
 from ntil.runs.run import Run
 
 SMALL = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml") if "  small: " in p.read_text())
@@ -116,3 +116,12 @@ def test_a_search_is_no_grid(capsys):
 def test_given_values_replace_those_of_the_experiment(capsys):
     assert main(["train", "-m", "experiment=clock", "loss=nothing", "--dry-run"]) == 2
     assert "loss=nothing: no such config" in capsys.readouterr().err
+
+
+def test_several_values_need_the_flag_that_training_needs(tmp_path, capsys):
+    words = ["task=arithmetic", "model=qwen25_nano", "tracker=none", f"runs={tmp_path}"]
+    assert main(["train", "--dry-run", *words, "seed=0,1"]) == 2
+    assert "seed=0,1: several values; add -m for a run of each" in capsys.readouterr().err
+    assert main(["train", "--dry-run", "-m", *words, "seed=0,1"]) == 0
+    assert main(["train", "--dry-run", *words, "seed=0"]) == 0
+    check_multirun(["experiment=clock", "seed=0,1"])  # whose mode is that of several runs

@@ -175,3 +175,17 @@ def test_the_base_is_read_with_it_and_counted_whole(monkeypatch, tmp_path):
     assert full_size(packed) == 64
     plain = Components.build(compose([*TEXT, "tuning=lora"])).family
     assert "quantization_config" not in plain.reading_options()
+
+
+def test_the_base_of_adapters_may_lie_in_another_folder(tmp_path):
+    family, _config, plain, tune_it = tuned("tuning=lora")
+    save_base(plain, family, tmp_path / "model.unfinished")
+    model = trained_a_step(tune_it()).eval()
+    save(model, family, tmp_path / "replay")
+    torch.manual_seed(1)  # a base that is drawn anew is another one
+    loaded = load_saved(family, tmp_path / "replay", base_in=tmp_path / "model.unfinished").eval()
+    ids = torch.arange(3, 23).reshape(2, 10) % 50
+    with torch.no_grad():
+        assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+        drawn = load_saved(family, tmp_path / "replay").eval()
+        assert not torch.equal(drawn(input_ids=ids).logits, model(input_ids=ids).logits)

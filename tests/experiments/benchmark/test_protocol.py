@@ -123,9 +123,7 @@ def test_a_key_that_no_loss_has_is_no_search(tmp_path):
 
 def test_a_key_that_every_loss_leaves_null_is_no_search(tmp_path):
     file = written(tmp_path, change=("loss.lam: {", "loss.mass_weight: {"))
-    with pytest.raises(
-        ConfigError, match=r"search\.loss\.mass_weight: every loss .* leaves this key null"
-    ):
+    with pytest.raises(ConfigError, match=r"search\.loss\.mass_weight: every loss .* leaves this key null"):
         main([f"of={file}", f"runs={tmp_path}/runs"])
 
 
