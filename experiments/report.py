@@ -135,9 +135,9 @@ def report(
     for old in before.difference(*images.values()):
         (folder / old).unlink(missing_ok=True)
     write_text(folder / "table.tex", "\n".join(one.latex() for one in tables))
-    part = html.paper_part(published, beside, scale) if published else None
+    paper_section = html.paper_part(published, beside, scale) if published else None
     subtitle = f"{counted(len(runs), 'run')}, {sum(run.done for run in runs)} finished"
-    page = html.render(name, subtitle, reports, part, examples, provenance, all_in_one)
+    page = html.render(name, subtitle, reports, paper_section, examples, provenance, all_in_one)
     write_text(folder / "report.html", page)
     print(f"runs, each with history, predictions and model: {root}")
     print(f"report: {folder}/report.html, table.md, table.tex, and the pictures of table.md")

@@ -39,8 +39,8 @@ def compare_samples(arguments: list[str]) -> int:
         UserError: not two sides, unequal numbers of seeds, or files that don't hold the same rows of the split.
     """
     files = [word for word in arguments if "=" not in word or all(Path(name).is_file() for name in word.split(","))]
-    words, overrides = split_options(SampleOptions, [word for word in arguments if word not in files])
-    options = parse_options("compare --samples", SampleOptions, words)
+    option_arguments, overrides = split_options(SampleOptions, [word for word in arguments if word not in files])
+    options = parse_options("compare --samples", SampleOptions, option_arguments)
     if len(files) != 2:
         raise ConfigError("ntil compare --samples needs two files: ntil compare --samples a.jsonl b.jsonl task=...")
     sides = [[Path(name) for name in side.split(",") if name] for side in files]

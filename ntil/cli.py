@@ -98,31 +98,31 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
-def _command(words: list[str], interrupt: Interrupt) -> int:
-    words, folders = split_config_dirs(words)
+def _command(arguments: list[str], interrupt: Interrupt) -> int:
+    arguments, folders = split_config_dirs(arguments)
     if "" in folders:
         print(f"ntil: {OPTION} needs a folder of configs after it", file=sys.stderr)
         return 2
     with declared(folders):
-        return _answer(words, interrupt)
+        return _answer(arguments, interrupt)
 
 
-def _answer(words: list[str], interrupt: Interrupt) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
+def _answer(arguments: list[str], interrupt: Interrupt) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
-    if words[0] == "--version":
+    if arguments[0] == "--version":
         from ntil import __version__
 
         print(f"ntil {__version__}")
         return 0
-    if words[0] not in COMMANDS:
+    if arguments[0] not in COMMANDS:
         from ntil.config.errors import nearest
 
-        print(f"ntil: no command {words[0]!r}{nearest(words[0], COMMANDS)}", file=sys.stderr)
+        print(f"ntil: no command {arguments[0]!r}{nearest(arguments[0], COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        return _run(words[0], words[1:], interrupt)
+        return _run(arguments[0], arguments[1:], interrupt)
     except BrokenPipeError:  # `ntil ... | head`: who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

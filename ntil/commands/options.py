@@ -20,16 +20,16 @@ def parse_options(command: str, kind: type[Options], arguments: Sequence[str]) -
     Raises:
         ConfigError: a word that is no `key=value`, a key that isn't there (with the nearest), a value of another type.
     """
-    words = dict(_key_and_value(command, word) for word in arguments)
+    values = dict(_key_and_value(command, word) for word in arguments)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    for name in words:
+    for name in values:
         if name not in names:
             raise ConfigError(f"ntil {command}: no option {name!r}{nearest(name, names)}")
-    missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in words]  # type: ignore[arg-type]
+    missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in values]  # type: ignore[arg-type]
     if missing:
         raise ConfigError(f"ntil {command} needs {' and '.join(f'{name}=...' for name in missing)}; see --help")
     options = OmegaConf.structured(kind)
-    for name, value in words.items():
+    for name, value in values.items():
         try:
             setattr(options, name, _escaped(value))
         except OmegaConfBaseException as error:

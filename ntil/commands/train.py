@@ -32,10 +32,10 @@ from ntil.runs.folder import folder_of
 
 def main(arguments: list[str]) -> int:
     """Run `ntil train`; the exit code. Every job runs in its own processes, and its errors are reported one by one."""
-    words: list[str] = []
-    if code := report_errors(register_schema) or report_errors(lambda: words.extend(with_mixtures(arguments))):
+    overrides: list[str] = []
+    if code := report_errors(register_schema) or report_errors(lambda: overrides.extend(with_mixtures(arguments))):
         return code
-    arguments = words
+    arguments = overrides
     if "--dry-run" in arguments:
         return report_errors(lambda: _dry_run([word for word in arguments if word != "--dry-run"]), arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"

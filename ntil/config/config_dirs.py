@@ -11,9 +11,9 @@ OPTION = "--config-dir"
 CONFIG_PATH = "NTIL_CONFIG_PATH"
 
 
-def split_config_dirs(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words without `--config-dir <folder>` and `--config-dir=<folder>`, and the folders; "" where none follows."""
-    others, folders, pending = [], [], iter(words)
+def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without `--config-dir <folder>` and `--config-dir=<folder>`, and the folders, "" if none follows."""
+    others, folders, pending = [], [], iter(arguments)
     for word in pending:
         option, equals, folder = word.partition("=")
         if option == OPTION:
