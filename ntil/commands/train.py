@@ -22,7 +22,7 @@ from rich.console import Console
 
 from ntil.commands.summary import print_metrics
 from ntil.components import build_task
-from ntil.config.compose import CONF, plain_config, register_schema, report_errors, with_mixtures
+from ntil.config.compose import CONF, for_hydra, plain_config, register_schema, report_errors
 from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
 from ntil.launch.plan import check_multirun, dry_run
@@ -33,7 +33,7 @@ from ntil.runs.folder import folder_of
 def main(arguments: list[str]) -> int:
     """Run `ntil train`; the exit code. Every job runs in its own processes, and its errors are reported one by one."""
     overrides: list[str] = []
-    if code := report_errors(register_schema) or report_errors(lambda: overrides.extend(with_mixtures(arguments))):
+    if code := report_errors(register_schema) or report_errors(lambda: overrides.extend(for_hydra(arguments))):
         return code
     arguments = overrides
     if "--dry-run" in arguments:

@@ -59,20 +59,28 @@ def _schema() -> DictConfig:
     return schema
 
 
-def with_mixtures(overrides: Iterable[str]) -> list[str]:
-    """The words with each `task=[a,b]` as `task=a+b`, and configs of that name registered with Hydra.
+_DOUBLE_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
 
-    A mixture of a name in conf/task is one of its configs like any other.
+
+def for_hydra(overrides: Iterable[str]) -> list[str]:
+    r"""Overrides of ntil in the form that Hydra takes.
+
+    `task=[a,b]` becomes `task=a+b`, and a config of that name is registered; a mixture that has a name in conf/task is
+    one of its configs like any other. In double quotes `\n` becomes a line break, as in YAML; Hydra would keep two
+    characters.
 
     Raises:
         ConfigError: a task that is named twice, or a list of one.
     """
-    words = [re.sub(r"\[([^][]*)\]", _joined, word) if word.startswith("task=") else word for word in overrides]
-    for word in words:
-        for name in word.removeprefix("task=").split(",") if word.startswith("task=") else ():
-            if "+" in name:
-                _register_mixture(name, name.split("+"))
-    return words
+    replaced = []
+    for override in overrides:
+        if override.startswith("task="):
+            override = re.sub(r"\[([^][]*)\]", _joined, override)
+            for name in override.removeprefix("task=").split(","):
+                if "+" in name:
+                    _register_mixture(name, name.split("+"))
+        replaced.append(_DOUBLE_QUOTED.sub(lambda text: re.sub(r"(?<!\\)\\n", "\n", text[0]), override))
+    return replaced
 
 
 def _joined(listed: re.Match[str]) -> str:
@@ -108,7 +116,7 @@ def compose(overrides: Iterable[str]) -> RunConfig:
 
 def compose_dict(overrides: Iterable[str]) -> dict[str, Any]:
     """The composed configuration as plain containers."""
-    overrides = with_mixtures(overrides)
+    overrides = for_hydra(overrides)
     register_schema()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return plain_config(hydra.compose("config", overrides=overrides), overrides)
@@ -251,7 +259,7 @@ def _composed_or_none(overrides: Sequence[str]) -> dict[str, Any] | None:
 
 def task_dict(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Compose one config of the task group with overrides of its keys."""
-    for task in with_mixtures([f"task={name}"])[0].removeprefix("task=").split("+"):
+    for task in for_hydra([f"task={name}"])[0].removeprefix("task=").split("+"):
         if task not in choices("task"):
             raise ConfigError(f"task={name}: no such config{nearest(task, choices('task'))}")
     return compose_dict([f"task={name}", *overrides])["task"]

@@ -12,7 +12,10 @@ CONFIG_PATH = "NTIL_CONFIG_PATH"
 
 
 def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments without `--config-dir <folder>` and `--config-dir=<folder>`, and the folders, "" if none follows."""
+    """The arguments without `--config-dir <folder>` or `--config-dir=<folder>`, and the folders.
+
+    A folder is "" where none follows the option.
+    """
     others, folders, pending = [], [], iter(arguments)
     for word in pending:
         option, equals, folder = word.partition("=")

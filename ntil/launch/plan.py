@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from data.common.counts import counted
 from data.common.errors import UserError
-from ntil.config.compose import CONF, register_schema, with_mixtures
+from ntil.config.compose import CONF, for_hydra, register_schema
 from ntil.config.errors import ConfigError
 from ntil.console import Table
 from ntil.estimates.time import Device, device_here
@@ -50,7 +50,7 @@ def plan(arguments: Sequence[str], on_this_machine: bool = True) -> list[Planned
     Raises:
         UserError, HydraException: a job that can't be composed or run.
     """
-    overrides = with_mixtures(word for word in arguments if not word.startswith("-"))
+    overrides = for_hydra(word for word in arguments if not word.startswith("-"))
     fixed = _fixed(overrides)
     swept = [override for override in overrides if override not in fixed]
     names = {override.partition("=")[0].lstrip("+") for override in overrides}
@@ -72,7 +72,7 @@ def check_multirun(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: names the first of them.
     """
-    overrides = with_mixtures(word for word in arguments if not word.startswith("-"))
+    overrides = for_hydra(word for word in arguments if not word.startswith("-"))
     fixed = _fixed(overrides)
     several = [override for override in overrides if override not in fixed]
     if several and not {"-m", "--multirun"} & {*arguments} and _hydra(fixed).mode != RunMode.MULTIRUN:

@@ -100,6 +100,13 @@ def test_quotes_that_an_error_proposes_are_read():
     assert compose_checked(proposed).runs == "~/x(1) é'\""
 
 
+def test_a_line_break_is_typed_as_in_yaml():
+    words = ["task=arithmetic", "model=qwen25_nano", r'model.template="Q: {prompt}\nA:"']
+    config = compose_checked([*words, r"""evaluation.generation.stop=["\n", "a\\nb", 'c\nd']"""])
+    assert config.model.options["template"] == "Q: {prompt}\nA:"
+    assert config.evaluation.generation.stop == ["\n", r"a\\nb", r"c\nd"]
+
+
 def test_a_warm_up_longer_than_the_training_is_said():
     assert remarks(compose_checked(["optim.steps=200"])) == []
     assert "only rises, to 3% of optim.lr; set optim.warmup=0" in remarks(compose_checked(["optim.steps=3"]))[0]
