@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-from datasets import ClassLabel, Dataset, Features, Image, IterableDataset
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
+from datasets.packaged_modules.csv.csv import CsvConfig
 
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, UserError, short
 from data.common.row_cache import cached_rows
@@ -35,6 +36,8 @@ from data.table_rows import ROLES, Form, Table, TableSource, read_tables
 Builder = Literal["parquet", "json", "csv", "text", "arrow", "imagefolder", "webdataset"]
 BUILDERS = ("parquet", "json", "csv", "text", "arrow", "imagefolder", "webdataset")
 SAVED = ("state.json", "dataset_dict.json")  # of `save_to_disk`
+ARCHIVES = ("zip://", "tar://", "gzip://")
+LOOKED_AT = 200  # rows, of which most have pictures or most have none
 MOST_BYTES = 64 << 20  # of a picture that lies in an archive
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -47,7 +50,8 @@ class HubDataset(TableSource):
         path: owner/name on the hub, or a folder here.
         metric: what the answers are, see `data.jsonl`.
         subset: which configuration of the data set; null: its default.
-        splits: split -> its name in the data set; without `validation` every twentieth row of `train` is held out.
+        splits: split -> its name in the data set; without `validation` every twentieth row of `train`, or
+            picture where rows share pictures, is held out.
         revision: commit, tag or branch on the hub; null: the newest.
         columns: role -> column, where they differ, see `data.jsonl`.
         builder: of a folder: parquet, json, csv, text, arrow, imagefolder or webdataset; null: by its files.
@@ -141,17 +145,19 @@ class HubDataset(TableSource):
         with _one_sentence(where):
             stream = self._stream(official)
             features = stream.features or Features()
-            first: dict[str, Any] = next(iter(stream.take(1)), {})
-        used, plain = _used(self.form, list(features) or list(first)), _PlainRecord(features)
+            looked_at = list(stream.take(LOOKED_AT))
+        # The library's stream of CSV or JSON files doesn't tell its columns.
+        columns = list(features) or list(dict.fromkeys(name for record in looked_at for name in record))
+        used, plain = _used(self.form, columns), _PlainRecord(features, self.folder)
 
-        def tables(_policy: RowErrors) -> Iterable[Table]:
-            rows = _located(stream, plain, used, where, self.limit)
+        def tables(policy: RowErrors) -> Iterable[Table]:
+            rows = _located(stream, plain, used, where, self.limit, policy)
             images = self.images or self.folder or Path()
-            yield Table(where, split, lambda: list({**features, **used}), rows, images)
+            yield Table(where, split, lambda: list(dict.fromkeys([*columns, *used])), rows, images)
 
         image = self.form.columns.get("image", "image")
-        illustrated = bool(_entry(first, image))
-        return read_tables(tables, self.form, where, illustrated, row_errors)
+        with_picture = [bool(_entry(record, image)) for record in looked_at]
+        return read_tables(tables, self.form, where, 2 * sum(with_picture) >= len(with_picture) > 0, row_errors)
 
     @cached_property
     def _commit(self) -> str | None:
@@ -173,6 +179,10 @@ class HubDataset(TableSource):
         options = options if self.builder else {}
         with _one_sentence(self.path):
             built = datasets.load_dataset_builder(path, self.subset, revision=self.revision, **options)
+            if isinstance(built.config, CsvConfig) and built.info.features is None:
+                # Cells as they are written, or pandas would teach 12.50 as 12.5, 007 as 7, and take NA for nothing.
+                options |= {"features": _texts_of(built), "keep_default_na": False}
+                built = datasets.load_dataset_builder(path, self.subset, revision=self.revision, **options)
         kind = type(built).__module__.removeprefix("datasets.packaged_modules.").partition(".")[0]
         if not type(built).__module__.startswith("datasets.packaged_modules.") or kind not in BUILDERS:
             problem = f"is read by the builder {kind!r}, and only {', '.join(BUILDERS)} are known to run nothing of it"
@@ -203,14 +213,27 @@ class HubDataset(TableSource):
         return stream
 
 
+def _texts_of(built: datasets.DatasetBuilder) -> Features:
+    """The columns of CSV files, all as texts."""
+    splits = built.as_streaming_dataset()
+    return Features({name: Value("string") for rows in splits.values() for name in next(iter(rows.take(1)), {})})
+
+
 def _located(
-    stream: IterableDataset, plain: _PlainRecord, used: dict[str, str], where: str, limit: int | None
+    stream: IterableDataset,
+    plain: _PlainRecord,
+    used: dict[str, str],
+    where: str,
+    limit: int | None,
+    policy: RowErrors,
 ) -> Iterator[Located]:
     """The records with their places; `used` adds entries of objects under their dotted names."""
     with _one_sentence(where):
         for number, record in enumerate(islice(stream, limit)):
-            item = plain(record)
-            yield number, f"{where}, row {number}", item | {name: _entry(item, name) for name in used}
+            place = f"{where}, row {number}"
+            with policy.row():
+                item = plain(record, place)
+                yield number, place, item | {name: _entry(item, name) for name in used}
 
 
 def _used(form: Form, columns: list[str]) -> dict[str, str]:
@@ -222,29 +245,59 @@ def _used(form: Form, columns: list[str]) -> dict[str, str]:
 class _PlainRecord:
     """Records with class labels as names, short floats as they were written, and pictures of archives as bytes."""
 
-    def __init__(self, features: Features) -> None:
+    def __init__(self, features: Features, folder: Path | None) -> None:
+        self.folder = folder
         self.labels = {name: feature for name, feature in features.items() if isinstance(feature, ClassLabel)}
         kinds = {field.name: field.type for field in features.arrow_schema} if features else {}
         self.short = {name: kind for name, kind in kinds.items() if holds_short_floats(kind)}
 
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        names = {n: label.int2str(record[n]) for n, label in self.labels.items() if isinstance(record.get(n), int)}
-        floats = {name: shortest(record[name], kind) for name, kind in self.short.items() if name in record}
-        return {name: _opened(value) for name, value in (record | names | floats).items()}
+    def __call__(self, record: dict[str, Any], where: str) -> dict[str, Any]:
+        """The record.
 
+        Raises:
+            InvalidData: a class that the data set doesn't name, or a picture that can't be read.
+        """
+        return {name: self._value(name, value, where) for name, value in record.items()}
 
-def _opened(value: Any) -> Any:
-    """A picture that only the library can open (`zip://a.png::all.zip`, `hf://...`) as its bytes; else the value."""
-    path = value.get("path") if isinstance(value, dict) and set(value) == {"bytes", "path"} else None
-    if not isinstance(path, str) or value["bytes"] or "://" not in path or path.startswith(("http://", "https://")):
-        return value
-    from datasets.utils.file_utils import xopen
+    def _value(self, name: str, value: Any, where: str) -> Any:
+        if name in self.labels and isinstance(value, int):
+            label = self.labels[name]
+            if not -1 <= value < label.num_classes:
+                raise InvalidData(where, name, f"{value} is none of its {label.num_classes} classes", "correct the row")
+            return None if value == -1 else label.int2str(value)  # -1: has no label
+        if name in self.short:
+            return shortest(value, self.short[name])
+        path = value.get("path") if isinstance(value, dict) and set(value) == {"bytes", "path"} else None
+        if not isinstance(path, str) or value["bytes"] or "://" not in path or path.startswith(("http://", "https://")):
+            return value
+        return {"bytes": self._content(path, where, name), "path": None}
 
-    with xopen(path, "rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"{short(path)} has more than {MOST_BYTES >> 20} MB")
-    return {"bytes": content, "path": None}
+    def _content(self, path: str, where: str, name: str) -> bytes:
+        """A picture that only the library can open: `zip://a.png::all.zip`, `hf://...`."""
+        if not self._is_part(path):
+            problem = f"the picture {short(path)} is no part of the data set"
+            raise InvalidData(where, name, problem, "fetch it, and name the file here")
+        from datasets.utils.file_utils import xopen
+
+        try:
+            with xopen(path, "rb") as file:
+                content: bytes = file.read(MOST_BYTES + 1)
+        except Exception as error:  # the library lets through those of its file systems
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InvalidData(where, name, f"{short(path)} can't be read ({reason})", "fetch it again") from error
+        if len(content) > MOST_BYTES:
+            raise InvalidData(where, name, f"{short(path)} has more than {MOST_BYTES >> 20} MB", "drop the row")
+        return content
+
+    def _is_part(self, path: str) -> bool:
+        """Whether a picture lies in the data set's folder or on the hub, perhaps in archives."""
+        *archives, last = path.split("::")
+        if not all(archive.startswith(ARCHIVES) for archive in archives):
+            return False
+        if "://" in last:
+            return last.startswith("hf://")
+        folder = self.folder or Path(datasets.config.HF_CACHE_HOME)
+        return Path(last).resolve().is_relative_to(folder.resolve())
 
 
 def _entry(item: dict[str, Any], name: str) -> Any:

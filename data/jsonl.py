@@ -29,6 +29,7 @@ Columns given: id, image, width, height, prompt, answer (as text), group, level,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -51,7 +52,7 @@ class Jsonl(TableSource):
     Args:
         metric: what the answers are: exact, numeric, box, polygon, time, boxes, points or count.
         train, validation, test: a file or a glob of files each. Without `validation` every twentieth row of `train` (at
-            least one, from the first on) is held out for it.
+            least one, from the first on) is held out for it; where rows share pictures, every twentieth picture.
         images: the folder that picture paths start from; null: the table's own.
         columns: role -> column, where they differ: image, prompt, answer, id, group, level, width, height; and weight,
             which is read only where it is named.
@@ -111,9 +112,11 @@ def load(files: list[Path], form: Form, images: Path | None, row_errors: RowErro
     """
 
     def tables(policy: RowErrors) -> Iterator[Table]:
+        stems = Counter(path.stem for path in files)
         for path in files:
             there = partial(table_columns, path, policy)
-            yield Table(str(path), path.stem, there, read_table(path, policy), images or path.parent)
+            stem = path.stem if stems[path.stem] == 1 else path.name
+            yield Table(str(path), stem, there, read_table(path, policy), images or path.parent)
 
     illustrated = mostly_filled(files, form.columns.get("image", "image"))
     return read_tables(tables, form, ", ".join(map(str, files)), illustrated, row_errors)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ from data.common.errors import InvalidData, InvalidOption, RowErrors, short
 from data.common.frames import Frames
 from data.common.images import given_picture
 from data.common.repeats import WEIGHT, check_repeat, repeated
-from data.common.rows import RowWriter
+from data.common.rows import RowWriter, undecoded
 from data.common.source import Source
 from data.common.table_files import Located
 from data.grounding.schema import BoxForm
@@ -29,6 +30,7 @@ from data.table_answers import TRUTH, AnswerColumn, Metric
 OPTIONAL = ("image", "id", "group", "level", "width", "height", WEIGHT)
 ROLES = ("prompt", "answer", *OPTIONAL)
 HELD_OUT = 20
+END = 4096  # bytes at each end of a stored picture that tell it from others
 
 
 class Form(NamedTuple):
@@ -72,7 +74,7 @@ class TableSource(Source):
 
     Args:
         form: how rows are read.
-        tables: splits that have a table; without `validation`, every twentieth row of `train` is held out for it.
+        tables: splits that have a table; without `validation` some rows of `train` are held out for it, see `held_out`.
         repeat: how often every training row stands in the split; null: once.
     """
 
@@ -85,6 +87,7 @@ class TableSource(Source):
         self.holds_out = "train" in tables and "validation" not in tables
         self.splits = tuple(s for s in Source.splits if s in tables or (s == "validation" and self.holds_out))
         self._read: dict[str, Dataset] = {}
+        self._held_out: set[int] | None = None
 
     @abstractmethod
     def read_table(self, split: str) -> Dataset:
@@ -102,12 +105,37 @@ class TableSource(Source):
             raise InvalidOption(
                 "one row can't be both trained on and validated with; set task.source.validation=<file>"
             )
-        return rows.select([i for i in range(len(rows)) if (i % HELD_OUT == 0) == (split == "validation")])
+        if self._held_out is None:
+            self._held_out = held_out(rows)
+        return rows.select([i for i in range(len(rows)) if (i in self._held_out) == (split == "validation")])
 
     def _rows_of_table(self, split: str) -> Dataset:
         if split not in self._read:
             self._read[split] = self.read_table(split)
         return self._read[split]
+
+
+def held_out(rows: Dataset) -> set[int]:
+    """Every twentieth row, for validation; where rows share pictures, every twentieth picture with all its rows.
+
+    Rows of one picture alone are held out one by one.
+    """
+    keys = [str(i) if key is None else key for i, key in enumerate(_picture_keys(rows))]
+    order = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    places = [order[key] for key in keys] if len(order) > 1 else range(len(rows))
+    return {i for i, place in enumerate(places) if place % HELD_OUT == 0}
+
+
+def _picture_keys(rows: Dataset) -> Iterator[str | None]:
+    """What tells the pictures of rows apart: path, or length and ends of the bytes, which are not copied."""
+    for batch in undecoded(rows.select_columns("image")).with_format("arrow").iter(1000):
+        for picture in batch["image"].combine_chunks():
+            content = picture["bytes"].as_buffer() if picture.is_valid and picture["bytes"].is_valid else None
+            if content is not None:
+                ends = content[:END].to_pybytes() + content[max(0, content.size - END) :].to_pybytes()
+                yield f"{content.size}-{hashlib.blake2b(ends, digest_size=16).hexdigest()}"
+            else:
+                yield picture["path"].as_py() if picture.is_valid else None
 
 
 def _without_weights(rows: Dataset) -> Dataset:
@@ -207,7 +235,7 @@ class _RowReader(NamedTuple):
             "group": _name(value("group"), None, where, names.get("group", "group")),
             "level": fields.whole(value("level") or 0, where, names.get("level", "level")),
             **self._weight(item, where),
-            **({"answer": json.dumps(answer, default=str)} | truth),
+            **({"answer": json.dumps(answer, default=_written)} | truth),
         }
 
     def _weight(self, item: dict[str, Any], where: str) -> dict[str, float]:
@@ -218,6 +246,10 @@ class _RowReader(NamedTuple):
         if weight < 0:
             raise InvalidData(where, name, f"{short(weight)} is below 0", "write 0 for a row that is not trained on")
         return {WEIGHT: weight}
+
+
+def _written(value: Any) -> Any:
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
 def _name(value: Any, fallback: str | None, where: str, field: str) -> str | None:

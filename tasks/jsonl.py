@@ -34,7 +34,7 @@ from data.table_answers import Metric
 from tasks.answers.coordinates import FORMATS, Coords, Item, Point, Polygon
 from tasks.base import ParseFailure, Row, Scores, Task
 from tasks.clock import Clock
-from tasks.detection import Detection
+from tasks.detection import Detection, Prediction
 from tasks.drawing import PREDICTION, TRUTH, captioned, enlarged, picture_of
 from tasks.grounding import Grounding
 from tasks.metrics.boxes import polygon_iou
@@ -137,6 +137,7 @@ class Counts(NumericAnswers):
 class BoxLists(Detection):
     """Any number of boxes a row, each with its name where the row's have labels."""
 
+    protocol = 2  # 2: mAP counts the labelled boxes of pictures without objects
     columns = ("prompt", "boxes", "labels", "width", "height")
 
     def __init__(self, source: Source, coords: Coords = FORMATS["int1000"]) -> None:
@@ -150,6 +151,12 @@ class BoxLists(Detection):
 
     def taught(self, row: Row) -> list[Labelled]:
         return self.truth(row)
+
+    def predicted(self, prediction: Prediction, row: Row) -> list[Labelled]:
+        """The boxes of an answer; without a true box their labels stay, since mAP counts them by category."""
+        if row["boxes"]:
+            return super().predicted(prediction, row)
+        return [Labelled(item.box, item.label) for item in prediction]
 
     def search(self, text: str, row: Row) -> list[Item] | ParseFailure:
         return super().search(text, {**row, "asked": []})

@@ -96,7 +96,11 @@ class NumberTask(Task):
                     pairs.setdefault(name, array("d")).extend((x, y))
                 yield record
 
-        return {**super().summarize(noted()), **{f"{name}spearman": spearman(values) for name, values in pairs.items()}}
+        metrics = super().summarize(noted())
+        for name, values in pairs.items():
+            # From the pairs and not from sums, which large values of a small spread cancel in.
+            metrics |= {f"{name}pearson": pearson_of(values), f"{name}spearman": spearman(values)}
+        return metrics
 
     def sum_scores(self, records: Iterable[Row]) -> dict[str, float]:
         moments: dict[str, float] = {}
@@ -127,6 +131,14 @@ def pearson(n: float, x: float, y: float, xx: float, yy: float, xy: float) -> fl
     if n < 2 or spread_x <= 1e-12 * n * xx or spread_y <= 1e-12 * n * yy:
         return 0.0
     return max(-1.0, min(1.0, (n * xy - x * y) / (math.sqrt(spread_x) * math.sqrt(spread_y))))
+
+
+def pearson_of(pairs: array[float]) -> float:
+    """Pearson's r of x, y, x, y, ...; 0 where one side is constant."""
+    read, true = np.frombuffer(pairs, dtype=np.float64).reshape(-1, 2).T
+    if len(read) < 2 or np.ptp(read) == 0 or np.ptp(true) == 0:
+        return 0.0
+    return float(stats.pearsonr(read, true).statistic)
 
 
 def spearman(pairs: array[float]) -> float:

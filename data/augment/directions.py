@@ -9,8 +9,10 @@ import re
 
 _SIDES = (
     r"(?:left|right)(?:most|ward|wards|hand|side|er|y)?|lefties|righties|east(?:ern)?|west(?:ern)?"
-    r"|(?:anti|counter)?-?clockwise|\d+ ?o'?clock"
-    r"|links|linke[nrms]?|rechts|rechte[nrms]?|gauche|droite?|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao]"
+    r"|(?:east|west)bound|(?:anti|counter)?-?clockwise"
+    r"|(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)[ -]?o['’‘´` ]?clock"
+    r"|links|linke[nrms]?|rechts|rechte[nrms]?|gauche|droite?|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao]|esquerd[ao]|direit[ao]"
+    r"|слева|справа|левее|правее|влево|вправо|лев(?:ый|ая|ое|ого|ой|ом|ую)|прав(?:ый|ая|ое|ого|ой|ом|ую)"
 )
 _PLACES = (
     r"top(?:most)?|bottom(?:most)?|upper(?:most)?|lower(?:most)?|middle|cent(?:er|re|ral)|corner|edge|border|margin"

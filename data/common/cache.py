@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 from datasets import (
     Dataset,
     Features,
@@ -22,6 +25,7 @@ from datasets import (
 from data.common.cores import usable_cores
 from data.common.files import replacing
 
+log = logging.getLogger(__name__)
 ROWS_A_PROCESS = 1000  # at least; a process takes as long to start as dozens of rows to draw
 
 
@@ -40,9 +44,14 @@ def cached_dataset(name: str, key: dict[str, Any], sources: list[Path], build: C
     for source in sources:
         digest.update(source.read_bytes())
     folder = cache_folder() / "datasets" / f"{name}-{digest.hexdigest()[:16]}"
-    if not folder.is_dir():
-        with replacing(folder) as partial, _hidden_progress_bars(build()) as rows:
-            rows.save_to_disk(partial)
+    if folder.is_dir():
+        try:
+            return load_from_disk(str(folder))
+        except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+            log.warning("%s: damaged, made anew (%s)", folder, error)
+            shutil.rmtree(folder)
+    with replacing(folder) as partial, _hidden_progress_bars(build()) as rows:
+        rows.save_to_disk(partial)
     return load_from_disk(str(folder))
 
 

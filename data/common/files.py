@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 
 from data.common.errors import InvalidData
 
@@ -18,8 +19,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A folder replaces no other folder: where two are made at once, the first stays.
     """
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}")
-    _remove(partial)
+    # Of its own also between threads, and between containers of one host that share a cache.
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{token_hex(4)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial

@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -178,7 +179,7 @@ def _json_lines(path: Path, row_errors: RowErrors) -> Iterator[Located]:
         for number, (line_where, line) in enumerate(lines):
             where = f"{path}, line {line_where}"
             with row_errors.row():
-                row = read_json(line, where)
+                row = read_json(line, where, exact=True)
                 if not isinstance(row, dict):
                     raise InvalidData(where, None, "is no object", "write an object a line")
                 yield number, where, row
@@ -216,7 +217,7 @@ def _parsed(line: str) -> Any:
 
 
 def _json_list(path: Path, row_errors: RowErrors) -> Iterator[Located]:
-    document = read_json(path.read_text(encoding="utf-8-sig"), str(path))
+    document = read_json(path.read_text(encoding="utf-8-sig"), str(path), exact=True)
     if not isinstance(document, list):
         raise InvalidData(str(path), None, "is no list of objects", "write one, or an object a line")
     for number, row in enumerate(document):
@@ -275,16 +276,24 @@ def _refuse_line(error: csv.Error, path: Path, first: int, last: int, row_errors
         raise InvalidData(f"{path}, {lines}", None, f"can't be read as a row ({error})", remedy) from error
 
 
-def read_json(text: str, where: str) -> Any:
+def read_json(text: str, where: str, exact: bool = False) -> Any:
     """JSON in which no object has a key twice.
+
+    Args:
+        exact: a number that a float would round is a Decimal.
 
     Raises:
         InvalidData: it isn't.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_float=_unrounded if exact else None)
     except (ValueError, RecursionError) as error:
         raise InvalidData(where, None, f"not JSON ({error})", "repair the line or fetch the file again") from error
+
+
+def _unrounded(text: str) -> float | Decimal:
+    value = float(text)
+    return value if len(text) <= 15 or Decimal(repr(value)) == Decimal(text) else Decimal(text)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -147,6 +147,13 @@ def photos(folder: Path, split: str, annotations: Path | None, row_errors: RowEr
     return _coco(folder, annotations, row_errors) if annotations else _yolo(folder, split, row_errors)
 
 
+def category_names(folder: Path, split: str, annotations: Path | None) -> list[str]:
+    """The names that the annotation file, or the YOLO description, gives its categories, used or not."""
+    if annotations is None:
+        return list(yolo.read_layout(folder, split, RowErrors("skip")).names.values())
+    return [str(entry.get("name")) for entry in read_coco(annotations, RowErrors("skip")).categories.entries.values()]
+
+
 def expressions(photo: Photo) -> Iterator[tuple[str, Thing, int]]:
     """Yield unambiguous expressions, each with its object and the number of others of its category."""
     width, height = photo.size

@@ -7,6 +7,7 @@ One row is one picture. Asked for are the names of its categories and of `absent
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 
 import numpy as np
@@ -15,8 +16,8 @@ from datasets import Dataset
 from data.common.column_form import read_with_evidence
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors
 from data.common.rows import RowWriter
-from data.grounding.categories import CategoryBoxes, Photo, photos
-from data.objects.schema import FEATURES, TRUTH, objects_row
+from data.grounding.categories import CategoryBoxes, Photo, category_names, photos
+from data.objects.schema import FEATURES, TRUTH, objects_row, plain_label
 
 
 class PhotoObjects(CategoryBoxes):
@@ -27,7 +28,8 @@ class PhotoObjects(CategoryBoxes):
         annotations: split -> COCO annotation file; without any the folder is a YOLO one.
         images: the folder of COCO's pictures, where it isn't `folder`.
         splits: split as asked for -> the folder's own name.
-        names: the categories asked for in every picture; null: those of the picture, and `absent` others.
+        names: the categories asked for in every picture, but where it has crowds of one alone; null: those of the
+            picture, and `absent` others.
         absent: how many names of categories that aren't in the picture are asked for.
         on_error: what to do with a broken row.
     """
@@ -54,8 +56,10 @@ class PhotoObjects(CategoryBoxes):
             writer = RowWriter(FEATURES, f"{folder}, split {official}", policy, "question", TRUTH)
             listed = list(photos(folder, official, annotations, policy))
             known = sorted({region.category for photo in listed for region in photo.things})
+            names = self._names(known, category_names(folder, official, annotations)) if self.names else []
             for number, photo in enumerate(listed):
-                asked = self.names or self._asked(photo, known, number)
+                crowds = _only_crowds(photo)
+                asked = [n for n in names if n not in crowds] if names else self._asked(photo, known, crowds, number)
                 with policy.row():
                     if not asked:
                         problem = "has no object, so no name can be asked for"
@@ -66,11 +70,31 @@ class PhotoObjects(CategoryBoxes):
         options = {"names": self.names, "absent": self.absent}
         return self._kept(split, partial(read_with_evidence, read), options)
 
-    def _asked(self, photo: Photo, known: Sequence[str], number: int) -> list[str]:
-        there = {region.category for region in photo.things}
-        others = [name for name in known if name not in there]
+    def _names(self, known: Sequence[str], declared: Sequence[str]) -> list[str]:
+        """`names` as the data set spells them.
+
+        Raises:
+            InvalidOption: one that it hasn't; every answer to it would be that there is none.
+        """
+        spelt = {plain_label(name): name for name in [*declared, *known]}
+        for name in self.names or ():
+            if plain_label(name) not in spelt:
+                near = get_close_matches(plain_label(name), spelt, n=1)
+                hint = f"did you mean {spelt[near[0]]!r}?" if near else f"known: {', '.join(sorted(spelt.values()))}"
+                raise InvalidOption(f"task.source.names: {self.folder} has no category {name!r}; {hint}")
+        return [spelt[plain_label(name)] for name in self.names or ()]
+
+    def _asked(self, photo: Photo, known: Sequence[str], crowds: set[str], number: int) -> list[str]:
+        there = {region.category for region in photo.things} - crowds
+        others = [name for name in known if name not in there and name not in crowds]
         drawn = np.random.default_rng([0, number]).permutation(len(others))[: self.absent]
         return sorted([*there, *(others[i] for i in drawn)])
+
+
+def _only_crowds(photo: Photo) -> set[str]:
+    """Categories of which a picture has crowds alone: neither its boxes nor that there are none could be taught."""
+    single = {region.category for region in photo.things if not region.crowd}
+    return {region.category for region in photo.things} - single
 
 
 def _row(photo: Photo, asked: Sequence[str], split: str) -> dict[str, object]:

@@ -33,6 +33,11 @@ FEATURES = Features(
 TRUTH = ("boxes", "labels", "points")
 
 
+def plain_label(label: str) -> str:
+    """A label without what doesn't count: case, and more blanks than one."""
+    return " ".join(label.split()).casefold()
+
+
 def objects_row(
     row_id: str,
     picture: tuple[Any, tuple[int, int]],

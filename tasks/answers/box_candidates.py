@@ -13,7 +13,11 @@ _SIDES = re.compile(r"(?<![A-Za-z])(?:left|right|top|bottom|[xy] ?(?:min|max|[0-
 
 
 def box_candidates(together: list[Group], text: str) -> Iterator[tuple[str, ...]]:
-    """What may be a box, the likeliest first; the order is that of `Coords.find_box`."""
+    """What may be a box, the likeliest first; the order is that of `Coords.find_box`.
+
+    Args:
+        text: the one that the groups are of.
+    """
     fours = [group for group in together if len(group) == 4]
     yield from (group.corners() for group in sorted(fours, key=lambda group: (not group.bracketed, group.joined)))
     for a, b in pairwise(group for group in together if len(group) > 1):  # numbers of a list may stand between points

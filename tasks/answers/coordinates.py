@@ -250,8 +250,8 @@ class Coords:
         one after another; the box around more points; the first four before a score or another box; four single
         numbers, if alone and with words for sides or none. Five without brackets are none: the first may be of a label.
         """
-        together = groups(self._plain(text), self.loose)
-        for candidate in box_candidates(together, text):
+        text = self._plain(text)
+        for candidate in box_candidates(groups(text, self.loose), text):
             steps = self._steps(candidate, size)
             if steps is not None:
                 (x1, y1), (x2, y2) = self._points(steps, size)

@@ -28,7 +28,7 @@ from data.common.files import replacing
 from data.common.table_files import Located, read_table
 from data.grounding.categories import image_names
 from data.grounding.coco import Coco, read_coco, refuse_repeated_pictures
-from tasks.metrics.objects import plain_label
+from data.objects.schema import plain_label
 
 FIGURES = ("map", "map_0.5", "map_0.75", "map_small", "map_medium", "map_large")
 

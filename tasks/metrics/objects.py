@@ -17,6 +17,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from data.objects.schema import plain_label
 from tasks.metrics.boxes import box_iou
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
@@ -55,11 +56,6 @@ def inside(box: Sequence[float], crowd: Sequence[float]) -> float:
     high = min(box[3], crowd[3]) - max(box[1], crowd[1])
     area = (box[2] - box[0]) * (box[3] - box[1])
     return max(wide, 0.0) * max(high, 0.0) / area if area > 0 else 0.0
-
-
-def plain_label(label: str) -> str:
-    """A label without what doesn't count: case, and more blanks than one."""
-    return " ".join(label.split()).casefold()
 
 
 def same_label(first: str, second: str) -> bool:

@@ -173,7 +173,21 @@ def test_the_extent_is_that_of_all_that_is_labelled():
 
 
 @pytest.mark.parametrize(
-    "text", ["the left dog", "RIGHTMOST chair", "left-hand side", "7 o'clock", "der linke Hund", "左边的狗"]
+    "text",
+    [
+        "the left dog",
+        "RIGHTMOST chair",
+        "left-hand side",
+        "7 o'clock",
+        "der linke Hund",
+        "左边的狗",
+        "player at 3 o’clock",
+        "at two o'clock",
+        "ten o clock",
+        "the westbound bus",
+        "o homem à esquerda",
+        "собака слева",
+    ],
 )
 def test_words_of_sides(text):
     assert word_of_side(text)

@@ -4,13 +4,25 @@ import pytest
 from datasets import Features, Value
 
 from data.common import cache
-from data.common.cache import drawn_rows
+from data.common.cache import cached_dataset, drawn_rows
 
 FEATURES = Features({"square": Value("int64")})
 
 
 def square(row):
     return {"square": row["index"] ** 2}
+
+
+def test_a_damaged_entry_is_made_anew(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
+    build = lambda: drawn_rows(square, 9, FEATURES, "squares")  # noqa: E731
+    kept = cached_dataset("squares", {}, [], build)["square"][:]
+    (file,) = tmp_path.glob("datasets/squares-*/*.arrow")
+    for content in (file.read_bytes()[:100], b""):
+        file.write_bytes(content)
+        assert cached_dataset("squares", {}, [], build)["square"][:] == kept
+        assert "damaged, made anew" in caplog.text
+        caplog.clear()
 
 
 @pytest.mark.parametrize("at_least", [1, 4, 100])

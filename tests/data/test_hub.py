@@ -154,6 +154,67 @@ def test_broken_rows_are_named_and_skipped(tmp_path):
     assert len(source.row_errors.skipped) == 1
 
 
+@pytest.mark.parametrize("builder", ["csv", None])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_cells_of_csv_files_are_taught_as_they_are_written(tmp_path, builder, streaming):
+    answers = ["12.50", "007", "3", "NA", "12345678901234567890.25", "1e3"]
+    (tmp_path / "set").mkdir()
+    lines = "".join(f"{i}?,{answer}\n" for i, answer in enumerate(answers))
+    (tmp_path / "set/train.csv").write_text("prompt,answer\n" + lines)
+    options = {"builder": builder, "splits": TWICE, "streaming": streaming, "limit": 6 if streaming else None}
+    source = HubDataset(str(tmp_path / "set"), **options)
+    assert source.rows("train")["answer"] == answers
+    assert HubDataset(str(tmp_path / "set"), "numeric", on_error="skip", **options).rows("train")["answer"] == [
+        "12.50",
+        "7",
+        "3",
+        "12345678901234567890.25",
+        "1000",
+    ]
+
+
+def test_most_rows_tell_whether_there_are_pictures(tmp_path):
+    rows = box_rows(30)
+    rows[0]["image"] = None
+    folder = write_parquet(tmp_path / "set", rows)
+    source = HubDataset(str(folder), "box", columns=BOXES, splits=TWICE, on_error="skip")
+    assert len(source.rows("train")) == 29
+    assert "row 0" in str(source.row_errors.skipped[0])
+
+
+@pytest.mark.parametrize(
+    "path", ["ftp://127.0.0.1:9/x", "zip://a.png::http://127.0.0.1:9/x", "zip://a.png::/etc/hostname", "memory://x"]
+)
+def test_no_picture_is_fetched_from_elsewhere(tmp_path, monkeypatch, path):
+    monkeypatch.setattr("datasets.utils.file_utils.xopen", lambda *_: pytest.fail("opened"))
+    rows = box_rows(3)
+    rows[1]["image"] = {"bytes": None, "path": path}
+    folder = write_parquet(tmp_path / "set", rows)
+    with pytest.raises(
+        InvalidData, match=r"split train, row 1, field image: the picture .* is no part of the data set"
+    ):
+        HubDataset(str(folder), "box", columns=BOXES).rows("train")
+    assert len(HubDataset(str(folder), "box", columns=BOXES, splits=TWICE, on_error="skip").rows("train")) == 2
+
+
+def test_rows_without_a_label_or_a_file_are_named_and_skipped(tmp_path):
+    features = datasets.Features(
+        {"prompt": datasets.Value("string"), "kind": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    rows = datasets.Dataset.from_dict({"prompt": ["a", "b", "c"], "kind": [0, -1, 1]}, features=features)
+    rows.save_to_disk(tmp_path / "set")
+    options = {"columns": {"answer": "kind"}, "splits": TWICE}
+    with pytest.raises(InvalidData, match=r"split train, row 1, field kind: is missing or empty"):
+        HubDataset(str(tmp_path / "set"), **options).rows("train")
+    assert HubDataset(str(tmp_path / "set"), on_error="skip", **options).rows("train")["answer"] == ["cat", "dog"]
+    rows = box_rows(3)
+    rows[2]["image"] = {"bytes": None, "path": f"zip://a.png::{tmp_path / 'boxes/none.zip'}"}
+    folder = write_parquet(tmp_path / "boxes", rows)
+    with pytest.raises(InvalidData, match=r"split train, row 2, field image: .*none\.zip.* can't be read"):
+        HubDataset(str(folder), "box", columns=BOXES).rows("train")
+    assert len(HubDataset(str(folder), "box", columns=BOXES, splits=TWICE, on_error="skip").rows("train")) == 2
+
+
 def test_the_commit_of_a_hub_data_set_is_its_origin(tmp_path, monkeypatch):
     """The library's reader of a folder stands for one of the hub, whose hash is the commit."""
     folder = write_parquet(tmp_path / "set", box_rows(3))

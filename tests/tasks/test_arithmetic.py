@@ -127,6 +127,11 @@ def test_correlations_agree_with_numpy(pairs):
     assert found["spearman"] == pytest.approx(np.corrcoef([rankdata(v) for v in values])[0, 1])
 
 
+def test_large_values_of_a_small_spread_correlate():
+    records = [TASK.record(str(10**8 + i), row(str(10**8 + i))) for i in range(60)]
+    assert TASK.summarize(records)["pearson"] == pytest.approx(1)
+
+
 def test_sums_are_plain_numbers_that_a_bootstrap_can_weigh():
     records = [TASK.record(t, row(a)) for t, a in zip(["1", "5", "x"], ["2", "4", "9"], strict=True)]
     sums = TASK.sum_scores(records)

@@ -23,6 +23,25 @@ FORMAT = st.sampled_from(sorted(FORMATS)).map(
 )
 
 
+@pytest.mark.parametrize("name", sorted(FORMATS))
+@given(text=st.text("0123４５６789.−–-,;: []<>loc\nleftTopRIGHTbottom", max_size=120))
+def test_whatever_a_model_writes_is_read_or_refused(name, text):
+    coords = FORMATS[name]
+    for found in (coords.find_box(text, (640, 480)), *coords.find_shapes(text, (640, 480))):
+        assert found is None or all(
+            math.isfinite(v) for v in (found if isinstance(found[0], float) else sum(found, ()))
+        )
+
+
+@pytest.mark.parametrize("name", ["int1000", "unit"])
+def test_sides_in_full_width_digits_are_a_box(name):
+    numbers = {"int1000": "１０ ２０ ３０ ４０", "unit": "０.１ ０.２ ０.３ ０.４"}[name].split()
+    sides = zip(("left", "top", "right", "bottom"), numbers, strict=True)
+    text = "".join(f"The {side} side is at {n}. " for side, n in sides)
+    assert FORMATS[name].find_box(text, (100, 100)) == FORMATS[name].find_box(ascii_variants(text), (100, 100))
+    assert FORMATS[name].find_box(text, (100, 100)) is not None
+
+
 @st.composite
 def boxes(draw):
     """(format, size, box in the picture)."""

@@ -138,6 +138,56 @@ def test_without_a_validation_table_a_twentieth_is_held_out(tmp_path):
         task.rows("test")
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_rows_of_one_picture_are_held_out_together(tmp_path, stored):
+    rows = [{"prompt": "?", "answer": i, "image": f"{i // 2}.png"} for i in range(84)]
+    file = write(tmp_path, rows)
+    for i in range(42):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    if stored:
+        content = [(tmp_path / row["image"]).read_bytes() for row in rows]
+        file = write(
+            tmp_path, [{**row, "image": {"bytes": b}} for row, b in zip(rows, content, strict=True)], "m.parquet"
+        )
+    task = task_of("numeric", train=file)
+    assert task.rows("validation")["answer"] == ["0", "1", "40", "41", "80", "81"]
+    assert len(task.rows("train")) == 78
+    one = task_of("numeric", train=write(tmp_path, [{**row, "image": "0.png"} for row in rows], "one.jsonl"))
+    assert one.rows("validation")["answer"] == ["0", "20", "40", "60", "80"]
+
+
+def test_numbers_of_json_are_not_rounded(tmp_path):
+    numbers = ["12345678901234567890.5", "0.12345678901234567891", "9007199254740993.0", "0.1", "12.50", "-1e-7"]
+    (tmp_path / "my.jsonl").write_text("".join(f'{{"prompt": "?", "answer": {n}}}\n' for n in numbers))
+    (tmp_path / "my.json").write_text(f'[{", ".join(f"""{{"prompt": "?", "answer": {n}}}""" for n in numbers)}]')
+    taught = ["12345678901234567890.5", "0.12345678901234567891", "9007199254740993", "0.1", "12.5", "-0.0000001"]
+    for name in ("my.jsonl", "my.json"):
+        assert task_of("numeric", test=tmp_path / name).rows("test")["answer"] == taught
+    exact = task_of("exact", test=tmp_path / "my.json").rows("test")["answer"]
+    assert exact == [*taught[:2], "9007199254740993.0", *taught[3:]]
+    boxes = '{"image": "a.png", "prompt": "?", "answer": [10.123456789012345678, 10, 90, 40]}\n'
+    write(tmp_path, [], "b.jsonl")
+    (tmp_path / "b.jsonl").write_text(boxes)
+    row = task_of("box", test=tmp_path / "b.jsonl").rows("test")[0]
+    assert (row["box"][0], json.loads(row["answer"])[0]) == (10.123456789012345678, 10.123456789012345678)
+
+
+def test_map_counts_labelled_boxes_where_nothing_is(tmp_path):
+    """By hand: of ten boxes of dogs one is true, and the nine others, of pictures without any, come with it."""
+    dog = [{"box": [0, 0, 50, 25], "label": "dog"}]
+    rows = [{"image": "a.png", "prompt": "?", "answer": answer} for answer in ([], dog)]
+    task = task_of("boxes", test=write(tmp_path, rows))
+    empty, true = task.rows("test")
+    text = task.answer(true)
+    summary = task.summarize([*[task.record(text, empty)] * 9, task.record(text, true)])
+    assert summary["f1_0.5"] == pytest.approx(0.1)
+    assert summary["map"] == pytest.approx(0.1, abs=0.01)
+    bare = task_of("boxes", test=write(tmp_path, [{**rows[1], "answer": [[0, 0, 50, 25]]}, rows[0]], "bare.jsonl"))
+    true, empty = bare.rows("test")
+    summary = bare.summarize([*[bare.record(text, empty)] * 9, bare.record(bare.answer(true), true)])
+    assert summary["map"] == pytest.approx(0.1, abs=0.01)
+
+
 def test_several_files_by_a_glob(tmp_path):
     for name in ("p-0.jsonl", "p-1.jsonl"):
         write(tmp_path, [{"prompt": "?", "answer": name}], name)
@@ -145,6 +195,8 @@ def test_several_files_by_a_glob(tmp_path):
     assert task.rows("test")["answer"] == ["p-0.jsonl", "p-1.jsonl"]
     with pytest.raises(InvalidData, match=r"correct task\.source\.test"):
         task_of("exact", test=str(tmp_path / "q-*.jsonl")).rows("test")
+    write(tmp_path, [{"prompt": "?", "answer": "in a list"}], "p-0.json")
+    assert len({*task_of("exact", test=str(tmp_path / "p-0.*")).rows("test")["id"]}) == 2
 
 
 GOOD = {"image": "a.png", "prompt": "?", "answer": 1}

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from data.common.errors import InvalidOption
 from data.objects.photos import PhotoObjects
 from data.objects.rendered import RenderedObjects
 from tasks.answers.coordinates import FORMATS
@@ -142,6 +144,40 @@ def test_nothing_to_find_is_right_only_when_nothing_is_answered(name):
     assert summary["f1_is_1_0.5"] == 2 / 5
     # Matched 2, found 2 + 1 (of the failure) + 2, true 4: a failed answer is no empty one.
     assert summary["micro_f1_0.5"] == pytest.approx(2 * 2 / (5 + 4))
+
+
+def write_photo(folder, things, categories):
+    """One picture with COCO's annotations of (category, box, crowd)."""
+    Image.new("RGB", (100, 80)).save(folder / "a.png")
+    ids = {name: number for number, name in enumerate(categories, start=1)}
+    annotations = [
+        {"id": i, "image_id": 1, "category_id": ids[name], "bbox": box, "iscrowd": crowd}
+        for i, (name, box, crowd) in enumerate(things)
+    ]
+    images = [{"id": 1, "file_name": "a.png", "width": 100, "height": 80}]
+    listed = [{"id": number, "name": name} for name, number in ids.items()]
+    document = {"images": images, "annotations": annotations, "categories": listed}
+    (folder / "coco.json").write_text(json.dumps(document))
+    return str(folder), {"test": str(folder / "coco.json")}
+
+
+def test_a_category_of_crowds_alone_is_not_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
+    things = [("person", [0, 0, 60, 60], 1), ("dog", [5, 5, 30, 30], 0), ("dog", [40, 5, 50, 30], 1)]
+    place = write_photo(tmp_path, things, ["person", "dog", "cat"])
+    for names, asked in ((None, ["dog"]), (["cat", "Person", "Dog"], ["cat", "dog"])):
+        (row,) = PhotoObjects(*place, names=names, absent=0).rows("test")
+        assert row["asked"] == asked
+        assert {*row["labels"]} == {"dog"}
+
+
+def test_names_that_the_file_has_not_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
+    place = write_photo(tmp_path, [("person", [0, 0, 60, 60], 0)], ["person", "dog"])
+    for names, hint in ((["persn"], "did you mean 'person'"), (["griffin"], "known: dog, person")):
+        with pytest.raises(InvalidOption, match=f"no category '{names[0]}'; {hint}"):
+            PhotoObjects(*place, names=names).rows("test")
+    assert PhotoObjects(*place, names=["dog"]).rows("test")["labels"] == [[]]  # in the file, and not in the picture
 
 
 def test_points_by_hand():
