@@ -27,6 +27,11 @@ _LAZY = {
     "DEL": "ntil.losses",
     "EMO": "ntil.losses",
     "ValueEMD": "ntil.losses",
+    "RAFT": "ntil.losses",
+    "NTLNumber": "ntil.losses",
+    "CoordExp": "ntil.losses",
+    "ExpectedIoU": "ntil.losses",
+    "RegressionHead": "ntil.losses",
     "Sum": "ntil.losses",
 }
 __all__ = [*_LAZY, "__version__"]

@@ -39,8 +39,8 @@ ntil: teach vision-language models numbers, and compare the losses that do it
   ntil new loss|task|model|source <name> [--into <folder>]    a plug-in to start from: config, Python file, test
   ntil plugins                                                the active plug-ins: their configs and modules
 
-`ntil <command> --help` says more. Config groups: model, task, loss, tuning, curriculum, engine, optim, recipe, tracker,
-experiment; their choices: `ntil train --help`.
+`ntil <command> --help` says more. Config groups: model, task, loss, tuning, packing, augment, curriculum, engine,
+optim, recipe, init, scale, tracker, experiment; their choices: `ntil train --help`.
 `--config-dir <folder>`, of every command: configs of your own and the Python beside them (docs/plugins.md).
 Every key is typed in ntil/config/schema.py. Environment: NTIL_CACHE (rendered data, default ~/.cache/ntil),
 NTIL_CONFIG_PATH (as --config-dir), NTIL_PACKAGES (packages of your own whose classes a config may name).

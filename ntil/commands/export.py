@@ -2,7 +2,7 @@
 
     ntil export run=<folder> to=<folder> [merge=true]
 
-    ntil export run=runs/demo/clock/llava_nano/ntil/seed0-1f3a to=exported       one finished run
+    ntil export run=runs/demo/clock/llava_nano/ntil/seed0-1f3a5c7e to=exported   one finished run
     ntil export run=runs/starts 'to=starts/{task}/{model}'                       all below a folder
     ntil export run=runs/demo/... to=exported push=owner/name push_dry_run=true  what would be sent to the hub
 

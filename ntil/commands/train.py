@@ -17,12 +17,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ntil.commands.summary import print_metrics
 from ntil.components import build_task
-from ntil.config.compose import CONF, for_hydra, plain_config, register_schema, report_errors
+from ntil.config.compose import CONF, choices, config_folders, for_hydra, plain_config, register_schema, report_errors
 from ntil.config.errors import ConfigError
 from ntil.config.schema import EngineConfig, RunConfig
 from ntil.launch.plan import check_multirun, dry_run
@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> int:
     if code := report_errors(register_schema) or report_errors(lambda: overrides.extend(for_hydra(arguments))):
         return code
     arguments = overrides
+    if {"-h", "--help"} & {*arguments}:
+        return report_errors(lambda: _show_choices([word for word in arguments if not word.startswith("-")]))
     if "--dry-run" in arguments:
         return report_errors(lambda: _dry_run([word for word in arguments if word != "--dry-run"]), arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -65,6 +67,21 @@ def main(arguments: list[str]) -> int:
     code = report_errors(hydra_main, arguments) or 2 * bool(sweep.refused)
     sweep.collect()
     return _conclude(sweep, code)
+
+
+def _show_choices(overrides: list[str]) -> int:
+    """Print the groups with their choices, and the configuration as it is composed.
+
+    Hydra's own help also lists what is internal, which can't be chosen.
+    """
+    files = [file for folder in config_folders() for file in folder.glob("*/*.yaml")]
+    groups = sorted({file.parent.name for file in files} - {"benchmark"})
+    print("\n== Groups, group=choice ==\n")
+    print("\n".join(f"{group}: {', '.join(choices(group))}" for group in groups))
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra.compose("config", overrides=overrides)
+    print(f"\n== Configuration, key=value ==\n\n{OmegaConf.to_yaml(composed)}")
+    return 0
 
 
 def _conclude(sweep: Sweep, code: int) -> int:

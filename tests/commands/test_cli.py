@@ -1,6 +1,5 @@
 """The command line itself: help of every command, its options in it, and what importing the losses needs."""
 
-import contextlib
 import importlib
 import re
 import subprocess
@@ -10,14 +9,23 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from ntil.cli import COMMANDS, HELP, help_of, main
+from ntil.config.compose import choices
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_answers_help(command, capsys):
     assert f"ntil {command}" in HELP
-    with contextlib.suppress(SystemExit):  # Hydra's own end of `train --help`
-        assert main([command, "--help"]) == 0
+    assert main([command, "--help"]) == 0
     assert f"ntil {command}" in capsys.readouterr().out
+
+
+def test_help_of_training_lists_what_can_be_chosen(capsys):
+    assert main(["train", "--help", "loss=emd"]) == 0
+    listed = dict(re.findall(r"^(\w+): (.+)$", capsys.readouterr().out.partition("== Configuration")[0], re.M))
+    assert {"model", "task", "loss", "packing", "augment", "init", "scale"} <= listed.keys()
+    assert not {"benchmark", "hydra"} & listed.keys()
+    assert listed["loss"].split(", ") == choices("loss")
+    assert main(["train", "--help", "loss=emdd"]) == 2
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "train"])
