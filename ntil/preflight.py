@@ -31,12 +31,16 @@ def compose_checked(overrides: Iterable[str], on_this_machine: bool = True) -> R
     """Compose and `check` the configuration of `ntil train <overrides>`."""
     config = compose(overrides)
     check(config, on_this_machine)
+    _refuse_backend(config)
+    return config
+
+
+def _refuse_backend(config: RunConfig) -> None:
     if config.evaluation.backend:
         raise ConfigError(
             f"evaluation.backend={config.evaluation.backend} is for finished runs: export one, serve it, then "
             "ntil eval run=<folder> evaluation.backend=openai evaluation.server.url=... evaluation.server.model=..."
         )
-    return config
 
 
 def check(config: RunConfig, on_this_machine: bool = True) -> None:
@@ -61,6 +65,7 @@ def check(config: RunConfig, on_this_machine: bool = True) -> None:
     _check_shared_prompts(config, family)
     _check_augmentation(config, family)
     if on_this_machine:
+        _refuse_backend(config)
         refuse_to_overwrite(config)
         _check_names(config)
         _check_weights(config)

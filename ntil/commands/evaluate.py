@@ -42,6 +42,7 @@ from ntil.config.build import locate, parameters
 from ntil.config.compose import task_dict
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.identity import config_hash
+from ntil.config.permissions import without_permissions
 from ntil.config.schema import Component, RunConfig, to_plain_dict
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
@@ -86,7 +87,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"{root}: no finished run there (a run is finished when it has metrics.json)")
     transformers_logging.disable_progress_bar()
     for folder in folders:
-        out, metrics = evaluate_run(folder, overridden(folder.config(), overrides), processes)
+        out, metrics = evaluate_run(folder, overridden(without_permissions(folder.config()), overrides), processes)
         print(f"{out}")
         print("  " + _line({k: v for k, v in metrics.items() if not k.startswith(PREFIX) or k.count("/") == 1}))
         for name, values in by_decoding(metrics).items():
@@ -184,6 +185,8 @@ def evaluate_run(folder: RunFolder, config: RunConfig, processes: int = 1) -> tu
         KeyboardInterrupt: they were interrupted.
     """
     results = RunFolder(folder.evaluations / config_hash(config))
+    if not results.path.resolve().is_relative_to(folder.path.resolve()):
+        raise ConfigError(f"{results.path} is a link to another folder, which would be overwritten; remove the link")
     results.freeze(config)
     if processes == 1 or config.evaluation.backend:  # a server answers: its requests need one process
         evaluate(folder, results, None, Ranks())

@@ -29,6 +29,7 @@ from data.common.rows import Row
 from ntil.commands.options import parse_options
 from ntil.components import Components
 from ntil.config.errors import ConfigError
+from ntil.config.permissions import without_permissions
 from ntil.config.schema import RunConfig
 from ntil.console import console
 from ntil.evaluation.usable_rows import usable_rows
@@ -64,9 +65,10 @@ def main(arguments: list[str]) -> int:
     batch = read_json(file)
     if not batch.get("ids") or not {"step", "rank", "weights", "components"} <= batch.keys():
         raise ConfigError(f"{file}: names no rows; the file is damaged")
-    components = Components.build(folder.config())
+    config = without_permissions(folder.config())
+    components = Components.build(config)
     weights = _weights(folder, batch["weights"])
-    rows = _rows(folder.config(), components, batch["ids"])
+    rows = _rows(config, components, batch["ids"])
     # Of adapters on a model from scratch the run keeps the base where its model is to be.
     model = load_saved(components.family, weights, base_in=folder.unfinished_model).eval()
     out = console()

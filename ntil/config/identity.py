@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ UNHASHED_ENGINE_KEYS = ("processes", "hostfile", "accumulation", "gradient_check
 UNHASHED_OPTIM_KEYS = ("accept_lr",)
 # The answers are the same, or (of a server) checked to be.
 UNHASHED_EVALUATION_KEYS = ("share_prompts", "server")
+BATCH_SIZE = 240  # what every identity has for evaluation.batch_size, which was a part of it
 
 # Options of components that say where code is or what may be read, not what is computed.
+COMPONENTS = ("model", "task", "loss")
 UNHASHED_OPTIONS = ("target", "allow_pickle")
 
 
@@ -51,10 +54,15 @@ def identity(config: RunConfig) -> dict[str, Any]:
         hashed["augment"] = None
     hashed["optim"] = {k: v for k, v in hashed["optim"].items() if k not in UNHASHED_OPTIM_KEYS}
     hashed["evaluation"] = {k: v for k, v in hashed["evaluation"].items() if k not in UNHASHED_EVALUATION_KEYS}
+    hashed["evaluation"]["batch_size"] = BATCH_SIZE
     # An empty part would change the hash of runs from before it.
     if config.evaluation.generation.usual:
         hashed["evaluation"]["generation"] = None
-    return _without_paths_and_nulls(hashed)
+    return {
+        key: _without(part, UNHASHED_OPTIONS if key in COMPONENTS else ())
+        for key, part in hashed.items()
+        if part is not None
+    }
 
 
 def config_hash(config: RunConfig) -> str:
@@ -68,9 +76,10 @@ def run_path(config: RunConfig) -> Path:
     return Path(config.runs).expanduser().joinpath(config.name, *groups, f"seed{config.seed}-{config_hash(config)}")
 
 
-def _without_paths_and_nulls(part: Any) -> Any:
+def _without(part: Any, keys: Sequence[str]) -> Any:
+    """A part of a config without nulls and some keys, however nested."""
     if isinstance(part, list):
-        return [_without_paths_and_nulls(value) for value in part]
+        return [_without(value, keys) for value in part]
     if not isinstance(part, dict):
         return part
-    return {k: _without_paths_and_nulls(v) for k, v in part.items() if k not in UNHASHED_OPTIONS and v is not None}
+    return {k: _without(v, keys) for k, v in part.items() if k not in keys and v is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
@@ -180,6 +181,8 @@ def evaluate_to(file: Path, records: Iterable[Row], summarize: Callable[[Iterato
     with replacing(file) as partial, partial.open("w") as out:
         for record in records:
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
+        out.flush()
+        os.fsync(out.fileno())  # before the metrics that say they are there
     return {**summarize(read_jsonl(file)), **decoding_metrics(file, summarize)}
 
 

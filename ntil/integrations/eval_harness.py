@@ -19,6 +19,7 @@ from data.common.files import replacing
 from data.common.rows import Row, image_columns
 from ntil.components import build_task
 from ntil.config.errors import ConfigError
+from ntil.config.permissions import without_permissions
 from ntil.config.schema import RunConfig
 from tasks.base import Task
 
@@ -61,7 +62,7 @@ class ExportedTask:
 
     @cached_property
     def task(self) -> Task:
-        return build_task(RunConfig.read(self.folder / "config.yaml"))
+        return build_task(without_permissions(RunConfig.read(self.folder / "config.yaml")))
 
     def scores(self, doc: Row, results: Sequence[Any]) -> dict[str, Any]:
         """Scores of one answer; for a metric that is no mean of scores, the record that it is made from."""

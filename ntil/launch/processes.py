@@ -50,13 +50,13 @@ def spawn(
         prepared: a process to fork a single rank of WORKER from; ranks of another module are started anew.
 
     Returns:
-        0, 130 when they were interrupted and saved, or another code; then error.txt says why.
+        0, 130 when they were interrupted, or another code; error.txt says what failed, also in saving when interrupted.
     """
     run.error.unlink(missing_ok=True)
     run.stop.unlink(missing_ok=True)
     engine = config.engine
     if engine.hostfile:
-        return _spawn_on_hosts(run, Path(engine.hostfile), worker)
+        return _spawn_on_hosts(run, Path(engine.hostfile), worker, lock)
     children: list[Rank] = []
 
     def forward(number: int) -> None:
@@ -69,6 +69,10 @@ def spawn(
         if received:  # before there was anybody to forward it to
             forward(signal.SIGTERM)
         codes = _wait(children, received)
+    if received and any(code not in (0, *_INTERRUPTED) for code in codes):
+        # All were asked to end, and one failed, as on a full disk; the worker tells that from the loss of a peer.
+        _explained(run, codes)
+        return Interrupt.EXIT_CODE
     if received or set(codes) & {*_INTERRUPTED}:
         # A rank whose peer has ended on request may have written an error of its own, which is none of the run's.
         run.error.unlink(missing_ok=True)
@@ -163,18 +167,21 @@ def _wait(children: Sequence[Rank], received: Sequence[int] = ()) -> list[int]:
 def _signals(act: Callable[[int], None]) -> Iterator[list[int]]:
     """Call `act` with the signals that ask to end, within the block; yields the list of those received.
 
-    Slurm's warning before the end of a job (SIGUSR2 through submitit) becomes a SIGTERM for the workers; once they have
-    saved, the previous handler of the signal, which queues the job again, is called.
+    The end of a terminal (SIGHUP) counts too, unless it is ignored, as under nohup. Slurm's warning before the end of a
+    job (SIGUSR2 through submitit) becomes a SIGTERM for the workers; once they have saved, the previous handler of the
+    signal, which queues the job again, is called.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
 
     def handle(number: int, _frame: Any) -> None:
         received.append(number)
-        act(signal.SIGTERM if number == signal.SIGUSR2 else number)
+        act(signal.SIGTERM if number in (signal.SIGUSR2, signal.SIGHUP) else number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        if number != signal.SIGUSR2 or callable(signal.getsignal(number)):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
+        handler = signal.getsignal(number)
+        ignored = handler == signal.SIG_IGN if number == signal.SIGHUP else not callable(handler)
+        if number in (signal.SIGINT, signal.SIGTERM) or not ignored:
             before[number] = signal.signal(number, handle)
     try:
         yield received
@@ -185,8 +192,11 @@ def _signals(act: Callable[[int], None]) -> Iterator[list[int]]:
             before[signal.SIGUSR2](signal.SIGUSR2, None)
 
 
-def _spawn_on_hosts(run: RunFolder, hostfile: Path, worker: str = WORKER) -> int:
-    """Start DeepSpeed's launcher. It would kill ranks at a signal, so the file `stop` asks them to end."""
+def _spawn_on_hosts(run: RunFolder, hostfile: Path, worker: str = WORKER, lock: int | None = None) -> int:
+    """Start DeepSpeed's launcher, which inherits the lock and lives as long as the ranks.
+
+    It would kill them at a signal, so the file `stop` asks them to end.
+    """
     children: list[subprocess.Popen[bytes]] = []
 
     def ask(number: int) -> None:
@@ -197,10 +207,12 @@ def _spawn_on_hosts(run: RunFolder, hostfile: Path, worker: str = WORKER) -> int
 
     with _signals(ask) as received:
         command, environment = hosts_command(run.path, hostfile, worker), {**os.environ, **_imports()}
-        children.append(subprocess.Popen(command, env=environment, start_new_session=True))
+        fds = [lock] if lock else []
+        children.append(subprocess.Popen(command, env=environment, start_new_session=True, pass_fds=fds))
         (code,) = _wait(children, received)
     if received or code in _INTERRUPTED:
-        run.error.unlink(missing_ok=True)
+        if code in (0, *_INTERRUPTED):
+            run.error.unlink(missing_ok=True)
         return Interrupt.EXIT_CODE
     if run.done:
         return 0

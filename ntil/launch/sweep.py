@@ -78,6 +78,10 @@ class Sweep:
         code = spawn(folder, config, lock, prepared=self._prepared if self._started else None)
         self._started += 1
         if code == Interrupt.EXIT_CODE:
+            if folder.error.exists():
+                print(f"{folder.path}: what was trained could not be saved", file=sys.stderr)
+                print(folder.error.read_text().rstrip(), file=sys.stderr, flush=True)
+                folder.error.unlink()  # the same command goes on from what was saved before
             raise KeyboardInterrupt
         if code == 0 and folder.done:
             self._note(folder.path)

@@ -13,11 +13,13 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ntil.console import duration
+
+ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,25 @@ def locked(folder: Path) -> Iterator[int]:
     """
     descriptor = os.open(_file(folder), os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(_read(folder)) from None
+        if not _acquired(descriptor):
+            raise Busy(_read(folder))
         text = json.dumps(asdict(Owner(socket.gethostname(), os.getpid(), time.time())))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _acquired(descriptor: int) -> bool:
+    """Whether the lock was free; `owner` holds it for a moment, so some are waited for."""
+    for attempt in range(ATTEMPTS):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if attempt < ATTEMPTS - 1:
+            time.sleep(0.02)
+    return False
 
 
 def owner(folder: Path) -> Owner | None:

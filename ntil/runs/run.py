@@ -10,6 +10,7 @@ from typing import TypeVar
 from ntil.components import build_task
 from ntil.config.build import locate
 from ntil.config.errors import ConfigError
+from ntil.config.permissions import without_permissions
 from ntil.config.schema import RunConfig
 from ntil.losses import NumberLoss
 from ntil.runs.data_fingerprint import recorded
@@ -94,7 +95,7 @@ class Run:
     def built_task(self) -> Task:
         """Task of the run, with its model's coordinate format."""
         config = self.config.members[self.member] if self.member else self.config
-        return build_from_saved(self.folder, config, build_task)
+        return build_from_saved(self.folder, without_permissions(config), build_task)
 
     def with_loss(self, name: str) -> Run:
         """The same run under another name of its loss."""

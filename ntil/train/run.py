@@ -32,7 +32,7 @@ from ntil.models.head import SupervisedHead
 from ntil.models.saving import save, save_base, whole_model
 from ntil.models.tuning import is_frozen, parameter_table, tune
 from ntil.models.vision_cache import VisionCache, attach
-from ntil.runs.checkpoints import complete_checkpoints, remove_incomplete
+from ntil.runs.checkpoints import complete_checkpoints, flush_to_disk, remove_incomplete
 from ntil.runs.code import check_code
 from ntil.runs.data_fingerprint import check_data
 from ntil.runs.environment import environment
@@ -138,6 +138,8 @@ def train(
     )
     fit(folder, config, trainer, watch, ranks)
     save_model(folder, components, trainer, watch, ranks)
+    if watch.interrupts.interrupted:
+        raise KeyboardInterrupt
     if vision_cache is not None:
         print(f"vision features: {vision_cache.hits:,} read, {vision_cache.misses:,} computed")
     release_deepspeed(trainer)
@@ -350,7 +352,8 @@ def fit(folder: RunFolder, config: RunConfig, trainer: NumberTrainer, watch: Wat
         if trainer.average is not None:
             trainer.average.apply()
     watch.interrupts.interrupt.defer()  # also of a run whose steps were all done before
-    if watch.interrupts.interrupted:
+    # A training that ends early in this very step has saved no checkpoint: its model is saved first.
+    if watch.interrupts.interrupted and not (watch.best and watch.best.stopped_early):
         raise KeyboardInterrupt
 
 
@@ -364,6 +367,7 @@ def save_model(folder: RunFolder, components: Components, trainer: NumberTrainer
                 shutil.copytree(best.weights, folder.unfinished_model, dirs_exist_ok=True)
             else:
                 save(trainer.inner_model, components.family, folder.unfinished_model)
+            flush_to_disk(folder.unfinished_model)  # before the mark that says it is there
             shutil.rmtree(folder.model, ignore_errors=True)
             folder.unfinished_model.rename(folder.model)
             record: dict[str, Any] = {"step": trainer.state.global_step, "seconds": watch.checkpoints.seconds}
@@ -430,10 +434,11 @@ def _test_rows(
     split = config.evaluation.split
     with arguments.main_process_first(desc="rows"):
         rows = chosen_rows(components.task, split)
+    rows = usable_rows(config, components, split, rows, ranks, interrupt)  # whose fingerprint the training has noted
     if ranks.first:
         origins = components.task.origins([split])
         check_data(folder.data, {split: rows}, resuming=True, accept=config.accept_changes, origins=origins)
-    return usable_rows(config, components, split, rows, ranks, interrupt)
+    return rows
 
 
 def trained_figures(record: dict[str, Any]) -> dict[str, float]:

@@ -156,6 +156,8 @@ class NumberTrainer(Trainer):
         self._learning_rates = learning_rates if learning_rates and learning_rates.of_parts else None
         self._rates: dict[str, float] = {}
         self._norms: dict[str, Tensor] = {}
+        self._reference: Tensor | None = None  # of the step, where it has several micro-batches
+        self._without_reference: list[Any] = []
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
         self._ranks = Ranks.here()
@@ -205,10 +207,9 @@ class NumberTrainer(Trainer):
         self.throughput.add(sum(b["samples"] for b in batches), sum(b["tokens"] for b in batches))
         for number, (batch, info) in enumerate(zip(batches, self._step_infos(batches, counts), strict=True)):
             batch |= {"info": info, "first": number == 0}
-        if self.number_loss.needs_reference and len(batches) > 1:
-            reference = self._reference_of_step(batches)
-            for batch in batches:
-                batch["info"] = replace(batch["info"], reference=reference)
+        # Not computed here: of a resumed run the random state is restored after this call.
+        self._reference = None
+        self._without_reference = batches if self.number_loss.needs_reference and len(batches) > 1 else []
         return batches, counts
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
@@ -263,6 +264,11 @@ class NumberTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
+        if self._without_reference:
+            self._reference = self._reference_of_step(self._without_reference)
+            self._without_reference = []
+        if self._reference is not None:
+            inputs["info"] = replace(inputs["info"], reference=self._reference)
         parts, logits, reference = self._parts(model, inputs)
         if reference is not None and inputs["info"].reference is None:
             reference = self._over_ranks(reference)

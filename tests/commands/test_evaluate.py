@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from ntil.commands.evaluate import overridden
+from ntil.commands.evaluate import evaluate_run, overridden
+from ntil.config.answering import ServerConfig
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
+from ntil.config.identity import config_hash
+from ntil.config.permissions import without_permissions
+from ntil.runs.folder import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -20,6 +24,29 @@ def test_where_it_was_trained_does_not_matter(engine, monkeypatch):
     changed = overridden(trained, ["evaluation.split=validation"])
     assert changed.evaluation.split == "validation"
     assert changed.engine == trained.engine
+
+
+def test_a_folder_of_somebody_else_names_no_server():
+    words = ["evaluation.backend=openai", "evaluation.server.url=http://localhost:1/v1", "evaluation.server.model=m"]
+    theirs = compose([*words, "evaluation.server.key_variable=HOME", "task=jsonl", "task.source.allow_urls=true"])
+    config = without_permissions(theirs)
+    assert (config.evaluation.backend, config.evaluation.server) == (None, ServerConfig())
+    assert config.task.options["source"]["allow_urls"] is False
+    asked = overridden(config, [*words, "task.source.allow_urls=true"])
+    assert (asked.evaluation.backend, asked.evaluation.server.key_variable) == ("openai", None)
+    assert asked.task.options["source"]["allow_urls"] is True
+
+
+def test_a_link_among_the_evaluations_leads_to_no_other_folder(tmp_path):
+    mine, theirs = tmp_path / "mine", RunFolder(tmp_path / "theirs")
+    config = compose(["engine=local"])
+    RunFolder(mine).freeze(config)
+    before = (mine / "config.yaml").read_text()
+    theirs.evaluations.mkdir(parents=True)
+    (theirs.evaluations / config_hash(config)).symlink_to(mine)
+    with pytest.raises(ConfigError, match="is a link to another folder"):
+        evaluate_run(theirs, config)
+    assert (mine / "config.yaml").read_text() == before
 
 
 def test_longer_prompts_of_another_split_have_their_key():

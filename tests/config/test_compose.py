@@ -11,10 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ntil.cli import main
 from ntil.commands.train import check_storage
-from ntil.config.compose import choices, explain
+from ntil.config.compose import choices, compose, explain
 from ntil.config.errors import ConfigError
-from ntil.config.identity import config_hash, run_path
-from ntil.preflight import compose_checked, remarks
+from ntil.config.identity import config_hash, identity, run_path
+from ntil.preflight import check, compose_checked, remarks
 
 
 def explained(*words: str) -> str:
@@ -144,6 +144,29 @@ def test_identity_ignores_where_and_how_to_watch():
     folder = run_path(compose_checked(["runs=r", "name=n", "loss=ce", "seed=5"]))
     assert folder.parts[:5] == ("r", "n", "clock", "llava_nano", "ce")
     assert folder.name.startswith("seed5-")
+
+
+def test_what_ends_a_training_is_part_of_its_identity():
+    hashes = {config_hash(compose_checked(words)) for words in ([], ["optim.target=0.5"], ["optim.target=0.9"])}
+    assert len(hashes) == 3
+    plain = identity(compose_checked(["task.source.rows.test=8"]))
+    assert not {"target", "allow_pickle"} & {*plain["model"], *plain["task"], *plain["task"]["source"], *plain["loss"]}
+
+
+def test_how_many_rows_are_tested_at_once_starts_no_other_run():
+    """As the hint on memory that ran out in the test says; the trained model is kept."""
+    base = config_hash(compose_checked([]))
+    for size in (7, 120, "null"):
+        assert config_hash(compose_checked([f"evaluation.batch_size={size}"])) == base
+
+
+@pytest.mark.parametrize("on_this_machine", [True, False])
+def test_a_server_tests_no_training(on_this_machine):
+    words = ["evaluation.backend=openai", "evaluation.server.url=http://localhost:1/v1", "evaluation.server.model=m"]
+    with pytest.raises(ConfigError, match=r"evaluation\.backend=openai is for finished runs"):
+        compose_checked(words, on_this_machine)
+    with pytest.raises(ConfigError, match=r"evaluation\.backend=openai is for finished runs"):
+        check(compose(words))
 
 
 @pytest.mark.slow

@@ -64,6 +64,44 @@ def test_a_rank_that_fails_takes_the_others_with_it_and_its_words_are_kept(play)
     assert not alive(run, 0)
 
 
+def interrupted(run: RunFolder, number: int = signal.SIGTERM) -> None:
+    """Send this process a signal once both ranks play."""
+
+    def send() -> None:
+        while not all((run.path / f"pid{rank}").exists() for rank in (0, 1)):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send).start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_failure_to_save_is_said_when_a_run_is_interrupted(play, tmp_path, number):
+    run = RunFolder(run_path(compose([f"runs={tmp_path}", "engine.processes=2", "engine.device=cpu"])))
+    interrupted(run, number)
+    run, code = play("""
+        def end(*_):
+            if rank == 0:
+                run.fail("OSError: No space left on device")
+                sys.exit(1)
+            sys.exit(130)
+        signal.signal(signal.SIGTERM, end)
+        time.sleep(600)
+    """)
+    assert code == Interrupt.EXIT_CODE
+    assert run.last_error() == "OSError: No space left on device"
+    run.error.unlink()
+    for rank in (0, 1):
+        (run.path / f"pid{rank}").unlink()
+    interrupted(run)
+    run, code = play("""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+        time.sleep(600)
+    """)
+    assert (code, run.error.exists()) == (Interrupt.EXIT_CODE, False)
+
+
 def test_a_killed_rank_is_the_cause_and_not_what_the_others_said_of_it(play):
     run, code = play("""
         if rank == 1:

@@ -1,8 +1,10 @@
 """A run folder has one owner at a time, and the lock ends with the last process that holds it."""
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -24,6 +26,15 @@ def test_one_owner_at_a_time(tmp_path):
     assert owner(tmp_path) is None
     with locked(tmp_path):
         pass
+
+
+def test_a_look_at_the_owner_keeps_nobody_out(tmp_path):
+    descriptor = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # as `owner` does for a moment
+    timer = threading.Timer(0.05, lambda: os.close(descriptor))
+    timer.start()
+    with locked(tmp_path):
+        assert not timer.is_alive()
 
 
 def test_a_child_that_inherits_the_lock_holds_it_on(tmp_path):

@@ -98,7 +98,7 @@ def test_a_run_that_waits_too_long_ends_and_goes_on_to_the_same_end(tmp_path, se
 
 @pytest.mark.slow
 def test_a_run_ends_at_its_target_and_goes_on_to_the_same_end(tmp_path, seen, capsys):
-    words = [*WORDS, "optim.target=0.4", "tuning.rank=3"]
+    words = [*WORDS, "optim.target=0.4"]
     through, cut = (frozen(tmp_path / name, *words) for name in ("through", "cut"))
     perform(through)
     assert max(seen) == 2
@@ -147,3 +147,13 @@ def test_what_means_as_before_changes_no_hash():
         assert config_hash(compose([word])) == before, word
     for word in ("evaluation.test=best", "optim.patience=3", "optim.ema=0.9", "optim.name=sgd", "optim.schedule=wsd"):
         assert config_hash(compose([word])) != before, word
+
+
+@pytest.mark.slow
+def test_an_interrupt_at_the_step_of_an_early_end_loses_no_model(tmp_path, seen):
+    run = frozen(tmp_path, *WORDS, "optim.target=0.4", "save_every=0")
+    with pytest.raises(KeyboardInterrupt):
+        perform(run, StopAt(2))
+    assert (run.trained.exists(), run.done) == (True, False)
+    perform(run)
+    assert run.done

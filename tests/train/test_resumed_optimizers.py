@@ -56,6 +56,17 @@ def test_a_resumed_training_with_a_balanced_sum_is_the_one_without_a_stop(tmp_pa
     assert all(torch.equal(value, weights[name]) for name, value in resumed.inner_model.state_dict().items())
 
 
+def test_a_resumed_training_with_dropout_and_micro_batches_is_the_one_without_a_stop(tmp_path):
+    """The factor of a rescaled loss comes from a forward of its own, whose dropout must be that of the step too."""
+    words = ["loss=ntil", "engine.accumulation=2", "tuning=lora", "tuning.dropout=0.1", "optim.steps=4", "save_every=2"]
+    through = trainer_of(tmp_path, *words, "keep_checkpoints=2")
+    through.train()
+    resumed = trainer_of(tmp_path, *words, "keep_checkpoints=2")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    weights = through.inner_model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in resumed.inner_model.state_dict().items())
+
+
 def test_an_evaluation_cannot_choose_which_weights_were_saved():
     with pytest.raises(ConfigError, match=r"evaluation\.test says which weights a training saves"):
         overridden(compose([*WORDS, "evaluation.every_steps=5"]), ["evaluation.test=best"])
