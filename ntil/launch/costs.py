@@ -17,6 +17,7 @@ from ntil.estimates.disk import DiskNeed, disk_need
 from ntil.estimates.memory import MemoryNeed, memory_need
 from ntil.estimates.time import STREAMING, UTILISATION, Device, test_seconds, training_seconds
 from ntil.preflight import rank_count
+from ntil.runs.checkpoints import complete_checkpoints
 from ntil.runs.folder import read_json
 from ntil.runs.run import Run
 
@@ -49,7 +50,10 @@ class Length:
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs of a job; None where they are not known. seconds: of training and test. gpus: devices that it holds."""
+    """Costs of a job; None where they are not known.
+
+    seconds: of training, from the newest checkpoint on, and test. gpus: devices that it holds.
+    """
 
     length: Length
     need: MemoryNeed | None
@@ -90,15 +94,17 @@ class Estimator:
         on_gpus = config.engine.device != "cpu" and _is_full_size(run)
         ranks = _ranks(run)
         pace = self.paces.get(pace_key(run))
+        saved = _saved_step(run)
         if pace is not None:
-            seconds = None if length.steps is None else length.steps * pace
+            seconds = None if length.steps is None else max(0, length.steps - saved) * pace
         else:
-            seconds = self._estimated(run, length, ranks) if on_gpus else None
+            seconds = self._estimated(run, length, ranks, saved) if on_gpus else None
         gpus = ranks if on_gpus or torch.cuda.is_available() else 0
         return Cost(length, memory_need(config, ranks), disk_need(config), seconds, pace is not None, gpus)
 
-    def _estimated(self, run: Run, length: Length, ranks: int) -> float | None:
+    def _estimated(self, run: Run, length: Length, ranks: int, saved: int) -> float | None:
         steps = length.steps or run.config.optim.steps
+        steps = None if steps is None else max(0, steps - saved)
         shared = run.built_task.expected_rows_per_picture("train")
         training = None if steps is None else training_seconds(run.config, steps, ranks, self.device, shared)
         rows = run.built_task.expected_rows(run.config.evaluation.split) or 0
@@ -112,6 +118,16 @@ class Estimator:
             f"planned; ~: estimated for {self.device.name}s at {UTILISATION:.0%} of their arithmetic and "
             f"{STREAMING:.0%} of their memory's speed, without data, validation and saving; disk: at most / at the end"
         )
+
+
+def _saved_step(run: Run) -> int:
+    """The step that an unfinished run goes on from; 0 of one that hasn't begun, or is done."""
+    if run.done:
+        return 0
+    if run.folder.trained.exists():
+        return int(read_json(run.folder.trained).get("step", 0))
+    newest = complete_checkpoints(run.folder.checkpoints)[:1]
+    return int(newest[0].name.rpartition("-")[2]) if newest else 0
 
 
 def packing_remark(run: Run, cost: Cost) -> str | None:

@@ -65,6 +65,11 @@ def test_dry_run_knows_states_and_times(tmp_path, monkeypatch, capsys):
     assert main(["train", *words, "--dry-run"]) == 0
     assert "15 min left" in capsys.readouterr().out
     assert not list(tmp_path.glob("**/checkpoints"))
+    (second.folder.checkpoints / "checkpoint-80").mkdir(parents=True)
+    (second.folder.checkpoints / "checkpoint-80/COMPLETE").write_text("")
+    second.folder.error.unlink()
+    rows = dry_run(words).table.rows
+    assert (rows[1][8], rows[-1][-2]) == ("1 min", "11 min left")  # 20 steps of it, and 200 of the two others
 
 
 @pytest.mark.parametrize(
