@@ -55,4 +55,4 @@ def run(context: Context, set_mode: Mode = torch.cuda.set_sync_debug_mode) -> Re
     rows = [[place, f"{count / watch.steps:.3g}"] for place, count in watch.places.most_common()]
     table = Table("syncs", ["place", "times a step"], ["l", "r"], rows)
     line = f"{sum(watch.places.values()) / watch.steps:.3g} synchronisations a step, over {watch.steps} steps"
-    return Result("No host synchronisation in a step", not rows, [line], [table] if rows else [])
+    return Result("Host synchronisations in a step", not rows, [line], [table] if rows else [])
