@@ -68,7 +68,10 @@ def test_an_unknown_name_is_refused():
         read(file_of("number"))
 
 
-@pytest.mark.parametrize(("name", "folder"), [("numbers", "benchmark"), ("numbers_more", "benchmark_more")])
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("numbers", "benchmark"), ("numbers_more", "benchmark_more"), ("numbers_more_2", "benchmark_more_2")],
+)
 def test_what_was_published_is_the_protocol_of_the_config(name, folder):
     frozen = json.loads((ROOT / "docs" / "results" / folder / "protocol.json").read_text())
     assert asdict(read(file_of(name))) == frozen
