@@ -28,7 +28,7 @@ from datasets.packaged_modules.csv.csv import CsvConfig
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, UserError, short
 from data.common.row_cache import cached_rows
 from data.common.source import optional_path, without_nulls
-from data.common.table_files import Located, holds_short_floats, shortest
+from data.common.table_files import Located, at_least_half, holds_short_floats, shortest
 from data.common.web_pictures import web_pictures
 from data.table_answers import Metric
 from data.table_rows import ROLES, Form, Table, TableSource, read_tables
@@ -156,8 +156,8 @@ class HubDataset(TableSource):
             yield Table(where, split, lambda: list(dict.fromkeys([*columns, *used])), rows, images)
 
         image = self.form.columns.get("image", "image")
-        with_picture = [bool(_entry(record, image)) for record in looked_at]
-        return read_tables(tables, self.form, where, 2 * sum(with_picture) >= len(with_picture) > 0, row_errors)
+        illustrated = at_least_half(bool(_entry(record, image)) for record in looked_at)
+        return read_tables(tables, self.form, where, illustrated, row_errors)
 
     @cached_property
     def _commit(self) -> str | None:
@@ -230,10 +230,10 @@ def _located(
     """The records with their places; `used` adds entries of objects under their dotted names."""
     with _one_sentence(where):
         for number, record in enumerate(islice(stream, limit)):
-            place = f"{where}, row {number}"
+            row_name = f"{where}, row {number}"
             with policy.row():
-                item = plain(record, place)
-                yield number, place, item | {name: _entry(item, name) for name in used}
+                item = plain(record, row_name)
+                yield number, row_name, item | {name: _entry(item, name) for name in used}
 
 
 def _used(form: Form, columns: list[str]) -> dict[str, str]:
@@ -305,8 +305,8 @@ def _entry(item: dict[str, Any], name: str) -> Any:
     if name in item:
         return item[name]
     value: Any = item
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
     return value
 
 

@@ -121,9 +121,9 @@ def held_out(rows: Dataset) -> set[int]:
     Rows of one picture alone are held out one by one.
     """
     keys = [str(i) if key is None else key for i, key in enumerate(_picture_keys(rows))]
-    order = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    places = [order[key] for key in keys] if len(order) > 1 else range(len(rows))
-    return {i for i, place in enumerate(places) if place % HELD_OUT == 0}
+    number_of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    numbers = [number_of[key] for key in keys] if len(number_of) > 1 else range(len(rows))
+    return {i for i, number in enumerate(numbers) if number % HELD_OUT == 0}
 
 
 def _picture_keys(rows: Dataset) -> Iterator[str | None]:
@@ -144,10 +144,10 @@ def _without_weights(rows: Dataset) -> Dataset:
 
 def features(form: Form) -> Features:
     """Columns of the rows, see the docstring of `data.jsonl`; `weight` where a column of weights is named."""
-    words = {name: Value("string") for name in ("id", "prompt", "answer", "group")}
+    texts = {name: Value("string") for name in ("id", "prompt", "answer", "group")}
     sizes = {name: Value("int32") for name in ("width", "height", "level")}
     weight = {WEIGHT: Value("float64")} if WEIGHT in form.columns else {}
-    return Features({**words, "image": Image(), **sizes, **weight, **TRUTH[form.metric]})
+    return Features({**texts, "image": Image(), **sizes, **weight, **TRUTH[form.metric]})
 
 
 def read_tables(
@@ -172,11 +172,11 @@ def read_tables(
         first = ""
         for table in tables(policy):
             first, names = first or table.where, dict[str, str]()
-            for number, place, item in table.rows:
+            for number, row_name, item in table.rows:
                 names = names or _names(table.columns(), form, table.where)
                 reader = _RowReader(form, names, answers, illustrated, table.images, frames)
                 with policy.row():
-                    writer.add(place, reader.row(item, place, f"{table.stem}-{number}"))
+                    writer.add(row_name, reader.row(item, row_name, f"{table.stem}-{number}"))
             if names:
                 answers.check(table.where, names["answer"], policy)
         frames.note(first, policy)

@@ -24,8 +24,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -99,7 +100,8 @@ class NumberTask(Task):
         metrics = super().summarize(noted())
         for name, values in pairs.items():
             # From the pairs and not from sums, which large values of a small spread cancel in.
-            metrics |= {f"{name}pearson": pearson_of(values), f"{name}spearman": spearman(values)}
+            metrics[f"{name}pearson"] = correlation(values, stats.pearsonr)
+            metrics[f"{name}spearman"] = correlation(values, stats.spearmanr)
         return metrics
 
     def sum_scores(self, records: Iterable[Row]) -> dict[str, float]:
@@ -133,20 +135,12 @@ def pearson(n: float, x: float, y: float, xx: float, yy: float, xy: float) -> fl
     return max(-1.0, min(1.0, (n * xy - x * y) / (math.sqrt(spread_x) * math.sqrt(spread_y))))
 
 
-def pearson_of(pairs: array[float]) -> float:
-    """Pearson's r of x, y, x, y, ...; 0 where one side is constant."""
+def correlation(pairs: array[float], of: Callable[[Any, Any], Any]) -> float:
+    """A correlation of x, y, x, y, ... by scipy (`spearmanr` has mean ranks for ties); 0 where one side is constant."""
     read, true = np.frombuffer(pairs, dtype=np.float64).reshape(-1, 2).T
     if len(read) < 2 or np.ptp(read) == 0 or np.ptp(true) == 0:
         return 0.0
-    return float(stats.pearsonr(read, true).statistic)
-
-
-def spearman(pairs: array[float]) -> float:
-    """Spearman's rho of x, y, x, y, ... with mean ranks for ties; 0 where one side is constant."""
-    read, true = np.frombuffer(pairs, dtype=np.float64).reshape(-1, 2).T
-    if len(read) < 2 or np.ptp(read) == 0 or np.ptp(true) == 0:
-        return 0.0
-    return float(stats.spearmanr(read, true).statistic)
+    return float(of(read, true).statistic)
 
 
 def _readings(record: Row) -> Iterator[tuple[str, float, float]]:

@@ -52,7 +52,7 @@ def run(context: Context, set_mode: Mode = torch.cuda.set_sync_debug_mode) -> Re
     """Train some steps and list where they synchronised."""
     watch = SyncWatch(set_mode)
     train(context, [watch])
-    rows = [[place, f"{count / watch.steps:.3g}"] for place, count in watch.places.most_common()]
+    rows = [[line_of_code, f"{count / watch.steps:.3g}"] for line_of_code, count in watch.places.most_common()]
     table = Table("syncs", ["place", "times a step"], ["l", "r"], rows)
     line = f"{sum(watch.places.values()) / watch.steps:.3g} synchronisations a step, over {watch.steps} steps"
     return Result("Host synchronisations in a step", not rows, [line], [table] if rows else [])

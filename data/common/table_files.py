@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import count, islice
 from pathlib import Path
@@ -58,8 +58,13 @@ def columns(path: Path, row_errors: RowErrors) -> list[str]:
 
 def mostly_filled(paths: Sequence[Path], column: str) -> bool:
     """Whether at least half of the rows of some files have something in a column; unreadable rows don't count."""
-    cells = [filled(cell) is not None for path in paths for cell in _cells(path, column)]
-    return 2 * sum(cells) >= len(cells) > 0
+    return at_least_half(filled(cell) is not None for path in paths for cell in _cells(path, column))
+
+
+def at_least_half(answers: Iterable[bool]) -> bool:
+    """Whether at least half of some answers are yes; False without any."""
+    counts = Counter(answers)
+    return counts[True] >= counts[False] and bool(counts)
 
 
 def _cells(path: Path, column: str) -> Iterator[Any]:

@@ -6,7 +6,7 @@ One row is one picture. Asked for are the names of its categories and of `absent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
 
@@ -55,11 +55,14 @@ class PhotoObjects(CategoryBoxes):
         def read(policy: RowErrors) -> Dataset:
             writer = RowWriter(FEATURES, f"{folder}, split {official}", policy, "question", TRUTH)
             listed = list(photos(folder, official, annotations, policy))
-            known = sorted({region.category for photo in listed for region in photo.things})
-            names = self._names(known, category_names(folder, official, annotations)) if self.names else []
+            categories = sorted({region.category for photo in listed for region in photo.things})
+            declared = partial(category_names, folder, official, annotations)
+            names = self._names(categories, declared) if self.names else []
             for number, photo in enumerate(listed):
                 crowds = _only_crowds(photo)
-                asked = [n for n in names if n not in crowds] if names else self._asked(photo, known, crowds, number)
+                asked = (
+                    [n for n in names if n not in crowds] if names else self._asked(photo, categories, crowds, number)
+                )
                 with policy.row():
                     if not asked:
                         problem = "has no object, so no name can be asked for"
@@ -70,13 +73,18 @@ class PhotoObjects(CategoryBoxes):
         options = {"names": self.names, "absent": self.absent}
         return self._kept(split, partial(read_with_evidence, read), options)
 
-    def _names(self, known: Sequence[str], declared: Sequence[str]) -> list[str]:
+    def _names(self, categories: Sequence[str], declared: Callable[[], list[str]]) -> list[str]:
         """`names` as the data set spells them.
+
+        Args:
+            categories: of the pictures. declared: reads the names of all that the data set has, pictured or not.
 
         Raises:
             InvalidOption: one that it hasn't; every answer to it would be that there is none.
         """
-        spelt = {plain_label(name): name for name in [*declared, *known]}
+        spelt = {plain_label(name): name for name in categories}
+        if any(plain_label(name) not in spelt for name in self.names or ()):
+            spelt = {plain_label(name): name for name in declared()} | spelt
         for name in self.names or ():
             if plain_label(name) not in spelt:
                 near = get_close_matches(plain_label(name), spelt, n=1)
@@ -84,9 +92,9 @@ class PhotoObjects(CategoryBoxes):
                 raise InvalidOption(f"task.source.names: {self.folder} has no category {name!r}; {hint}")
         return [spelt[plain_label(name)] for name in self.names or ()]
 
-    def _asked(self, photo: Photo, known: Sequence[str], crowds: set[str], number: int) -> list[str]:
+    def _asked(self, photo: Photo, categories: Sequence[str], crowds: set[str], number: int) -> list[str]:
         there = {region.category for region in photo.things} - crowds
-        others = [name for name in known if name not in there and name not in crowds]
+        others = [name for name in categories if name not in there and name not in crowds]
         drawn = np.random.default_rng([0, number]).permutation(len(others))[: self.absent]
         return sorted([*there, *(others[i] for i in drawn)])
 

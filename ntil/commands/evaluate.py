@@ -72,8 +72,8 @@ def main(arguments: list[str]) -> int:
         UserError: neither run= nor model= given, no finished run there, or an override the run's config has no place
             for.
     """
-    words, overrides = split_options(EvaluateOptions, arguments)
-    options = parse_options("eval", EvaluateOptions, words)
+    option_arguments, overrides = split_options(EvaluateOptions, arguments)
+    options = parse_options("eval", EvaluateOptions, option_arguments)
     root, processes = options.run, options.processes
     if processes is not None and processes < 1:
         raise ConfigError(f"processes={processes}: take 1 or more, or leave it out for one per GPU")

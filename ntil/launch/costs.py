@@ -17,7 +17,7 @@ from ntil.estimates.disk import DiskNeed, disk_need
 from ntil.estimates.memory import MemoryNeed, memory_need
 from ntil.estimates.time import STREAMING, UTILISATION, Device, test_seconds, training_seconds
 from ntil.preflight import rank_count
-from ntil.runs.checkpoints import complete_checkpoints
+from ntil.runs.checkpoints import complete_checkpoints, step_of
 from ntil.runs.folder import read_json
 from ntil.runs.run import Run
 
@@ -127,7 +127,7 @@ def _saved_step(run: Run) -> int:
     if run.folder.trained.exists():
         return int(read_json(run.folder.trained).get("step", 0))
     newest = complete_checkpoints(run.folder.checkpoints)[:1]
-    return int(newest[0].name.rpartition("-")[2]) if newest else 0
+    return step_of(newest[0]) if newest else 0
 
 
 def packing_remark(run: Run, cost: Cost) -> str | None:

@@ -50,10 +50,8 @@ def plan(arguments: Sequence[str], on_this_machine: bool = True) -> list[Planned
     Raises:
         UserError, HydraException: a job that can't be composed or run.
     """
-    overrides = for_hydra(word for word in arguments if not word.startswith("-"))
-    fixed = _fixed(overrides)
-    swept = [override for override in overrides if override not in fixed]
-    names = {override.partition("=")[0].lstrip("+") for override in overrides}
+    fixed, swept = _fixed_and_swept(arguments)
+    names = {override.partition("=")[0].lstrip("+") for override in (*fixed, *swept)}
     sweeper = _hydra(fixed).sweeper
     if "optuna" in sweeper._target_:
         raise ConfigError("a search chooses its runs as it goes; only grids can be listed before")
@@ -72,20 +70,20 @@ def check_multirun(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: names the first of them.
     """
+    fixed, swept = _fixed_and_swept(arguments)
+    if swept and not {"-m", "--multirun"} & {*arguments} and _hydra(fixed).mode != RunMode.MULTIRUN:
+        key, _, values = swept[0].partition("=")
+        raise ConfigError(f"{swept[0]}: several values; add -m for a run of each, or write {key}=[{values}] for a list")
+
+
+def _fixed_and_swept(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides that give one value, and those that give several."""
     overrides = for_hydra(word for word in arguments if not word.startswith("-"))
-    fixed = _fixed(overrides)
-    several = [override for override in overrides if override not in fixed]
-    if several and not {"-m", "--multirun"} & {*arguments} and _hydra(fixed).mode != RunMode.MULTIRUN:
-        key, _, values = several[0].partition("=")
-        raise ConfigError(
-            f"{several[0]}: several values; add -m for a run of each, or write {key}=[{values}] for a list"
-        )
-
-
-def _fixed(overrides: Sequence[str]) -> list[str]:
-    """Overrides that give one value, not several."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+    fixed: list[str] = []
+    swept: list[str] = []
+    for text, override in zip(overrides, OverridesParser.create().parse_overrides(overrides), strict=True):
+        (swept if override.is_sweep_override() else fixed).append(text)
+    return fixed, swept
 
 
 def _hydra(fixed: Iterable[str]) -> Any:

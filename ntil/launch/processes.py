@@ -178,11 +178,11 @@ def _signals(act: Callable[[int], None]) -> Iterator[list[int]]:
         received.append(number)
         act(signal.SIGTERM if number in (signal.SIGUSR2, signal.SIGHUP) else number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
-        handler = signal.getsignal(number)
-        ignored = handler == signal.SIG_IGN if number == signal.SIGHUP else not callable(handler)
-        if number in (signal.SIGINT, signal.SIGTERM) or not ignored:
-            before[number] = signal.signal(number, handle)
+    asked_by = [signal.SIGINT, signal.SIGTERM]
+    asked_by += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    asked_by += [signal.SIGUSR2] if callable(signal.getsignal(signal.SIGUSR2)) else []
+    for number in asked_by:
+        before[number] = signal.signal(number, handle)
     try:
         yield received
     finally:

@@ -25,7 +25,12 @@ def read_mark(checkpoint: Path) -> dict[str, Any]:
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, newest first, without those that a kill left half-written."""
     complete = [p for p in folder.glob("checkpoint-*") if (p / COMPLETE).exists()]
-    return sorted(complete, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+    return sorted(complete, key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was saved."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def remove_checkpoint(folder: Path) -> None:

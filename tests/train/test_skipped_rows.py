@@ -17,8 +17,9 @@ def test_a_refused_test_row_ends_no_trained_run(tmp_path):
     words = ["task=jsonl", "task.metric=exact", f"task.source.train={train}", f"task.source.test={test}"]
     words += ["task.source.on_error=skip", "model=llava_nano", "loss=ce", "optim.steps=2", "optim.batch_size=4"]
     engine = ["engine=local", "engine.device=cpu", "engine.workers=0", f"runs={tmp_path / 'runs'}"]
-    run = folder_of(compose_checked([*TINY_RUN, *words, *engine]))
-    run.freeze(compose_checked([*TINY_RUN, *words, *engine]))
+    config = compose_checked([*TINY_RUN, *words, *engine])
+    run = folder_of(config)
+    run.freeze(config)
     perform(run)
     assert run.read_metrics()["examples"] == 23
     assert "s3" in run.skipped.read_text() or "<image>" in run.skipped.read_text()
