@@ -203,10 +203,11 @@ def test_rows_without_a_label_or_a_file_are_named_and_skipped(tmp_path):
     )
     rows = datasets.Dataset.from_dict({"prompt": ["a", "b", "c"], "kind": [0, -1, 1]}, features=features)
     rows.save_to_disk(tmp_path / "set")
-    options = {"columns": {"answer": "kind"}, "splits": TWICE}
+    place, kinds = str(tmp_path / "set"), dict[str, str | None](answer="kind")
     with pytest.raises(InvalidData, match=r"split train, row 1, field kind: is missing or empty"):
-        HubDataset(str(tmp_path / "set"), **options).rows("train")
-    assert HubDataset(str(tmp_path / "set"), on_error="skip", **options).rows("train")["answer"] == ["cat", "dog"]
+        HubDataset(place, columns=kinds, splits=TWICE).rows("train")
+    skipping = HubDataset(place, columns=kinds, splits=TWICE, on_error="skip")
+    assert skipping.rows("train")["answer"] == ["cat", "dog"]
     rows = box_rows(3)
     rows[2]["image"] = {"bytes": None, "path": f"zip://a.png::{tmp_path / 'boxes/none.zip'}"}
     folder = write_parquet(tmp_path / "boxes", rows)

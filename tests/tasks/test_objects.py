@@ -164,20 +164,20 @@ def write_photo(folder, things, categories):
 def test_a_category_of_crowds_alone_is_not_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
     things = [("person", [0, 0, 60, 60], 1), ("dog", [5, 5, 30, 30], 0), ("dog", [40, 5, 50, 30], 1)]
-    place = write_photo(tmp_path, things, ["person", "dog", "cat"])
+    folder, files = write_photo(tmp_path, things, ["person", "dog", "cat"])
     for names, asked in ((None, ["dog"]), (["cat", "Person", "Dog"], ["cat", "dog"])):
-        (row,) = PhotoObjects(*place, names=names, absent=0).rows("test")
+        (row,) = PhotoObjects(folder, files, names=names, absent=0).rows("test")
         assert row["asked"] == asked
         assert {*row["labels"]} == {"dog"}
 
 
 def test_names_that_the_file_has_not_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
-    place = write_photo(tmp_path, [("person", [0, 0, 60, 60], 0)], ["person", "dog"])
+    folder, files = write_photo(tmp_path, [("person", [0, 0, 60, 60], 0)], ["person", "dog"])
     for names, hint in ((["persn"], "did you mean 'person'"), (["griffin"], "known: dog, person")):
         with pytest.raises(InvalidOption, match=f"no category '{names[0]}'; {hint}"):
-            PhotoObjects(*place, names=names).rows("test")
-    assert PhotoObjects(*place, names=["dog"]).rows("test")["labels"] == [[]]  # in the file, and not in the picture
+            PhotoObjects(folder, files, names=names).rows("test")
+    assert PhotoObjects(folder, files, names=["dog"]).rows("test")["labels"] == [[]]  # in the file alone
 
 
 def test_points_by_hand():
