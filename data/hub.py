@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset
 from datasets.packaged_modules.csv.csv import CsvConfig
 
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, UserError, short
@@ -181,7 +181,7 @@ class HubDataset(TableSource):
             built = datasets.load_dataset_builder(path, self.subset, revision=self.revision, **options)
             if isinstance(built.config, CsvConfig) and built.info.features is None:
                 # Cells as they are written, or pandas would teach 12.50 as 12.5, 007 as 7, and take NA for nothing.
-                options |= {"features": _texts_of(built), "keep_default_na": False}
+                options |= {"converters": dict.fromkeys(_columns_of(built), str), "keep_default_na": False}
                 built = datasets.load_dataset_builder(path, self.subset, revision=self.revision, **options)
         kind = type(built).__module__.removeprefix("datasets.packaged_modules.").partition(".")[0]
         if not type(built).__module__.startswith("datasets.packaged_modules.") or kind not in BUILDERS:
@@ -213,10 +213,10 @@ class HubDataset(TableSource):
         return stream
 
 
-def _texts_of(built: datasets.DatasetBuilder) -> Features:
-    """The columns of CSV files, all as texts."""
+def _columns_of(built: datasets.DatasetBuilder) -> list[str]:
+    """The columns of the files of all splits, of which some may have columns that others lack."""
     splits = built.as_streaming_dataset()
-    return Features({name: Value("string") for rows in splits.values() for name in next(iter(rows.take(1)), {})})
+    return list(dict.fromkeys(name for rows in splits.values() for name in next(iter(rows.take(1)), {})))
 
 
 def _located(

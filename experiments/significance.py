@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -37,11 +37,22 @@ class ScoreSums:
         """The metric per seed [S], or [B, S] under example weights [B, N]."""
         if weights is None:
             return self.metric_of(np.ones((1, self.sums.shape[1])))[0]
-        totals = np.einsum("bn,snk->bsk", weights, self.sums)
-        return self.finished(totals)
+        return self.finished(np.tensordot(weights, self.sums, axes=(1, 1)))
 
     def finished(self, totals: np.ndarray) -> np.ndarray:
-        """The metric of sums [..., K]."""
+        """The metric of sums [..., K].
+
+        Of arrays at once, where the task's formula takes them. One that branches on its sums, or would divide by 0,
+        gets them as numbers, set by set.
+        """
+        if totals.size > len(self.names):
+            columns: dict[str, Any] = {name: totals[..., i] for i, name in enumerate(self.names)}
+            try:
+                with np.errstate(divide="raise", invalid="raise"):
+                    values = self.metrics_from_sums(columns)[self.metric]
+                return np.array(np.broadcast_to(values, totals.shape[:-1]), dtype=np.float64)
+            except (ValueError, TypeError, FloatingPointError):
+                pass  # the formula's own refusal, if it is one, comes again below
         flat = totals.reshape(-1, totals.shape[-1])
         by_name = (dict(zip(self.names, row, strict=True)) for row in flat.tolist())
         return np.array([self.metrics_from_sums(sums)[self.metric] for sums in by_name]).reshape(totals.shape[:-1])
@@ -146,7 +157,7 @@ def permutation_p(ours: ScoreSums, base: ScoreSums, rng: np.random.Generator, dr
     as_large = 0
     for start in range(0, draws, 250):
         signs = rng.choice([-1.0, 1.0], size=(min(250, draws - start), gap.shape[1]))
-        moved = np.einsum("bn,snk->bsk", signs, gap)
+        moved = np.tensordot(signs, gap, axes=(1, 1))
         totals = total.sum(1)[None]
         swapped = ours.finished((totals + moved) / 2) - base.finished((totals - moved) / 2)
         as_large += int((np.abs(swapped.mean(-1)) >= observed - 1e-12).sum())

@@ -59,10 +59,10 @@ class PhotoObjects(CategoryBoxes):
             declared = partial(category_names, folder, official, annotations)
             names = self._names(categories, declared) if self.names else []
             for number, photo in enumerate(listed):
-                crowds = _only_crowds(photo)
-                asked = (
-                    [n for n in names if n not in crowds] if names else self._asked(photo, categories, crowds, number)
-                )
+                asked = self._asked(photo, names, categories, number)
+                if names and not asked:
+                    policy.note(str(photo.path), f"left out: of {', '.join(names)} it has crowds alone")
+                    continue
                 with policy.row():
                     if not asked:
                         problem = "has no object, so no name can be asked for"
@@ -92,7 +92,11 @@ class PhotoObjects(CategoryBoxes):
                 raise InvalidOption(f"task.source.names: {self.folder} has no category {name!r}; {hint}")
         return [spelt[plain_label(name)] for name in self.names or ()]
 
-    def _asked(self, photo: Photo, categories: Sequence[str], crowds: set[str], number: int) -> list[str]:
+    def _asked(self, photo: Photo, names: Sequence[str], categories: Sequence[str], number: int) -> list[str]:
+        """`names`, or where there are none the photograph's own and `absent` others."""
+        crowds = _only_crowds(photo)
+        if names:
+            return [name for name in names if name not in crowds]
         there = {region.category for region in photo.things} - crowds
         others = [name for name in categories if name not in there and name not in crowds]
         drawn = np.random.default_rng([0, number]).permutation(len(others))[: self.absent]

@@ -173,6 +173,18 @@ def test_cells_of_csv_files_are_taught_as_they_are_written(tmp_path, builder, st
     ]
 
 
+@pytest.mark.parametrize("builder", ["csv", None])
+def test_csv_files_of_splits_may_have_other_columns(tmp_path, builder):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.csv").write_text("prompt,answer,source\na,01,web\nb,,web\nc,3,web\n")
+    (folder / "test.csv").write_text("answer,note,prompt\n2.0,x,d\n")
+    source = HubDataset(str(folder), builder=builder, on_error="skip")
+    assert source.rows("test").select_columns(["prompt", "answer"])[:] == {"prompt": ["d"], "answer": ["2.0"]}
+    assert sorted([*source.rows("train")["answer"], *source.rows("validation")["answer"]]) == ["01", "3"]
+    assert "field answer: is missing or empty" in source.row_errors.skipped[0]
+
+
 def test_most_rows_tell_whether_there_are_pictures(tmp_path):
     rows = box_rows(30)
     rows[0]["image"] = None

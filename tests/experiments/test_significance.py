@@ -68,6 +68,28 @@ def test_a_metric_of_sums_is_resampled_as_a_whole():
     assert compare(ours, ours).p == 1.0
 
 
+def test_formulas_of_arrays_and_formulas_of_numbers_say_the_same():
+    """One that branches on its sums, and one that divides by what may be 0, get them as numbers."""
+    counts = RNG.integers(0, 3, (3, 40, 2)).astype(float)
+    weights = RNG.multinomial(40, np.full(40, 1 / 40), size=7)
+
+    def branching(sums):
+        return {"share": sums["part"] / sums["all"] if sums["all"] > 0 else 0.0}
+
+    def of_arrays(sums):
+        return {"share": sums["part"] / sums["all"], "constant": 1.0}
+
+    one, other = (ScoreSums(counts, ("part", "all"), formula, "share") for formula in (branching, of_arrays))
+    np.testing.assert_array_equal(one.metric_of(weights), other.metric_of(weights))
+    np.testing.assert_array_equal(one.metric_of(), other.metric_of())
+    constant = ScoreSums(counts, ("part", "all"), of_arrays, "constant")
+    np.testing.assert_array_equal(constant.metric_of(weights), np.ones((7, 3)))
+    none = counts * [1, 0]
+    assert not ScoreSums(none, ("part", "all"), branching, "share").metric_of(weights).any()
+    with pytest.raises(ZeroDivisionError):
+        ScoreSums(none, ("part", "all"), of_arrays, "share").metric_of(weights)
+
+
 def test_holm_is_the_textbook():
     found = holm([Comparison(0.1, 0.05, 0.15, p, p, 3, 100, None) for p in (0.01, 0.04, 0.03)])
     assert [c.p_holm for c in found] == pytest.approx([0.03, 0.06, 0.06])

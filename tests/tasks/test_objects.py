@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from data.common.errors import InvalidOption
+from data.common.errors import InvalidData, InvalidOption
 from data.objects.photos import PhotoObjects
 from data.objects.rendered import RenderedObjects
 from tasks.answers.coordinates import FORMATS
@@ -169,6 +169,15 @@ def test_a_category_of_crowds_alone_is_not_asked_for(tmp_path, monkeypatch):
         (row,) = PhotoObjects(folder, files, names=names, absent=0).rows("test")
         assert row["asked"] == asked
         assert {*row["labels"]} == {"dog"}
+
+
+def test_a_photograph_with_crowds_alone_of_what_is_asked_for_is_left_out_with_a_note(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
+    folder, files = write_photo(tmp_path, [("person", [0, 0, 60, 60], 1)], ["person", "dog"])
+    with pytest.raises(InvalidData, match="the split is empty"):  # it was the only one
+        PhotoObjects(folder, files, names=["person"]).rows("test")
+    assert "a.png: left out: of person it has crowds alone" in caplog.text
+    assert PhotoObjects(folder, files, names=["person", "dog"]).rows("test")["asked"] == [["dog"]]
 
 
 def test_names_that_the_file_has_not_are_refused(tmp_path, monkeypatch):
