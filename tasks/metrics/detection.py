@@ -290,4 +290,7 @@ def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 
 def _part(part: float, total: float) -> float:
+    """The share, or those of arrays that statistics resample."""
+    if isinstance(total, np.ndarray):
+        return np.divide(part, total, out=np.zeros_like(total), where=total != 0)
     return part / total if total else 0.0

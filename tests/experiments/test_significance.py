@@ -1,5 +1,7 @@
 """The statistics against scipy where it has the same, and by simulation where honesty is the question."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -7,6 +9,7 @@ from statsmodels.stats.power import TTestPower
 
 from benchmarks.significance import rates
 from experiments.significance import Comparison, ScoreSums, compare, holm, score_means, seeds_needed
+from tasks.metrics.detection import figures
 
 RNG = np.random.default_rng(0)
 
@@ -165,3 +168,14 @@ def test_no_difference_is_called_one_in_about_five_percent():
     assert 0.02 <= alone["permutation"] <= 0.08
     found = rates(trials=60, seeds=5, examples=200, spread=0.1, effect=2.0, draws=300)
     assert found["verdict"] >= 0.9
+
+
+def test_the_official_figures_of_text_detection_take_arrays():
+    """As resampling needs: the same numbers as one set of sums at a time, also where all are 0."""
+    names = ("true", "found", "matched", "siou", "tiou_recall", "tiou_precision")
+    totals = np.concatenate([RNG.integers(0, 4, (5, 6)), np.zeros((1, 6))]).astype(float)
+    columns: Any = {name: totals[:, i] for i, name in enumerate(names)}
+    together: Any = figures(columns)
+    for number, row in enumerate(totals):
+        alone = figures(dict(zip(names, row.tolist(), strict=True)))
+        assert {key: values[number] for key, values in together.items()} == alone
