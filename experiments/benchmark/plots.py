@@ -30,26 +30,30 @@ def budgets(curves: Mapping[str, Mapping[str, Sequence[float]]], metrics: Mappin
 
 
 def rank_diagram(ranked: Ranks) -> Figure:
-    """Mean ranks on a line, the best on the left; bars join losses within the critical difference of each other."""
+    """Mean ranks on a line, the best on the left; bars join losses within the critical difference of each other.
+
+    As in Demšar (2006): the names of the better half stand on the left and of the other on the right, the outermost
+    highest, so that no line crosses a name.
+    """
     order = sorted(ranked.means.items(), key=lambda pair: pair[1])
     bars = _groups([mean for _, mean in order], ranked.critical)
-    height = 0.34 * (len(order) + len(bars)) + 1.2
-    figure, axis = plt.subplots(figsize=(8, height), layout="constrained")
-    count = len(order)
-    axis.set_xlim(0.8, count + 0.2)
-    axis.set_ylim(-(len(bars) + len(order)) - 0.8, 1.4)
+    count, half = len(order), (len(order) + 1) // 2
+    lowest = -0.5 * len(bars) - 0.6 * half - 0.3
+    figure, axis = plt.subplots(figsize=(9, 0.5 * (2 - lowest)), layout="constrained")
+    axis.set_xlim(0.2 - 0.4 * count, 0.8 + 1.4 * count)  # names have 0.4 of the axis's length on either side
+    axis.set_ylim(lowest, 1)
     axis.hlines(0, 1, count, color="black", linewidth=1)
     for place in range(1, count + 1):
         axis.vlines(place, 0, 0.15, color="black", linewidth=1)
         axis.text(place, 0.25, str(place), ha="center", va="bottom", fontsize=9)
     for line, (first, last) in enumerate(bars, start=1):
-        axis.hlines(-line * 0.7, order[first][1] - 0.04, order[last][1] + 0.04, color="#555555", linewidth=4)
-    top = -0.7 * len(bars) - 0.5
-    for line, (loss, mean) in enumerate(order):
-        level = top - 0.9 * line
-        axis.vlines(mean, level, 0, color="#999999", linewidth=0.8)
-        right = mean < (count + 1) / 2
-        axis.text(mean + (0.05 if right else -0.05), level, f"{loss} {mean:.2f}", ha="left" if right else "right")
+        axis.hlines(-line * 0.5, order[first][1] - 0.04, order[last][1] + 0.04, color="#555555", linewidth=4)
+    for index, (loss, mean) in enumerate(order):
+        left = index < half
+        level = -0.5 * len(bars) - 0.6 * (index + 1 if left else count - index)
+        side = 0.9 if left else count + 0.1
+        axis.plot([mean, mean, side], [0, level, level], color="#999999", linewidth=0.8)
+        axis.text(side, level, f" {loss} {mean:.2f} ", ha="right" if left else "left", va="center", fontsize=9)
     axis.axis("off")
     axis.set_title(f"mean rank over {ranked.cells} cells, critical difference {ranked.critical:.2f}", fontsize=10)
     return figure
