@@ -13,7 +13,9 @@ Columns given: as `data.jsonl`.
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -23,13 +25,22 @@ from typing import Any, Literal
 
 import datasets
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset
-from datasets.packaged_modules.csv.csv import CsvConfig
+from pandas.errors import ParserWarning
 
 from data.common.errors import InvalidData, InvalidOption, OnError, RowErrors, UserError, short
 from data.common.row_cache import cached_rows
 from data.common.source import optional_path, without_nulls
-from data.common.table_files import Located, at_least_half, holds_short_floats, shortest
+from data.common.table_files import (
+    Located,
+    Reader,
+    at_least_half,
+    holds_short_floats,
+    read_table,
+    shortest,
+)
+from data.common.table_files import columns as table_columns
 from data.common.web_pictures import web_pictures
+from data.hub_tables import fetched_files, options_of_csv, reader_of
 from data.table_answers import Metric
 from data.table_rows import ROLES, Form, Table, TableSource, read_tables
 
@@ -37,6 +48,7 @@ Builder = Literal["parquet", "json", "csv", "text", "arrow", "imagefolder", "web
 BUILDERS = ("parquet", "json", "csv", "text", "arrow", "imagefolder", "webdataset")
 SAVED = ("state.json", "dataset_dict.json")  # of `save_to_disk`
 ARCHIVES = ("zip://", "tar://", "gzip://")
+NOT_READ = (datasets.Audio, datasets.Video)  # columns of sounds and films
 LOOKED_AT = 200  # rows, of which most have pictures or most have none
 MOST_BYTES = 64 << 20  # of a picture that lies in an archive
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
@@ -142,6 +154,9 @@ class HubDataset(TableSource):
 
     def _load(self, split: str, official: str, row_errors: RowErrors) -> Dataset:
         where = f"{self.path}, split {official}"
+        reader = self._reader()
+        if reader is not None:
+            return self._load_files(split, official, reader, row_errors)
         with _one_sentence(where):
             stream = self._stream(official)
             features = stream.features or Features()
@@ -157,6 +172,41 @@ class HubDataset(TableSource):
 
         image = self.form.columns.get("image", "image")
         illustrated = at_least_half(bool(_entry(record, image)) for record in looked_at)
+        return read_tables(tables, self.form, where, illustrated, row_errors)
+
+    def _reader(self) -> Reader | None:
+        """What reads the files of CSV and JSON; None where the library does."""
+        if self._saved or (self.folder is None and self.streaming):
+            return None
+        return reader_of(self._built)
+
+    def _load_files(self, split: str, official: str, reader: Reader, row_errors: RowErrors) -> Dataset:
+        where = f"{self.path}, split {official}"
+        names = list(self._built.config.data_files or {})
+        if official not in names:
+            raise self._no_split(official, names)
+        with _one_sentence(where):
+            files = list(fetched_files(self._built, official))
+        images = self.images or self.folder or Path()
+
+        def located(policy: RowErrors) -> Iterator[Located]:
+            for name, file in enumerate(files):
+                for number, row_name, record in read_table(file, policy, reader):
+                    # A file that was fetched has a digest for a name.
+                    yield number, row_name if self.folder else f"{where}, file {name}, row {number}", record
+
+        def numbered(policy: RowErrors) -> Iterator[Located]:
+            for number, (_, row_name, record) in enumerate(islice(located(policy), self.limit)):
+                yield number, row_name, record | {name: _entry(record, name) for name in used}
+
+        def tables(policy: RowErrors) -> Iterable[Table]:
+            yield Table(where, split, lambda: list(dict.fromkeys([*there, *used])), numbered(policy), images)
+
+        there = list(dict.fromkeys(name for file in files for name in table_columns(file, RowErrors("skip"), reader)))
+        used = _used(self.form, there)
+        image = self.form.columns.get("image", "image")
+        looked_at = islice(located(RowErrors("skip")), LOOKED_AT)
+        illustrated = at_least_half(bool(_entry(record, image)) for _, _, record in looked_at)
         return read_tables(tables, self.form, where, illustrated, row_errors)
 
     @cached_property
@@ -179,10 +229,10 @@ class HubDataset(TableSource):
         options = options if self.builder else {}
         with _one_sentence(self.path):
             built = datasets.load_dataset_builder(path, self.subset, revision=self.revision, **options)
-            if isinstance(built.config, CsvConfig) and built.info.features is None:
-                # Cells as they are written, or pandas would teach 12.50 as 12.5, 007 as 7, and take NA for nothing.
-                options |= {"converters": dict.fromkeys(_columns_of(built), str), "keep_default_na": False}
-                built = datasets.load_dataset_builder(path, self.subset, revision=self.revision, **options)
+            if self.folder is None and self.streaming and (as_written := options_of_csv(built)):
+                built = datasets.load_dataset_builder(
+                    path, self.subset, revision=self.revision, **(options | as_written)
+                )
         kind = type(built).__module__.removeprefix("datasets.packaged_modules.").partition(".")[0]
         if not type(built).__module__.startswith("datasets.packaged_modules.") or kind not in BUILDERS:
             problem = f"is read by the builder {kind!r}, and only {', '.join(BUILDERS)} are known to run nothing of it"
@@ -191,32 +241,44 @@ class HubDataset(TableSource):
 
     def _stream(self, official: str) -> IterableDataset:
         """The rows of one split, in their order, with pictures as stored."""
-        saved = self.folder if self.folder and any((self.folder / name).exists() for name in SAVED) else None
-        if saved is not None:
-            stored = datasets.load_from_disk(str(saved))
-            splits = stored if isinstance(stored, dict) else {official: stored}
+        if self._saved:
+            stored = datasets.load_from_disk(str(self.folder))
+            splits = stored if isinstance(stored, dict) else {str(stored.split or "train"): stored}
         elif self.streaming or self.folder is not None:
             splits = self._built.as_streaming_dataset()
         else:
             self._built.download_and_prepare()
             splits = self._built.as_dataset()
         if official not in splits:
-            names = ", ".join(map(str, splits))
-            raise InvalidData(self.path, None, f"has no split {official!r}, only {names}", "set task.source.splits")
+            raise self._no_split(official, splits)
         rows = splits[official]
         stream = rows.to_iterable_dataset() if isinstance(rows, Dataset) else rows
         for column, feature in (stream.features or {}).items():
-            if hasattr(feature, "decode") and not isinstance(feature, Image):
-                stream = stream.remove_columns(column)  # sounds and films
-            elif isinstance(feature, Image):
-                stream = stream.cast_column(column, Image(decode=False))
+            if isinstance(feature, NOT_READ):
+                stream = stream.remove_columns(column)
+            else:
+                stream = stream.cast_column(column, _undecoded(feature))
         return stream
 
+    @property
+    def _saved(self) -> bool:
+        """Whether the folder is of `save_to_disk`."""
+        return self.folder is not None and any((self.folder / name).exists() for name in SAVED)
 
-def _columns_of(built: datasets.DatasetBuilder) -> list[str]:
-    """The columns of the files of all splits, of which some may have columns that others lack."""
-    splits = built.as_streaming_dataset()
-    return list(dict.fromkeys(name for rows in splits.values() for name in next(iter(rows.take(1)), {})))
+    def _no_split(self, official: str, names: Iterable[object]) -> InvalidData:
+        problem = f"has no split {official!r}, only {', '.join(map(str, names))}"
+        return InvalidData(self.path, None, problem, "set task.source.splits")
+
+
+def _undecoded(feature: Any) -> Any:
+    """The feature with pictures as they are stored, also those in lists and objects."""
+    if isinstance(feature, Image):
+        return Image(decode=False)
+    if isinstance(feature, dict):
+        return {name: _undecoded(one) for name, one in feature.items()}
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return dataclasses.replace(feature, feature=_undecoded(feature.feature))
+    return feature
 
 
 def _located(
@@ -318,7 +380,9 @@ def _one_sentence(where: str) -> Iterator[None]:
         InvalidData: the data set can't be read.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ParserWarning)  # of CSV lines that are longer than the header
+            yield
     except UserError:
         raise
     except Exception as error:  # the library lets through those of its file systems and formats

@@ -24,17 +24,18 @@ LOOKED_AT = 5  # lines of a JSON file that tell its layout
 LARGEST_FIELD = 1 << 28  # characters of a CSV field: tables hold pictures as base64
 
 
-def read_table(path: Path, row_errors: RowErrors) -> Iterator[Located]:
+def read_table(path: Path, row_errors: RowErrors, reader: Reader | None = None) -> Iterator[Located]:
     """The rows of a file and where each stands: lines count from 1, rows of parquet and .json from 0.
 
-    Rows that `row_errors` skips have a number too, so that the others keep theirs when the file is fixed.
+    The reader is that of the file's suffix, if none is given. Rows that `row_errors` skips have a number too, so that
+    the others keep theirs when the file is fixed.
 
     Raises:
         InvalidData: missing or unreadable, or (on_error=raise) a row that can't be read.
     """
     if not path.is_file():
         raise InvalidData(str(path), None, "there is no such file", "correct the path")
-    reader = READERS.get(path.suffix.lower())
+    reader = reader or READERS.get(path.suffix.lower())
     if reader is None:
         kind = path.suffix or "a file without suffix"
         raise InvalidData(str(path), None, f"can't read {kind}", f"use one of {', '.join(READERS)}")
@@ -44,14 +45,14 @@ def read_table(path: Path, row_errors: RowErrors) -> Iterator[Located]:
         raise InvalidData(str(path), None, f"is not UTF-8 ({error})", "save it as UTF-8") from error
 
 
-def columns(path: Path, row_errors: RowErrors) -> list[str]:
+def columns(path: Path, row_errors: RowErrors, reader: Reader | None = None) -> list[str]:
     """The columns of a file: its header's, or all that any of its JSON objects has, in the order first met.
 
     Raises:
         InvalidData: as `read_table`.
     """
-    rows: Iterator[dict[str, Any]] = (row for _, _, row in read_table(path, row_errors))
-    if path.suffix.lower() not in (".jsonl", ".json"):
+    rows: Iterator[dict[str, Any]] = (row for _, _, row in read_table(path, row_errors, reader))
+    if (reader or READERS.get(path.suffix.lower())) not in (_jsonl, _json):
         rows = islice(rows, 1)  # every row has the header's
     return list(dict.fromkeys(name for row in rows for name in row))
 
@@ -233,7 +234,9 @@ def _json_list(path: Path, row_errors: RowErrors) -> Iterator[Located]:
             yield number, where, row
 
 
-def _separated(delimiter: str) -> Reader:
+def separated(delimiter: str) -> Reader:
+    """The reader of tables whose lines have a header's fields, with this character between them."""
+
     def read(path: Path, row_errors: RowErrors) -> Iterator[Located]:
         limit = csv.field_size_limit(LARGEST_FIELD)
         try:
@@ -313,6 +316,6 @@ READERS: dict[str, Reader] = {
     ".parquet": _parquet,
     ".jsonl": _jsonl,
     ".json": _json,
-    ".csv": _separated(","),
-    ".tsv": _separated("\t"),
+    ".csv": separated(","),
+    ".tsv": separated("\t"),
 }

@@ -282,3 +282,91 @@ def test_a_hub_on_the_loopback(tmp_path):
     first_of_third = next(number for number, line in enumerate(asked) if "/v1" in line)
     assert any(".parquet" in line for line in asked[:first_of_third])
     assert not any(".parquet" in line for line in asked[first_of_third:])
+
+
+TABLES = """
+import datasets
+from data.hub import HubDataset
+datasets.disable_progress_bars()
+for options in ({}, {"streaming": True, "limit": 9}):
+    source = HubDataset("owner/name", splits={"train": "train", "validation": "train"}, **options)
+    print(*source.rows("train")["answer"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "answers"),
+    [
+        ("train.csv", "prompt,answer\na,007\nb,2.50\n", ["007 2.50", "007 2.50"]),
+        # A stream of JSON is the library's, which has one type for a column.
+        ("train.jsonl", '{"prompt": "a", "answer": 3}\n{"prompt": "b", "answer": 2.5}\n', ["3 2.5", "3.0 2.5"]),
+    ],
+)
+def test_tables_of_a_hub_are_fetched_and_taught_as_they_are_written(tmp_path, name, content, answers):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / name).write_text(content)
+    with stand_in_hub(tmp_path / "files", []) as address:
+        places = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "NTIL_CACHE": str(tmp_path / "cache")}
+        environment = {**os.environ, **places, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+        environment.pop("HF_HUB_OFFLINE", None)
+        done = subprocess.run([sys.executable, "-c", TABLES], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == answers, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("prompt,answer,year\nHow many cats?,5,2019,\n", r"train\.csv, line 2: has not the 3 fields of the header"),
+        ("prompt,answer\nHow many cats, all told?,5\nb,7\n", "line 2: has not the 2 fields"),
+        ("prompt,answer,answer\na,1,2\n", "line 1, field answer: there are several columns of this name"),
+    ],
+)
+def test_lines_of_csv_files_that_do_not_fit_the_header_are_refused(tmp_path, lines, problem):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train.csv").write_text(lines)
+    with pytest.raises(InvalidData, match=problem):
+        HubDataset(str(tmp_path / "set"), splits=TWICE).rows("train")
+
+
+def test_one_bad_line_of_a_csv_file_costs_that_line(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train.csv").write_text("prompt;answer\na;1\nb;2;3\nc;4,5\n")
+    (tmp_path / "set/README.md").write_text("---\nconfigs:\n- config_name: default\n  sep: ';'\n---\n")
+    source = HubDataset(str(tmp_path / "set"), splits=TWICE, on_error="skip")
+    assert source.rows("train")["answer"] == ["1", "4,5"]
+    (skipped,) = source.row_errors.skipped
+    assert skipped.startswith(f"{tmp_path}/set/train.csv, line 3: has not the 2 fields of the header")
+
+
+def test_json_values_are_taught_as_they_are_written(tmp_path):
+    answers = [3, 2.5, "12.50", "2021-05-03", 12345678901234567890123]
+    (tmp_path / "set").mkdir()
+    lines = [json.dumps({"prompt": f"{i}?", "answer": answer}) + "\n" for i, answer in enumerate(answers)]
+    (tmp_path / "set/train.jsonl").write_text("".join(lines))
+    rows = HubDataset(str(tmp_path / "set"), splits=TWICE).rows("train")
+    assert rows["answer"] == ["3", "2.5", "12.50", "2021-05-03", "12345678901234567890123"]
+
+
+def test_a_saved_data_set_of_one_split_is_not_its_test_split(tmp_path):
+    datasets.Dataset.from_list([{"prompt": "a", "answer": 1}, {"prompt": "b", "answer": 2}]).save_to_disk(
+        tmp_path / "s"
+    )
+    source = HubDataset(str(tmp_path / "s"))
+    assert len(source.rows("train")) == 1
+    with pytest.raises(InvalidData, match=r"has no split 'test', only train; set task\.source\.splits"):
+        source.rows("test")
+
+
+def test_pictures_in_lists_are_read(tmp_path):
+    features = datasets.Features(
+        {
+            "prompt": datasets.Value("string"),
+            "answer": datasets.Value("string"),
+            "images": datasets.List(datasets.Image()),
+        }
+    )
+    rows = [{"prompt": f"{i}?", "answer": "1", "images": [{"bytes": png(), "path": None}]} for i in range(3)]
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "set/train.parquet")
+    source = HubDataset(str(tmp_path / "set"), columns={"image": "images"}, splits=TWICE)
+    assert [row["image"].size for row in source.rows("train")] == [(40, 30)] * 3
