@@ -54,6 +54,7 @@ class Detection(Task):
     """
 
     metric = "f1_0.5"
+    protocol = 2  # 2: strictly no words before a shape; bracketed points are apart, names in single quotes are read
     subject = "detection"
     secondary_metrics = MappingProxyType({"f1": True, "duplicates": False, "count_error": False})
     coordinates = True
@@ -90,6 +91,10 @@ class Detection(Task):
         """Whether the row's answer has the name of every box."""
         return self.named
 
+    def takes_names(self, row: Row) -> bool:
+        """Whether an answer may name its boxes; where none is asked for, words before a box are no name of it."""
+        return self.names_in_answer(row)
+
     def prompt(self, row: Row) -> str:
         return self.question.replace("{names}", self.asked_for(row))
 
@@ -116,7 +121,8 @@ class Detection(Task):
 
     def parse(self, text: str, row: Row) -> Prediction | ParseFailure:
         """Exactly a list of boxes in the format, each with its name where names are asked for, or the empty answer."""
-        items = self.coords.parse_items(text, (row["width"], row["height"]), "box")
+        size, parse = (row["width"], row["height"]), self.coords.parse_items
+        items = (parse if self.takes_names(row) else self.coords.parse_unlabelled)(text, size, "box")
         if items is None:
             return ParseFailure("no list of boxes in the format")
         if self.names_in_answer(row) and not all(item.label for item in items):

@@ -137,7 +137,7 @@ class Counts(NumericAnswers):
 class BoxLists(Detection):
     """Any number of boxes a row, each with its name where the row's have labels."""
 
-    protocol = 2  # 2: mAP counts the labelled boxes of pictures without objects
+    protocol = 3  # 2: mAP counts the labelled boxes of pictures without objects; 3: as detection's 2
     columns = ("prompt", "boxes", "labels", "width", "height")
 
     def __init__(self, source: Source, coords: Coords = FORMATS["int1000"]) -> None:
@@ -148,6 +148,10 @@ class BoxLists(Detection):
 
     def names_in_answer(self, row: Row) -> bool:
         return any(row["labels"])
+
+    def takes_names(self, row: Row) -> bool:
+        """Also where the row has no box, which doesn't say whether the table's have names."""
+        return self.names_in_answer(row) or not row["boxes"]
 
     def taught(self, row: Row) -> list[Labelled]:
         return self.truth(row)

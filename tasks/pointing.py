@@ -46,6 +46,7 @@ class Pointing(Task):
         max_new_tokens: what generation may write at most.
     """
 
+    protocol = 2  # 2: strictly no words before a shape; bracketed points are apart, names in single quotes are read
     secondary_metrics = MappingProxyType({"in_box": True, "duplicates": False, "count_error": False})
     coordinates = True
     survives = frozenset({"crop", "flip", "scale", "color_jitter"})
@@ -96,8 +97,8 @@ class Pointing(Task):
     def parse(self, text: str, row: Row) -> Prediction | ParseFailure:
         """Exactly a list of points (or of boxes, as other models answer) in the format, or the empty answer."""
         size = row["width"], row["height"]
-        items = self.coords.parse_items(text, size, "point")
-        items = self.coords.parse_items(text, size, "box") if items is None else items
+        items = self.coords.parse_unlabelled(text, size, "point")
+        items = self.coords.parse_unlabelled(text, size, "box") if items is None else items
         return ParseFailure("no list of points in the format") if items is None else [item.point for item in items]
 
     def search(self, text: str, row: Row) -> Prediction | ParseFailure:

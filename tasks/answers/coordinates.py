@@ -188,26 +188,29 @@ class Coords:
 
     def parse_box(self, text: str, size: Size) -> Box | None:
         """Strictly one box, corners in order."""
-        items = self._without_labels(text, size, "box")
+        items = self.parse_unlabelled(text, size, "box")
         return items[0].box if items is not None and len(items) == 1 else None
 
     def parse_polygon(self, text: str, size: Size) -> Polygon | None:
         """Strictly one polygon of 3 points or more."""
-        items = self._without_labels(text, size, "polygon")
+        items = self.parse_unlabelled(text, size, "polygon")
         return items[0].points if items is not None and len(items) == 1 else None
 
     def parse_boxes(self, text: str, size: Size) -> list[Box] | None:
         """Strictly a list of boxes, perhaps empty."""
-        items = self._without_labels(text, size, "box")
+        items = self.parse_unlabelled(text, size, "box")
         return None if items is None else [item.box for item in items]
 
     def parse_polygons(self, text: str, size: Size) -> list[Polygon] | None:
         """Strictly a list of polygons, perhaps empty."""
-        items = self._without_labels(text, size, "polygon")
+        items = self.parse_unlabelled(text, size, "polygon")
         return None if items is None else [item.points for item in items]
 
-    def _without_labels(self, text: str, size: Size, kind: Kind) -> list[Item] | None:
-        """Shapes that no label was asked for; one is allowed where the format's models write it by themselves."""
+    def parse_unlabelled(self, text: str, size: Size, kind: Kind) -> list[Item] | None:
+        """Strictly a list of shapes that no label was asked for.
+
+        One is allowed where the format's models write it by themselves.
+        """
         items = self.parse_items(text, size, kind)
         added = items is not None and not self.form.adds_labels and any(item.label for item in items)
         return None if added else items
@@ -318,9 +321,12 @@ class Coords:
     def _find_points(self, text: str, size: Size) -> list[Item]:
         items = []
         for group in groups(text, self.loose):
-            steps = self._steps(group.corners(), size) if len(group) in (2, 4) else None
-            if steps is not None:
-                items.append(Item(tuple(self._points(steps, size))))
+            # Points in brackets of their own are as many points; four numbers in one pair of brackets are a box.
+            parts = [group.numbers[i : i + 2] for i in range(0, len(group), 2)] if group.joined else [group.corners()]
+            for numbers in parts:
+                steps = self._steps(numbers, size) if len(numbers) in (2, 4) else None
+                if steps is not None:
+                    items.append(Item(tuple(self._points(steps, size))))
         return items
 
     def _points(self, values: Sequence[float], size: Size) -> list[Point]:

@@ -296,7 +296,7 @@ def _unescaped(text: str) -> str:
     try:
         return str(json.loads(f'"{text}"'))
     except ValueError:
-        return text
+        return text.replace("\\'", "'")
 
 
 def _qwen_name(kind: Kind) -> str:
@@ -312,4 +312,6 @@ _OBJECT_NUMBERS = {
     "point": re.compile(rf"[\"']?(?:point_2d|point|coordinates?|position|click){_LIST}"),
     "polygon": re.compile(rf"[\"']?(?:polygon_2d|polygon|quad){_LIST}"),
 }
-_OBJECT_LABEL = re.compile(r"[\"'](?:label|name|category|class|text)[\"']\s*:\s*\"(?P<label>(?:[^\"\\]|\\.)*)\"")
+_OBJECT_LABEL = re.compile(
+    r"[\"'](?:label|name|category|class|text)[\"']\s*:\s*(?P<quote>[\"'])(?P<label>(?:(?!(?P=quote))[^\\]|\\.)*)(?P=quote)"
+)
