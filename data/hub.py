@@ -139,7 +139,7 @@ class HubDataset(TableSource):
             raise InvalidOption(f"there is no table for the split {split!r}; set task.source.splits.{split}=<its name>")
         official = self.names[split]
         options: dict[str, Any] = {
-            "how": [*self.form.key, str(self.images), self.path, self._commit, self.subset, self.builder]
+            "how": [*self.form.of(split).key, str(self.images), self.path, self._commit, self.subset, self.builder]
         }
         options |= {"split": official, "limit": self.limit, "files": sorted(self.files.items())}
         folders = [folder for folder in (self.folder,) if folder is not None]
@@ -163,7 +163,7 @@ class HubDataset(TableSource):
             looked_at = list(stream.take(LOOKED_AT))
         # The library's stream of CSV or JSON files doesn't tell its columns.
         columns = list(features) or list(dict.fromkeys(name for record in looked_at for name in record))
-        used, plain = _used(self.form, columns), _PlainRecord(features, self.folder)
+        used, plain = _used(self.form.of(split), columns), _PlainRecord(features, self.folder)
 
         def tables(policy: RowErrors) -> Iterable[Table]:
             rows = _located(stream, plain, used, where, self.limit, policy)
@@ -172,7 +172,7 @@ class HubDataset(TableSource):
 
         image = self.form.columns.get("image", "image")
         illustrated = at_least_half(bool(_entry(record, image)) for record in looked_at)
-        return read_tables(tables, self.form, where, illustrated, row_errors)
+        return read_tables(tables, self.form.of(split), where, illustrated, row_errors)
 
     def _reader(self) -> Reader | None:
         """What reads the files of CSV and JSON; None where the library does."""
@@ -203,11 +203,11 @@ class HubDataset(TableSource):
             yield Table(where, split, lambda: list(dict.fromkeys([*there, *used])), numbered(policy), images)
 
         there = list(dict.fromkeys(name for file in files for name in table_columns(file, RowErrors("skip"), reader)))
-        used = _used(self.form, there)
+        used = _used(self.form.of(split), there)
         image = self.form.columns.get("image", "image")
         looked_at = islice(located(RowErrors("skip")), LOOKED_AT)
         illustrated = at_least_half(bool(_entry(record, image)) for _, _, record in looked_at)
-        return read_tables(tables, self.form, where, illustrated, row_errors)
+        return read_tables(tables, self.form.of(split), where, illustrated, row_errors)
 
     @cached_property
     def _commit(self) -> str | None:

@@ -20,7 +20,8 @@ In .csv and .tsv lists are written as JSON. Optional columns: `id` (unique; else
 no picture, boxes and polygons need them). Other columns are left alone. Image paths start from the table's folder.
 A picture may also be stored in the table: as bytes, in base64, or as a data URI; with allow_urls=true it may be a web
 address.
-A column of weights is read only where columns.weight names it: how often its row stands in the training split.
+A column of weights is read only where columns.weight names it: how often its row stands in the training split. The
+tables of other splits need none. `<image>` before or after a question, as in LLaVA's tables, is left out.
 Pixels are those of the picture as viewers show it, turned by its EXIF orientation.
 
 Columns given: id, image, width, height, prompt, answer (as text), group, level, and those of
@@ -86,10 +87,11 @@ class Jsonl(TableSource):
 
     def read_table(self, split: str) -> Dataset:
         files = self._matching(split)
-        options = {"how": [*self.form.key, str(self.images)]}
+        form = self.form.of(split)
+        options = {"how": [*form.key, str(self.images)]}
 
         def read(row_errors: RowErrors) -> Dataset:
-            return load(files, self.form, self.images, row_errors)
+            return load(files, form, self.images, row_errors)
 
         return cached_rows(self, split, files, options, self.row_errors, lambda _: {split: read})
 

@@ -30,6 +30,8 @@ from data.table_answers import TRUTH, AnswerColumn, Metric
 OPTIONAL = ("image", "id", "group", "level", "width", "height", WEIGHT)
 ROLES = ("prompt", "answer", *OPTIONAL)
 HELD_OUT = 20
+MARK = "<image>"  # of the picture in the questions of LLaVA's tables
+WITHOUT_SIZE = ("exact", "numeric", "time", "count")  # metrics whose answers lie nowhere in a picture
 END = 4096  # bytes at each end of a stored picture that tell it from others
 
 
@@ -45,6 +47,11 @@ class Form(NamedTuple):
     columns: dict[str, str]
     box_format: BoxForm = "xyxy"
     question: str | None = None
+
+    def of(self, split: str) -> Form:
+        """The form of one split's table: weights are of rows that are trained on, and others need none."""
+        columns = {role: name for role, name in self.columns.items() if split == "train" or role != WEIGHT}
+        return self._replace(columns=columns)
 
     @property
     def key(self) -> list[str]:
@@ -168,18 +175,20 @@ def read_tables(
     def read(policy: RowErrors) -> Dataset:
         truth = list(TRUTH[form.metric]) or ["answer"]
         writer = RowWriter(features(form), where, policy, "prompt", truth)
-        answers, frames = AnswerColumn(form.metric, form.box_format), Frames("shown")
+        answers, frames, remarks = AnswerColumn(form.metric, form.box_format), Frames("shown"), dict[str, str]()
         first = ""
         for table in tables(policy):
             first, names = first or table.where, dict[str, str]()
             for number, row_name, item in table.rows:
                 names = names or _names(table.columns(), form, table.where)
-                reader = _RowReader(form, names, answers, illustrated, table.images, frames)
+                reader = _RowReader(form, names, answers, illustrated, table.images, frames, remarks)
                 with policy.row():
                     writer.add(row_name, reader.row(item, row_name, f"{table.stem}-{number}"))
             if names:
                 answers.check(table.where, names["answer"], policy)
         frames.note(first, policy)
+        for remark in remarks.values():
+            policy.note(first, remark)
         return writer.dataset()
 
     return read_with_evidence(read, row_errors)
@@ -196,7 +205,7 @@ def _names(columns_there: list[str], form: Form, where: str) -> dict[str, str]:
 
 
 class _RowReader(NamedTuple):
-    """What turns the records of one table into rows."""
+    """What turns the records of one table into rows; `remarks` gets what it did on its own, by kind."""
 
     form: Form
     names: dict[str, str]
@@ -204,6 +213,7 @@ class _RowReader(NamedTuple):
     illustrated: bool
     images: Path
     frames: Frames
+    remarks: dict[str, str]
 
     def row(self, item: dict[str, Any], where: str, fallback: str) -> dict[str, Any]:
         names = self.names
@@ -216,7 +226,7 @@ class _RowReader(NamedTuple):
             raise InvalidData(where, names.get("prompt"), f"{short(prompt)} is no question", "give a text")
         if answer is None:
             raise InvalidData(where, names["answer"], "is missing or empty", "give an answer or drop the row")
-        image, size = None, fields.size(value("width"), value("height"), where)
+        image, size = None, self._size(value("width"), value("height"), where)
         if value("image") is not None:
             image, true_size = given_picture(value("image"), self.images, where, names["image"])
             remedy = "use the pictures that the answers were made on"
@@ -231,12 +241,39 @@ class _RowReader(NamedTuple):
             "image": image,
             "width": size[0] if size else None,
             "height": size[1] if size else None,
-            "prompt": fields.text(prompt, where, names.get("prompt", "prompt")),
+            "prompt": self._prompt(prompt, image is not None, where),
             "group": _name(value("group"), None, where, names.get("group", "group")),
-            "level": fields.whole(value("level") or 0, where, names.get("level", "level")),
+            "level": self._level(value("level"), where),
             **self._weight(item, where),
             **({"answer": json.dumps(answer, default=_written)} | truth),
         }
+
+    def _prompt(self, prompt: str, illustrated: bool, where: str) -> str:
+        """The question, without the mark of the picture that LLaVA's tables begin or end it with."""
+        field = self.names.get("prompt", "prompt")
+        if illustrated and MARK in prompt:
+            stripped = prompt.strip().removeprefix(MARK).removesuffix(MARK).strip()
+            if MARK in stripped or prompt.count(MARK) > 1:
+                problem = f"{MARK} stands for one picture, before the question or after it"
+                raise InvalidData(where, field, problem, f"leave {MARK} out, or take the question's words for it")
+            self.remarks["mark"] = f"{MARK} at an end of the questions is left out: each model has a mark of its own"
+            prompt = stripped
+        return fields.text(prompt, where, field)
+
+    def _level(self, level: Any, where: str) -> int:
+        if level is not None and "level" not in self.form.columns and isinstance(level, str) and not _is_number(level):
+            self.remarks["level"] = (
+                f"the column level has {short(level)}, which is no number: it is left alone; "
+                "task.source.columns.level names the levels of a curriculum"
+            )
+            return 0
+        return fields.whole(level or 0, where, self.names.get("level", "level"))
+
+    def _size(self, width: Any, height: Any, where: str) -> tuple[int, int] | None:
+        """The declared size; where no answer needs one, columns that merely have such a name are left alone."""
+        if self.form.metric in WITHOUT_SIZE and not {"width", "height"} & {*self.form.columns}:
+            return None
+        return fields.size(width, height, where)
 
     def _weight(self, item: dict[str, Any], where: str) -> dict[str, float]:
         if WEIGHT not in self.names:
@@ -246,6 +283,14 @@ class _RowReader(NamedTuple):
         if weight < 0:
             raise InvalidData(where, name, f"{short(weight)} is below 0", "write 0 for a row that is not trained on")
         return {WEIGHT: weight}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        fields.number(text, "", "")
+    except InvalidData:
+        return False
+    return True
 
 
 def _written(value: Any) -> Any:

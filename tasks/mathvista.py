@@ -29,7 +29,6 @@ from collections.abc import Iterable, Iterator
 
 from PIL import Image, ImageDraw, ImageFont
 
-from data.common.errors import InvalidOption
 from data.common.source import Source
 from tasks.answers.mathvista_extraction import Extractor, RuleExtractor, last_sentence
 from tasks.answers.numbers import read_strict
@@ -139,8 +138,7 @@ class MathVista(Task):
 def query(row: Row, hint: bool = True) -> str:
     """The official zero-shot prompt of a problem: hint, question with its unit, choices.
 
-    Raises:
-        InvalidOption: a precision for which there is no official hint (1 and 2 decimals have one).
+    MathVista's own answers have one or two decimals; for more the hint is ours, in the same words.
     """
     unit = f" (Unit: {row['unit']})" if row["unit"] else ""
     lines = [f"Question: {row['question']}{unit}" if hint else f"{row['question']}{unit}"]
@@ -159,10 +157,14 @@ def _asked(row: Row) -> str:
         lists = "[1, 2, 3], [1.2, 1.3, 1.4],"
         return f"requiring a Python list as an answer and provide the final list, e.g., {lists}"
     if row["answer_type"] == "float":
-        if row["precision"] not in PLACES:
-            raise InvalidOption(f"there is no official hint for {row['precision']} decimals; set task.hint=false")
-        return f"requiring {PLACES[row['precision']]}"
+        return f"requiring {PLACES.get(row['precision']) or _places(row['precision'])}"
     return "and provide the final answer"
+
+
+def _places(count: int) -> str:
+    """A hint in the official words for more decimals than MathVista's answers have, as training rows may."""
+    examples = ", ".join(f"{digits:.{count}f}" for digits in (1.23456789, 1.34567891, 1.45678912))
+    return f"a floating-point number with {count} decimal places and provide the final value, e.g., {examples},"
 
 
 def strict(text: str, row: Row) -> str | ParseFailure:

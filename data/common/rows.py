@@ -81,6 +81,11 @@ class RowWriter:
         """
         return f"{name}@{place}" if name in self._where_of_id else name
 
+    @property
+    def empty(self) -> bool:
+        """Whether no row was added."""
+        return self._writer is None
+
     def dataset(self) -> Dataset:
         """The rows as a typed dataset.
 

@@ -40,6 +40,7 @@ KNOWN = {
     "id": ("id", "question_id", "sent_id", "ref_id"),
     "split": ("split",),
 }
+_ONE_NAME = {"validation": "val"}  # of a split, which tables call either
 BoxFormat = Literal["xywh", "xyxy"]
 OFFICIAL = ("train", "val", "validation", "test", "testA", "testB")
 
@@ -102,10 +103,11 @@ def load(
     Raises:
         InvalidData: no file, a wrong column, or (on_error=raise) a row that can't be used.
     """
-    parts = split.split("+")
+    parts = {_ONE_NAME.get(part, part) for part in split.split("+")}
 
     def read(policy: RowErrors) -> Dataset:
         writer = RowWriter(FEATURES, f"{', '.join(map(str, files))}, split {split}", policy, "expression", ["box"])
+        others: dict[str, str] = {}  # splits of rows that were passed over, with the column that has them
         for path in files:
             prefix = re.split(r"[-_.]", path.name)[0]
             default_split = prefix if prefix in OFFICIAL else split
@@ -117,13 +119,19 @@ def load(
                     boxes = BoxColumn(box_format or ("xyxy" if names["box"].endswith("xyxy") else "xywh"))
                 with policy.row():
                     row_split = _split(item, names["split"], where) if "split" in names else default_split
-                    if "split" in names and row_split not in parts:
+                    if "split" in names and _ONE_NAME.get(row_split, row_split) not in parts:
+                        others[row_split] = names["split"]
                         continue
                     fallback = f"{path.stem}-{number}"
                     _add(writer, item, names, boxes, frames, images or path.parent, where, fallback, row_split)
             frames.note(f"{path}, split {split}", policy)
             if names:
                 boxes.check(str(path), names["box"], policy)
+        if others and writer.empty:
+            problem = f"no row is of the split {split}, only of {', '.join(others)}"
+            raise InvalidData(
+                writer.where, next(iter(others.values())), problem, "set task.source.splits to their names"
+            )
         return writer.dataset()
 
     return read_with_evidence(read, row_errors)

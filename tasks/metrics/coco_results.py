@@ -70,13 +70,24 @@ def figures(truth: Path, results: list[dict[str, Any]], images: list[Key]) -> di
     if not results:
         return dict.fromkeys(FIGURES, 0.0)
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(truth))
+        coco = COCO()
+        coco.dataset = _filled(json.loads(truth.read_text(encoding="utf-8")))
+        coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
         evaluation.params.imgIds = images
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return {name: float(value) for name, value in zip(FIGURES, evaluation.stats, strict=False)}
+
+
+def _filled(document: dict[str, Any]) -> dict[str, Any]:
+    """The annotation file with the fields that COCO's tools need and many exports leave out: `iscrowd` and `area`."""
+    for annotation in document["annotations"]:
+        annotation["iscrowd"] = annotation.get("iscrowd") or 0
+        if annotation.get("area") is None:
+            annotation["area"] = float(annotation["bbox"][2]) * float(annotation["bbox"][3])
+    return document
 
 
 def main(words: list[str] | None = None) -> int:

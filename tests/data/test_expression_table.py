@@ -90,7 +90,9 @@ def test_the_layout_with_a_split_column_and_corners(tmp_path):
         ("testA-1", "testA", [1, 2, 50, 30]),
         ("testB-2", "testB", [1, 2, 50, 30]),
     ]
-    with pytest.raises(InvalidData, match="the split is empty"):
+    with pytest.raises(
+        InvalidData, match="field split: no row is of the split validation, only of train, testA, testB"
+    ):
         load(file, split="validation", box_format="xyxy")
     rows[2]["bbox"] = [20, 2, 50, 30]
     with pytest.raises(InvalidData, match=r"row 2, field bbox: .* outside the 60 x 40"):

@@ -439,3 +439,55 @@ def test_a_lone_surrogate_is_found_wherever_it_is(value):
 def test_a_message_quotes_no_megabyte(value):
     assert len(short(value)) < 100
     assert len(str(InvalidData("f", "x", f"{'y' * 10**6} is wrong", "repair it"))) < 800
+
+
+def test_the_picture_mark_of_llava_tables_is_left_out(folder):
+    rows = [
+        {"image": "a.png", "prompt": prompt, "answer": "1"} for prompt in ("<image>\nHow many?", "How far?\n<image>")
+    ]
+    source = Jsonl(test=str(write(folder / "t.jsonl", rows)))
+    assert source.rows("test")["prompt"] == ["How many?", "How far?"]
+    assert "<image> at an end of the questions is left out" in source.row_errors.notes[0]
+    for prompt in ("<image><image> Which?", "Is <image> red?"):
+        rows[1]["prompt"] = prompt
+        with pytest.raises(InvalidData, match="line 2, field prompt: <image> stands for one picture"):
+            Jsonl(test=str(write(folder / "u.jsonl", rows))).rows("test")
+    text = [{"prompt": "What does <image> mean?", "answer": "a picture"}]
+    assert Jsonl(test=str(write(folder / "v.jsonl", text))).rows("test")["prompt"] == ["What does <image> mean?"]
+
+
+def test_columns_of_other_meaning_are_left_alone(folder):
+    rows = [{"prompt": "?", "answer": "1", "level": f"Level {i}", "width": 12.5, "height": None} for i in range(3)]
+    source = Jsonl(test=str(write(folder / "t.jsonl", rows)))
+    assert source.rows("test")["level"] == [0, 0, 0]
+    assert "the column level has 'Level 2', which is no number" in source.row_errors.notes[0]
+    with pytest.raises(InvalidData, match="line 1, field level: 'Level 0' is no whole number"):
+        Jsonl(test=str(folder / "t.jsonl"), columns={"level": "level"}).rows("test")
+    pictured = [{"image": "a.png", "prompt": "?", "answer": "1", "width": 5, "height": 7}]
+    assert Jsonl(test=str(write(folder / "p.jsonl", pictured))).rows("test")["width"] == [640]
+    with pytest.raises(InvalidData, match="says 5 x 7, the picture is 640 x 480"):
+        Jsonl("box", test=str(write(folder / "b.jsonl", [pictured[0] | {"answer": [1, 2, 3, 4]}]))).rows("test")
+
+
+def test_a_column_of_weights_is_needed_of_training_tables_alone(folder):
+    train = write(folder / "train.jsonl", [{"prompt": f"{i}?", "answer": "1", "w": i} for i in range(4)])
+    test = write(folder / "test.jsonl", [{"prompt": "?", "answer": "1"}])
+    source = Jsonl(columns={"weight": "w"}, train=str(train), validation=str(test), test=str(test))
+    assert sorted(source.rows("train")["prompt"]) == ["1?", "2?", "2?", "3?", "3?", "3?"]
+    assert source.rows("test").column_names == source.rows("validation").column_names
+    with pytest.raises(InvalidData, match="field w: no such column"):
+        Jsonl(columns={"weight": "w"}, train=str(test), validation=str(test)).rows("train")
+
+
+def test_a_split_column_may_say_validation_and_one_of_other_names_is_told(folder):
+    rows = [
+        {"image": "a.png", "sent": "dog", "bbox_xyxy": [1, 2, 30, 40], "split": split}
+        for split in ("train", "validation", "dev")
+    ]
+    file = str(write(folder / "t.jsonl", rows))
+    source = ExpressionTable({"train": file, "validation": file, "test": file}, splits={"validation": "val"})
+    assert len(source.rows("validation")) == 1
+    with pytest.raises(
+        InvalidData, match=r"field split: no row is of the split test, only of train, validation, dev; set"
+    ):
+        source.rows("test")

@@ -68,3 +68,15 @@ def test_predictions_of_other_pictures_or_tasks_are_refused(tmp_path, prediction
         assert "line 1" in error
     assert main([str(tmp_path / "no.jsonl"), str(file), str(tmp_path / "none.json")]) == 2
     assert not (tmp_path / "none.json").exists()
+
+
+def test_a_file_without_area_and_crowds_is_scored(tmp_path, predictions, truth, capsys):
+    file, _ = truth
+    path = predictions(Detection.answer)
+    document = json.loads(file.read_text())
+    for annotation in document["annotations"]:
+        annotation.pop("area", None)
+        annotation.pop("iscrowd", None)
+    file.write_text(json.dumps(document))
+    assert main([str(path), str(file), str(tmp_path / "results.json")]) == 0
+    assert json.loads(capsys.readouterr().out)["map_0.5"] == pytest.approx(1)

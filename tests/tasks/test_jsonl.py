@@ -214,7 +214,7 @@ GOOD = {"image": "a.png", "prompt": "?", "answer": 1}
         ("exact", {"answer": [1]}, r"line 2, field answer: \[1\] is neither text nor number"),
         ("exact", {"answer": "\ud800"}, r"line 2, field answer: is no Unicode"),
         ("exact", {"id": "my-0"}, r"line 2, field id: 'my-0' was already used in .*line 1"),
-        ("exact", {"width": 50, "height": 100}, r"line 2, field image: the table says 50 x 100"),
+        ("polygon", {"width": 50, "height": 100}, r"line 2, field image: the table says 50 x 100"),
         ("exact", {"level": 0.5}, r"line 2, field level: 0.5 is no whole number"),
         ("numeric", {"answer": "five"}, r"line 2, field answer: 'five' is no number"),
         ("numeric", {"answer": "nan"}, r"line 2, field answer"),

@@ -15,6 +15,7 @@ from data.objects.rendered import RenderedObjects
 from tasks.answers.coordinates import FORMATS
 from tasks.base import ParseFailure
 from tasks.detection import Detection
+from tasks.jsonl import BoxLists
 from tasks.metrics.objects import THRESHOLDS, Labelled, matched
 from tasks.pointing import Pointing
 from tests.support.objects_files import write_grefs, write_points
@@ -254,3 +255,39 @@ def test_tables_of_points(tmp_path, monkeypatch):
         PointTable({"test": str(tmp_path / "parts.jsonl")}, layout="pixmo").rows("test")
     with pytest.raises(ValueError, match="no column for the question"):
         PointTable({"test": str(tmp_path / "pixmo.jsonl")}).rows("test")
+
+
+PROSE = "Sure! I looked closely, and the dog is at {}"
+
+
+def test_words_before_a_shape_are_no_strict_answer_where_no_name_is_asked_for():
+    row = {**ROW, "labels": [""] * len(ROW["labels"])}
+    one = PROSE.format("[100, 200, 300, 400]")
+    for task in (Detection(SOURCE, named=False), BoxLists(SOURCE)):
+        assert isinstance(task.parse(one, row), ParseFailure)
+        assert not isinstance(task.parse("[100, 200, 300, 400]", row), ParseFailure)
+    assert isinstance(Pointing(SOURCE).parse(PROSE.format("[100, 200]"), row), ParseFailure)
+    # Of a table with names a row without boxes doesn't tell that it has them.
+    assert not isinstance(BoxLists(SOURCE).parse("dog [100, 200, 300, 400]", {**row, "boxes": []}), ParseFailure)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("(120,340), (560,780)", 2),
+        ("[[120,340],[560,780]]", 2),
+        ("at (120,340),(560,780),(10,20)", 3),
+        ("[120, 340]", 1),
+    ],
+)
+def test_points_in_brackets_of_their_own_are_as_many_points(text, count):
+    points = Pointing(SOURCE, coords=FORMATS["json1000"]).search(text, {**ROW, "width": 1000, "height": 1000})
+    assert not isinstance(points, ParseFailure)
+    assert points[0] == (120, 340)
+    assert len(points) == count
+
+
+def test_names_of_objects_in_single_quotes_are_read():
+    text = "[{'bbox_2d': [100, 200, 300, 400], 'label': 'dog'}, {'bbox_2d': [1, 2, 30, 40], 'label': 'Tom\\'s cat'}]"
+    items = FORMATS["json1000"].find_items(text, (1000, 1000), "box")
+    assert [item.label for item in items] == ["dog", "Tom's cat"]
