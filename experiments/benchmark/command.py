@@ -8,6 +8,7 @@
 of: a file, or a name in conf/benchmark. Stages: pilot, search, seeds, report; all: search, seeds and report. The
 protocol is frozen in <runs>/<name>/protocol.json when the search begins, and may not be changed after. runs, name:
 where the runs lie; the name is that of the file unless given. to: a folder for the report, else <runs>/<name>/report.
+retry: run again what failed before.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class BenchmarkOptions:
     name: str = ""
     dry_run: bool = False
     to: str = ""
+    retry: bool = False
 
 
 def main(arguments: list[str]) -> int:
@@ -60,7 +62,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"ntil benchmark: no stage {options.stage!r}{nearest(options.stage, STAGES)}")
     file = file_of(options.of)
     folder = Path(options.runs, options.name or file.stem)
-    stages = Stages(read(file), folder)
+    stages = Stages(read(file), folder, options.retry)
     cell_names(stages)
     stages.check_search()
     if options.dry_run:
@@ -73,8 +75,8 @@ def main(arguments: list[str]) -> int:
     failed = 0
     if options.stage in ("all", "search"):
         _freeze(stages, folder)
-        # A trial that fails counts as the worst, as a diverged one is; the others go on.
-        run(stages.searches(), _progress("search"))
+        # A trial that diverges counts as the worst; one that failed otherwise has to be run again. The others go on.
+        _failed(run(stages.searches(), _progress("search")))
     else:
         check_frozen(stages.protocol, folder)
     if options.stage in ("all", "seeds"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def results(stages: Stages) -> Results:
     bases = dict.fromkeys([protocol.base, *(loss for h in protocol.hypotheses for loss in h.than)])
     planned = _planned(tuned_jobs)
     against = {base: _by_cell(analyse(tuned, {}, planned, base=base, tuned=keys), names) for base in bases}
-    unfinished = {(job.cell, job.loss) for job in tuned_jobs if not job.ended}
+    unfinished = {(job.cell, job.loss) for job in tuned_jobs if not folder_of(job.config).done}
     directions = {
         cell: build_task(stages.search(cell, protocol.losses[0])[0].config).greater_is_better for cell in best
     }
@@ -168,8 +169,9 @@ def chosen(outcome: Results, protocol: Protocol) -> str:
     for cell, of_losses in outcome.best.items():
         for loss, best in of_losses.items():
             values = [number(best.settings[key]) if key in best.settings else "" for key in keys]
-            rows.append([cell, loss, number(best.score), number(best.scores[0]), *values])
-    columns = ["cell", "loss", "validation", "of the defaults", *keys]
+            diverged = sum(map(math.isnan, best.scores))
+            rows.append([cell, loss, number(best.score), number(best.scores[0]), *values, str(diverged or "")])
+    columns = ["cell", "loss", "validation", "of the defaults", *keys, "diverged trials"]
     return f"## Chosen on the validation split\n\n{Table('', columns, first_left(columns), rows).markdown()}"
 
 

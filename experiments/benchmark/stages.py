@@ -48,12 +48,6 @@ class Job:
             reduce(dict.__getitem__, groups, config)[name] = value
         return RunConfig.from_dict(config)
 
-    @property
-    def ended(self) -> bool:
-        """Whether it has finished or failed."""
-        folder = folder_of(self.config)
-        return folder.done or folder.error.exists()
-
 
 @cache
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
@@ -79,8 +73,8 @@ class Best:
 class Stages:
     """The jobs of a benchmark below `folder`."""
 
-    def __init__(self, protocol: Protocol, folder: Path) -> None:
-        self.protocol, self.folder = protocol, folder
+    def __init__(self, protocol: Protocol, folder: Path, retry: bool = False) -> None:
+        self.protocol, self.folder, self.retry = protocol, folder, retry
         self._searches: dict[tuple[str, str], list[Job]] = {}
 
     def pilot(self) -> list[Job]:
@@ -135,16 +129,22 @@ class Stages:
         return [trials[number] for number in range(self.protocol.trials) for trials in all_of]
 
     def best(self, cell: str, loss: str) -> Best:
-        """The best trial; the first of several.
+        """The best trial; the first of several. One that diverged counts as the worst.
 
         Raises:
-            ConfigError: a trial has neither finished nor failed, or none has finished.
+            ConfigError: a trial has neither finished nor diverged (a full disk says nothing of a loss), or none has
+                finished.
         """
         jobs = self.search(cell, loss)
         task = build_task(jobs[0].config)
         scores = [_score(job.config, task.metric) for job in jobs]
         if None in scores:
-            raise ConfigError(f"{self.folder}: {cell}, {loss}: {scores.count(None)} trials have still to be run")
+            failed = [job for job, score in zip(jobs, scores, strict=True) if score is None and _failed(job)]
+            problem = f"{self.folder}: {cell}, {loss}: {scores.count(None)} trials have still to be run"
+            if failed:
+                reason = folder_of(failed[0].config).last_error()
+                problem += f"; {len(failed)} failed ({reason}), and the same command with retry=true runs them again"
+            raise ConfigError(problem)
         finished = [score for score in scores if score is not None and not math.isnan(score)]
         if not finished:
             raise ConfigError(f"{self.folder}: {cell}, {loss}: every trial failed; take the loss out of a new protocol")
@@ -168,6 +168,7 @@ class Stages:
     def _job(self, stage: str, cell: str, loss: str, settings: dict[str, float], seed: int, split: str = "test") -> Job:
         overrides = (*self.protocol.overrides, *self.protocol.cells[cell], *loss_overrides(loss))
         values = {"seed": seed, "evaluation.split": split, "runs": str(self.folder), "name": stage}
+        values["retry"] = self.retry
         return Job(cell, loss, settings, overrides, values)
 
 
@@ -207,8 +208,12 @@ def run(jobs: Sequence[Job], progress: Callable[[int, int], None], passes_over: 
 
 
 def _score(config: RunConfig, metric: str) -> float | None:
-    """The metric of a run; NaN where it failed, None where it hasn't ended."""
+    """The metric of a run; NaN where it diverged, None where it has neither finished nor diverged."""
     folder = folder_of(config)
     if folder.done:
         return float(folder.read_metrics()[metric])
-    return math.nan if folder.error.exists() else None
+    return math.nan if folder.diverged else None
+
+
+def _failed(job: Job) -> bool:
+    return folder_of(job.config).error.exists()

@@ -104,7 +104,7 @@ def judge(
     Args:
         reports: base loss -> cell -> its report, in which that loss is the base; cells without a run have none.
         cells: of the protocol.
-        unfinished: (cell, loss) with runs that have neither finished nor failed.
+        unfinished: (cell, loss) with runs that have not finished, be it that they failed.
     """
     better: dict[str, list[str]] = {}
     worse: dict[str, list[str]] = {}

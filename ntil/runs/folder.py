@@ -95,6 +95,12 @@ class RunFolder:
         finally:
             partial.unlink(missing_ok=True)
 
+    @property
+    def diverged(self) -> bool:
+        """Whether it failed since its loss or gradient was not finite, which no other machine or retry would change."""
+        text = self.error.read_text() if self.error.exists() else ""
+        return any(line.startswith("FloatingPointError:") for line in text.splitlines())
+
     def last_error(self) -> str:
         """The last line of the traceback, or how the process ended; of an error of ours the sentence alone."""
         lines = self.error.read_text().strip().splitlines() if self.error.exists() else []
