@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from data.augment.options import AugmentConfig
@@ -226,6 +227,13 @@ class RunSchema(RunSettings):
     loss: dict[str, Any] = field(default_factory=dict)
 
 
+@cache
+def _settings_schema() -> DictConfig:
+    """Built once, as that takes as long as reading a config; a merge copies it."""
+    schema: DictConfig = OmegaConf.structured(RunSettings)
+    return schema
+
+
 @dataclass(kw_only=True)
 class RunConfig(RunSettings):
     """Checked configuration of one run. Only config.yaml and the trackers hold it as a plain dict."""
@@ -244,7 +252,7 @@ class RunConfig(RunSettings):
         groups: dict[str, Any] = {group: Component.from_dict(group, config.get(group) or {}) for group in GROUPS}
         typed = {k: v for k, v in config.items() if k not in (*GROUPS, *NOT_OF_A_RUN, "format")}
         try:
-            settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunSettings), typed))
+            settings = OmegaConf.to_object(OmegaConf.merge(_settings_schema(), typed))
         except OmegaConfBaseException as error:
             raise ConfigError(value_error(str(error)) or " ".join(str(error).split())) from error
         assert isinstance(settings, RunSettings)
