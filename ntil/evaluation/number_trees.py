@@ -1,11 +1,14 @@
 """Distributions of the numbers of an answer, place by place, from a model's probabilities of the next token.
 
 A number is followed from its first token: a digit goes on, a point (once, then a digit) goes on, anything else ends it;
-so does a point without a digit after it, which ends a sentence. The most probable beginnings are followed first,
-until what is left of the probability is at most `LEFT` of it, or `LIMIT` beginnings were. One as long as the generated
-number with less than `SURE` of the probability is taken to end there, since asking for it would cost as many forwards
-as there are numbers; `assumed` states how much that is. What is before the number, and between two numbers that are
-followed together, is the answer's.
+so does a point without a digit after it, which ends a sentence. The generated number is followed to its end first, then
+the most probable beginnings, until what is left of the probability is at most `LEFT` of it, or `LIMIT` beginnings were.
+One as long as the generated number with less than `SURE` of the probability is taken to end there, since asking for it
+would cost as many forwards as there are numbers; `assumed` states how much that is. What is before the number, and
+between two numbers that are followed together, is the answer's.
+
+Where less than `LEAST_COVERED` of the probability came to an end, most of what did is numbers that end early, which are
+short and improbable. Such a number stays as it is generated.
 
 A number of one token (`NumberVocab.one_place`) has the softmax over its alphabet, exactly.
 """
@@ -27,6 +30,7 @@ LIMIT = 128  # ours: beginnings of one tree
 AT_ONCE = 8  # ours: beginnings followed before the most probable are chosen anew, and with them all that are
 AS_PROBABLE = 0.25  # at least this part as probable as the most probable one
 SURE = 0.01  # ours: probability from which a number of the generated length is asked whether it ends
+LEAST_COVERED = 0.5  # ours: share of the probability that must have come to an end for a number to be replaced
 PLACES = 12  # digits of a number, at most
 
 Tokens = tuple[int, ...]
@@ -156,7 +160,8 @@ class NumberTree:
 
     def wanted_prefixes(self) -> list[Tokens]:
         """Beginnings of the answer whose next token matters now; none when the tree is done."""
-        self.frontier.sort(key=lambda b: -b.probability)
+        # The generated number first: the limit must not be used up before it has come to its end.
+        self.frontier.sort(key=lambda b: (not self._is_generated(b), -b.probability))
         left = sum(b.probability for b in self.frontier)
         enough = LEFT * (left + sum(self._ended.values()))
         self._chosen = []
@@ -167,6 +172,8 @@ class NumberTree:
                 break
             left -= beginning.probability
             self._chosen.append(beginning)
+            if self._is_generated(beginning):
+                break
         return [self._prefix(b) for b in self._chosen]
 
     def follow(self, after: Sequence[Next]) -> None:
@@ -178,6 +185,10 @@ class NumberTree:
 
     def _prefix(self, beginning: _Beginning) -> Tokens:
         return self.ids[: self.written[0].start] + beginning.tokens
+
+    def _is_generated(self, beginning: _Beginning) -> bool:
+        start = self.written[0].start
+        return self.ids[start : start + len(beginning.tokens)] == beginning.tokens
 
     def _grow(self, b: _Beginning, following: Next) -> None:
         vocab = self.vocab
@@ -249,14 +260,21 @@ class NumberDistribution:
 
     @classmethod
     def of_tree(cls, tree: NumberTree) -> NumberDistribution | None:
-        """That of a tree of one number; None where nothing was a number."""
+        """That of a tree of one number; None where nothing was a number.
+
+        A tree that covers less than `LEAST_COVERED` has the generated number alone.
+        """
         total = sum(leaf.probability for leaf in tree.leaves)
         if not total > 0:
             return None
-        ways = [leaf.numbers[0] for leaf in tree.leaves]
-        sign = -1 if tree.written[0].negative else 1
+        number = tree.written[0]
+        if tree.covered < LEAST_COVERED:
+            ways, chances = [tree.ids[number.start : number.end]], np.ones(1)
+        else:
+            ways = [leaf.numbers[0] for leaf in tree.leaves]
+            chances = np.array([leaf.probability / total for leaf in tree.leaves])
+        sign = -1 if number.negative else 1
         values = np.array([sign * float(value_of(way, tree.vocab)) for way in ways])
-        chances = np.array([leaf.probability / total for leaf in tree.leaves])
         return cls(ways, values, chances, tree.covered, tree.assumed)
 
 

@@ -17,6 +17,7 @@ from ntil.evaluation.decisions import (
     weighted_median,
 )
 from ntil.evaluation.number_trees import (
+    LEAST_COVERED,
     LEFT,
     LIMIT,
     SURE,
@@ -234,6 +235,45 @@ def test_the_most_probable_number_is_followed_to_its_end(digits, sureness):
     distribution = NumberDistribution.of_tree(tree)
     assert distribution is not None
     assert median_way(distribution) == digits
+
+
+def unsure_of(digits, chances, end):
+    """A model that writes each digit with its chance, the other nine alike, and ends early with probability `end`."""
+
+    def after(prefix: tuple[int, ...]) -> Next:
+        place = len(prefix) - 1
+        if place >= len(digits):
+            return Next(np.zeros(10), 0.0, 0.0, 1.0)
+        p = np.full(10, (1 - chances[place]) / 9)
+        p[digits[place]] = chances[place]
+        return Next(p * (1 - end), 0.0, 0.0, end if place else 0.0)
+
+    return after
+
+
+UNSURE = [
+    ((1, 2, 3, 4, 5), (0.9, 0.3, 0.1, 0.1, 0.3)),
+    ((1, 2, 3, 4, 5, 6, 7, 8), (1, 1, 0.1, 0.1, 0.1, 0.1, 1, 1)),
+    ((1, 2, 3, 4), (0.1, 0.1, 0.1, 0.1)),
+]
+
+
+@pytest.mark.parametrize(("digits", "chances"), UNSURE)
+def test_a_number_of_which_little_could_be_followed_stays_as_generated(digits, chances):
+    ids = (COMMA, *digits, COMMA)
+    tree = followed(NumberTree(ids, written_numbers(ids, VOCAB), VOCAB), unsure_of(digits, chances, 1e-4))
+    assert tree.covered < LEAST_COVERED
+    assert digits in {leaf.numbers[0] for leaf in tree.leaves}  # the generated number is followed before all others
+    distribution = NumberDistribution.of_tree(tree)
+    assert distribution is not None
+    assert (median_way(distribution), mean_way(distribution, 0, VOCAB)) == (digits, digits)
+    assert distribution.covered == tree.covered
+
+
+def test_a_long_number_that_stays_keeps_all_its_digits():
+    digits = tuple(int(c) for c in "12345678901234567")
+    as_generated = NumberDistribution([digits], np.array([float(value_of(digits, VOCAB))]), np.ones(1), 0.1)
+    assert mean_way(as_generated, 0, VOCAB) == digits
 
 
 def test_a_number_before_the_point_of_a_sentence_is_a_number():

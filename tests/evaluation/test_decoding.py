@@ -280,6 +280,15 @@ def test_what_can_not_be_decoded_stays_as_it_is_generated(clock):
     assert 0 < fields[1]["decoded"]["covered"] <= 1
 
 
+def test_bayes_leaves_numbers_of_which_little_could_be_followed(clock, monkeypatch):
+    components, model, rows = clock
+    asked = evaluation("evaluation.decoding=[expected,median,bayes]")
+    monkeypatch.setattr("ntil.evaluation.number_trees.LIMIT", 1)  # no tree comes further than its first token
+    fields = Decoder(asked, 4).fields(model, components.collator, [rows[0]], ["03:20"], lambda k: [])
+    assert fields[0]["decoded"]["covered"] < 0.5
+    assert {one["text"] for one in fields[0]["decodings"].values()} == {"03:20"}
+
+
 def test_the_consensus_is_the_sample_nearest_to_all(clock):
     components, _, rows = clock
     task, row = components.task, rows[0]
