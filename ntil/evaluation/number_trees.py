@@ -31,7 +31,7 @@ AT_ONCE = 8  # ours: beginnings followed before the most probable are chosen ane
 AS_PROBABLE = 0.25  # at least this part as probable as the most probable one
 SURE = 0.01  # ours: probability from which a number of the generated length is asked whether it ends
 LEAST_COVERED = 0.5  # ours: share of the probability that must have come to an end for a number to be replaced
-PLACES = 12  # digits of a number, at most
+PLACES = 12  # digits of a number, at most, or one more than the generated number has
 
 Tokens = tuple[int, ...]
 
@@ -131,6 +131,7 @@ class NumberTree:
 
     Attributes:
         frontier: beginnings that aren't followed yet.
+        dropped: probability of numbers that are never followed, those with too many digits.
     """
 
     ids: Tokens
@@ -138,6 +139,7 @@ class NumberTree:
     vocab: NumberVocab
     frontier: list[_Beginning] = field(default_factory=lambda: [_Beginning((), (), (), 1.0)])
     followed: int = 0
+    dropped: float = 0.0
     _chosen: list[_Beginning] = field(default_factory=list)
     _ended: dict[tuple[tuple[Tokens, ...], bool], float] = field(default_factory=dict)  # numbers, assumed: probability
 
@@ -150,7 +152,7 @@ class NumberTree:
     def covered(self) -> float:
         """Share of the distribution that the leaves have, at least."""
         ended, left = sum(leaf.probability for leaf in self.leaves), sum(b.probability for b in self.frontier)
-        return ended / (ended + left) if ended else 0.0
+        return ended / (ended + left + self.dropped) if ended else 0.0
 
     @property
     def assumed(self) -> float:
@@ -194,9 +196,11 @@ class NumberTree:
         vocab = self.vocab
         digits = [token in vocab.digit_ids for token in b.current]
         point = any(token in vocab.point_ids for token in b.current)  # type: ignore[operator]
-        if sum(digits) < PLACES:
+        if sum(digits) < max(PLACES, self._generated_digits(b) + 1):
             for digit, chance in zip(vocab.digit_ids, following.digits.tolist(), strict=True):
                 self._go_on(b, digit, chance)
+        else:
+            self.dropped += b.probability * float(following.digits.sum())
         if not b.current and vocab.minus_ids and not self.written[len(b.finished)].negative:
             self._go_on(b, vocab.minus_ids[0], following.minus)  # type: ignore[index]
         if len(digits) > 1 and digits[-2] and b.current[-1] in vocab.point_ids:  # type: ignore[operator]
@@ -220,9 +224,12 @@ class NumberTree:
 
     def _is_long(self, b: _Beginning) -> bool:
         """Whether the number that is written has as many digits as the generated one, and could end."""
-        number, digits = self.written[len(b.finished)], self.vocab.digit_ids
-        generated = self.ids[number.start : number.end]
-        return b.current[-1] in digits and _count(b.current, digits) >= _count(generated, digits)
+        digits = self.vocab.digit_ids
+        return b.current[-1] in digits and _count(b.current, digits) >= self._generated_digits(b)
+
+    def _generated_digits(self, b: _Beginning) -> int:
+        number = self.written[len(b.finished)]
+        return _count(self.ids[number.start : number.end], self.vocab.digit_ids)
 
     def _end(self, b: _Beginning, chance: float) -> None:
         finished, probability = (*b.finished, b.current), b.probability * chance

@@ -270,6 +270,51 @@ def test_a_number_of_which_little_could_be_followed_stays_as_generated(digits, c
     assert distribution.covered == tree.covered
 
 
+def nearly_sure_of(tokens, rest=1e-6):
+    """A model that writes these tokens and then ends; every other token has the probability `rest`."""
+
+    def after(prefix: tuple[int, ...]) -> Next:
+        p, following = np.full(10, rest), prefix[1:]
+        if following != tokens[: len(following)]:
+            return Next(p, rest, 0.0, 1 - 11 * rest)
+        if len(following) == len(tokens):
+            return Next(p, rest, 0.0, 1 - 11 * rest)
+        if tokens[len(following)] == 10:
+            return Next(p, 1 - 11 * rest, 0.0, rest)
+        p[tokens[len(following)]] = 1 - 11 * rest
+        return Next(p, rest, 0.0, rest)
+
+    return after
+
+
+@pytest.mark.parametrize("text", ["123456789012", "1234567890123", "3.141592653589", "0.123456789012", "9" * 20])
+def test_numbers_of_many_digits_are_followed_to_their_end(text):
+    tokens = tuple(10 if c == "." else int(c) for c in text)
+    ids = (COMMA, *tokens, COMMA)
+    tree = followed(NumberTree(ids, written_numbers(ids, VOCAB), VOCAB), nearly_sure_of(tokens))
+    assert max(tree.leaves, key=lambda leaf: leaf.probability).numbers == (tokens,)
+    assert tree.covered > 0.999
+    distribution = NumberDistribution.of_tree(tree)
+    assert distribution is not None
+    assert median_way(distribution) == tokens
+
+
+def test_what_goes_on_beyond_the_most_digits_counts_as_not_covered():
+    """A generated number of two digits of a model that more often goes on and on."""
+
+    def after(prefix: tuple[int, ...]) -> Next:
+        p = np.zeros(10)
+        p[7] = 0.6 if len(prefix) == 3 else 0.0 if len(prefix) < 3 else 1.0
+        if len(prefix) < 3:
+            p[1] = 1.0
+        return Next(p, 0.0, 0.0, 1 - p.sum())
+
+    ids = (COMMA, 1, 1, COMMA)
+    tree = followed(NumberTree(ids, written_numbers(ids, VOCAB), VOCAB), after)
+    assert tree.dropped == pytest.approx(0.6)
+    assert tree.covered == pytest.approx(0.4)
+
+
 def test_a_long_number_that_stays_keeps_all_its_digits():
     digits = tuple(int(c) for c in "12345678901234567")
     as_generated = NumberDistribution([digits], np.array([float(value_of(digits, VOCAB))]), np.ones(1), 0.1)
