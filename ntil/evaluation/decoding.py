@@ -202,15 +202,16 @@ def _answered(
     collator: Collator, vocab: NumberVocab, row: Row, text: str, e: Encoded, following: list[Next], together: bool
 ) -> Answered:
     hidden = collator.unmeasured(text, row, e.answer_ids)
-    numbers = written_numbers(e.answer_ids, vocab, hidden)
+    thousands = collator.task.groups_thousands(row)
+    numbers = written_numbers(e.answer_ids, vocab, hidden, thousands)
     at_digit = {number.digit: i for i, number in enumerate(numbers)}
     boxes = [tuple(at_digit.get(first, -1) for first in box.first) for box in collator.boxes([row], [text], [e])]
     boxes = [box for box in boxes if min(box) >= 0]
     ids = tuple(e.answer_ids)
-    trees = [] if vocab.one_place else [NumberTree(ids, [number], vocab) for number in numbers]
+    trees = [] if vocab.one_place else [NumberTree(ids, [number], vocab, thousands) for number in numbers]
     of_all = None
     if together and not boxes and not vocab.one_place and 1 < len(numbers) <= TOGETHER:
-        of_all = NumberTree(ids, numbers, vocab)
+        of_all = NumberTree(ids, numbers, vocab, thousands)
     return Answered(e, numbers, following, boxes, trees, of_all)
 
 

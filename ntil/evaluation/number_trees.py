@@ -7,6 +7,10 @@ One as long as the generated number with less than `SURE` of the probability is 
 would cost as many forwards as there are numbers; `assumed` states how much that is. What is before the number, and
 between two numbers that are followed together, is the answer's.
 
+Where numbers may have thousands commas (`Task.groups_thousands`), a comma after up to three digits goes on too: without
+a digit after it it ends the number, with one the number isn't followed, and counts as not covered. A generated number
+with such commas is none of the numbers, so it stays as it is.
+
 Where less than `LEAST_COVERED` of the probability came to an end, most of what did is numbers that end early, which are
 short and improbable. Such a number stays as it is generated.
 
@@ -23,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntil.numbers.vocab import JOINED_MINUS, MINUS, POINT, NumberVocab
+from ntil.numbers.spans import NumberSpans
+from ntil.numbers.vocab import COMMA, JOINED_MINUS, MINUS, POINT, NumberVocab
 
 LEFT = 0.005  # ours: of the probability, in beginnings that aren't followed
 LIMIT = 128  # ours: beginnings of one tree
@@ -32,18 +37,23 @@ AS_PROBABLE = 0.25  # at least this part as probable as the most probable one
 SURE = 0.01  # ours: probability from which a number of the generated length is asked whether it ends
 LEAST_COVERED = 0.5  # ours: share of the probability that must have come to an end for a number to be replaced
 PLACES = 12  # digits of a number, at most, or one more than the generated number has
+GROUP = 3  # digits between thousands commas, and before the first one at most
 
 Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Next:
-    """Probabilities of the next token under the softmax over the vocabulary. end: of all that ends a number."""
+    """Probabilities of the next token under the softmax over the vocabulary.
+
+    end: of all that ends a number. comma: of thousands commas, a part of `end`.
+    """
 
     digits: np.ndarray
     point: float
     minus: float
     end: float
+    comma: float = 0.0
 
     @classmethod
     def of(cls, logits: Tensor, vocab: NumberVocab) -> list[Next]:
@@ -55,8 +65,9 @@ class Next:
 
         digits = p[:, list(vocab.digit_ids)]
         point, minus, merged = total(vocab.point_ids), total(vocab.minus_ids), total(vocab.merged_ids)  # type: ignore[arg-type]
-        end = (1 - digits.sum(-1) - point - merged).clamp(min=0)
-        table = zip(digits.cpu().numpy(), point.tolist(), minus.tolist(), end.tolist(), strict=True)
+        end, comma = (1 - digits.sum(-1) - point - merged).clamp(min=0), total(vocab.comma_ids)  # type: ignore[arg-type]
+        others = (chances.tolist() for chances in (point, minus, end, comma))
+        table = zip(digits.cpu().numpy(), *others, strict=True)
         return [cls(*one) for one in table]
 
 
@@ -76,8 +87,13 @@ class Written:
     negative: bool = False
 
 
-def written_numbers(ids: Sequence[int], vocab: NumberVocab, unmeasured: Iterable[int] = ()) -> list[Written]:
-    """The numbers of an answer, read as `NumberSpans.find` reads them; none at `unmeasured` indices."""
+def written_numbers(
+    ids: Sequence[int], vocab: NumberVocab, unmeasured: Iterable[int] = (), thousands: bool = False
+) -> list[Written]:
+    """The numbers of an answer, read as `NumberSpans.find` reads them; none at `unmeasured` indices.
+
+    With `thousands` those that have thousands commas are left out.
+    """
     meaning = vocab.meaning(torch.tensor(list(ids), dtype=torch.long)).tolist()
     for index in unmeasured:
         meaning[index] = -1
@@ -98,7 +114,19 @@ def written_numbers(ids: Sequence[int], vocab: NumberVocab, unmeasured: Iterable
         bare = before == minus and not (i > 1 and is_digit[i - 2])
         numbers.append(Written(i - bare, end, i, before == joined))
         i = end
-    return numbers
+    return _without_commas(numbers, meaning, vocab) if thousands else numbers
+
+
+def _without_commas(numbers: list[Written], meaning: Sequence[int], vocab: NumberVocab) -> list[Written]:
+    """The numbers that have as many digits where thousands commas join groups of digits as where they don't.
+
+    Args:
+        meaning: of every id of the answer, see `NumberVocab.meaning`.
+    """
+    plain = NumberVocab(range(vocab.base), point_ids=vocab.base + POINT, comma_ids=vocab.base + COMMA)
+    spans = NumberSpans.find(torch.tensor(list(meaning), dtype=torch.long), plain, "thousands")
+    lengths = spans.length.tolist()
+    return [n for n in numbers if lengths[n.digit] == sum(0 <= m < vocab.base for m in meaning[n.start : n.end])]
 
 
 def _after_digits(is_digit: Sequence[bool], start: int) -> int:
@@ -130,13 +158,15 @@ class NumberTree:
     """Numbers `written` of an answer (`ids`), followed together from the first one's start.
 
     Attributes:
+        thousands: numbers may have thousands commas.
         frontier: beginnings that aren't followed yet.
-        dropped: probability of numbers that are never followed, those with too many digits.
+        dropped: probability of numbers that are never followed: of too many digits, or with thousands commas.
     """
 
     ids: Tokens
     written: Sequence[Written]
     vocab: NumberVocab
+    thousands: bool = False
     frontier: list[_Beginning] = field(default_factory=lambda: [_Beginning((), (), (), 1.0)])
     followed: int = 0
     dropped: float = 0.0
@@ -194,6 +224,10 @@ class NumberTree:
 
     def _grow(self, b: _Beginning, following: Next) -> None:
         vocab = self.vocab
+        if b.current and b.current[-1] in vocab.comma_ids:  # type: ignore[operator]
+            self.dropped += b.probability * float(following.digits.sum())
+            self._end(_shorter(b), following.end + following.point)
+            return
         digits = [token in vocab.digit_ids for token in b.current]
         point = any(token in vocab.point_ids for token in b.current)  # type: ignore[operator]
         if sum(digits) < max(PLACES, self._generated_digits(b) + 1):
@@ -204,13 +238,16 @@ class NumberTree:
         if not b.current and vocab.minus_ids and not self.written[len(b.finished)].negative:
             self._go_on(b, vocab.minus_ids[0], following.minus)  # type: ignore[index]
         if len(digits) > 1 and digits[-2] and b.current[-1] in vocab.point_ids:  # type: ignore[operator]
-            before_the_point = replace(b, current=b.current[:-1], tokens=b.tokens[:-1])
-            self._end(before_the_point, following.end + following.point)
+            self._end(_shorter(b), following.end + following.point)
         if not (digits and digits[-1]):
             return
         if not point and vocab.point_ids:
             self._go_on(b, vocab.point_ids[0], following.point)  # type: ignore[index]
-        self._end(b, following.end + (following.point if point else 0.0))
+        end = following.end + (following.point if point else 0.0)
+        if self.thousands and vocab.comma_ids and not point and sum(digits) <= GROUP:
+            self._go_on(b, vocab.comma_ids[0], following.comma)  # type: ignore[index]
+            end -= following.comma
+        self._end(b, end)
 
     def _go_on(self, b: _Beginning, token: int, chance: float) -> None:
         if not chance > 0:
@@ -239,6 +276,11 @@ class NumberTree:
         last, following = self.written[len(finished) - 1], self.written[len(finished)]
         between = self.ids[last.end : following.start]
         self.frontier.append(_Beginning(finished, (), b.tokens + between, probability, b.assumed))
+
+
+def _shorter(beginning: _Beginning) -> _Beginning:
+    """The beginning without its last token, a point or comma that turned out to be none of the number."""
+    return replace(beginning, current=beginning.current[:-1], tokens=beginning.tokens[:-1])
 
 
 def _count(tokens: Tokens, digits: Sequence[int]) -> int:

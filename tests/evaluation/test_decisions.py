@@ -315,6 +315,44 @@ def test_what_goes_on_beyond_the_most_digits_counts_as_not_covered():
     assert tree.covered == pytest.approx(0.4)
 
 
+GROUPED = NumberVocab(digit_ids=range(10), point_ids=10, minus_ids=11, comma_ids=12)
+END = 13
+
+
+def one_of(texts):
+    """A model that writes one of these texts, with their probabilities, in tokens of one character."""
+    numbers = {(*map("0123456789.-, ".index, text), END): chance for text, chance in texts.items()}
+
+    def after(prefix: tuple[int, ...]) -> Next:
+        n, p = len(prefix), np.zeros(SIZE)
+        for ids, chance in numbers.items():
+            if ids[:n] == prefix and len(ids) > n:
+                p[ids[n]] += chance
+        p = p / p.sum() if p.sum() else np.eye(SIZE)[END]
+        return Next(p[:10], p[10], p[11], 1 - p[:11].sum(), p[12])
+
+    return after
+
+
+def test_numbers_with_thousands_commas_are_left_out():
+    ids = ["0123456789.-, ".index(c) for c in "1,000 2 13,45 1.5,000 1234,567 -12,345.5"]
+    assert [n.start for n in written_numbers(ids, GROUPED, thousands=True)] == [6, 8, 11, 14, 18, 22, 27]
+    assert len(written_numbers(ids, GROUPED)) == 11
+
+
+def test_numbers_with_thousands_commas_count_as_not_followed():
+    ids: tuple[int, ...] = (9, 9, 9, END)
+    after = one_of({"999": 0.33, "998": 0.33, "1,000": 0.34})
+    tree = followed(NumberTree(ids, written_numbers(ids, GROUPED), GROUPED, thousands=True), after)
+    assert {leaf.numbers[0] for leaf in tree.leaves if leaf.probability > 1e-9} == {(9, 9, 9), (9, 9, 8)}
+    assert tree.covered == pytest.approx(0.66)
+    ids, after = (1, 8, 12, 13, 2, END), one_of({"18, 2": 0.7, "19, 2": 0.2, "18,000": 0.1})
+    tree = followed(NumberTree(ids, written_numbers(ids, GROUPED)[:1], GROUPED, thousands=True), after)
+    chances = {leaf.numbers[0]: leaf.probability for leaf in tree.leaves if leaf.probability > 1e-9}
+    assert chances == pytest.approx({(1, 8): 0.7, (1, 9): 0.2})
+    assert tree.covered == pytest.approx(0.9)
+
+
 def test_a_long_number_that_stays_keeps_all_its_digits():
     digits = tuple(int(c) for c in "12345678901234567")
     as_generated = NumberDistribution([digits], np.array([float(value_of(digits, VOCAB))]), np.ones(1), 0.1)
