@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ntil.losses import costs
-from ntil.losses.base import NumberLoss, Reduction
+from ntil.losses.base import NumberLoss, Reduction, check_weights
 from ntil.losses.mass import MassOptions, MassUse
 from ntil.losses.step import LossInputs, StepInfo, Term
 from ntil.numbers.spans import NumberSpans
@@ -209,6 +209,7 @@ class EMO(NumberLoss):
         ce_weight: float = 0.5,
     ) -> None:
         super().__init__(vocab, lam=lam, rescale=True, reduction="batch", ce_weight=ce_weight)
+        check_weights(lam=lam, ce_weight=ce_weight)
         self.embeddings = embeddings
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:

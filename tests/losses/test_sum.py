@@ -200,6 +200,7 @@ REFUSED = [
     (["loss.parts=[ce,emd]"], "ce has no terms to add"),
     (["loss.weights=[1]"], "there are 2 parts, emd, value_emd_rescaled"),
     (["loss.weights=[1,-1]"], "weights must be >= 0"),
+    (["loss.weights=[0,0]"], "all parts have the weight 0"),
     (["loss.weights={emdd:1}"], "did you mean 'emd'"),
     (["loss.weights=2"], "by the names of the parts"),
     (["loss.options.emdd.lam=1"], "did you mean 'emd'"),
