@@ -108,6 +108,8 @@ class NTIL(NumberLoss):
             raise ValueError(
                 f"need temperature > 0, sigma > -1, noise >= 0, eps > 0; got {temperature}, {sigma}, {noise}, {eps}"
             )
+        if seed and not noise:
+            raise ValueError(f"seed={seed} is of the noise, of which noise=0 has none; leave one of them out")
         off = {"sigma": (sigma, exp, "exp"), "alpha": (alpha, rel, "rel"), "beta": (beta, mag, "mag")}
         for name, (weight, on, switch) in off.items():
             if not on and weight not in (0, USUAL_WEIGHT):

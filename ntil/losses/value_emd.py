@@ -17,6 +17,7 @@ from ntil.numbers.vocab import NumberVocab
 
 # Costs are clamped here (float32 ends at 3.4e38), so that gradients are finite; larger ones have no gradient.
 LARGEST = 1e30
+USUAL_EPS = 1.0
 
 
 class ValueEMD(NumberLoss):
@@ -38,7 +39,7 @@ class ValueEMD(NumberLoss):
         vocab: the digits.
         form: `absolute`, `relative` or `log`.
         lam: weight of the term.
-        eps: see the forms.
+        eps: see the forms; of `relative` and `log` only.
         digit_weight: adds that much of the token EMD, sum_k p_k |k-y|.
         rescale: multiply lam with (CE / aux).detach(), as the released NTIL does.
         number_style, reduction, mass, mass_weight: see `NumberLoss`. Under `mass=largest` an unreadable number is off
@@ -54,7 +55,7 @@ class ValueEMD(NumberLoss):
         *,
         form: Literal["absolute", "relative", "log"] = "absolute",
         lam: float = 0.3,
-        eps: float = 1.0,
+        eps: float = USUAL_EPS,
         digit_weight: float = 0.0,
         rescale: bool = False,
         number_style: NumberStyle = "decimal",
@@ -66,6 +67,8 @@ class ValueEMD(NumberLoss):
             raise ValueError(f"form must be 'absolute', 'relative' or 'log', got {form!r}")
         if eps <= 0 or digit_weight < 0:
             raise ValueError(f"need eps > 0 and digit_weight >= 0, got {eps} and {digit_weight}")
+        if form == "absolute" and eps != USUAL_EPS:
+            raise ValueError(f"eps={eps} does nothing with form=absolute; leave one of them out")
         self.form, self.eps, self.digit_weight = form, eps, digit_weight
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from ntil import CE, DEL, EMD, EMO, NTIL, NTL, NumberVocab, StepInfo, Sum
+from ntil import CE, DEL, EMD, EMO, NTIL, NTL, NumberVocab, StepInfo, Sum, ValueEMD
 from ntil.config.errors import ConfigError
 from ntil.losses import RAFT, CoordExp
 from ntil.losses.base import NumberLoss
@@ -118,6 +118,16 @@ def test_a_weight_beside_its_switch_turned_off_is_refused(words):
         NTIL(VOCAB, **words)
     NTIL(VOCAB, **{switch: False, name: 0})
     NTIL(VOCAB, **{name: words[name]})
+
+
+@pytest.mark.parametrize(
+    ("make", "options"), [(ValueEMD, {"eps": 100.0}), (NTIL, {"noise": 0.0, "seed": 3})], ids=["eps", "seed"]
+)
+def test_an_option_that_does_nothing_is_refused(make, options):
+    with pytest.raises(ValueError, match=r"leave one of them out"):
+        make(VOCAB, **options)
+    assert ValueEMD(VOCAB, form="log", eps=100.0).eps == 100
+    assert NTIL(VOCAB, seed=3).seed == 3
 
 
 @pytest.mark.parametrize(
