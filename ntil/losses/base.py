@@ -213,10 +213,9 @@ class NumberLoss(nn.Module):
             ce = (costs.masked_fill(spans.is_digit, 0) if self.replace_ce else costs).sum() / tokens
         else:
             ce = self.token_loss(logits, labels, spans) / tokens
-        samples = spans.samples if info.samples is None else info.samples
         counts = Counts(
             tokens,
-            samples,
+            at_least_one(info.samples, spans.samples),
             at_least_one(info.digits, spans.is_digit),
             at_least_one(info.numbers, spans.is_number),
             at_least_one(info.shapes, spans.shape[:, 0] >= 0),
