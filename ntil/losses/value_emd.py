@@ -11,11 +11,11 @@ from ntil.losses.base import NumberLoss, Reduction
 from ntil.losses.costs import expected_distance
 from ntil.losses.mass import MassOptions
 from ntil.losses.step import LossInputs, Term
-from ntil.losses.values import expected_value_distance, largest_values
+from ntil.losses.values import expected_value_distance, largest_values, slowed
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 
-# Costs are clamped here (float32 ends at 3.4e38), so that gradients are finite; larger ones have no gradient.
+# Costs above it grow as their logarithm does (float32 ends at 3.4e38).
 LARGEST = 1e30
 USUAL_EPS = 1.0
 
@@ -29,8 +29,8 @@ class ValueEMD(NumberLoss):
     to CE.
 
     Forms, with u the place value of the number's last digit (1 for integers):
-        absolute: E|X-Y|. In the numbers' own unit: the first digit of 877 weighs a hundred times its last. Costs above
-            1e30 have no gradient.
+        absolute: E|X-Y|. In the numbers' own unit: the first digit of 877 weighs a hundred times its last. Above 1e30
+            it grows as its logarithm does (`slowed`), so that float32 holds it.
         relative: E|X-Y| / (Y + eps u), the expected counterpart of the paper's L_relative.
         log: log(1 + E|X-Y| / (eps u)), for numbers of any size: an error of 1 in the last place counts about 0.7, one
             of 1000 about 7.
@@ -86,4 +86,4 @@ class ValueEMD(NumberLoss):
             distance = distance / (spans.value.abs() + self.eps * spans.unit)
         elif self.form == "log":
             distance = torch.log1p(distance / (self.eps * spans.unit))
-        return distance.clamp(max=LARGEST)
+        return slowed(distance, LARGEST)
