@@ -207,6 +207,10 @@ class Task(ABC):
         """
         return None
 
+    def groups_thousands(self, row: Row) -> bool:
+        """Whether a comma before three digits belongs to a number in the row's answers, as in `1,000`."""
+        return False
+
     def shapes(self, answer: str, row: Row) -> list[WrittenBox]:
         """The boxes of a row's answer, by the characters of their numbers, for losses on boxes (`needs_shapes`)."""
         return []

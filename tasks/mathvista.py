@@ -84,6 +84,9 @@ class MathVista(Task):
         extracted = self.extractor(text, row)
         return ParseFailure("no answer found") if extracted is None else extracted
 
+    def groups_thousands(self, row: Row) -> bool:
+        return row["answer_type"] in ("integer", "float")
+
     def score(self, prediction: str | ParseFailure, row: Row) -> Scores:
         if isinstance(prediction, ParseFailure):
             return {"accuracy": 0.0, "relative_error": 1.0}

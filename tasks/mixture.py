@@ -171,6 +171,10 @@ class Mixture(Task):
         task, inner = self._of(row)
         return task.number_ranges(answer, inner)
 
+    def groups_thousands(self, row: Row) -> bool:
+        task, inner = self._of(row)
+        return task.groups_thousands(inner)
+
     def shapes(self, answer: str, row: Row) -> list[WrittenBox]:
         task, inner = self._of(row)
         return task.shapes(answer, inner)

@@ -71,6 +71,9 @@ class NumberTask(Task):
     def search(self, text: str, row: Row) -> Decimal | ParseFailure:
         return read_lenient(text)
 
+    def groups_thousands(self, row: Row) -> bool:
+        return True
+
     def distance(self, first: Decimal, second: Decimal, row: Row) -> float:
         """|x - y| over the larger of both magnitudes, at most 1; so no absurd number outweighs the others."""
         largest = max(abs(first), abs(second))

@@ -11,6 +11,7 @@ from typing import Any
 from ntil.config.errors import ConfigError, nearest
 
 Options = dict[str, Any]
+ONE_OF_ALL = ("lam", "ce_weight", "smoothing", "replace_ce")  # options of a sum in place of those of its parts
 
 
 def with_parts(loss: Options, read: Callable[[str], Options], names: Sequence[str]) -> Options:
@@ -22,7 +23,7 @@ def with_parts(loss: Options, read: Callable[[str], Options], names: Sequence[st
         read: reads the config of a name. names: all there are.
 
     Raises:
-        ConfigError: parts, weights or options that aren't of this form.
+        ConfigError: parts, weights or options that aren't of this form; an option of a part that does nothing here.
     """
     parts = loss.get("parts")
     if isinstance(parts, str):
@@ -41,6 +42,7 @@ def with_parts(loss: Options, read: Callable[[str], Options], names: Sequence[st
         for name in named:
             if name not in parts:
                 raise ConfigError(f"loss.{key}.{name}: no part {name!r}{nearest(str(name), parts)}")
+    _check_options(loss, options)
     configs = {name: read(name) for name in parts}
     for name, config in configs.items():
         if "parts" in config:
@@ -48,6 +50,22 @@ def with_parts(loss: Options, read: Callable[[str], Options], names: Sequence[st
     expanded = {name: {**config, **(options.get(name) or {})} for name, config in configs.items()}
     others = {k: v for k, v in loss.items() if k not in ("options", "parts", "weights")}
     return {**others, "name": loss.get("name") or "+".join(parts), "parts": expanded, "weights": weights}
+
+
+def _check_options(loss: Options, options: dict[str, Options | None]) -> None:
+    """Check that no option of a part is one that the sum has in its place: it would change the hash alone.
+
+    Raises:
+        ConfigError: it is.
+    """
+    in_place = {key: key for key in ONE_OF_ALL} | {"rescale": "balance"}
+    for name, of_part in options.items():
+        for key in of_part or {}:
+            one = in_place.get(key)
+            if one is not None and loss.get(one) is not None:
+                raise ConfigError(
+                    f"loss.options.{name}.{key} does nothing beside loss.{one}={loss[one]}; leave one of them out"
+                )
 
 
 def _weights(weights: Any, parts: Sequence[str]) -> Any:

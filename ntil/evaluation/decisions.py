@@ -36,7 +36,9 @@ def weighted_median(values: np.ndarray, chances: np.ndarray) -> float:
 
 
 def mean_way(distribution: NumberDistribution, decimals: int, vocab: NumberVocab) -> Tokens | None:
-    """The mean, rounded to so many decimals; None where the vocabulary can't write it."""
+    """The mean, rounded to so many decimals; None where the vocabulary can't write it. A single number is itself."""
+    if len(distribution.ways) == 1:
+        return distribution.ways[0]  # float64 would round one of more than 15 digits
     return way_of_value(distribution, float(distribution.values @ distribution.chances), decimals, vocab)
 
 

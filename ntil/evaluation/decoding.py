@@ -12,7 +12,7 @@ other tokens than the answer's text stays as it is generated; `decoded.as_genera
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -24,6 +24,7 @@ from ntil.config.schema import EvaluationConfig
 from ntil.evaluation.continuations import Continuations
 from ntil.evaluation.decisions import best_box, mean_way, median_way, nearest_to_all, way_of_value
 from ntil.evaluation.number_trees import (
+    LEAST_COVERED,
     Next,
     NumberDistribution,
     NumberTree,
@@ -201,15 +202,16 @@ def _answered(
     collator: Collator, vocab: NumberVocab, row: Row, text: str, e: Encoded, following: list[Next], together: bool
 ) -> Answered:
     hidden = collator.unmeasured(text, row, e.answer_ids)
-    numbers = written_numbers(e.answer_ids, vocab, hidden)
+    thousands = collator.task.groups_thousands(row)
+    numbers = written_numbers(e.answer_ids, vocab, hidden, thousands)
     at_digit = {number.digit: i for i, number in enumerate(numbers)}
     boxes = [tuple(at_digit.get(first, -1) for first in box.first) for box in collator.boxes([row], [text], [e])]
     boxes = [box for box in boxes if min(box) >= 0]
     ids = tuple(e.answer_ids)
-    trees = [] if vocab.one_place else [NumberTree(ids, [number], vocab) for number in numbers]
+    trees = [] if vocab.one_place else [NumberTree(ids, [number], vocab, thousands) for number in numbers]
     of_all = None
     if together and not boxes and not vocab.one_place and 1 < len(numbers) <= TOGETHER:
-        of_all = NumberTree(ids, numbers, vocab)
+        of_all = NumberTree(ids, numbers, vocab, thousands)
     return Answered(e, numbers, following, boxes, trees, of_all)
 
 
@@ -220,7 +222,10 @@ def follow_all(answered: Sequence[Answered], continuations: Continuations) -> No
     ]
     trees = [[*one.trees, *([one.together] if one.together else [])] for one in answered]
     while True:
-        asked = [[(tree, prefixes) for tree in of_row if (prefixes := tree.wanted_prefixes())] for of_row in trees]
+        asked = [
+            [(tree, prefixes) for tree in of_row if (prefixes := _unknown(tree, row_known))]
+            for of_row, row_known in zip(trees, known, strict=True)
+        ]
         if not any(asked):
             return
         unknown = [
@@ -233,6 +238,13 @@ def follow_all(answered: Sequence[Answered], continuations: Continuations) -> No
         for of_row, row_known in zip(asked, known, strict=True):
             for tree, prefixes in of_row:
                 tree.follow([row_known[prefix] for prefix in prefixes])
+
+
+def _unknown(tree: NumberTree, known: Mapping[Tokens, Next]) -> list[Tokens]:
+    """Beginnings that the tree wants, some of them unknown; it has gone as far as the known ones reach."""
+    while (prefixes := tree.wanted_prefixes()) and all(prefix in known for prefix in prefixes):
+        tree.follow([known[prefix] for prefix in prefixes])
+    return prefixes
 
 
 def distributions_of(one: Answered, collator: Collator) -> list[NumberDistribution | None]:
@@ -285,7 +297,7 @@ def _bayes(
                 ways[i] = way_of_value(distributions[i], value, _decimals(one, one.numbers[i], vocab), vocab)
         return replaced(one, ways, collator)
     tree = one.together or (one.trees[0] if len(one.trees) == 1 else None)
-    if tree is None:
+    if tree is None or tree.covered < LEAST_COVERED:
         return replaced(one, ways, collator)
     leaves = sorted(tree.leaves, key=lambda leaf: -leaf.probability)[:MOST]
     texts = [replaced(one, leaf.numbers, collator) for leaf in leaves]

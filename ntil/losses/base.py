@@ -90,7 +90,7 @@ class NumberLoss(nn.Module):
         mass_weight: float | None = None,
     ) -> None:
         super().__init__()
-        if lam < 0 or ce_weight < 0 or not 0 <= smoothing < 1:
+        if not (lam >= 0 and ce_weight >= 0 and 0 <= smoothing < 1):
             raise ValueError(f"need lam >= 0, ce_weight >= 0, 0 <= smoothing < 1; got {lam}, {ce_weight}, {smoothing}")
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
@@ -98,7 +98,7 @@ class NumberLoss(nn.Module):
             raise ValueError(f"number style must be one of {', '.join(STYLES)}; got {number_style!r}")
         if mass is not None and mass not in self.mass_uses:
             raise ValueError(f"{type(self).__name__}: mass must be {' or '.join(self.mass_uses)}, got {mass!r}")
-        if mass_weight is not None and (mass is None or mass_weight < 0):
+        if mass_weight is not None and (mass is None or not mass_weight >= 0):
             raise ValueError(f"mass_weight={mass_weight} needs a `mass`, and must be >= 0")
         if smoothing and (mass is not None or self.uses_mass):
             raise ValueError("mass off the digits is not computed beside label smoothing; leave one of them out")
@@ -213,10 +213,9 @@ class NumberLoss(nn.Module):
             ce = (costs.masked_fill(spans.is_digit, 0) if self.replace_ce else costs).sum() / tokens
         else:
             ce = self.token_loss(logits, labels, spans) / tokens
-        samples = spans.samples if info.samples is None else info.samples
         counts = Counts(
             tokens,
-            samples,
+            at_least_one(info.samples, spans.samples),
             at_least_one(info.digits, spans.is_digit),
             at_least_one(info.numbers, spans.is_number),
             at_least_one(info.shapes, spans.shape[:, 0] >= 0),
@@ -365,6 +364,17 @@ class NumberLoss(nn.Module):
             return mean_per_sample(term.cost, present, sample, spans.samples).sum() / counts.samples
         total = torch.where(present, term.cost, 0).sum()
         return total / (counts.tokens if self.reduction == "token" else count)
+
+
+def check_weights(**weights: float) -> None:
+    """Check the weights of a loss's terms.
+
+    Raises:
+        ValueError: one is below 0, so that what is wrong would be rewarded, or all are 0, so that there are no terms.
+    """
+    if not all(weight >= 0 for weight in weights.values()) or not any(weights.values()):
+        *others, last = (f"{name}={weight}" for name, weight in weights.items())
+        raise ValueError(f"{', '.join(others)} and {last} must be >= 0, and one of them above 0")
 
 
 def gradient_norm(part: Tensor, leaf: Tensor) -> Tensor:

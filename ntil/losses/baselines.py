@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ntil.losses import costs
-from ntil.losses.base import NumberLoss, Reduction
+from ntil.losses.base import NumberLoss, Reduction, check_weights
 from ntil.losses.mass import MassOptions, MassUse
 from ntil.losses.step import LossInputs, StepInfo, Term
 from ntil.numbers.spans import NumberSpans
@@ -209,6 +209,7 @@ class EMO(NumberLoss):
         ce_weight: float = 0.5,
     ) -> None:
         super().__init__(vocab, lam=lam, rescale=True, reduction="batch", ce_weight=ce_weight)
+        check_weights(lam=lam, ce_weight=ce_weight)
         self.embeddings = embeddings
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
@@ -227,10 +228,17 @@ class EMO(NumberLoss):
     @staticmethod
     @torch.no_grad()
     def _similarity(table: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-        """Cosines cos(e_y, e_v), [N, V]. Their mean under q is 1 - emo, since e_y . sum_v q_v e_v is linear in q."""
+        """Cosines cos(e_y, e_v), [N, V]. Their mean under q is 1 - emo, since e_y . sum_v q_v e_v is linear in q.
+
+        They have the table's precision, but for cos(e_y, e_y) = 1.
+        """
         if table.dim() != 2 or table.shape[0] != logits.shape[-1]:
             raise ValueError(f"embeddings {tuple(table.shape)} do not fit logits of {logits.shape[-1]} tokens")
         table = table.detach()
         norms = torch.linalg.vector_norm(table, dim=-1, dtype=logits.dtype).clamp(min=1e-12)
         true = F.normalize(table[labels].to(logits.dtype), dim=-1).to(table.dtype)
-        return (true @ table.T).to(logits.dtype) / norms
+        cosines = (true @ table.T).to(logits.dtype) / norms
+        if table.dtype == logits.dtype:
+            return cosines
+        # In half precision it is off by up to 1/256, and of sure tokens emo would be that alone.
+        return cosines.scatter_(-1, labels[:, None], 1.0)

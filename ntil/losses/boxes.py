@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntil.losses.base import NumberLoss, Reduction
+from ntil.losses.base import NumberLoss, Reduction, check_weights
 from ntil.losses.mass import MassOptions
 from ntil.losses.overlap import expected_overlap, overlap_table
 from ntil.losses.step import LossInputs, Term
@@ -55,8 +55,7 @@ class CoordExp(NumberLoss):
         **mass: Unpack[MassOptions],
     ) -> None:
         super().__init__(vocab, lam=lam, rescale=rescale, reduction=reduction, **mass)
-        if l1_weight < 0 or ciou_weight < 0:
-            raise ValueError(f"weights must be >= 0, got {l1_weight} and {ciou_weight}")
+        check_weights(l1_weight=l1_weight, ciou_weight=ciou_weight)
         self.l1_weight, self.ciou_weight = l1_weight, ciou_weight
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from ntil.losses.base import NumberLoss, Reduction
+from ntil.losses.base import NumberLoss, Reduction, check_weights
 from ntil.losses.costs import expected_distance, place_weight
 from ntil.losses.mass import MassOptions
 from ntil.losses.noise import gumbel_like
@@ -53,7 +53,7 @@ class NTIL(NumberLoss):
         vocab: the digits.
         preset: what `lam`, `rescale`, `replace_ce` and `number_style` are when not given; null: `released`.
         lam: weight of the number terms.
-        alpha, beta: weights of the relative and the magnitude deviation; 0 switches a term off.
+        alpha, beta: weights of the relative and the magnitude deviation; 0 switches a term off, though not all three.
         sigma: position weight, a digit counts (1+sigma)^(n-i-1); 0 switches it off.
         temperature, noise: of the straight-through Gumbel argmax.
         eps: in units of the number's last place.
@@ -108,11 +108,14 @@ class NTIL(NumberLoss):
             raise ValueError(
                 f"need temperature > 0, sigma > -1, noise >= 0, eps > 0; got {temperature}, {sigma}, {noise}, {eps}"
             )
+        if seed and not noise:
+            raise ValueError(f"seed={seed} is of the noise, of which noise=0 has none; leave one of them out")
         off = {"sigma": (sigma, exp, "exp"), "alpha": (alpha, rel, "rel"), "beta": (beta, mag, "mag")}
         for name, (weight, on, switch) in off.items():
             if not on and weight not in (0, USUAL_WEIGHT):
                 raise ValueError(f"{name}={weight} does nothing beside {switch}=false; leave one of them out")
         self.alpha, self.beta = (alpha if rel else 0.0), (beta if mag else 0.0)
+        check_weights(alpha=self.alpha, beta=self.beta, digit_weight=digit_weight)
         self.sigma, self.digit_weight = (sigma if exp else 0.0), digit_weight
         self.temperature, self.noise, self.eps, self.seed = temperature, noise, eps, seed
 

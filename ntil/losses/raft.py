@@ -14,6 +14,8 @@ from ntil.losses.values import expected_values, largest_values
 from ntil.numbers.spans import NumberStyle
 from ntil.numbers.vocab import NumberVocab
 
+LARGEST_ERROR = LARGEST**0.5
+
 
 class RAFT(NumberLoss):
     """CE off the numbers + lam * mean over numbers of (Y - sum over a grid of p(k) k)^2.
@@ -29,7 +31,8 @@ class RAFT(NumberLoss):
     numbers of that length, p(k) the product of its digits' probabilities given the true ones before them. The sum over
     that grid has a closed form, m E[X], with m the product of the masses on digits and E[X] that of `expected_values`,
     whose bias it shares. It is not proper: 4 or 6 with probability 1/2 each is as good as 5. Read such a model by its
-    mean. Signs and lengths are left to CE.
+    mean. Signs and lengths are left to CE. Errors above 1e15, of numbers of 16 digits and more, cost
+    1e30 (1 + 2 log(error / 1e15)), so that float32 holds value and gradient.
 
     Args:
         vocab: the digits.
@@ -66,4 +69,7 @@ class RAFT(NumberLoss):
         error = mass * expected_values(inputs.digit_logits, spans) - spans.value.abs()
         if self.form == "range":
             error = error / torch.maximum(largest_values(spans), spans.unit)
-        return {"squared": Term(error.square().clamp(max=LARGEST), "number")}
+        size = error.abs()
+        # The square is of the part that float32 can hold: that of a number of 200 digits overflows float64 too.
+        beyond = 2 * LARGEST * (size / LARGEST_ERROR).clamp(min=1).log()
+        return {"squared": Term(size.clamp(max=LARGEST_ERROR).square() + beyond, "number")}

@@ -14,7 +14,13 @@ def mean_per_sample(value: Tensor, present: Tensor, sample: Tensor, samples: int
     return total / count.clamp(min=1)
 
 
-def at_least_one(known_count: Tensor | float | None, present: Tensor) -> Tensor | float:
-    """The count of what is present, where none is known, and 1 for 0, so that means can be divided by it."""
-    count = present.sum() if known_count is None else known_count
+def at_least_one(known_count: Tensor | float | None, present: Tensor | int) -> Tensor | float:
+    """The known count, else that of what is present; 1 for 0, so that means can be divided by it.
+
+    Args:
+        present: a mask, or the count of what is present.
+    """
+    count = known_count
+    if count is None:
+        count = present.sum() if isinstance(present, Tensor) else present
     return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)

@@ -233,6 +233,8 @@ def _check(
     for name, weight in weights.items():
         if name not in parts or not weight >= 0:
             raise ValueError(f"weights must be >= 0, each of one of {', '.join(parts)}; got {name}: {weight}")
+    if not any(weights.get(name, 1.0) for name in parts):
+        raise ValueError("all parts have the weight 0, which leaves cross-entropy alone; give one a weight above 0")
 
 
 def _shared(key: str, value: Value | None, of_parts: Mapping[str, Value]) -> Value:

@@ -11,12 +11,13 @@ from ntil.losses.base import NumberLoss, Reduction
 from ntil.losses.costs import expected_distance
 from ntil.losses.mass import MassOptions
 from ntil.losses.step import LossInputs, Term
-from ntil.losses.values import expected_value_distance, largest_values
+from ntil.losses.values import expected_value_distance, largest_values, slowed
 from ntil.numbers.spans import NumberSpans, NumberStyle
 from ntil.numbers.vocab import NumberVocab
 
-# Costs are clamped here (float32 ends at 3.4e38), so that gradients are finite; larger ones have no gradient.
+# Costs above it grow as their logarithm does (float32 ends at 3.4e38).
 LARGEST = 1e30
+USUAL_EPS = 1.0
 
 
 class ValueEMD(NumberLoss):
@@ -28,8 +29,8 @@ class ValueEMD(NumberLoss):
     to CE.
 
     Forms, with u the place value of the number's last digit (1 for integers):
-        absolute: E|X-Y|. In the numbers' own unit: the first digit of 877 weighs a hundred times its last. Costs above
-            1e30 have no gradient.
+        absolute: E|X-Y|. In the numbers' own unit: the first digit of 877 weighs a hundred times its last. Above 1e30
+            it grows as its logarithm does (`slowed`), so that float32 holds it.
         relative: E|X-Y| / (Y + eps u), the expected counterpart of the paper's L_relative.
         log: log(1 + E|X-Y| / (eps u)), for numbers of any size: an error of 1 in the last place counts about 0.7, one
             of 1000 about 7.
@@ -38,7 +39,7 @@ class ValueEMD(NumberLoss):
         vocab: the digits.
         form: `absolute`, `relative` or `log`.
         lam: weight of the term.
-        eps: see the forms.
+        eps: see the forms; of `relative` and `log` only.
         digit_weight: adds that much of the token EMD, sum_k p_k |k-y|.
         rescale: multiply lam with (CE / aux).detach(), as the released NTIL does.
         number_style, reduction, mass, mass_weight: see `NumberLoss`. Under `mass=largest` an unreadable number is off
@@ -54,7 +55,7 @@ class ValueEMD(NumberLoss):
         *,
         form: Literal["absolute", "relative", "log"] = "absolute",
         lam: float = 0.3,
-        eps: float = 1.0,
+        eps: float = USUAL_EPS,
         digit_weight: float = 0.0,
         rescale: bool = False,
         number_style: NumberStyle = "decimal",
@@ -66,6 +67,8 @@ class ValueEMD(NumberLoss):
             raise ValueError(f"form must be 'absolute', 'relative' or 'log', got {form!r}")
         if eps <= 0 or digit_weight < 0:
             raise ValueError(f"need eps > 0 and digit_weight >= 0, got {eps} and {digit_weight}")
+        if form == "absolute" and eps != USUAL_EPS:
+            raise ValueError(f"eps={eps} does nothing with form=absolute; leave one of them out")
         self.form, self.eps, self.digit_weight = form, eps, digit_weight
 
     def terms(self, inputs: LossInputs) -> dict[str, Term]:
@@ -83,4 +86,4 @@ class ValueEMD(NumberLoss):
             distance = distance / (spans.value.abs() + self.eps * spans.unit)
         elif self.form == "log":
             distance = torch.log1p(distance / (self.eps * spans.unit))
-        return distance.clamp(max=LARGEST)
+        return slowed(distance, LARGEST)

@@ -45,6 +45,14 @@ def largest_values(spans: NumberSpans) -> Tensor:
     return torch.zeros_like(spans.value).index_add(0, spans.number, (spans.base - 1) * spans.scale)
 
 
+def slowed(cost: Tensor, largest: float) -> Tensor:
+    """The cost up to `largest`, and largest * (1 + log(cost / largest)) beyond it, with the same slope there.
+
+    So float32, which ends at 3.4e38, holds the costs of numbers of any length, and none is without a gradient.
+    """
+    return cost.clamp(max=largest) + largest * (cost / largest).clamp(min=1).log()
+
+
 def relative_deviation(predicted: Tensor, true: Tensor, eps: Tensor | float = 1.0) -> Tensor:
     """Relative deviation |X - Y| / (max(X, Y) + eps); the released code has eps = 1."""
     return (predicted - true).abs() / (torch.maximum(predicted, true) + eps)

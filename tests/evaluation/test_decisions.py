@@ -17,6 +17,7 @@ from ntil.evaluation.decisions import (
     weighted_median,
 )
 from ntil.evaluation.number_trees import (
+    LEAST_COVERED,
     LEFT,
     LIMIT,
     SURE,
@@ -234,6 +235,128 @@ def test_the_most_probable_number_is_followed_to_its_end(digits, sureness):
     distribution = NumberDistribution.of_tree(tree)
     assert distribution is not None
     assert median_way(distribution) == digits
+
+
+def unsure_of(digits, chances, end):
+    """A model that writes each digit with its chance, the other nine alike, and ends early with probability `end`."""
+
+    def after(prefix: tuple[int, ...]) -> Next:
+        place = len(prefix) - 1
+        if place >= len(digits):
+            return Next(np.zeros(10), 0.0, 0.0, 1.0)
+        p = np.full(10, (1 - chances[place]) / 9)
+        p[digits[place]] = chances[place]
+        return Next(p * (1 - end), 0.0, 0.0, end if place else 0.0)
+
+    return after
+
+
+UNSURE = [
+    ((1, 2, 3, 4, 5), (0.9, 0.3, 0.1, 0.1, 0.3)),
+    ((1, 2, 3, 4, 5, 6, 7, 8), (1, 1, 0.1, 0.1, 0.1, 0.1, 1, 1)),
+    ((1, 2, 3, 4), (0.1, 0.1, 0.1, 0.1)),
+]
+
+
+@pytest.mark.parametrize(("digits", "chances"), UNSURE)
+def test_a_number_of_which_little_could_be_followed_stays_as_generated(digits, chances):
+    ids = (COMMA, *digits, COMMA)
+    tree = followed(NumberTree(ids, written_numbers(ids, VOCAB), VOCAB), unsure_of(digits, chances, 1e-4))
+    assert tree.covered < LEAST_COVERED
+    assert digits in {leaf.numbers[0] for leaf in tree.leaves}  # the generated number is followed before all others
+    distribution = NumberDistribution.of_tree(tree)
+    assert distribution is not None
+    assert (median_way(distribution), mean_way(distribution, 0, VOCAB)) == (digits, digits)
+    assert distribution.covered == tree.covered
+
+
+def nearly_sure_of(tokens, rest=1e-6):
+    """A model that writes these tokens and then ends; every other token has the probability `rest`."""
+
+    def after(prefix: tuple[int, ...]) -> Next:
+        p, following = np.full(10, rest), prefix[1:]
+        if following != tokens[: len(following)]:
+            return Next(p, rest, 0.0, 1 - 11 * rest)
+        if len(following) == len(tokens):
+            return Next(p, rest, 0.0, 1 - 11 * rest)
+        if tokens[len(following)] == 10:
+            return Next(p, 1 - 11 * rest, 0.0, rest)
+        p[tokens[len(following)]] = 1 - 11 * rest
+        return Next(p, rest, 0.0, rest)
+
+    return after
+
+
+@pytest.mark.parametrize("text", ["123456789012", "1234567890123", "3.141592653589", "0.123456789012", "9" * 20])
+def test_numbers_of_many_digits_are_followed_to_their_end(text):
+    tokens = tuple(10 if c == "." else int(c) for c in text)
+    ids = (COMMA, *tokens, COMMA)
+    tree = followed(NumberTree(ids, written_numbers(ids, VOCAB), VOCAB), nearly_sure_of(tokens))
+    assert max(tree.leaves, key=lambda leaf: leaf.probability).numbers == (tokens,)
+    assert tree.covered > 0.999
+    distribution = NumberDistribution.of_tree(tree)
+    assert distribution is not None
+    assert median_way(distribution) == tokens
+
+
+def test_what_goes_on_beyond_the_most_digits_counts_as_not_covered():
+    """A generated number of two digits of a model that more often goes on and on."""
+
+    def after(prefix: tuple[int, ...]) -> Next:
+        p = np.zeros(10)
+        p[7] = 0.6 if len(prefix) == 3 else 0.0 if len(prefix) < 3 else 1.0
+        if len(prefix) < 3:
+            p[1] = 1.0
+        return Next(p, 0.0, 0.0, 1 - p.sum())
+
+    ids = (COMMA, 1, 1, COMMA)
+    tree = followed(NumberTree(ids, written_numbers(ids, VOCAB), VOCAB), after)
+    assert tree.dropped == pytest.approx(0.6)
+    assert tree.covered == pytest.approx(0.4)
+
+
+GROUPED = NumberVocab(digit_ids=range(10), point_ids=10, minus_ids=11, comma_ids=12)
+END = 13
+
+
+def one_of(texts):
+    """A model that writes one of these texts, with their probabilities, in tokens of one character."""
+    numbers = {(*map("0123456789.-, ".index, text), END): chance for text, chance in texts.items()}
+
+    def after(prefix: tuple[int, ...]) -> Next:
+        n, p = len(prefix), np.zeros(SIZE)
+        for ids, chance in numbers.items():
+            if ids[:n] == prefix and len(ids) > n:
+                p[ids[n]] += chance
+        p = p / p.sum() if p.sum() else np.eye(SIZE)[END]
+        return Next(p[:10], p[10], p[11], 1 - p[:11].sum(), p[12])
+
+    return after
+
+
+def test_numbers_with_thousands_commas_are_left_out():
+    ids = ["0123456789.-, ".index(c) for c in "1,000 2 13,45 1.5,000 1234,567 -12,345.5"]
+    assert [n.start for n in written_numbers(ids, GROUPED, thousands=True)] == [6, 8, 11, 14, 18, 22, 27]
+    assert len(written_numbers(ids, GROUPED)) == 11
+
+
+def test_numbers_with_thousands_commas_count_as_not_followed():
+    ids: tuple[int, ...] = (9, 9, 9, END)
+    after = one_of({"999": 0.33, "998": 0.33, "1,000": 0.34})
+    tree = followed(NumberTree(ids, written_numbers(ids, GROUPED), GROUPED, thousands=True), after)
+    assert {leaf.numbers[0] for leaf in tree.leaves if leaf.probability > 1e-9} == {(9, 9, 9), (9, 9, 8)}
+    assert tree.covered == pytest.approx(0.66)
+    ids, after = (1, 8, 12, 13, 2, END), one_of({"18, 2": 0.7, "19, 2": 0.2, "18,000": 0.1})
+    tree = followed(NumberTree(ids, written_numbers(ids, GROUPED)[:1], GROUPED, thousands=True), after)
+    chances = {leaf.numbers[0]: leaf.probability for leaf in tree.leaves if leaf.probability > 1e-9}
+    assert chances == pytest.approx({(1, 8): 0.7, (1, 9): 0.2})
+    assert tree.covered == pytest.approx(0.9)
+
+
+def test_a_long_number_that_stays_keeps_all_its_digits():
+    digits = tuple(int(c) for c in "12345678901234567")
+    as_generated = NumberDistribution([digits], np.array([float(value_of(digits, VOCAB))]), np.ones(1), 0.1)
+    assert mean_way(as_generated, 0, VOCAB) == digits
 
 
 def test_a_number_before_the_point_of_a_sentence_is_a_number():

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +18,26 @@ from ntil.config.identity import config_hash, identity
 from ntil.config.schema import RunConfig
 from ntil.distributed.ranks import Ranks
 from ntil.evaluation.continuations import Continuations
-from ntil.evaluation.decoding import Decoder, answers_with_trees, consensus, distributions_of, encoded_answer
+from ntil.evaluation.decoding import (
+    Decoder,
+    answers_with_trees,
+    consensus,
+    decode,
+    distributions_of,
+    encoded_answer,
+)
 from ntil.evaluation.decoding_metrics import decoding_metrics
 from ntil.evaluation.generate import evaluate_to, generate, predict, predict_shard
+from ntil.evaluation.number_trees import Next
 from ntil.evaluation.sampling import RowSampler, drawn, uniform_numbers
+from ntil.models.base import Encoded
+from ntil.numbers.vocab import NumberVocab
+from tasks.gsm8k import GSM8K
 from tests.support.tiny_checkpoints import Ask, ask
 
 WORDS = ["loss=ntil", "tracker=none", "task.source.rows={train:8,validation:2,test:6}"]
 SIX = 6
+END = Next(np.zeros(10), 0.0, 0.0, 1.0)
 
 
 def of(*words: str):
@@ -278,6 +292,49 @@ def test_what_can_not_be_decoded_stays_as_it_is_generated(clock):
     assert {one["text"] for one in fields[0]["decodings"].values()} == {"no time"}
     assert not fields[1]["decoded"]["as_generated"]
     assert 0 < fields[1]["decoded"]["covered"] <= 1
+
+
+def test_a_number_with_thousands_commas_stays_as_it_is_generated():
+    """An answer of GSM8K, whose model is torn between 1,000 and 999, in tokens of one character."""
+    characters = "0123456789.-,# \n"
+    vocab = NumberVocab(range(10), point_ids=10, minus_ids=11, comma_ids=12)
+    texts = {"#### 1,000": 0.51, "#### 999": 0.49}
+    answers = {tuple(map(characters.index, text)): chance for text, chance in texts.items()}
+
+    def after(prefix):
+        p = np.zeros(len(characters) + 1)
+        for ids, chance in answers.items():
+            if ids[: len(prefix)] == tuple(prefix):
+                p[(*ids, len(characters))[len(prefix)]] += chance
+        return Next(p[:10] / p.sum(), 0.0, 0.0, 1 - p[:10].sum() / p.sum(), p[12] / p.sum()) if p.sum() else END
+
+    no_source: Any = None
+    task = GSM8K(no_source, reasoning=True)
+    family = SimpleNamespace(decode=lambda ids: "".join(characters[i] for i in ids))
+    collator: Any = SimpleNamespace(
+        vocab=vocab, family=family, task=task, unmeasured=lambda *_: [], boxes=lambda *_: []
+    )
+    continuations: Any = SimpleNamespace(
+        along=lambda encoded: [[after(e.answer_ids[:i]) for i in range(len(e.answer_ids))] for e in encoded],
+        after=lambda prompts, beginnings: [[after(prefix) for prefix in of_row] for of_row in beginnings],
+    )
+    for ids, text in zip(answers, texts, strict=True):
+        encoded = Encoded([], list(ids), {})
+        (one,) = answers_with_trees(collator, continuations, [{}], [text], [encoded], True)
+        distributions = [d for d in distributions_of(one, collator) if d is not None]
+        assert len(one.numbers) == ("," not in text)
+        for name in ("expected", "median", "bayes"):
+            assert decode(name, one, distributions, collator, {}) == text
+    assert not Components.build(compose([*WORDS, "model=llava_nano", "task=clock"])).task.groups_thousands({})
+
+
+def test_bayes_leaves_numbers_of_which_little_could_be_followed(clock, monkeypatch):
+    components, model, rows = clock
+    asked = evaluation("evaluation.decoding=[expected,median,bayes]")
+    monkeypatch.setattr("ntil.evaluation.number_trees.LIMIT", 1)  # no tree comes further than its first token
+    fields = Decoder(asked, 4).fields(model, components.collator, [rows[0]], ["03:20"], lambda k: [])
+    assert fields[0]["decoded"]["covered"] < 0.5
+    assert {one["text"] for one in fields[0]["decodings"].values()} == {"03:20"}
 
 
 def test_the_consensus_is_the_sample_nearest_to_all(clock):

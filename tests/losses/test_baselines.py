@@ -162,6 +162,18 @@ def test_emo_equals_its_formula():
     assert out.total.item() == pytest.approx(ce.item(), rel=1e-6)  # 0.5 CE + 0.5 (CE / emo) emo
 
 
+@pytest.mark.parametrize("gap", [8.0, 12.0, 14.0])
+def test_emo_of_sure_tokens_is_the_same_with_embeddings_in_half_precision(gap):
+    generator = torch.Generator().manual_seed(0)
+    table = (0.02 * torch.randn(500, 64, generator=generator)).bfloat16()
+    labels = torch.randint(0, 500, (2, 8), generator=generator)
+    logits = torch.randn(2, 8, 500, generator=generator).scatter(2, labels[..., None], gap)
+    half = EMO(VOCAB, embeddings=table)(logits, labels).components
+    exact = EMO(VOCAB, embeddings=table.double())(logits.double(), labels).components
+    for key in ("emo", "factor"):
+        assert half[key].item() == pytest.approx(exact[key].item(), rel=0.02)
+
+
 @pytest.mark.parametrize("name", ["was", "mse"])
 def test_ntl_equals_the_published_package(shared, name):
     ntloss = pytest.importorskip("ntloss", reason="the test extra installs ntloss")

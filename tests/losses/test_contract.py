@@ -13,6 +13,7 @@ from ntil import LossOutput, NumberLoss, NumberSpans, NumberVocab
 from ntil.config.build import build, locate
 from ntil.config.compose import choices, compose
 from ntil.config.schema import Component
+from ntil.losses.step import WHOLE_STEP
 from ntil.preflight import compose_checked
 
 IDS = [7, 3, 5, 11, 2, 13, 17, 19, 23, 29]
@@ -101,6 +102,15 @@ def test_a_batch_with_nothing_to_learn_is_zero(name):
     out, gradient = value_and_gradient(make(name), torch.randn(2, 3, SIZE), labels)
     assert out.total == 0
     assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_batch_of_no_samples_is_zero(name):
+    loss, labels = make(name), torch.zeros(0, 3, dtype=torch.long)
+    for info in (WHOLE_STEP, loss.step_info([labels])):
+        out = loss(torch.randn(0, 3, SIZE), labels, info=info)
+        assert out.total == 0
+        assert all(value == 0 for key, value in out.components.items() if not key.endswith("factor"))
 
 
 @pytest.mark.parametrize("name", SPECS)

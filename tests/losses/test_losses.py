@@ -1,11 +1,12 @@
+import math
 from typing import Any
 
 import pytest
 import torch
 
-from ntil import CE, DEL, EMD, NTIL, NumberVocab, StepInfo, Sum
+from ntil import CE, DEL, EMD, EMO, NTIL, NTL, NumberVocab, StepInfo, Sum, ValueEMD
 from ntil.config.errors import ConfigError
-from ntil.losses import RAFT
+from ntil.losses import RAFT, CoordExp
 from ntil.losses.base import NumberLoss
 from ntil.losses.noise import gumbel_like
 from ntil.preflight import compose_checked
@@ -117,6 +118,47 @@ def test_a_weight_beside_its_switch_turned_off_is_refused(words):
         NTIL(VOCAB, **words)
     NTIL(VOCAB, **{switch: False, name: 0})
     NTIL(VOCAB, **{name: words[name]})
+
+
+@pytest.mark.parametrize(
+    ("make", "options"), [(ValueEMD, {"eps": 100.0}), (NTIL, {"noise": 0.0, "seed": 3})], ids=["eps", "seed"]
+)
+def test_an_option_that_does_nothing_is_refused(make, options):
+    with pytest.raises(ValueError, match=r"leave one of them out"):
+        make(VOCAB, **options)
+    assert ValueEMD(VOCAB, form="log", eps=100.0).eps == 100
+    assert NTIL(VOCAB, seed=3).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (NTIL, {"alpha": -0.1}),
+        (NTIL, {"beta": -3.0}),
+        (NTIL, {"digit_weight": -1.0}),
+        (NTIL, {"digit_weight": math.nan}),
+        (NTIL, {"digit_weight": 0.0, "alpha": 0.0, "beta": 0.0}),
+        (NTIL, {"digit_weight": 0.0, "rel": False, "mag": False}),
+        (CoordExp, {"l1_weight": -1.0}),
+        (CoordExp, {"l1_weight": 0.0, "ciou_weight": 0.0}),
+        (EMO, {"lam": 0.0, "ce_weight": 0.0}),
+    ],
+)
+def test_weights_below_zero_or_all_zero_are_refused(make, options):
+    with pytest.raises(ValueError, match=r"must be >= 0, and one of them above 0"):
+        make(VOCAB, **options)
+
+
+def test_a_weight_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="need lam >= 0"):
+        NTL(VOCAB, lam=math.nan)
+    with pytest.raises(ValueError, match="mass_weight"):
+        NTL(VOCAB, mass="largest", mass_weight=math.nan)
+
+
+def test_one_term_of_several_is_enough():
+    assert NTIL(VOCAB, digit_weight=0.0, beta=0.0).alpha == 0.2
+    assert CoordExp(VOCAB, l1_weight=0.0).ciou_weight == 0.5
 
 
 def test_wrong_shapes_say_what_was_wrong():

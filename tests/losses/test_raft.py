@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from ntil import NumberVocab
-from ntil.losses import RAFT
+from ntil.losses import RAFT, ValueEMD
+from ntil.losses.values import slowed
 
 IDS = [7, 3, 5, 11, 2, 13, 17, 19, 23, 29]
 VOCAB = NumberVocab(IDS, point_ids=[4], minus_ids=[6])
@@ -77,3 +78,33 @@ def test_a_form_that_there_is_not_is_refused():
     options: dict[str, Any] = {"form": "relative"}
     with pytest.raises(ValueError, match="absolute"):
         RAFT(VOCAB, **options)
+
+
+LOSSES = {"absolute": RAFT(VOCAB), "range": RAFT(VOCAB, form="range"), "value_emd": ValueEMD(VOCAB)}
+
+
+@pytest.mark.parametrize("digits", [12, 15, 16, 18, 32, 200, 400])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_numbers_of_any_length_have_a_gradient(loss, digits):
+    logits, labels = batch("1" * digits)
+    logits = logits.float()
+    logits[..., IDS] += 20  # the product of the masses on digits must not underflow
+    out = loss(logits.requires_grad_(), labels)
+    (gradient,) = torch.autograd.grad(out.total, logits)
+    assert torch.isfinite(out.total)
+    assert torch.isfinite(gradient).all()
+    assert gradient[0, 0, IDS].abs().max() > 0
+
+
+def test_beyond_the_largest_error_the_square_goes_on_as_its_logarithm():
+    """Value and slope are the same on both sides of it."""
+    error = torch.tensor([3.0, 0.999e15, 1.001e15, 1e20], dtype=torch.float64, requires_grad=True)
+    cost = slowed(error.square(), 1e30)
+    (slope,) = torch.autograd.grad(cost.sum(), error)
+    expected = [9, 0.999**2 * 1e30, (1 + 2 * math.log(1.001)) * 1e30, (1 + 10 * math.log(10)) * 1e30]
+    assert cost.tolist() == pytest.approx(expected, rel=1e-9)
+    assert slope.tolist() == pytest.approx([6, 2 * 0.999e15, 2e30 / 1.001e15, 2e30 / 1e20], rel=1e-9)
+    labels, logits = torch.tensor([[IDS[9]] * 18]), torch.full((1, 18, 31), -60.0, dtype=torch.float64)
+    logits[0, range(18), [IDS[d] for d in [8] + [9] * 17]] = 60.0
+    squared = RAFT(VOCAB)(logits, labels).components["squared"].item()
+    assert squared == pytest.approx(1e30 * (1 + 2 * math.log(1e17 / 1e15)), rel=1e-6)

@@ -77,7 +77,7 @@ def test_one_lam_of_all_parts_is_each_ones(names, more):
 
 def test_a_part_of_no_weight_has_no_lam_to_replace():
     with pytest.raises(ValueError, match=r"emd has lam=0\.0, which the sum's lam=0\.3 can't scale"):
-        configured("loss.lam=0.3", "loss.options.emd.lam=0.0")
+        Sum(VOCAB, parts={"emd": EMD(VOCAB, lam=0.0)}, lam=0.3)
     with pytest.raises(ValueError, match="lam must be >= 0, or null"):
         configured("loss.lam=-1.0")
 
@@ -200,6 +200,7 @@ REFUSED = [
     (["loss.parts=[ce,emd]"], "ce has no terms to add"),
     (["loss.weights=[1]"], "there are 2 parts, emd, value_emd_rescaled"),
     (["loss.weights=[1,-1]"], "weights must be >= 0"),
+    (["loss.weights=[0,0]"], "all parts have the weight 0"),
     (["loss.weights={emdd:1}"], "did you mean 'emd'"),
     (["loss.weights=2"], "by the names of the parts"),
     (["loss.options.emdd.lam=1"], "did you mean 'emd'"),
@@ -211,6 +212,16 @@ REFUSED = [
     (["loss.smoothing=0.1", "loss.options.emd.mass=gate"], "beside label smoothing"),
     (["loss.balance=gradnorm"], "must be 'grad_norm'"),
     (["loss.options.emd.lam=-1"], "need lam >= 0"),
+    (["loss.lam=0.1", "loss.options.emd.lam=0.5"], r"loss.options.emd.lam does nothing beside loss.lam=0.1"),
+    ([*BALANCED, "loss.options.emd.rescale=false"], r"emd.rescale does nothing beside loss.balance=grad_norm"),
+    (
+        ["loss.parts=[emd,emo]", "loss.ce_weight=1", "loss.options.emo.ce_weight=0.3"],
+        "ce_weight does nothing",
+    ),
+    (
+        ["loss.parts=[raft]", "loss.replace_ce=true", "loss.options.raft.replace_ce=false"],
+        "replace_ce does nothing",
+    ),
 ]
 
 
