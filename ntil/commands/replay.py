@@ -1,9 +1,9 @@
-"""Run the batch whose loss was not finite again, row by row.
+"""Run the batch whose loss or gradient was not finite again, row by row.
 
     ntil replay run=<folder>
 
 Prints every row alone with its loss, and the last modules before the first output, input or weight that is not finite.
-A run that stops at such a loss keeps its rows and, where it can, its weights in <run>/replay.
+A run that stops at such a batch keeps its rows and, where it can, its weights in <run>/replay.
 
 run: the folder of the run.
 """
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     file = folder.replay / "batch.json"
     if not file.exists():
         raise ConfigError(
-            f"{folder.path}: nothing to replay; a run writes replay/batch.json when its loss is not finite"
+            f"{folder.path}: nothing to replay; a run writes replay/batch.json when its loss or gradient is not finite"
         )
     batch = read_json(file)
     if not batch.get("ids") or not {"step", "rank", "weights", "components"} <= batch.keys():

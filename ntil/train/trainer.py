@@ -32,6 +32,7 @@ from ntil.packing.masks import attention_mask
 from ntil.packing.tower import SharedTower
 from ntil.train.arguments import training_arguments
 from ntil.train.averaging import WeightAverage
+from ntil.train.callbacks import IntervalsOfArguments
 from ntil.train.drawn_rows import DrawnRows
 from ntil.train.guards import FiniteCheck
 from ntil.train.task_log import TaskLog
@@ -120,7 +121,7 @@ class NumberTrainer(Trainer):
         tower: follows the batches' plans of which rows show one picture.
         validate: called by `evaluate` with this trainer, returns metrics.
         learning_rates: of the parts; None: all have that of the arguments.
-        finite: checks every micro-batch's loss before the optimizer uses it.
+        finite: checks every micro-batch's loss and every step's gradient before the optimizer uses it.
         average: of the weights, that is validated in their place; None: the weights are.
         task_log: of a mixture.
     """
@@ -144,6 +145,7 @@ class NumberTrainer(Trainer):
         if task_log is not None:
             self.add_callback(task_log)
         self.remove_callback(PrinterCallback)
+        self.add_callback(IntervalsOfArguments())
         # Our loss is divided by the global counts already; the Trainer must not divide by the accumulation again.
         self.model_accepts_loss_kwargs = True
         self.number_loss = number_loss.to(self.args.device)
@@ -324,18 +326,18 @@ class NumberTrainer(Trainer):
             yield inputs["targets"], spans, replace(inputs["info"], output_embeddings=embeddings)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, and check the last loss, which on a GPU is still pending.
+        """Train, and check the last loss, which on a GPU is still pending, and the trained weights.
 
         Raises:
-            FloatingPointError: a loss that is not finite, the last one's included.
+            FloatingPointError: a loss, a gradient or weights that are not finite, the last ones included.
         """
         output = super().train(*args, **kwargs)
-        self._check_last_loss()
+        self._check_weights()
         return output
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         # On a GPU the last loss is still unchecked here, and weights updated with it might replace good ones.
-        self._check_last_loss()
+        self._check_weights()
         if self.is_deepspeed_enabled:
             leave_out_tied_frozen(self.deepspeed)
         super()._save_checkpoint(*args, **kwargs)
@@ -348,9 +350,18 @@ class NumberTrainer(Trainer):
             return
         super().save_model(output_dir, _internal_call)
 
-    def _check_last_loss(self) -> None:
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        # Private in transformers (5.23), and the one place between the clipping and the optimizer that knows the norm.
+        norm = super()._get_grad_norm(*args, **kwargs)
+        # Scaled losses of float16 overflow now and then; the scaler then skips the step.
+        if self._finite is not None and not self.args.fp16:
+            self._finite.gradient(self.inner_model, norm, self.state.global_step + 1)
+        return norm
+
+    def _check_weights(self) -> None:
         if self._finite is not None:
             self._finite.flush()
+            self._finite.weights(self.inner_model, self.state.global_step)
 
     def _logs_next(self) -> bool:
         return (self.state.global_step + 1) % self.args.logging_steps == 0
@@ -395,6 +406,8 @@ class NumberTrainer(Trainer):
         return {f"gradient_share/{name}": share for name, share in zip(self._norms, shares, strict=True)}
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if self._finite is not None:
+            self._finite.flush()  # the best weights are stored where they are validated
         # Callbacks may store what was validated, so they see the same weights.
         with self.average.applied() if self.average else nullcontext():
             # Adapters generate through the model that they wrap, outside of accelerate's own autocast.

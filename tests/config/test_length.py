@@ -61,6 +61,8 @@ def test_a_sweep_over_epochs():
 def test_steps_follow_from_rows():
     assert OptimConfig(steps=None, epochs=3, batch_size=64).steps_for(206) == 10  # 9.66
     assert OptimConfig(steps=None, epochs=0.001, batch_size=64).steps_for(206) == 1
+    assert OptimConfig(steps=None, epochs=1.1, batch_size=8).steps_for(6400) == 880  # 1.1 * 6400 is 7040.000000000001
+    assert OptimConfig(steps=None, epochs=0.3, batch_size=1).steps_for(10) == 3
     assert OptimConfig(steps=None, epochs=3).steps_for(None) is None
     assert OptimConfig(steps=7).steps_for(None) == OptimConfig(steps=7).steps_for(10**6) == 7
     recipe = OptimConfig(steps=2000, max_epochs=30, batch_size=64)
