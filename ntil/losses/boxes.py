@@ -76,7 +76,9 @@ class ExpectedIoU(NumberLoss):
     Unlike the IoU of the expected box it sees the spread: two boxes left and right of the truth with probability 1/2
     each have the true box as their mean, and hardly overlap it. It is in no unit, and its gradient reaches every value
     that would change the overlap. `expected_overlap` says how it is computed: a quadrature over the four marginals
-    without sampling, within 0.001 of the sum over all boxes at the default `nodes` (tests/losses/test_boxes.py).
+    without sampling, at the default `nodes` within 0.001 of the sum over all boxes where coordinates are spread. Of
+    sharp wrong boxes it is off by 0.0005 on average, 3 to 8 % of them by more than 0.001, at most by 0.02; with
+    `nodes=32` by 0.00007 and at most 0.008 (tests/losses/test_boxes.py). It is least at the true box all the same.
     Corners out of order are no box and overlap nothing, as in the strict reading of answers.
 
     Args:

@@ -25,6 +25,9 @@ class RegressionHead(NumberLoss):
     embeddings are tied, w_k is the input embedding of the digit k too; and beside adapters, which leave the output
     embedding as it is, the heads are fixed and the hidden state alone learns.
 
+    Logits have the precision of the model's head. In bfloat16 numbers from 400 to 800 are read in steps of 3.1, those
+    up to 1600 in steps of 6.3 (at scale 100), in training as in tests.
+
     Args:
         vocab: the digits.
         scale: what a logit of 1 is worth, in the unit of the answer's numbers.

@@ -11,6 +11,7 @@ from ntil.config.build import build
 from ntil.config.compose import choices, compose
 from ntil.losses import CoordExp, ExpectedIoU, NumberLoss
 from ntil.losses.boxes import complete_iou
+from ntil.losses.overlap import expected_overlap, overlap_table
 from ntil.losses.step import StepInfo
 from ntil.numbers.shapes import TokenBox, with_shapes
 
@@ -81,6 +82,33 @@ def test_expected_iou_on_bins_is_the_sum_over_all_boxes(box, kind):
     torch.testing.assert_close(two, one, atol=1e-3, rtol=0)
     fine = ExpectedIoU(BINS, nodes=32).parts(z, labels, spans).terms["iou"][0]
     assert fine.item() == pytest.approx(expected.item(), abs=5e-4)
+
+
+WIDE = NumberVocab(range(1024), one_place=True)
+
+
+TRUE = [(300, 300, 620, 560), (500, 500, 520, 516), (100, 100, 900, 900), (500, 500, 505, 504)]
+
+
+@pytest.mark.parametrize("true", TRUE)
+@pytest.mark.parametrize(("nodes", "worst", "average", "above"), [(12, 0.02, 6e-4, 0.1), (32, 0.008, 1e-4, 0.01)])
+def test_expected_iou_of_sharp_boxes_is_off_by_the_interpolation(true, nodes, worst, average, above):
+    """Bounds as documented; a box is sharp where each coordinate has one value."""
+    target = torch.tensor(true)
+    noise = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0)) * (target[2] - target[0]) * 0.6
+    boxes = (target + noise.round().long()).clamp(0, 1023)
+    boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+    spans = NumberSpans.find(target.repeat(len(boxes))[None], WIDE)
+    firsts = [tuple(range(4 * i, 4 * i + 4)) for i in range(len(boxes))]
+    spans = with_shapes(spans, [TokenBox(first, first, (1023.0, 1023.0)) for first in firsts])
+    logits = torch.full((boxes.numel(), 1024), -60.0).scatter(1, boxes.reshape(-1, 1), 60.0)
+    low, high = torch.maximum(boxes[:, :2], target[:2]), torch.minimum(boxes[:, 2:], target[2:])
+    shared = (high - low).clamp(min=0).prod(-1).double()
+    area, true_area = (boxes[:, 2:] - boxes[:, :2]).prod(-1), (target[2:] - target[:2]).prod()
+    off = (expected_overlap(logits, spans, overlap_table(nodes)) - shared / (area + true_area - shared)).abs()
+    assert off.max() < worst
+    assert off.mean() < average
+    assert (off > 1e-3).double().mean() < above
 
 
 @pytest.mark.parametrize("text", ["012,103,230,311", "0,1,2,3", "3,12,20,131"])
