@@ -27,8 +27,8 @@ def reader_of(built: datasets.DatasetBuilder) -> Reader | None:
     config = built.config
     if not isinstance(config, CsvConfig | JsonConfig) or built.info.features is not None:
         return None
-    kept = [f.name for f in dataclasses.fields(config) if f.name not in _FREE]
-    if any(getattr(config, name) != getattr(type(config)(), name) for name in kept):
+    options = [f.name for f in dataclasses.fields(config) if f.name not in _FREE]
+    if any(getattr(config, name) != getattr(type(config)(), name) for name in options):
         return None
     if isinstance(config, JsonConfig):
         return READERS[".json"]

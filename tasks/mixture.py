@@ -211,6 +211,10 @@ class Mixture(Task):
         task, inner = self._of(row)
         return task.score(prediction, inner)
 
+    def distance(self, first: Any, second: Any, row: Row) -> float:
+        task, inner = self._of(row)
+        return task.distance(first, second, inner)
+
     def groups(self, row: Row) -> list[str]:
         task, inner = self._of(row)
         return task.groups(inner)

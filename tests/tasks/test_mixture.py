@@ -1,5 +1,6 @@
 """A mixture answers for each row as the row's own task does, and says in one sentence what can't be one."""
 
+import inspect
 import json
 import pickle
 
@@ -12,6 +13,7 @@ from data.clock.rendered import RenderedClocks
 from data.common.errors import InvalidOption, UserError
 from data.jsonl import Jsonl
 from tasks.arithmetic import Arithmetic
+from tasks.base import Task
 from tasks.clock import Clock
 from tasks.jsonl import table_task
 from tasks.mixture import MEAN, Mixture
@@ -157,3 +159,19 @@ def test_where_its_rows_come_from_is_said_for_each_task(monkeypatch):
     assert mixed.origins(iter(["train"])) == {"train": None}
     monkeypatch.setattr(type(mixed.members["sums"].source), "origin", lambda _self, split: f"somewhere/{split}")
     assert mixed.origins(iter(["train"])) == {"train": "sums: somewhere/train"}
+
+
+def test_every_method_on_a_row_is_that_of_the_rows_task():
+    """Else a default of `Task` would answer for all of them, as it did for distances of decodings."""
+    methods = {name: method for name, method in vars(Task).items() if inspect.isfunction(method)}
+    of_rows = {name for name, method in methods.items() if "row" in inspect.signature(method).parameters}
+    assert {"answer", "distance", "groups_thousands", "shapes"} <= of_rows
+    # A record has the task's name beside; a mixture has no fixed count of numbers to be written.
+    assert of_rows - {"record", "written"} <= vars(Mixture).keys()
+
+
+def test_distances_are_those_of_the_rows_task(mixture):
+    (row,) = mixture.by_member(mixture.rows("test"))["clock"].select([0])
+    mixed = next(r for r in mixture.rows("test") if mixture.member_of(r) == "clock")
+    early, late = (mixture.parse(f"0{hour}:00", mixed) for hour in (1, 3))
+    assert mixture.distance(early, late, mixed) == mixture.members["clock"].distance(early, late, row) != 1
