@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from experiments.significance import ScoreSums
 from ntil.config.errors import ConfigError
 from ntil.config.identity import identity
 from ntil.runs.folder import read_json
+from ntil.runs.inputs import CHECKPOINT, weights_of
 from ntil.runs.run import Run
 from tasks.base import Task
 
@@ -113,9 +115,10 @@ def differences(runs: Sequence[Run], tuned: Collection[str] = ()) -> dict[str, l
     """Map the keys outside `loss`, `seed` and `tuned` in which runs differ to their values, in the order of the runs.
 
     Also `data.<split>`, by the fingerprints of all that have one (the config names files, not their content),
-    `code.<module>` of a plug-in that several have, and `task.protocol`, the version of how answers were read and
-    scored. An untrained model is compared by model, task and split alone, since it is asked in its own words and no key
-    of a training matters to it.
+    `inputs.model.checkpoint`, the weights that they started from, of all that have recorded them, `code.<module>` of a
+    plug-in that several have, and `task.protocol`, the version of how answers were read and scored. An untrained
+    model is compared by model, task and split alone, since it is asked in its own words and no key of a training
+    matters to it.
     """
     trained = [run for run in runs if run.trains]
     differing = _differences([{k: v for k, v in identity(run.config).items() if k != "loss"} for run in trained])
@@ -126,11 +129,23 @@ def differences(runs: Sequence[Run], tuned: Collection[str] = ()) -> dict[str, l
         prints = [one[split] for one in data if split in one]
         if any(one != prints[0] for one in prints):
             differing[f"data.{split}"] = prints
+    differing |= _differing_starts([read_json(run.folder.inputs) for run in runs])
     differing |= _differing_code([read_json(run.folder.code) for run in runs])
     protocols = [run.folder.task_protocol() for run in runs if run.done]
     if len(set(protocols)) > 1:
         differing["task.protocol"] = protocols
     return {key: values for key, values in differing.items() if key not in tuned}
+
+
+def _differing_starts(inputs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Weights of `model.checkpoint` that differ among the runs that recorded them, by the first hex digits of a digest.
+
+    Other files of the checkpoint, as its README, make no difference to a training; the path is in the config.
+    """
+    starts = [one[CHECKPOINT] for one in inputs if isinstance(one.get(CHECKPOINT), dict)]
+    contents = ["".join(f"{name} {start[name].get('sha256')}\n" for name in weights_of(start)) for start in starts]
+    digests = [hashlib.sha256(content.encode()).hexdigest()[:12] for content in contents if content]
+    return {f"inputs.{CHECKPOINT}": list(digests)} if len(set(digests)) > 1 else {}
 
 
 def _differing_code(codes: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

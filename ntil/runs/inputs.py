@@ -13,9 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
+from ntil.runs.folder import RunFolder, read_json
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+CHECKPOINT = "model.checkpoint"  # the key of the weights that a run starts from
+WEIGHTS = (".safetensors", ".bin")
 _NAMES = ("name", "target")  # options of a component that are no path, even where such a folder exists
 _PICTURE_FOLDERS = ("images", "train_images", "backgrounds")
 _SETTLED = 2.0  # seconds after which a file's times tell a later change from the one that was read
@@ -51,6 +55,29 @@ def changed_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
     return changed
 
 
+def weights_of(files: Mapping[str, Any]) -> list[str]:
+    """Names of the files of a checkpoint that hold weights, sorted."""
+    return sorted(name for name in files if name.endswith(WEIGHTS))
+
+
+def changed_start(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """As `changed_inputs`, of `model.checkpoint` alone."""
+    return changed_inputs({key: files for key, files in recorded.items() if key == CHECKPOINT}, config)
+
+
+def check_start(folder: RunFolder, config: RunConfig, accept: bool) -> None:
+    """Check that the checkpoint that a run began from is still the one that it was.
+
+    Raises:
+        ConfigError: it has other files or contents, and `accept` is not set.
+    """
+    if not accept and (changed := changed_start(read_json(folder.inputs), config)):
+        raise ConfigError(
+            f"{folder.path}: {', '.join(changed)} changed since the run began from model.checkpoint="
+            f"{config.model.options['checkpoint']}; put back what was there, or set accept_changes=true to take what is"
+        )
+
+
 def missing_inputs(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
     """Keys of recorded paths of the task that name no file here."""
     return [key for key, value in _paths(config) if key in recorded and not _files(value, key, config)]
@@ -60,7 +87,7 @@ def _paths(config: RunConfig) -> Iterator[tuple[str, str]]:
     """Options that may be paths, with their dotted keys."""
     yield from _texts(config.task.to_dict(), "task")
     if checkpoint := config.model.options.get("checkpoint"):
-        yield "model.checkpoint", str(checkpoint)
+        yield CHECKPOINT, str(checkpoint)
 
 
 def _texts(part: Any, key: str) -> Iterator[tuple[str, str]]:
@@ -81,7 +108,7 @@ def _named(value: str, key: str, config: RunConfig) -> Iterator[tuple[str, Path,
         path = Path(value).expanduser()
         if path.is_file():
             yield path.name, path, True
-        elif path.is_dir() and (".source." in key or key.startswith("model.checkpoint")):
+        elif path.is_dir() and (".source." in key or key == CHECKPOINT):
             for file in _below(path, Path(config.runs).expanduser().resolve()):
                 is_picture = file.suffix.lower() in PICTURES
                 # A folder of pictures may be one that holds other things, too, as the working folder.

@@ -288,6 +288,19 @@ def test_other_data_is_no_comparison(runs, tmp_path):
     assert report.refused == "the runs differ outside loss and seed: data.train: of ce, of ntil"
 
 
+def test_other_weights_to_start_from_are_no_comparison(runs, tmp_path):
+    """A folder that the config names, and whose weights were replaced between two runs."""
+    shutil.copytree(runs, tmp_path / "clock")
+    every = read_runs(tmp_path / "clock")
+    for number, run in enumerate(every[:4]):  # the others have recorded nothing
+        files = {"model.safetensors": {"size": 9, "sha256": run.loss}, "README.md": {"size": 9, "sha256": str(number)}}
+        run.folder.inputs.write_text(json.dumps({"model.checkpoint": files}))
+    assert [*differences(every)] == ["inputs.model.checkpoint"]
+    assert differences([run for run in every if run.loss == "ce"]) == {}  # a README makes no other training
+    (report,) = analyse(every, {}, draws=50)
+    assert "the runs differ outside loss and seed: inputs.model.checkpoint: " in (report.refused or "")
+
+
 def test_answers_read_by_another_protocol_are_no_comparison(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "clock")
     for run in read_runs(tmp_path / "clock"):
