@@ -13,8 +13,9 @@
                                                                   by a server that serves the exported run
     ntil eval model=qwen2_vl_2b task=refcoco name=grounding       the model as it is, in the experiment `grounding`
 
-run: the folder. processes: ranks that share the rows (one per GPU by default). All else overrides the run's
-configuration: task, task.*, evaluation.* and max_length.
+run: the folder. processes: ranks that share the rows (one per GPU by default). accept_changes=true: load adapters
+onto a base that has other contents than when they were trained. All else overrides the run's configuration: task,
+task.*, evaluation.* and max_length.
 
 Results are in <run>/evaluations/<hash>/; the run's own predictions and metrics stay as they are.
 
@@ -59,10 +60,15 @@ CHANGEABLE = ("task", "evaluation", "max_length")
 
 @dataclass
 class EvaluateOptions:
-    """Options of `ntil eval`. `run`: folder of a run, or one above several. `processes`: ranks (None: one per GPU)."""
+    """Options of `ntil eval`.
+
+    run: folder of a run, or one above several. processes: ranks (None: one per GPU). accept_changes: load adapters onto
+    a base that has changed since.
+    """
 
     run: str = ""
     processes: int | None = None
+    accept_changes: bool = False
 
 
 def main(arguments: list[str]) -> int:
@@ -87,7 +93,8 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"{root}: no finished run there (a run is finished when it has metrics.json)")
     transformers_logging.disable_progress_bar()
     for folder in folders:
-        out, metrics = evaluate_run(folder, overridden(without_permissions(folder.config()), overrides), processes)
+        config = overridden(without_permissions(folder.config()), overrides)
+        out, metrics = evaluate_run(folder, replace(config, accept_changes=options.accept_changes), processes)
         print(f"{out}")
         print("  " + _line({k: v for k, v in metrics.items() if not k.startswith(PREFIX) or k.count("/") == 1}))
         for name, values in by_decoding(metrics).items():

@@ -8,7 +8,8 @@
 
 run: the run, or a folder of runs. to: a new folder; {task}, {model}, {loss} and {seed} in it are filled in, and must
 keep several runs apart. Folders that are there already are left as they are, so that the same command goes on after
-more runs. merge: fold a LoRA adapter into its base (true), or export the adapter alone.
+more runs. merge: fold a LoRA adapter into its base (true), or export the adapter alone. accept_changes=true: also where
+the base has other contents than when the adapter was trained.
 push: owner/name on the Hugging Face Hub, also with {task} and so on: the folder is sent there. It is private unless
 private=false. push_dry_run=true: list what would be sent, and send nothing.
 """
@@ -33,6 +34,7 @@ from ntil.config.schema import RunConfig
 from ntil.losses import NumberLoss
 from ntil.models.saving import check_saved, load_merged
 from ntil.runs.folder import RunFolder, find_runs
+from ntil.runs.inputs import check_start
 from ntil.runs.run import build_from_saved
 
 SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")  # of what a model, tokenizer, processor saves
@@ -45,6 +47,7 @@ class ExportOptions:
     run: str = MISSING
     to: str = MISSING
     merge: bool = True
+    accept_changes: bool = False
     push: str = ""
     private: bool = True
     push_dry_run: bool = False
@@ -70,7 +73,7 @@ def main(arguments: list[str]) -> int:
         if (len(target_of) > 1 or options.push) and target.exists():
             print(f"{target}: exists, left as it is")
         else:
-            export(folder, target, options.merge)
+            export(folder, target, options.merge, options.accept_changes)
             print(f"{target}: load it with from_pretrained({str(target)!r})")
         if folder in repository_of:
             _check_files(target)
@@ -126,11 +129,15 @@ def _names(folder: RunFolder) -> dict[str, str]:
     return {**names, "seed": str(config.seed)}
 
 
-def export(folder: RunFolder, target: Path, merge: bool = True) -> Path:
+def export(folder: RunFolder, target: Path, merge: bool = True, accept_changes: bool = False) -> Path:
     """Write the model, its tokenizer and processor, and README.md, atomically.
 
     Args:
         merge: fold a LoRA adapter into its base model; else the adapter alone is exported.
+        accept_changes: fold it into a base that has changed since.
+
+    Raises:
+        ConfigError: an unfinished run, a target that exists, a base that has changed, or what can't be exported.
     """
     if not folder.done:
         raise ConfigError(_not_finished(folder))
@@ -138,8 +145,10 @@ def export(folder: RunFolder, target: Path, merge: bool = True) -> Path:
         raise ConfigError(f"{target} exists; name a new folder")
     check_exportable(folder.config())
     check_saved(folder.model)
-    components = build_from_saved(folder, folder.config(), Components.build)
     adapter = (folder.model / "adapter_config.json").exists()
+    if adapter:
+        check_start(folder, folder.config(), accept_changes)
+    components = build_from_saved(folder, folder.config(), Components.build)
     with replacing(target) as partial:
         if adapter and merge:
             components.family.save(load_merged(components.family, folder.model), partial)

@@ -22,7 +22,7 @@ from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.saving import load_saved
 from ntil.runs.code import check_code
 from ntil.runs.folder import RunFolder, read_json
-from ntil.runs.inputs import missing_inputs
+from ntil.runs.inputs import check_start, missing_inputs
 from ntil.runs.run import build_from_saved
 from ntil.train.arguments import training_arguments
 from ntil.train.phases import phase
@@ -37,9 +37,11 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
 
     Raises:
         KeyboardInterrupt: an interrupt was requested.
-        UserError: rows that can't be read or used.
+        UserError: rows that can't be read or used, or adapters whose base has changed.
     """
     config = results.config()
+    if ranks.first and config.tuning.mode == "lora":
+        check_start(folder, config, config.accept_changes)
     components = build_from_saved(folder, config, Components.build)
     if config.evaluation.backend and components.task.members:
         raise ConfigError(

@@ -37,7 +37,7 @@ from ntil.runs.code import check_code
 from ntil.runs.data_fingerprint import check_data
 from ntil.runs.environment import environment
 from ntil.runs.folder import RunFolder, read_json, read_jsonl
-from ntil.runs.inputs import inputs
+from ntil.runs.inputs import check_start, inputs
 from ntil.runs.variables import removed_variables
 from ntil.train.arguments import (
     compile_blocks,
@@ -77,6 +77,9 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
     if ranks.first:
         begun = folder.trained.exists() or bool(complete_checkpoints(folder.checkpoints))
         check_code(folder.code, config, begun, config.accept_changes)
+        # A model that is saved whole needs no base any more; adapters and a training that goes on do.
+        if begun and (not folder.trained.exists() or config.tuning.mode == "lora"):
+            check_start(folder, config, config.accept_changes)
     set_seed(config.seed)
     trackers = Trackers(config, folder.path, ranks)
     metrics, goes_on = None, False
@@ -216,9 +219,10 @@ def check_before_training(
         resuming = bool(complete_checkpoints(folder.checkpoints))
         check_data(folder.data, splits, resuming, config.accept_changes, task.origins(splits))
         before = read_json(folder.inputs) if resuming else {}
-        # What the run started from stays what it was, also where a resumed run has no more need of it.
+        # What the run started from stays what it was, also where it isn't here any more; accepted changes replace it.
         started = {key: files for key, files in before.items() if key.startswith("model.")}
-        write_text(folder.inputs, json.dumps({**inputs(config), **started}))
+        now = inputs(config)
+        write_text(folder.inputs, json.dumps({**started, **now} if config.accept_changes else {**now, **started}))
     coverage = coverage_by_task(components, data.train)
     if ranks.first:
         length = _write_length(folder, config, len(data.train))

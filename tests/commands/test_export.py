@@ -48,7 +48,7 @@ def test_nothing_is_written_for_an_unfinished_run(runs, tmp_path):
 
 
 def test_nothing_is_written_where_one_of_several_is_unfinished(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("ntil.commands.export.export", lambda run, to, merge: to.mkdir(parents=True))
+    monkeypatch.setattr("ntil.commands.export.export", lambda run, to, *options: to.mkdir(parents=True))
     runs[0].metrics.write_text("{}")
     with pytest.raises(ConfigError, match=r"yi_vl_nano.*not finished"):
         main([f"run={tmp_path}/runs", f"to={tmp_path}/to/{{model}}"])
@@ -58,7 +58,7 @@ def test_nothing_is_written_where_one_of_several_is_unfinished(runs, tmp_path, m
 def test_what_was_exported_before_is_left(runs, tmp_path, monkeypatch, capsys):
     written = []
 
-    def export(run, to, merge):
+    def export(run, to, *options):
         written.append(to.name)
         return to
 
@@ -106,7 +106,7 @@ class Hub:
 def exported(runs, tmp_path, monkeypatch):
     """Finished runs whose export writes two files, and the hub."""
 
-    def export(run, to, merge):
+    def export(run, to, *options):
         to.mkdir(parents=True)
         (to / "model.safetensors").write_bytes(b"0" * 1234)
         (to / "README.md").write_text("card")
