@@ -112,6 +112,16 @@ class Checkpoints(TrainerCallback):
                 remove_checkpoint(path)
 
 
+class IntervalsOfArguments(TrainerCallback):
+    """Log, validate and save in the intervals of the arguments, also where a run goes on from a checkpoint.
+
+    Transformers (5.23) takes the checkpoint's, so that another `save_every` or `log_every` would do nothing.
+    """
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        state.compute_steps(args, state.max_steps)
+
+
 class SaveWhenDue(TrainerCallback):
     """Save after so many minutes, whatever the step, and never at the last step, when the model itself is saved.
 

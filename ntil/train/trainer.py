@@ -32,6 +32,7 @@ from ntil.packing.masks import attention_mask
 from ntil.packing.tower import SharedTower
 from ntil.train.arguments import training_arguments
 from ntil.train.averaging import WeightAverage
+from ntil.train.callbacks import IntervalsOfArguments
 from ntil.train.drawn_rows import DrawnRows
 from ntil.train.guards import FiniteCheck
 from ntil.train.task_log import TaskLog
@@ -144,6 +145,7 @@ class NumberTrainer(Trainer):
         if task_log is not None:
             self.add_callback(task_log)
         self.remove_callback(PrinterCallback)
+        self.add_callback(IntervalsOfArguments())
         # Our loss is divided by the global counts already; the Trainer must not divide by the accumulation again.
         self.model_accepts_loss_kwargs = True
         self.number_loss = number_loss.to(self.args.device)

@@ -1,5 +1,6 @@
 """What a checkpoint remembers of its run beside the weights."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from ntil.distributed.ranks import Ranks
 from ntil.runs.checkpoints import read_mark
 from ntil.train import callbacks
 from ntil.train.callbacks import Checkpoints, SaveWhenDue
+from tests.support.in_process import trainer_of
 
 
 @pytest.fixture
@@ -41,6 +43,23 @@ def test_a_checkpoint_of_before_says_no_seconds(tmp_path, clock):
     (tmp_path / "checkpoint-4").mkdir()
     (tmp_path / "checkpoint-4" / "COMPLETE").write_text("{}")
     assert leg(tmp_path, clock, 4, 8, 5.0).seconds == 5
+
+
+def test_other_intervals_of_a_resumed_run_are_followed(tmp_path):
+    words = ["optim.steps=9", "optim.warmup=0", "keep_checkpoints=9"]
+    trainer = trainer_of(tmp_path, *words, "save_every=3", "log_every=3")
+    trainer.train()
+    resumed = trainer_of(tmp_path, *words, "save_every=2", "log_every=1")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    logged = [record["step"] for record in resumed.state.log_history if "loss" in record]
+    assert logged == [3, 4, 5, 6, 7, 8, 9]
+    rarely = trainer_of(tmp_path, *words, "save_every=5", "log_every=4")
+    for step in (4, 5, 6, 8, 9):
+        shutil.rmtree(tmp_path / f"checkpoint-{step}", ignore_errors=True)
+    rarely.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert [record["step"] for record in rarely.state.log_history if "loss" in record] == [3, 4, 8]
+    assert (tmp_path / "checkpoint-5").exists()
+    assert not (tmp_path / "checkpoint-6").exists()
 
 
 @pytest.mark.parametrize(("minutes", "saved"), [(0, []), (1, [4, 8]), (0.1, [2, 4, 6, 8])])
