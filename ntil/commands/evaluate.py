@@ -52,6 +52,7 @@ from ntil.launch.processes import spawn
 from ntil.launch.sweep import Sweep
 from ntil.preflight import compose_checked
 from ntil.runs.folder import RunFolder, find_runs
+from ntil.runs.lock import Busy, locked
 from ntil.train.evaluation import evaluate
 
 LEAST_TOKENS = 128  # of an untrained model's answer, which may stand in a fence and repeat what was asked
@@ -188,20 +189,32 @@ def evaluate_run(folder: RunFolder, config: RunConfig, processes: int = 1) -> tu
         processes: ranks that share the rows; one is this process.
 
     Raises:
-        UserError: see `evaluate`; or ranks that failed.
+        UserError: see `evaluate`; ranks that failed; or the same evaluation is being made by another process.
         KeyboardInterrupt: they were interrupted.
     """
     results = RunFolder(folder.evaluations / config_hash(config))
     if not results.path.resolve().is_relative_to(folder.path.resolve()):
         raise ConfigError(f"{results.path} is a link to another folder, which would be overwritten; remove the link")
-    results.freeze(config)
+    results.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(results.path) as lock:  # two at once would write each other's files
+            results.freeze(config)
+            _evaluate_in(results, folder, config, processes, lock)
+            return results.path, results.read_metrics()
+    except Busy as busy:
+        raise ConfigError(
+            f"{results.path}: {busy} is making this evaluation; run the command again when it has ended"
+        ) from busy
+
+
+def _evaluate_in(results: RunFolder, folder: RunFolder, config: RunConfig, processes: int, lock: int) -> None:
+    """Evaluate the run in this process, or in several that inherit the lock of the results' folder."""
     if processes == 1 or config.evaluation.backend:  # a server answers: its requests need one process
         evaluate(folder, results, None, Ranks())
-        return results.path, results.read_metrics()
+        return
     ranks = replace(config.engine, processes=processes, hostfile=None)
-    code = spawn(results, replace(config, engine=ranks))
+    code = spawn(results, replace(config, engine=ranks), lock)
     if code == Interrupt.EXIT_CODE:
         raise KeyboardInterrupt
     if code:
         raise ConfigError(f"{folder.path}: {results.last_error()}; more in {results.error}")
-    return results.path, results.read_metrics()

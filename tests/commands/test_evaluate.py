@@ -1,5 +1,6 @@
 """`ntil eval` asks for what an evaluation needs, not for what the training needed."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -47,6 +48,25 @@ def test_a_link_among_the_evaluations_leads_to_no_other_folder(tmp_path):
     with pytest.raises(ConfigError, match="is a link to another folder"):
         evaluate_run(theirs, config)
     assert (mine / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_evaluation_is_made_once_at_a_time(tmp_path, monkeypatch, processes):
+    """Two commands at once, whose ranks would write and join each other's parts."""
+    folder, config = RunFolder(tmp_path), compose(["engine=local"])
+    made = []
+
+    def begin(*_):
+        made.append(1)
+        with pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* is making this evaluation; run the comm"):
+            evaluate_run(folder, config, processes)
+        (folder.evaluations / config_hash(config) / "metrics.json").write_text("{}")
+        return 0
+
+    monkeypatch.setattr("ntil.commands.evaluate.evaluate", begin)
+    monkeypatch.setattr("ntil.commands.evaluate.spawn", begin)
+    evaluate_run(folder, config, processes)
+    assert made == [1]
 
 
 def test_longer_prompts_of_another_split_have_their_key():
