@@ -15,7 +15,7 @@ from ntil.distributed.ranks import ranks_on_this_host
 from ntil.estimates.fit import check_memory, gpu_memory, idle_gpus, short_of_memory
 from ntil.losses import NumberLoss
 from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
-from ntil.models.optimizers import NO_WARMUP, check_optimizer, remarks_on_schedule
+from ntil.models.optimizers import check_optimizer, remarks_on_schedule, warmup_remark
 from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.quantization import check_quantization
 from ntil.models.tuning import check_tuning, is_frozen
@@ -187,11 +187,7 @@ def remarks(config: RunConfig) -> list[str]:
     """What a run can do but is hardly meant to."""
     optim = config.optim
     sentences = [idle_gpus(config, len(gpu_memory())), short_of_memory(config), *remarks_on_schedule(optim)]
-    if optim.schedule not in NO_WARMUP and optim.steps is not None and optim.warmup >= max(1, optim.steps):
-        sentences.append(
-            f"optim.warmup={optim.warmup} is not over after optim.steps={optim.steps}: the learning rate only rises, "
-            f"to {optim.steps / optim.warmup:.0%} of optim.lr; set optim.warmup={optim.steps // 10}"
-        )
+    sentences.append(warmup_remark(optim, optim.steps))  # where rows bound the steps, again once these are known
     return [sentence for sentence in sentences if sentence]
 
 

@@ -32,8 +32,8 @@ from ntil.config.build import locate
 from ntil.config.errors import ConfigError
 from ntil.config.schema import RunConfig
 from ntil.losses import NumberLoss
-from ntil.models.saving import check_saved, load_merged
-from ntil.runs.folder import RunFolder, find_runs
+from ntil.models.saving import BASE, check_saved, load_merged
+from ntil.runs.folder import RunFolder, find_runs, read_json
 from ntil.runs.inputs import check_start
 from ntil.runs.run import build_from_saved
 
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
             print(f"{target}: exists, left as it is")
         else:
             export(folder, target, options.merge, options.accept_changes)
-            print(f"{target}: load it with from_pretrained({str(target)!r})")
+            print(f"{target}: load it with {loading(target)}")
         if folder in repository_of:
             _check_files(target)
             push(target, repository_of[folder], options.private, options.push_dry_run)
@@ -157,6 +157,18 @@ def export(folder: RunFolder, target: Path, merge: bool = True, accept_changes: 
             shutil.copytree(folder.model, partial)
         (partial / "README.md").write_text(card(folder, components, adapter and not merge))
     return target
+
+
+def loading(target: Path) -> str:
+    """The call that loads an exported folder.
+
+    The base of adapters on a model from scratch lies beside them, and no name in adapter_config.json leads there.
+    """
+    file = target / BASE / "config.json"
+    if not file.exists():
+        return f"from_pretrained({str(target)!r})"
+    kind = read_json(file)["architectures"][0]
+    return f"PeftModel.from_pretrained({kind}.from_pretrained({str(file.parent)!r}), {str(target)!r})"
 
 
 def check_exportable(config: RunConfig) -> None:

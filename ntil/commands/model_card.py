@@ -13,9 +13,10 @@ from data.common.errors import UserError
 from data.common.files import check_size_on_disk
 from ntil import __version__
 from ntil.components import Components
+from ntil.config.schema import RunConfig
 from ntil.models.pretrained import is_path
 from ntil.runs.data_fingerprint import described
-from ntil.runs.folder import RunFolder
+from ntil.runs.folder import RunFolder, read_json
 from ntil.runs.run import Run
 
 CARD = Template(
@@ -34,7 +35,7 @@ tags: [ntil, number-loss, {{ loss }}]
 # {{ model }} on {{ task }}, trained with {{ loss }}
 
 {{ "A LoRA adapter" if adapter else "Weights" }} trained by ntil {{ version }}: {{ steps }} steps of {{ rows }} rows,
-seed {{ seed }}, {{ "from " + base if base else "from scratch" }}.
+seed {{ seed }}, {{ "from " + base if base else "from scratch" }}.{{ saved }}
 
 ## Metrics
 
@@ -86,7 +87,8 @@ def card(folder: RunFolder, components: Components, adapter: bool) -> str:
         generation="greedy generation" if config.evaluation.generation.greedy else "beam search",
         report=report_rows(folder, config.task.name, config.model.name, config.loss.name),
         version=__version__,
-        steps=Run(folder, config).steps,
+        steps=Run(folder, config).trained_steps or Run(folder, config).steps,
+        saved=saved_weights(folder, config),
         rows=config.optim.batch_size,
         seed=config.seed,
         split=config.evaluation.split,
@@ -100,6 +102,20 @@ def card(folder: RunFolder, components: Components, adapter: bool) -> str:
         task=config.task.name,
         loss=config.loss.name,
     )
+
+
+def saved_weights(folder: RunFolder, config: RunConfig) -> str:
+    """Sentences on which weights these are, where they aren't those after the planned number of steps."""
+    trained, planned = read_json(folder.trained), Run(folder, config).steps
+    best, sentences = trained.get("best", {}), []
+    if trained.get("stopped_early"):
+        sentences.append(f"The training ended early, of {planned} steps.")
+    if trained.get("tested") == "best":
+        value = f"{trained['metric']} {best['value']:.4g}"
+        sentences.append(f"The weights are those of the best validation ({value}), at step {best['step']}.")
+    if config.optim.ema is not None:
+        sentences.append(f"They are the moving average of the weights over the steps (decay {config.optim.ema:g}).")
+    return "".join(f" {sentence}" for sentence in sentences)
 
 
 def _example(folder: RunFolder, components: Components) -> tuple[str | None, str]:

@@ -25,6 +25,7 @@ from ntil.config.errors import ConfigError
 from ntil.console import Table
 from ntil.estimates.time import Device, device_here
 from ntil.launch.costs import Estimator, disk_warning, mixture_remark, pace_key, packing_remark, total_disk, total_time
+from ntil.models.optimizers import warmup_remark
 from ntil.preflight import check, compose_checked
 from ntil.runs.code import changed_code
 from ntil.runs.folder import folder_of, read_json
@@ -127,7 +128,8 @@ def dry_run(arguments: Sequence[str], device: Device | None = None) -> DryRun:
             remarks += [refusal] if refusal not in remarks else []
         if state != "done":
             costs.append(cost)
-            for remark in (packing_remark(job, cost), mixture_remark(job), _augmentation_remark(job)):
+            warmup = warmup_remark(job.config.optim, cost.length.steps)
+            for remark in (packing_remark(job, cost), mixture_remark(job), _augmentation_remark(job), warmup):
                 remarks += [remark] if remark and remark not in remarks else []
         time = ["done", ""] if state == "done" else [cost.time, cost.gpu_hours]
         rows.append([*map(str, job.key), str(cost.length), cost.memory, cost.disk, state, *time])

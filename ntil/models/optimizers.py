@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from data.common.counts import counted
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.optim import DECAY, OptimConfig
 from ntil.config.schema import RunConfig
@@ -205,6 +206,17 @@ def remarks_on_schedule(optim: OptimConfig) -> list[str]:
             "optim.schedule=constant_with_warmup has one"
         ]
     return []
+
+
+def warmup_remark(optim: OptimConfig, steps: int | None) -> str | None:
+    """A remark on a warm-up that isn't over at the last of so many steps; None where it is, or they aren't known."""
+    if steps is None or optim.schedule in NO_WARMUP or optim.warmup < max(1, steps):
+        return None
+    length = f"optim.steps={steps}" if steps == optim.steps else counted(steps, "step", form=",")
+    return (
+        f"optim.warmup={optim.warmup:g} is not over after {length}: the learning rate only rises, "
+        f"to {steps / optim.warmup:.0%} of optim.lr; set optim.warmup={steps // 10}"
+    )
 
 
 def state_bytes(optim: OptimConfig, trained: int, factored: int) -> int:

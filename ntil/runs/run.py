@@ -73,6 +73,12 @@ class Run:
         return steps if isinstance(steps, int) else self.config.optim.steps_for(None)
 
     @property
+    def trained_steps(self) -> int | None:
+        """Steps after which the training ended, perhaps early; None where it hasn't, or no record says it."""
+        step = read_json(self.folder.trained).get("step")
+        return step if isinstance(step, int) else None
+
+    @property
     def trains(self) -> bool:
         """Whether it trains at all; a run that doesn't tests the model that it starts from."""
         loss: type[NumberLoss] = locate(self.config.loss.target, "loss")

@@ -38,7 +38,8 @@ def status(run: Run) -> Status:
     step = history[-1]["step"] if history else 0
     holder = owner(run.folder.path)
     if run.done:
-        return Status("done", step if steps is None else steps, steps, "")
+        planned = step if steps is None else steps
+        return Status("done", planned if run.trained_steps is None else run.trained_steps, steps, "")
     if holder is not None:
         phase = "testing, " if run.folder.trained.exists() else _eta(history, step, steps)
         return Status("running", step, steps, f"{phase}{holder}")

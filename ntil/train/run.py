@@ -29,6 +29,7 @@ from ntil.evaluation.generate import evaluate_sharded
 from ntil.evaluation.sets import batch_sizes, evaluation_sets, first_rows, predict_sets, teacher_forced_sets
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.head import SupervisedHead
+from ntil.models.optimizers import warmup_remark
 from ntil.models.saving import save, save_base, whole_model
 from ntil.models.tuning import is_frozen, parameter_table, tune
 from ntil.models.vision_cache import VisionCache, attach
@@ -228,7 +229,10 @@ def check_before_training(
         length = _write_length(folder, config, len(data.train))
         digits = ", ".join(f"{share:.0%}{f' ({name})' if name else ''}" for name, share in coverage.items())
         print(f"{length}, {digits} of the answer tokens are digits")
-        drawn = (config.optim.steps_for(len(data.train)) or 0) * config.optim.batch_size
+        steps = config.optim.steps_for(len(data.train)) or 0
+        if steps != config.optim.steps and (remark := warmup_remark(config.optim, steps)):
+            print(f"warning: {remark}")
+        drawn = steps * config.optim.batch_size
         for line in mixture_lines(components.task, data.train, drawn):
             print(line)
     return {f"coverage/{name}" if name else "coverage": share for name, share in coverage.items()}

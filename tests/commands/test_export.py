@@ -1,5 +1,6 @@
 """Where exported runs go: known for all of them before anything is written."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,12 +8,13 @@ import pytest
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from ntil.commands.export import main, targets
-from ntil.commands.model_card import licence_note, licence_of, report_rows
+from ntil.commands.model_card import licence_note, licence_of, report_rows, saved_weights
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.identity import run_path
 from ntil.runs.data_fingerprint import described
 from ntil.runs.folder import RunFolder, find_runs
+from ntil.runs.run import Run
 
 
 @pytest.fixture
@@ -83,6 +85,28 @@ def test_the_card_says_what_the_train_split_was(runs, kept, said):
     if kept:
         runs[0].data.write_text(kept)
     assert described(runs[0].data) == said
+
+
+@pytest.mark.parametrize(
+    ("record", "words", "sentence"),
+    [
+        ({"step": 2600}, [], ""),
+        ({"step": 40, "stopped_early": True, "tested": "last"}, [], " The training ended early, of 2600 steps."),
+        (
+            {"step": 40, "tested": "best", "metric": "exact", "best": {"step": 30, "value": 0.51234, "waited": 1}},
+            ["evaluation.test=best"],
+            " The weights are those of the best validation (exact 0.5123), at step 30.",
+        ),
+        ({"step": 40}, ["optim.ema=0.9"], " They are the moving average of the weights over the steps (decay 0.9)."),
+    ],
+)
+def test_the_card_says_which_weights_these_are(tmp_path, record, words, sentence):
+    config = compose([f"runs={tmp_path}", *words])
+    run = RunFolder(run_path(config))
+    run.freeze(config)
+    run.trained.write_text(json.dumps(record))
+    assert saved_weights(run, config) == sentence
+    assert Run(run, config).trained_steps == record["step"]
 
 
 class Hub:

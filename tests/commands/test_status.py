@@ -64,6 +64,13 @@ def test_every_state(tmp_path, capsys, run_at):
     assert "60/100" in shown
 
 
+def test_a_run_that_ended_early_has_the_steps_that_it_trained(tmp_path, capsys, run_at):
+    run = run_at(tmp_path / "a", [{"step": 40, "time": 1.0}], metrics={"exact": 1.0})
+    run.folder.trained.write_text(json.dumps({"step": 40, "seconds": 1.0, "stopped_early": True}))
+    assert main(["status", str(tmp_path)]) == 0
+    assert "40/100" in capsys.readouterr().out
+
+
 def test_a_night_between_two_processes_is_no_part_of_the_pace(tmp_path):
     first = [{"step": 10 * k, "time": 1000.0 + 10 * k} for k in range(7)]
     night = 60_000.0

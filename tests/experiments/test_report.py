@@ -298,7 +298,7 @@ def test_other_weights_to_start_from_are_no_comparison(runs, tmp_path):
     assert [*differences(every)] == ["inputs.model.checkpoint"]
     assert differences([run for run in every if run.loss == "ce"]) == {}  # a README makes no other training
     (report,) = analyse(every, {}, draws=50)
-    assert str(report.refused).startswith("the runs differ outside loss and seed: inputs.model.checkpoint: ")
+    assert "the runs differ outside loss and seed: inputs.model.checkpoint: " in (report.refused or "")
 
 
 def test_answers_read_by_another_protocol_are_no_comparison(runs, tmp_path):
