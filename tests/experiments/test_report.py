@@ -50,6 +50,7 @@ def test_a_clear_difference_is_called_and_a_tie_is_not(runs):
     assert cells["ce"][3] == "-"
 
 
+@pytest.mark.slow
 def test_the_whole_report(runs, capsys):
     assert main(["experiment=clock", f"runs={runs.parent}", "examples=6"]) == 0
     folder = runs / "report"
