@@ -16,12 +16,12 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import datasets
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset
@@ -53,6 +53,19 @@ LOOKED_AT = 200  # rows, of which most have pictures or most have none
 MOST_BYTES = 64 << 20  # of a picture that lies in an archive
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class _Records(NamedTuple):
+    """The records of one split.
+
+    Attributes:
+        columns: names of their columns. first: at most `LOOKED_AT` of them.
+        records: gives all, up to the limit, with their places.
+    """
+
+    columns: list[str]
+    first: list[dict[str, Any]]
+    records: Callable[[RowErrors], Iterator[Located]]
 
 
 class HubDataset(TableSource):
@@ -155,24 +168,22 @@ class HubDataset(TableSource):
     def _load(self, split: str, official: str, row_errors: RowErrors) -> Dataset:
         where = f"{self.path}, split {official}"
         reader = self._reader()
-        if reader is not None:
-            return self._load_files(split, official, reader, row_errors)
         with _one_sentence(where):
-            stream = self._stream(official)
-            features = stream.features or Features()
-            looked_at = list(stream.take(LOOKED_AT))
-        # The library's stream of CSV or JSON files doesn't tell its columns.
-        columns = list(features) or list(dict.fromkeys(name for record in looked_at for name in record))
-        used, plain = _used(self.form.of(split), columns), _PlainRecord(features, self.folder)
+            table = self._streamed(official, where) if reader is None else self._fetched(official, where, reader)
+        form, image = self.form.of(split), self.form.columns.get("image", "image")
+        used = _used(form, table.columns)
+
+        def rows(policy: RowErrors) -> Iterator[Located]:
+            """The records, with entries of objects under their dotted names."""
+            for number, row_name, record in table.records(policy):
+                yield number, row_name, record | {name: _entry(record, name) for name in used}
 
         def tables(policy: RowErrors) -> Iterable[Table]:
-            rows = _located(stream, plain, used, where, self.limit, policy)
             images = self.images or self.folder or Path()
-            yield Table(where, split, lambda: list(dict.fromkeys([*columns, *used])), rows, images)
+            yield Table(where, split, lambda: list(dict.fromkeys([*table.columns, *used])), rows(policy), images)
 
-        image = self.form.columns.get("image", "image")
-        illustrated = at_least_half(bool(_entry(record, image)) for record in looked_at)
-        return read_tables(tables, self.form.of(split), where, illustrated, row_errors)
+        illustrated = at_least_half(bool(_entry(record, image)) for record in table.first)
+        return read_tables(tables, form, where, illustrated, row_errors)
 
     def _reader(self) -> Reader | None:
         """What reads the files of CSV and JSON; None where the library does."""
@@ -180,34 +191,35 @@ class HubDataset(TableSource):
             return None
         return reader_of(self._built)
 
-    def _load_files(self, split: str, official: str, reader: Reader, row_errors: RowErrors) -> Dataset:
-        where = f"{self.path}, split {official}"
-        names = list(self._built.config.data_files or {})
-        if official not in names:
-            raise self._no_split(official, names)
-        with _one_sentence(where):
-            files = list(fetched_files(self._built, official))
-        images = self.images or self.folder or Path()
+    def _streamed(self, official: str, where: str) -> _Records:
+        """The records of a split as the library streams them."""
+        stream = self._stream(official)
+        features, first = stream.features or Features(), list(stream.take(LOOKED_AT))
+        # The library's stream of CSV or JSON files doesn't tell its columns.
+        columns = list(features) or list(dict.fromkeys(name for record in first for name in record))
+        plain = _PlainRecord(features, self.folder)
+        return _Records(columns, first, lambda policy: _located(stream, plain, where, self.limit, policy))
 
-        def located(policy: RowErrors) -> Iterator[Located]:
-            for name, file in enumerate(files):
+    def _fetched(self, official: str, where: str, reader: Reader) -> _Records:
+        """The records of a split's files, read by `reader`."""
+        splits = list(self._built.config.data_files or {})
+        if official not in splits:
+            raise self._no_split(official, splits)
+        files = list(fetched_files(self._built, official))
+
+        def located(policy: RowErrors) -> Iterator[tuple[str, dict[str, Any]]]:
+            for file_number, file in enumerate(files):
                 for number, row_name, record in read_table(file, policy, reader):
                     # A file that was fetched has a digest for a name.
-                    yield number, row_name if self.folder else f"{where}, file {name}, row {number}", record
+                    yield row_name if self.folder else f"{where}, file {file_number}, row {number}", record
 
-        def numbered(policy: RowErrors) -> Iterator[Located]:
-            for number, (_, row_name, record) in enumerate(islice(located(policy), self.limit)):
-                yield number, row_name, record | {name: _entry(record, name) for name in used}
+        def records(policy: RowErrors) -> Iterator[Located]:
+            for number, (row_name, record) in enumerate(islice(located(policy), self.limit)):
+                yield number, row_name, record
 
-        def tables(policy: RowErrors) -> Iterable[Table]:
-            yield Table(where, split, lambda: list(dict.fromkeys([*there, *used])), numbered(policy), images)
-
-        there = list(dict.fromkeys(name for file in files for name in table_columns(file, RowErrors("skip"), reader)))
-        used = _used(self.form.of(split), there)
-        image = self.form.columns.get("image", "image")
-        looked_at = islice(located(RowErrors("skip")), LOOKED_AT)
-        illustrated = at_least_half(bool(_entry(record, image)) for _, _, record in looked_at)
-        return read_tables(tables, self.form.of(split), where, illustrated, row_errors)
+        columns = dict.fromkeys(name for file in files for name in table_columns(file, RowErrors("skip"), reader))
+        first = [record for _, record in islice(located(RowErrors("skip")), LOOKED_AT)]
+        return _Records(list(columns), first, records)
 
     @cached_property
     def _commit(self) -> str | None:
@@ -282,20 +294,14 @@ def _undecoded(feature: Any) -> Any:
 
 
 def _located(
-    stream: IterableDataset,
-    plain: _PlainRecord,
-    used: dict[str, str],
-    where: str,
-    limit: int | None,
-    policy: RowErrors,
+    stream: IterableDataset, plain: _PlainRecord, where: str, limit: int | None, policy: RowErrors
 ) -> Iterator[Located]:
-    """The records with their places; `used` adds entries of objects under their dotted names."""
+    """The records with their places."""
     with _one_sentence(where):
         for number, record in enumerate(islice(stream, limit)):
             row_name = f"{where}, row {number}"
             with policy.row():
-                item = plain(record, row_name)
-                yield number, row_name, item | {name: _entry(item, name) for name in used}
+                yield number, row_name, plain(record, row_name)
 
 
 def _used(form: Form, columns: list[str]) -> dict[str, str]:

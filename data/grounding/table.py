@@ -103,7 +103,7 @@ def load(
     Raises:
         InvalidData: no file, a wrong column, or (on_error=raise) a row that can't be used.
     """
-    parts = {_ONE_NAME.get(part, part) for part in split.split("+")}
+    official = {_ONE_NAME.get(name, name) for name in split.split("+")}
 
     def read(policy: RowErrors) -> Dataset:
         writer = RowWriter(FEATURES, f"{', '.join(map(str, files))}, split {split}", policy, "expression", ["box"])
@@ -119,7 +119,7 @@ def load(
                     boxes = BoxColumn(box_format or ("xyxy" if names["box"].endswith("xyxy") else "xywh"))
                 with policy.row():
                     row_split = _split(item, names["split"], where) if "split" in names else default_split
-                    if "split" in names and _ONE_NAME.get(row_split, row_split) not in parts:
+                    if "split" in names and _ONE_NAME.get(row_split, row_split) not in official:
                         others[row_split] = names["split"]
                         continue
                     fallback = f"{path.stem}-{number}"

@@ -43,9 +43,9 @@ def rank_diagram(ranked: Ranks) -> Figure:
     axis.set_xlim(0.2 - 0.4 * count, 0.8 + 1.4 * count)  # names have 0.4 of the axis's length on either side
     axis.set_ylim(lowest, 1)
     axis.hlines(0, 1, count, color="black", linewidth=1)
-    for place in range(1, count + 1):
-        axis.vlines(place, 0, 0.15, color="black", linewidth=1)
-        axis.text(place, 0.25, str(place), ha="center", va="bottom", fontsize=9)
+    for rank in range(1, count + 1):
+        axis.vlines(rank, 0, 0.15, color="black", linewidth=1)
+        axis.text(rank, 0.25, str(rank), ha="center", va="bottom", fontsize=9)
     for line, (first, last) in enumerate(bars, start=1):
         axis.hlines(-line * 0.5, order[first][1] - 0.04, order[last][1] + 0.04, color="#555555", linewidth=4)
     for index, (loss, mean) in enumerate(order):

@@ -60,18 +60,14 @@ def weights_of(files: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in files if name.endswith(WEIGHTS))
 
 
-def changed_start(recorded: Mapping[str, Any], config: RunConfig) -> list[str]:
-    """As `changed_inputs`, of `model.checkpoint` alone."""
-    return changed_inputs({key: files for key, files in recorded.items() if key == CHECKPOINT}, config)
-
-
 def check_start(folder: RunFolder, config: RunConfig, accept: bool) -> None:
     """Check that the checkpoint that a run began from is still the one that it was.
 
     Raises:
         ConfigError: it has other files or contents, and `accept` is not set.
     """
-    if not accept and (changed := changed_start(read_json(folder.inputs), config)):
+    recorded = {key: files for key, files in read_json(folder.inputs).items() if key == CHECKPOINT}
+    if not accept and (changed := changed_inputs(recorded, config)):
         raise ConfigError(
             f"{folder.path}: {', '.join(changed)} changed since the run began from model.checkpoint="
             f"{config.model.options['checkpoint']}; put back what was there, or set accept_changes=true to take what is"
