@@ -261,7 +261,7 @@ class _RowReader(NamedTuple):
         return fields.text(prompt, where, field)
 
     def _level(self, level: Any, where: str) -> int:
-        if level is not None and "level" not in self.form.columns and isinstance(level, str) and not _is_number(level):
+        if isinstance(level, str) and "level" not in self.form.columns and not _is_number(level):
             self.remarks["level"] = (
                 f"the column level has {short(level)}, which is no number: it is left alone; "
                 "task.source.columns.level names the levels of a curriculum"
