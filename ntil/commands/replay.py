@@ -1,11 +1,11 @@
 """Run the batch whose loss or gradient was not finite again, row by row.
 
-    ntil replay run=<folder>
+    ntil replay run=<folder> [accept_changes=true]
 
 Prints every row alone with its loss, and the last modules before the first output, input or weight that is not finite.
 A run that stops at such a batch keeps its rows and, where it can, its weights in <run>/replay.
 
-run: the folder of the run.
+run: the folder of the run. accept_changes=true: load its adapters onto a base that has changed since.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ from ntil.evaluation.usable_rows import usable_rows
 from ntil.losses import StepInfo
 from ntil.models.head import SupervisedHead
 from ntil.models.saving import load_saved
+from ntil.models.tuning import tune
 from ntil.runs.checkpoints import complete_checkpoints
 from ntil.runs.folder import RunFolder, read_json
+from ntil.runs.inputs import check_start
 from ntil.train.augmentation import TIMES, AugmentedRows
 
 FRAMES = 3  # modules shown before the first that is not finite
@@ -45,18 +47,25 @@ FRAMES = 3  # modules shown before the first that is not finite
 
 @dataclass
 class ReplayOptions:
-    """Options of `ntil replay`; `run` is the run's folder."""
+    """Options of `ntil replay`.
+
+    Attributes:
+        run: folder of the run. accept_changes: load its adapters onto a base that has changed since.
+    """
 
     run: str = MISSING
+    accept_changes: bool = False
 
 
 def main(arguments: list[str]) -> int:
     """Run `ntil replay`; the exit code.
 
     Raises:
-        ConfigError: no run= given, nothing to replay there, or rows that are no longer there.
+        ConfigError: no run= given, nothing to replay there, rows that are no longer there, or adapters whose base has
+            changed.
     """
-    folder = RunFolder(parse_options("replay", ReplayOptions, arguments).run)
+    options = parse_options("replay", ReplayOptions, arguments)
+    folder = RunFolder(options.run)
     file = folder.replay / "batch.json"
     if not file.exists():
         raise ConfigError(
@@ -66,11 +75,15 @@ def main(arguments: list[str]) -> int:
     if not batch.get("ids") or not {"step", "rank", "weights", "components"} <= batch.keys():
         raise ConfigError(f"{file}: names no rows; the file is damaged")
     config = without_permissions(folder.config())
+    if config.tuning.mode == "lora":
+        check_start(folder, config, options.accept_changes)
     components = Components.build(config)
     weights = _weights(folder, batch["weights"])
     rows = _rows(config, components, batch["ids"])
     # Of adapters on a model from scratch the run keeps the base where its model is to be.
-    model = load_saved(components.family, weights, base_in=folder.unfinished_model).eval()
+    model = load_saved(components.family, weights, base_in=folder.unfinished_model, trainable=True).eval()
+    if config.tuning.mode == "full":
+        model = tune(model, components.family, config.tuning)  # what is frozen counts in no gradient
     out = console()
     out.print(
         f"step {batch['step']}, rank {batch['rank']}, {counted(len(rows), 'row')}, weights: {escape(str(weights))}"

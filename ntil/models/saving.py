@@ -57,11 +57,18 @@ def check_saved(folder: Path) -> None:
         raise ConfigError(f"{file}: only LoRA adapters without megatron_config are read")
 
 
-def load_saved(family: Family, folder: Path, device: torch.device | str = "cpu", base_in: Path | None = None) -> Any:
+def load_saved(
+    family: Family,
+    folder: Path,
+    device: torch.device | str = "cpu",
+    base_in: Path | None = None,
+    trainable: bool = False,
+) -> Any:
     """Load the model that a run saved in `folder`, whole or an adapter on its base, onto a device.
 
     Args:
         base_in: the folder that `save_base` was given, where that is another one.
+        trainable: whether adapters get gradients; a whole model's weights do.
 
     Raises:
         ConfigError: see `check_saved`.
@@ -79,7 +86,9 @@ def load_saved(family: Family, folder: Path, device: torch.device | str = "cpu",
         check_saved(base)
     with on_device:
         model = family.load(base if base.exists() else None)
-    adapted: nn.Module = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
+    adapted: nn.Module = PeftModel.from_pretrained(
+        model, str(folder), is_trainable=trainable, autocast_adapter_dtype=False
+    )
     return adapted.to(device)
 
 

@@ -20,6 +20,9 @@ from data.common.counts import counted
 from data.common.files import write_text
 from ntil.distributed.ranks import Ranks
 
+# A scale of 2 ** 16, the scaler's first, is below what float16 can hold after 16 + 24 halvings.
+SKIPPED_LIMIT = 40
+
 
 @dataclass(frozen=True)
 class NonFiniteBatch:
@@ -50,6 +53,7 @@ class FiniteCheck:
         self._pending: tuple[Tensor, torch.cuda.Event, int, list[str], dict[str, Tensor]] | None = None
         self._pending_norm: tuple[Tensor, torch.cuda.Event, int] | None = None
         self._rows: tuple[int, list[str]] = 0, []  # of all micro-batches of a step
+        self._skipped = 0
 
     def __call__(
         self, model: nn.Module, total: Tensor, components: dict[str, Tensor], step: int, ids: list[str]
@@ -81,6 +85,19 @@ class FiniteCheck:
         elif norm is not None and not math.isfinite(norm):
             self.flush()  # a loss that is not finite is the better reason
             self._stop_at_gradient(model, step, float(norm))
+
+    def scaled_gradient(self, model: nn.Module, norm: Tensor | float | None, step: int) -> None:
+        """Check the norm of a step's gradient under a loss scale, whose scaler skips a step with an overflow.
+
+        The scaler waits for its own check of every gradient, so this one costs no further wait.
+
+        Raises:
+            FloatingPointError: `SKIPPED_LIMIT` steps in a row were skipped, so that no smaller scale will help.
+        """
+        self._skipped = self._skipped + 1 if norm is not None and not math.isfinite(norm) else 0
+        if self._skipped >= SKIPPED_LIMIT:
+            self.flush()
+            self._stop_at_gradient(model, step, math.nan if norm is None else float(norm))
 
     def weights(self, model: nn.Module, step: int) -> None:
         """Check the trained weights before they replace good ones; all ranks must call.

@@ -353,9 +353,9 @@ class NumberTrainer(Trainer):
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
         # Private in transformers (5.23), and the one place between the clipping and the optimizer that knows the norm.
         norm = super()._get_grad_norm(*args, **kwargs)
-        # Scaled losses of float16 overflow now and then; the scaler then skips the step.
-        if self._finite is not None and not self.args.fp16:
-            self._finite.gradient(self.inner_model, norm, self.state.global_step + 1)
+        if self._finite is not None:
+            check = self._finite.scaled_gradient if self.args.fp16 else self._finite.gradient
+            check(self.inner_model, norm, self.state.global_step + 1)
         return norm
 
     def _check_weights(self) -> None:

@@ -1,12 +1,13 @@
-"""Adapters go on, are exported and evaluated on the base that they began from, and on no other unasked."""
+"""Adapters go on, are exported, evaluated and replayed on the base that they began from, and on no other unasked."""
 
+import json
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ntil.commands import evaluate, export
+from ntil.commands import evaluate, export, replay
 from ntil.components import Components
 from ntil.config.errors import ConfigError
 from ntil.preflight import compose_checked
@@ -43,18 +44,24 @@ def test_adapters_are_loaded_onto_no_other_base_unasked(tmp_path, start, capsys)
     perform(run)  # the contents count, not the times
     assert run.done
 
+    batch = {"step": 3, "rank": 0, "weights": "model", "components": {"ce": float("nan")}}
+    shutil.copytree(run.model, run.replay / "model")
+    rows = Components.build(run.config()).task.rows("train")
+    (run.replay / "batch.json").write_text(json.dumps({**batch, "ids": [str(rows["id"][0])]}))
     change(start)
     to = tmp_path / "exported"
     for refused in (
         lambda: export.main([f"run={run.path}", f"to={to}"]),
         lambda: export.main([f"run={run.path}", f"to={to}", "merge=false"]),
         lambda: evaluate.main([f"run={run.path}", "processes=1"]),
+        lambda: replay.main([f"run={run.path}"]),
     ):
         with pytest.raises(ConfigError, match=changed):
             refused()
     assert not to.exists()
     assert export.main([f"run={run.path}", f"to={to}", "accept_changes=true"]) == 0
     assert evaluate.main([f"run={run.path}", "processes=1", "accept_changes=true"]) == 0
+    assert replay.main([f"run={run.path}", "accept_changes=true"]) == 0
 
 
 def test_accepted_changes_are_what_the_run_began_from(tmp_path, start):

@@ -8,7 +8,7 @@ import torch
 
 from ntil.commands import replay
 from ntil.losses import CE
-from ntil.train.guards import FiniteCheck
+from ntil.train.guards import SKIPPED_LIMIT, FiniteCheck
 from ntil.train.trainer import NumberTrainer
 from tests.support.in_process import frozen, perform
 
@@ -61,7 +61,7 @@ def test_the_last_step_saves_no_model_either(tmp_path, spoil):
 
 
 def test_a_step_that_the_scaler_of_float16_skips_is_none_of_it(tmp_path):
-    """What the trainer asks of the check under float16: nothing, since such a step changes no weight."""
+    """What the trainer asks of the check under float16: no stop at once, since such a step changes no weight."""
     trainer: Any = object.__new__(NumberTrainer)
     trainer._finite = FiniteCheck(tmp_path / "replay")
     trainer.inner_model = torch.nn.Linear(1, 1)
@@ -74,6 +74,19 @@ def test_a_step_that_the_scaler_of_float16_skips_is_none_of_it(tmp_path):
         else:
             with pytest.raises(FloatingPointError, match="the gradient is not finite at step 1"):
                 trainer._get_grad_norm(None, grad_norm=float("inf"))
+
+
+def test_a_gradient_of_float16_that_no_scale_makes_finite_stops_the_run(tmp_path):
+    check, model = FiniteCheck(tmp_path / "replay"), torch.nn.Linear(1, 1)
+    for step, norm in enumerate([*[float("inf")] * (SKIPPED_LIMIT - 1), 1.0, *[float("nan")] * (SKIPPED_LIMIT - 1)], 1):
+        check(model, torch.tensor(0.5), {"ce": torch.tensor(0.5)}, step, [f"row-{step}"])
+        check.scaled_gradient(model, norm, step)
+    assert not check.folder.exists()
+    last = 2 * SKIPPED_LIMIT
+    check(model, torch.tensor(0.5), {"ce": torch.tensor(0.5)}, last, ["the-last"])
+    with pytest.raises(FloatingPointError, match=rf"the gradient is not finite at step {last}"):
+        check.scaled_gradient(model, torch.tensor(float("nan")), last)
+    assert json.loads((check.folder / "batch.json").read_text())["ids"] == ["the-last"]
 
 
 @pytest.mark.parametrize(("save_every", "kept"), [(1, ["checkpoint-2"]), (0, [])])
