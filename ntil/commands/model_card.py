@@ -14,6 +14,7 @@ from data.common.files import check_size_on_disk
 from ntil import __version__
 from ntil.components import Components
 from ntil.config.schema import RunConfig
+from ntil.models.packaged import PREFIX, licences
 from ntil.models.pretrained import is_path
 from ntil.runs.data_fingerprint import described
 from ntil.runs.folder import RunFolder, read_json
@@ -75,7 +76,7 @@ def card(folder: RunFolder, components: Components, adapter: bool) -> str:
     """Model card in Markdown: training, metrics, the report's rows, licence, data and all of the config."""
     config, metrics = folder.config(), folder.read_metrics()
     prompt, answer = _example(folder, components)
-    scores = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not k.startswith("lenient_")}
+    scores = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not _is_lenient(k)}
     base = config.model.options.get("checkpoint")
     licence = licence_of(base) if base else None
     return CARD.render(
@@ -128,8 +129,13 @@ def _example(folder: RunFolder, components: Components) -> tuple[str | None, str
         return None, next((record["answer"] for record in folder.read_predictions()), "")
 
 
+def _is_lenient(metric: str) -> bool:
+    return metric.rpartition("/")[2].startswith("lenient_")
+
+
 def _is_local(checkpoint: str) -> bool:
-    return is_path(checkpoint) or Path(checkpoint).expanduser().exists()
+    """Whether the weights are no repository's of the hub."""
+    return checkpoint.startswith(PREFIX) or is_path(checkpoint) or Path(checkpoint).expanduser().exists()
 
 
 def licence_of(checkpoint: str) -> str | None:
@@ -151,6 +157,9 @@ def licence_note(base: str | None, licence: str | None) -> str:
     """What holds for the weights, as far as it is known here."""
     if base is None:
         return "Trained from scratch: no other model's licence holds for these weights. That of the training data does."
+    if base.startswith(PREFIX):
+        of_files = "; ".join(licences(base))
+        return f"The licences of the weights that it was made from hold ({of_files}), and that of the data."
     if licence:
         return f"The base model's card names `{licence}`, which holds for these weights too; so does that of the data."
     return (

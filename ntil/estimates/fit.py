@@ -14,6 +14,8 @@ from ntil.config.schema import RunConfig
 from ntil.console import gigabytes
 from ntil.distributed.ranks import ranks_on_this_host
 from ntil.estimates.memory import SPARE, memory_need
+from ntil.models.optimizers import check_optimizer
+from ntil.models.quantization import check_quantization
 
 Change = tuple[str, Callable[[RunConfig], RunConfig]]
 
@@ -81,22 +83,42 @@ def fits(config: RunConfig, ranks: int, room: int) -> bool:
 
 
 def remedy(config: RunConfig, ranks: int, gpus: int, room: int) -> str | None:
-    """The fewest settings, as overrides, with which the estimate fits; None where none of those tried does."""
+    """The fewest settings, as overrides, with which the estimate fits and the run starts; None if none do."""
     changes = list(_changes(config, ranks, gpus))
-    alone = [[change] for change in changes]
-    together = [changes[:count] for count in range(2, len(changes) + 1)]
-    tried = (_fitting(config, some, gpus, room) for some in [*alone, *together])
+    alone = [[change] for change in changes if _starts(_changed(config, [change]))]
+    together: list[list[Change]] = [[]]
+    for change in changes:
+        if _starts(_changed(config, [*together[-1], change])):
+            together.append([*together[-1], change])
+    tried = (_fitting(config, some, gpus, room) for some in [*alone, *together[2:]])
     return next((advice for advice in tried if advice), None)
 
 
 def _fitting(config: RunConfig, changes: list[Change], gpus: int, room: int) -> str | None:
-    for _, apply in changes:
-        config = apply(config)
+    config = _changed(config, changes)
     ranks = min(gpus, ranks_on_this_host(config.engine))
     need = memory_need(config, ranks)
     if need is None or not fits(config, ranks, room):
         return None
-    return f"set {' '.join(name for name, _ in changes)} (about {gigabytes(need.peak)} GB)"
+    # Of two engines the second stays: it has the settings of both.
+    names = {name.partition("=")[0]: name for name, _ in changes}
+    return f"set {' '.join(names.values())} (about {gigabytes(need.peak)} GB)"
+
+
+def _changed(config: RunConfig, changes: list[Change]) -> RunConfig:
+    for _, apply in changes:
+        config = apply(config)
+    return config
+
+
+def _starts(config: RunConfig) -> bool:
+    """Whether optimizer and base are such that the engine takes them."""
+    try:
+        check_optimizer(config, on_this_machine=False)
+        check_quantization(config, on_this_machine=False)
+    except ConfigError:
+        return False
+    return True
 
 
 def _changes(config: RunConfig, ranks: int, gpus: int) -> Iterator[Change]:

@@ -196,7 +196,8 @@ def total_time(costs: Sequence[Cost]) -> tuple[str, str]:
 def disk_warning(runs: str, costs: Sequence[Cost]) -> str | None:
     """One sentence where the sweep needs more disk than there is."""
     needs = [cost.disk_need for cost in costs if cost.disk_need is not None]
-    folder = next(p for p in (Path(runs).absolute(), *Path(runs).absolute().parents) if p.exists())
+    place = Path(runs).expanduser().absolute()
+    folder = next(p for p in (place, *place.parents) if p.exists())
     free = shutil.disk_usage(folder).free
     peak = sum(need.remaining for need in needs) + max((need.peak - need.remaining for need in needs), default=0)
     if peak <= free:

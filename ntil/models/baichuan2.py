@@ -11,6 +11,8 @@ Baichuan2-13B (ALiBi in place of rotary positions) is not Llama's layout and is 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +104,8 @@ class Baichuan2(CausalLM):
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
         """Save in Llama's layout with head rows of length one, so that `AutoModelForCausalLM` gives the same logits."""
-        normalise_head(model)
-        super().save(model, folder)
+        with normalised_head(model):
+            super().save(model, folder)
         config = LlamaConfig.from_pretrained(folder)
         config.architectures = ["LlamaForCausalLM"]
         config.save_pretrained(folder)
@@ -111,8 +113,9 @@ class Baichuan2(CausalLM):
 
 def save_original(model: PreTrainedModel, folder: Path) -> None:
     """Save weights and config.json in Baichuan2's own layout, without its Python files and tokenizer."""
-    normalise_head(model)
-    weights, config = model.state_dict(), model.config.to_dict()
+    with normalised_head(model):
+        weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    config = model.config.to_dict()
     for start in {name.partition("q_proj")[0] for name in weights if "q_proj" in name}:
         packed = [weights.pop(f"{start}{name}_proj.weight") for name in "qkv"]
         weights[f"{start}W_pack.weight"] = torch.cat(packed)
@@ -123,8 +126,19 @@ def save_original(model: PreTrainedModel, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(fields, indent=2))
 
 
-@torch.no_grad()
-def normalise_head(model: PreTrainedModel) -> None:
-    """Scale the rows of the output head to length one, in place; the model's logits stay the same."""
+@contextmanager
+def normalised_head(model: PreTrainedModel) -> Iterator[None]:
+    """Have rows of length one in the output head within the block; the model's logits are the same.
+
+    After it they are what they were: gradients of a head are divided by its rows' lengths, so a training that goes on
+    with others is another one.
+    """
     weight = model.get_output_embeddings().weight
-    weight.copy_(F.normalize(weight.float(), dim=1))
+    with torch.no_grad():
+        before = weight.detach().clone()
+        weight.copy_(F.normalize(weight.float(), dim=1))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)

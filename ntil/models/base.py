@@ -66,7 +66,7 @@ class Family(ABC):
         lora_targets: part -> last names of its linear layers that get adapters under `tuning=lora`.
         lora_trainable: parts trained whole in addition to the adapters.
         coords: name of the coordinate format the family was pre-trained on, see tasks/answers/coordinates.py.
-        checkpoint: hub name or folder; None for a model from scratch.
+        checkpoint: hub name or folder, as `packaged.local` gives it; None for a model from scratch.
         tokenizer: pad and end tokens are set.
         image_token: the token that stands for one patch of a picture; None where the family reads text only.
         image_processor: Hugging Face's, saved beside the weights; None where there is none.
@@ -291,8 +291,15 @@ class Family(ABC):
         return {"pooler_output": projected.split([n * len(projected) // sum(rows) for n in rows])}
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
+        """Save weights, tokenizer and image processor, and the ids that end an answer for who generates with it."""
         model.save_pretrained(folder)
+        self.save_generation_config(model, folder)
         self.save_processors(folder)
+
+    def save_generation_config(self, model: PreTrainedModel, folder: Path) -> None:
+        """Save with which ids texts begin, end and are padded; here they are given to every generation."""
+        ids = {"bos_token_id": model.config.get_text_config().bos_token_id, "eos_token_id": self.end_id}
+        GenerationConfig(**ids, pad_token_id=self.tokenizer.pad_token_id).save_pretrained(folder)
 
     def save_processors(self, folder: Path) -> None:
         """Save tokenizer and image processor, which make a folder of weights usable as `model.checkpoint=<folder>`."""

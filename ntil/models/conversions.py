@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from ntil.config.errors import ConfigError
-from ntil.models.dino_smol_config import COLOURS, joined_config
-from ntil.models.llava import square_processor
+from ntil.models.dino_smol_config import joined_config
+from ntil.models.image_processors import COLOURS, square_processor
 
 PLACEHOLDER = "<empty_output>"  # a special token of SmolLM2's code data, which no text here has
 SIDE = 224

@@ -24,9 +24,9 @@ from transformers import (
 
 from ntil.models import chatml, nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention
-from ntil.models.dino_smol_config import COLOURS, DOWNSAMPLE, joined_config
+from ntil.models.dino_smol_config import DOWNSAMPLE, joined_config
+from ntil.models.image_processors import COLOURS
 from ntil.models.llava import Llava
-from ntil.models.packaged import local
 
 
 class DinoSmol(Llava):
@@ -57,7 +57,7 @@ class DinoSmol(Llava):
     config_class: ClassVar[Any] = AyaVisionConfig
     nano_tokens: ClassVar[Sequence[str]] = chatml.TOKENS
     nano_special: ClassVar[Mapping[str, str]] = {"eos_token": chatml.END}
-    colours: ClassVar[Mapping[str, Any]] = COLOURS
+    colours: ClassVar[Mapping[str, Any]] = COLOURS  # DINOv2's, too
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class DinoSmol(Llava):
         allow_pickle: bool = False,
     ) -> None:
         sizes = (image_size, patch_size, vision, language)
-        super().__init__(local(checkpoint), *sizes, system, coords, dtype, attn_implementation, allow_pickle)
+        super().__init__(checkpoint, *sizes, system, coords, dtype, attn_implementation, allow_pickle)
         side = self.image_processor.size["height"] // self.config.vision_config.patch_size
         if side % DOWNSAMPLE:
             raise ValueError(f"model.image_size must be an even number of patches, not {side} of them")

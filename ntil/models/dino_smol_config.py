@@ -7,8 +7,6 @@ from typing import Any
 from transformers import AyaVisionConfig, PreTrainedConfig
 
 DOWNSAMPLE = 2
-# Mean and deviation of ImageNet's colours, which DINOv2 was trained with.
-COLOURS: dict[str, Any] = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 
 
 def joined_config(vision: PreTrainedConfig, text: PreTrainedConfig, image_token_id: int, width: int) -> AyaVisionConfig:

@@ -23,6 +23,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
+from ntil.models.packaged import local
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
 TOKENS = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>")
@@ -74,6 +75,7 @@ class Gemma3(Family):
         attn_implementation: Attention = "sdpa",
         allow_pickle: bool = False,
     ) -> None:
+        checkpoint = local(checkpoint)
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         self.allow_pickle, self.system, self.coords = allow_pickle, system, coords
         sizes = {"image_size": image_size, "patch_size": patch_size}

@@ -28,12 +28,12 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 
 from ntil.models import chatml, nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
+from ntil.models.image_processors import COLOURS
+from ntil.models.packaged import local
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes, token_of
 from tasks.base import OwnQuestion
 
 TOKENS = (*chatml.TOKENS, "<img>", "</img>", "<IMG_CONTEXT>", "<ref>", "</ref>", "<box>", "</box>")
-# Mean and deviation of ImageNet's colours, which the tower was trained with.
-COLOURS: dict[str, Any] = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 
 
 class InternVL(Family):
@@ -93,6 +93,7 @@ class InternVL(Family):
     ) -> None:
         if not 1 <= min_tiles <= max_tiles:
             raise ValueError(f"1 <= model.min_tiles {min_tiles} <= model.max_tiles {max_tiles} must hold")
+        checkpoint = local(checkpoint)
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         self.allow_pickle = allow_pickle
         self.system, self.coords = system, coords

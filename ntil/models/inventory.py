@@ -146,19 +146,23 @@ class FamilyParts:
 class KnownModel:
     """A model config with its published facts, and once `opened` its family, if the checkpoint is on this machine.
 
-    state: of the checkpoint, as `cached` says.
+    state: of the checkpoint, as `cached` says. facts: of this very checkpoint. class_path: of the model that it is read
+        into, where it is published, whatever the checkpoint.
     """
 
     model: Component
     kind: type[Family]
     state: str
     facts: dict[str, Any] | None
+    class_path: str | None = None
     family: Any = None
 
     @classmethod
     def of(cls, model: Component) -> KnownModel:
-        facts = yaml.safe_load(PUBLISHED.read_text()).get(model.name)
-        return cls(model, locate(model.target, "model"), cached(model.options.get("checkpoint")), facts)
+        checkpoint, published = model.options.get("checkpoint"), yaml.safe_load(PUBLISHED.read_text()).get(model.name)
+        facts = published if published and published["checkpoint"] == checkpoint else None
+        class_path = published["class"] if published else None
+        return cls(model, locate(model.target, "model"), cached(checkpoint), facts, class_path)
 
     def opened(self) -> KnownModel:
         """Return it with its family built, unless the checkpoint is missing or incomplete.
@@ -188,9 +192,9 @@ class KnownModel:
         with torch.device("meta"):
             if self.model.options.get("checkpoint") is None:
                 return self.family.load()
-            if self.facts:
-                model = _class_of(self.facts["class"])
-                return model(self.family.config if self.family else model.config_class(**self.facts["config"]))
+            if self.class_path:
+                model = _class_of(self.class_path)
+                return model(self.family.config if self.family else model.config_class(**(self.facts or {})["config"]))
             config = self.family.config
             model_class = getattr(self.family, "model_class", None) or getattr(transformers, config.architectures[0])
             return model_class(config)

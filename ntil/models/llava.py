@@ -29,6 +29,8 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
+from ntil.models.image_processors import square_processor
+from ntil.models.packaged import local
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 from tasks.base import OwnQuestion
 
@@ -96,6 +98,7 @@ class Llava(Family):
         allow_pickle: bool = False,
     ) -> None:
         self.coords, self.system = coords, SYSTEMS.get(system or "", system or "")
+        checkpoint = local(checkpoint)
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         self.allow_pickle = allow_pickle
         sizes = {"image_size": image_size, "patch_size": patch_size}
@@ -211,9 +214,3 @@ class Llava(Family):
 
     def load(self, checkpoint: Path | None = None) -> PreTrainedModel:
         return load_model(self, self.model_class, checkpoint)
-
-
-def square_processor(side: int, **options: Any) -> CLIPImageProcessorPil:
-    """Image processor of square pictures of `side` pixels."""
-    edge = {"height": side, "width": side}
-    return CLIPImageProcessorPil(size=edge, crop_size=edge, do_center_crop=False, **options)

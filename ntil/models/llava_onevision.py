@@ -34,6 +34,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import unpad_i
 
 from ntil.models import chatml, nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
+from ntil.models.packaged import local
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 
 TOKENS = (*chatml.TOKENS, "<video>")
@@ -85,6 +86,7 @@ class LlavaOnevision(Family):
         attn_implementation: Attention = "sdpa",
         allow_pickle: bool = False,
     ) -> None:
+        checkpoint = local(checkpoint)
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         self.allow_pickle, self.system, self.coords = allow_pickle, system, coords
         sizes = {"image_size": image_size, "patch_size": patch_size}

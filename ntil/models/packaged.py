@@ -68,20 +68,20 @@ DINOV2 = PackagedFile(
 
 
 def local(checkpoint: str | None) -> str | None:
-    """The folder of `package:<name>`, made at its first use; any other checkpoint as it is.
+    """The folder of `package:<name>`, made at its first use, or that of `~/...`; any other checkpoint as it is.
 
     Raises:
         ConfigError: there are no weights of that name, or their package isn't installed.
     """
     if checkpoint is None or not checkpoint.startswith(PREFIX):
-        return checkpoint
+        return str(Path(checkpoint).expanduser()) if checkpoint and checkpoint.startswith("~") else checkpoint
     name, folder = checkpoint.removeprefix(PREFIX), converted(checkpoint)
     if not folder.is_dir():
         _require_readers()
         from ntil.models.conversions import CONVERSIONS  # models that nothing else here needs
 
         installed = [file.find() for file in WEIGHTS[name]]
-        print(f"converting {name}: {'; '.join(file.licence for file in WEIGHTS[name])}", file=sys.stderr)
+        print(f"converting {name}: {'; '.join(licences(checkpoint))}", file=sys.stderr)
         with replacing(folder) as partial:
             partial.mkdir()
             CONVERSIONS[name](partial, *installed)
@@ -99,6 +99,11 @@ def converted(checkpoint: str) -> Path:
         raise ConfigError(f"model.checkpoint={checkpoint}: no such weights{nearest(name, list(WEIGHTS))}")
     key = hashlib.sha256(" ".join([str(VERSION), *(file.sha256 for file in WEIGHTS[name])]).encode()).hexdigest()[:16]
     return cache_folder() / "weights" / f"{name}-{key}"
+
+
+def licences(checkpoint: str) -> list[str]:
+    """The licences of the files that `package:<name>` is made of; none where there are no weights of that name."""
+    return [file.licence for file in WEIGHTS.get(checkpoint.removeprefix(PREFIX), ())]
 
 
 def _require_readers() -> None:

@@ -27,6 +27,7 @@ from transformers import (
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, OwnPrompt, load_model, torch_dtype
+from ntil.models.packaged import local
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 from ntil.numbers.vocab import NumberVocab
 from tasks.base import OwnQuestion
@@ -90,6 +91,7 @@ class PaliGemma(Family):
     ) -> None:
         if "{prompt}" not in prefix:
             raise ValueError(f"model.prefix must hold {{prompt}}, got {prefix!r}")
+        checkpoint = local(checkpoint)
         self.checkpoint, self.dtype, self.allow_pickle = checkpoint, torch_dtype(dtype), allow_pickle
         self.prefix, self.coords = prefix, coords
         if checkpoint is None:

@@ -29,6 +29,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from ntil.compat import without_weights
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Encoded, Family, OwnPrompt, load_model, torch_dtype
+from ntil.models.packaged import local
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes_of_parts, token_of
 from tasks.base import OwnQuestion
 
@@ -92,6 +93,7 @@ class Qwen2VL(Family):
         attn_implementation: Attention = "sdpa",
         allow_pickle: bool = False,
     ) -> None:
+        checkpoint = local(checkpoint)
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         self.allow_pickle = allow_pickle
         self.system, self.coords = system, coords

@@ -29,6 +29,7 @@ from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_stri
 
 from ntil.models import nano_tokenizer
 from ntil.models.base import LLAMA_LINEAR, Attention, Family, load_model, torch_dtype
+from ntil.models.packaged import local
 from ntil.models.pretrained import config_of, fits, must_be_given, reading, same_sizes, same_sizes_of_parts, token_of
 
 END = "<end_of_utterance>"
@@ -87,6 +88,7 @@ class SmolVLM(Family):
         attn_implementation: Attention = "sdpa",
         allow_pickle: bool = False,
     ) -> None:
+        checkpoint = local(checkpoint)
         self.checkpoint, self.dtype, self.attention = checkpoint, torch_dtype(dtype), attn_implementation
         self.allow_pickle, self.system, self.coords = allow_pickle, system, coords
         sizes = {"image_size": image_size, "patch_size": patch_size}

@@ -34,14 +34,30 @@ class Parts:
         return "language"
 
     def modules(self, model: nn.Module, part: str) -> dict[str, nn.Module]:
-        """Modules of a part by their full names; of a list of modules its entries, since a list is never called."""
+        """Modules of a part by their full names, of which none holds another part.
+
+        Of a list of modules these are its entries, since a list is never called.
+
+        Raises:
+            ConfigError: a module holds parameters of its own beside another part's module.
+        """
         modules: dict[str, nn.Module] = {}
         for prefix in self._of_part[part]:
-            module = model.get_submodule(prefix)
-            if isinstance(module, nn.ModuleList):
-                modules |= {f"{prefix}.{name}": entry for name, entry in module.named_children()}
-            else:
-                modules[prefix] = module
+            modules |= self._without_other_parts(model.get_submodule(prefix), prefix, part)
+        return modules
+
+    def _without_other_parts(self, module: nn.Module, name: str, part: str) -> dict[str, nn.Module]:
+        mixed = any(other.startswith(f"{name}.") and of != part for other, of in self._prefixes)
+        if not mixed and not isinstance(module, nn.ModuleList):
+            return {name: module}
+        if direct := [parameter for parameter, _ in module.named_parameters(recurse=False)]:
+            reason = f"{name} holds {direct[0]} beside other parts"
+            raise ConfigError(f"tuning.train=[{part}] beside adapters is not supported: {reason}; take tuning=full")
+        modules: dict[str, nn.Module] = {}
+        for child_name, child in module.named_children():
+            full_name = f"{name}.{child_name}"
+            if self.of(full_name) == part and next(child.parameters(), None) is not None:
+                modules |= self._without_other_parts(child, full_name, part)
         return modules
 
     def counts(self, model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -75,6 +91,10 @@ def check_tuning(tuning: TuningConfig, family: Family | type[Family]) -> None:
     if "language" in (tuning.train or ()):
         raise ConfigError("tuning.train=[language] beside adapters is not supported; take tuning=full")
     for part in _adapted(tuning):
+        if part in (tuning.train or ()):
+            raise ConfigError(
+                f"tuning.adapt and tuning.train both name {part!r}, which either has adapters or is trained whole"
+            )
         if not tuning.targets and part not in family.lora_targets:
             parts = ", ".join(family.lora_targets)
             raise ConfigError(

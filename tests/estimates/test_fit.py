@@ -9,6 +9,8 @@ from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.estimates import fit
 from ntil.estimates.fit import check_memory, fits, idle_gpus, remedy, short_of_memory
+from ntil.models.optimizers import check_optimizer
+from ntil.models.quantization import check_quantization
 
 GB = 10**9
 QWEN = ["model=qwen2_vl_7b", "task=refcoco"]
@@ -45,6 +47,30 @@ def test_what_is_advised_is_estimated_to_fit(words, gpus, memory):
         [*words, *engines[-1:], f"engine.processes={gpus}", "engine.gradient_checkpointing=true", *overrides]
     )
     assert fits(again, gpus, memory * GB)
+
+
+@pytest.mark.parametrize("memory", [80, 24, 12, 8])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*QWEN, "engine=local", "optim.name=adafactor"],
+        [*QWEN, "engine=zero2", "tuning=qlora"],
+        [*QWEN, "engine=zero2", "optim.ema=0.99"],
+    ],
+)
+def test_what_is_advised_is_not_refused(words, memory):
+    config = compose([*words, "engine.processes=1"])
+    advice = remedy(config, 1, 1, memory * GB)
+    if advice is None:
+        assert memory < 80  # the largest GPU has room for each of them with some change, or as it is
+        return
+    settings = re.fullmatch(r"set (.*) \(about .* GB\)", advice)
+    assert settings is not None, advice
+    named = [word.partition("=")[0] for word in settings[1].split()]
+    assert len(named) == len(set(named))
+    again = compose([*words, "engine.processes=1", *settings[1].split()])
+    check_optimizer(again, on_this_machine=False)
+    check_quantization(again, on_this_machine=False)
 
 
 def test_a_small_model_gets_no_advice_and_a_hopeless_one_says_so():

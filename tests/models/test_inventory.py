@@ -9,7 +9,7 @@ from ntil.commands.models import main
 from ntil.config.compose import CONF, choices, compose
 from ntil.config.errors import ConfigError
 from ntil.config.schema import Component
-from ntil.models.inventory import PUBLISHED, cached, describe, estimate
+from ntil.models.inventory import PUBLISHED, cached, describe, estimate, needed_memory
 from ntil.numbers.tokenizers import keeps_digits_apart
 
 # Total parameters as the hub shows them for the releases' safetensors.
@@ -92,6 +92,19 @@ def test_every_checkpoint_is_described():
     full = {name for name, text in files.items() if yaml.safe_load(text)["checkpoint"]}
     assert len(full) >= 11
     assert full - set(yaml.safe_load(PUBLISHED.read_text())) == set()
+
+
+def test_published_facts_are_of_the_checkpoint_that_the_config_names():
+    for name, facts in yaml.safe_load(PUBLISHED.read_text()).items():
+        assert facts["checkpoint"] == model(name).options["checkpoint"], name
+
+
+def test_a_checkpoint_of_another_size_is_not_taken_for_it():
+    other = compose(["model=qwen25_1_5b", "model.checkpoint=Qwen/Qwen2.5-32B"])
+    described = describe(other.model)
+    assert described["source"] is None
+    assert "parameters" not in described
+    assert needed_memory(other) is None
 
 
 @pytest.mark.parametrize("name", SIZES)

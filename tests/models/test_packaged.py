@@ -44,6 +44,14 @@ def test_any_other_checkpoint_is_left_as_it_is():
     assert local("org/name") == "org/name"
 
 
+def test_a_folder_below_ones_home_is_read(tmp_path, monkeypatch):
+    family = build("model", compose(["model=llava_nano"]).model)
+    family.save(family.load(), tmp_path / "m")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    there = build("model", compose(["model=llava_nano", "model.checkpoint='~/m'"]).model)
+    assert there.load().num_parameters() == family.load().num_parameters()
+
+
 def test_unknown_weights():
     with pytest.raises(ConfigError, match=r"package:dino_smoll: no such weights; did you mean 'dino_smol'"):
         local("package:dino_smoll")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import GenerationConfig
 
 from ntil.components import Components
 from ntil.config.errors import ConfigError
@@ -44,9 +45,20 @@ def test_every_parameter_has_a_part(parts):
         assert any(n.startswith(prefix) for n in names)
 
 
+def test_a_saved_model_says_what_ends_its_answers(parts, tmp_path):
+    """Here every generation is told; `generate` of others reads it from the folder."""
+    components, model, _ = parts
+    components.family.save(model, tmp_path / "model")
+    published = GenerationConfig.from_pretrained(tmp_path / "model")
+    assert published.eos_token_id == components.family.end_id
+    assert published.pad_token_id == components.family.tokenizer.pad_token_id
+
+
 def test_a_saved_model_gives_the_same_logits(parts, tmp_path):
     components, model, rows = parts
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
     components.family.save(model, tmp_path / "model")
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     torch.testing.assert_close(
         logits(components, components.family.load(tmp_path / "model"), rows),
         logits(components, model, rows),

@@ -126,7 +126,9 @@ def test_baichuan2_trains_and_comes_back_in_both_layouts(tmp_path, original):
     rows = model.get_output_embeddings().weight.norm(dim=1)
     assert (rows - rows.mean()).abs().max() > 1e-3  # the head is free to move while it trains
 
+    head = model.get_output_embeddings().weight.detach().clone()
     family.save(model, tmp_path / "llama")
+    assert torch.equal(model.get_output_embeddings().weight, head)  # a training that goes on isn't another one
     saved = json.loads((tmp_path / "llama/config.json").read_text())
     assert (saved["model_type"], saved["architectures"]) == ("llama", ["LlamaForCausalLM"])
     torch.testing.assert_close(logits(family.load(tmp_path / "llama")), trained, atol=1e-5, rtol=0)

@@ -121,6 +121,7 @@ def test_the_table_shows_parameters_per_part():
             r"adapters in 'projector' \(only in language, vision\)",
         ),
         (["tuning=lora", "tuning.train=[language]"], "take tuning=full"),
+        (["tuning=lora_all", "tuning.train=[vision]"], "tuning.adapt and tuning.train both name 'vision'"),
         (["tuning.mode=qlora"], "tuning.mode must be full or lora"),
         (["tuning.rank=64"], "tuning.rank=64 is for adapters, and tuning.mode is full; add tuning=lora"),
         (["tuning.adapt=[vision]"], r"tuning.adapt=\['vision'\] is for adapters"),
@@ -226,3 +227,43 @@ def test_a_saved_adapter_on_its_base_is_the_model(tmp_path):
         torch.manual_seed(1)  # another random base would be found out
         found = load_saved(components.family, tmp_path).eval()(**inputs).logits
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+WHOLE_PARTS = [["vision"], ["projector"], ["vision", "projector"]]
+
+
+@pytest.mark.parametrize("names", WHOLE_PARTS, ids=",".join)
+@pytest.mark.parametrize("model_name", ["qwen2_vl_nano", "qwen2_5_vl_nano", "qwen3_vl_nano", "llava_ov_nano"])
+def test_parts_that_are_trained_whole_are_these_alone_and_load_again(tmp_path, model_name, names):
+    """Qwen's projectors lie inside their vision towers."""
+    words = [f"model={model_name}", "tuning=lora", f"tuning.train=[{','.join(names)}]", "loss=ce"]
+    components = Components.build(compose_checked([*TASK, "engine=local", *words]))
+    torch.manual_seed(0)
+    base = components.family.load()
+    save_base(base, components.family, tmp_path)
+    plain = Parts(components.family).counts(base)
+    model = tune(base, components.family, compose_checked([*TASK, *words]).tuning)
+    counts = Parts(components.family).counts(model)
+    for part in ("vision", "projector"):
+        assert counts[part] == (plain[part][0], plain[part][0] if part in names else 0)
+
+    inputs, positions, targets = inputs_of(components)
+    nn.functional.cross_entropy(SupervisedHead(model).logits(model, inputs, positions), targets).backward()
+    unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not [name for name in unused if not any(word in name for word in UNUSED)]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.05 * parameter.grad.sign()
+    save(model, components.family, tmp_path)
+    with torch.no_grad():
+        trained = model.eval()(**inputs).logits
+        loaded = load_saved(components.family, tmp_path).eval()(**inputs).logits
+    torch.testing.assert_close(loaded, trained, atol=1e-5, rtol=1e-5)
+
+
+def inputs_of(components: Components) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Model inputs of three rows, the positions of their answers, and the targets there."""
+    batch = components.collator([components.task.rows("train")[i] for i in range(3)])
+    inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
+    return inputs, inputs.pop("positions"), inputs.pop("targets")

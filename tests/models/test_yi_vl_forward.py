@@ -1,5 +1,6 @@
 """Yi-VL's own layout against a forward written here in plain torch from the release's names alone."""
 
+import json
 import math
 
 import pytest
@@ -107,3 +108,30 @@ def test_the_converted_checkpoint_gives_the_logits_of_a_plain_forward(shared, tm
         with torch.no_grad():
             other = model(input_ids=ids[None], pixel_values=-encoded.features["pixel_values"]).logits[0]
         assert (other[-1] - ours[-1]).abs().max() > 1e-2
+
+
+def test_a_tower_outside_of_the_folder_is_read_and_never_written(tmp_path):
+    """LLaVA's fine-tunes name their tower by the path that it had on one machine."""
+    family = Components.build(compose_checked(["model=yi_vl_nano", "task=clock"])).family
+    model = family.load()
+    family.save(model, tmp_path / "release")
+    outside = tmp_path / "towers" / "clip"
+    outside.parent.mkdir()
+    (tmp_path / "release" / "vit" / "tower").rename(outside)
+    config = json.loads((tmp_path / "release" / "config.json").read_text())
+    (tmp_path / "release" / "config.json").write_text(json.dumps({**config, "mm_vision_tower": str(outside)}))
+    before = {file.name: file.read_bytes() for file in outside.iterdir()}
+
+    started = ["model=yi_vl_nano", "task=clock", f"model.checkpoint={tmp_path / 'release'}"]
+    family = Components.build(compose_checked(started)).family
+    trained = family.load()
+    with torch.no_grad():
+        for weight in trained.parameters():
+            weight.add_(1)
+    family.save(trained, tmp_path / "run")
+    assert {file.name: file.read_bytes() for file in outside.iterdir()} == before
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["mm_vision_tower"] == "./vit/tower"
+    state = trained.state_dict()
+    again = Components.build(compose_checked([*started[:2], f"model.checkpoint={tmp_path / 'run'}"])).family
+    for loaded in (family.load(tmp_path / "run"), again.load()):
+        assert all(torch.equal(weight, state[name]) for name, weight in loaded.state_dict().items())
