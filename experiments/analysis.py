@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,9 +36,11 @@ class Line:
         return statistics.fmean(self.values[metric]) if self.values.get(metric) else None
 
     def deviation(self, metric: str) -> float | None:
-        """Sample standard deviation over seeds; None with fewer than two."""
+        """Sample standard deviation over seeds; None with fewer than two, NaN where a value is no number."""
         values = self.values.get(metric, [])
-        return statistics.stdev(values) if len(values) > 1 else None
+        if len(values) < 2:
+            return None
+        return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 @dataclass(frozen=True)

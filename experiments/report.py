@@ -245,8 +245,11 @@ def evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
     rows = []
     runs = [one for run in runs for one in run.by_task]
     for run, name in zip(runs, labels(runs), strict=True):
-        for folder in sorted(run.folder.evaluations.glob("*")):
-            again = next((one for one in Run.read(RunFolder(folder)).by_task if _same_task(run, one)), None)
+        folders = (RunFolder(path) for path in sorted(run.folder.evaluations.glob("*")))
+        for folder in folders:
+            if not folder.done:  # killed before it had a config, or a file of the system's
+                continue
+            again = next((one for one in Run.read(folder).by_task if _same_task(run, one)), None)
             if again is not None and again.done:
                 changed = differences([run, again])
                 on = [f"{k}={values[1]}" for k, values in changed.items() if k != "task.source.labels"]

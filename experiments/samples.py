@@ -51,13 +51,19 @@ def compare_samples(arguments: list[str]) -> int:
     task.check_files()
     split = options.split or config.evaluation.split
     task.check_split(split)
-    rows = {str(row["id"]): row for row in undecoded(task.rows(split))}
+    table = undecoded(task.rows(split))
+    rows = {str(row["id"]): row for row in table}
     texts = [[read_answers(file, task, rows) for file in side] for side in sides]
-    chosen = _common_rows(sides, texts, list(rows), split, options.partial)
-    base, other = (_score_sums(task, [rows[i] for i in chosen], side) for side in texts)
-    _table(
-        task, base, other, (files[0], files[1]), f"{config.task.name}, {split}: {counted(len(chosen), 'row')}"
-    ).print()
+    chosen = set(_common_rows(sides, texts, list(rows), split, options.partial))
+    for name, part in (task.by_member(table) if task.members else {"": table}).items():
+        # Of a mixture the ids in the files begin with the name of the task.
+        stem, member = (f"{name}:", task.members[name]) if name else ("", task)
+        of_task = [row for row in part if stem + str(row["id"]) in chosen]
+        if not of_task:
+            continue
+        base, other = (_score_sums(member, of_task, stem, side) for side in texts)
+        title = f"{name or config.task.name}, {split}: {counted(len(of_task), 'row')}"
+        _table(member, base, other, (files[0], files[1]), title).print()
     return 0
 
 
@@ -77,6 +83,8 @@ def read_answers(file: Path, task: Task, rows: dict[str, Row]) -> dict[str, str]
     for line, record in enumerate(read_jsonl(file), 1):
         where = f"{file}, line {line}"
         name, text = _answer(record, where)
+        if name not in rows and f"{record.get('task')}:{name}" in rows:  # as a run of a mixture writes it
+            name = f"{record['task']}:{name}"
         if name not in rows:
             raise ConfigError(f"{where}: the split has no row {name!r}; choose the data and the split of these answers")
         if name in answers:
@@ -137,8 +145,8 @@ def _files(sides: Sequence[Sequence[Path]], texts: list[list[dict[str, str]]]) -
         yield from zip(files, side, strict=True)
 
 
-def _score_sums(task: Task, rows: Sequence[Row], side: Sequence[dict[str, str]]) -> ScoreSums:
-    tables = [[task.sum_scores([task.record(answers[str(row["id"])], row)]) for row in rows] for answers in side]
+def _score_sums(task: Task, rows: Sequence[Row], stem: str, side: Sequence[dict[str, str]]) -> ScoreSums:
+    tables = [[task.sum_scores([task.record(answers[stem + str(row["id"])], row)]) for row in rows] for answers in side]
     return joined_sums(tables, task, task.metric)
 
 

@@ -86,6 +86,8 @@ class Comparison:
     @property
     def verdict(self) -> Verdict:
         """Verdict at 5 %: both the interval and the corrected test must exclude equality."""
+        if not np.isfinite([self.low, self.high]).all():  # of a score that is no number nothing can be told
+            return "not distinguishable"
         if self.low <= 0 <= self.high or self.p_holm >= 0.05:
             return "not distinguishable"
         return "better" if (self.difference > 0) == self.greater_is_better else "worse"
@@ -152,6 +154,8 @@ def permutation_p(ours: ScoreSums, base: ScoreSums, rng: np.random.Generator, dr
     counts as one of the draws (Phipson and Smyth, 2010).
     """
     observed = abs((ours.metric_of() - base.metric_of()).mean())
+    if not np.isfinite(observed):
+        return 1.0
     total = ours.sums + base.sums
     gap = ours.sums - base.sums
     as_large = 0

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from ntil.config.config_dirs import OPTION, declared, split_config_dirs
+from ntil.config.config_dirs import declared, problem, split_config_dirs
 from ntil.distributed.interrupt import Interrupt, end_process
 from ntil.distributed.launcher import look_here_last
 from ntil.rooms import importable, is_of_others
@@ -100,8 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _command(arguments: list[str], interrupt: Interrupt) -> int:
     arguments, folders = split_config_dirs(arguments)
-    if "" in folders:
-        print(f"ntil: {OPTION} needs a folder of configs after it", file=sys.stderr)
+    if sentence := problem(folders):
+        print(f"ntil: {sentence}", file=sys.stderr)
         return 2
     with declared(folders):
         return _answer(arguments, interrupt)

@@ -137,7 +137,7 @@ class Counts(NumericAnswers):
 class BoxLists(Detection):
     """Any number of boxes a row, each with its name where the row's have labels."""
 
-    protocol = 3  # 2: mAP counts the labelled boxes of pictures without objects; 3: as detection's 2
+    protocol = 4  # 2: mAP counts the labelled boxes of pictures without objects; 3, 4: as detection's 2, 3
     columns = ("prompt", "boxes", "labels", "width", "height")
 
     def __init__(self, source: Source, coords: Coords = FORMATS["int1000"]) -> None:

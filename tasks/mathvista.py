@@ -57,7 +57,9 @@ class MathVista(Task):
     """
 
     metric = "official_accuracy"
-    protocol = 2  # 2: extraction reads quantities whole, and statements as yes or no
+    # 2: extraction reads quantities whole, and statements as yes or no
+    # 3: it reads a letter that ends a sentence (`So it is B.`), and none that is denied (`not A, but B`)
+    protocol = 3
     survives = frozenset({"scale"})  # questions on charts name dark and light colours
     columns = ("question", "prompt", "choices", "answer", "target", "question_type", "answer_type")
 

@@ -47,7 +47,10 @@ def build_gallery(cell: Cell, metric: str, count: int) -> Gallery:
     runs = _one_run_each(cell)
     if not runs:
         return Gallery(missing="no seed has a finished run of every loss")
-    tables = {loss: list(run.folder.read_predictions()) for loss, run in runs.items()}
+    try:
+        tables = {loss: list(run.folder.read_predictions()) for loss, run in runs.items()}
+    except ConfigError as error:
+        return Gallery(missing=str(error))
     keys = {tuple(map(row_key, table)) for table in tables.values()}
     if len(keys) > 1:
         return Gallery(missing="the losses were tested on other examples or answers")
@@ -90,13 +93,16 @@ def _drawn(run: Run, tables: dict[str, list[Row]], indices: Sequence[int], metri
     """
     task = run.built_task
     rows = task.rows(run.config.evaluation.split)
+    # Not by their places: rows that a model can't use have no prediction.
+    places = {str(name): place for place, name in enumerate(rows["id"])}
     examples = []
     for index in indices:
         records = {loss: table[index] for loss, table in tables.items()}
         first = next(iter(records.values()))
-        row = rows[index] if index < len(rows) else None
-        if row is None or (str(row["id"]), task.answer(row)) != row_key(first):
-            raise ConfigError(f"row {index} is no longer {first['id']} with the answer {first['answer']!r}")
+        place = places.get(str(first["id"]))
+        row = None if place is None else rows[place]
+        if row is None or task.answer(row) != first["answer"]:
+            raise ConfigError(f"there is no row {first['id']} with the answer {first['answer']!r} any more")
         pictures = {loss: task.draw(row, task.parse(r["text"], row)) for loss, r in records.items()}
         texts = {loss: r["text"] for loss, r in records.items()}
         scores = {loss: _score(r, metric) for loss, r in records.items()}

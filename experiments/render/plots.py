@@ -6,6 +6,7 @@ Every function takes what it draws and gives a matplotlib figure, or None when t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import matplotlib
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 
 from experiments.cells import Cell
 from experiments.render.number_errors import signed_errors
+from ntil.config.errors import ConfigError
 from ntil.runs.folder import read_json
 from ntil.runs.run import Run
 
@@ -97,7 +99,10 @@ def error_histograms(cell: Cell) -> Figure | None:
 
 
 def _errors(runs: Iterable[Run]) -> np.ndarray:
-    errors = [e for run in runs for record in run.folder.read_predictions() for e in signed_errors(record)]
+    errors: list[float] = []
+    for run in runs:
+        with suppress(ConfigError):  # a run whose predictions are gone; the report says so
+            errors += [e for record in run.folder.read_predictions() for e in signed_errors(record)]
     return np.array(errors, dtype=float)
 
 

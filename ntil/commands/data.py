@@ -38,6 +38,7 @@ from tqdm.auto import tqdm
 from data.augment.options import AugmentConfig
 from data.common.counts import counted
 from data.common.errors import UserError
+from data.common.files import write_text
 from data.common.rgb import rgb
 from data.common.rows import Row, undecoded
 from ntil.commands import data_export
@@ -281,6 +282,8 @@ def seen_by(family: Family | None, row: Row) -> Row:
 
 def _check(config: RunConfig, task: Task, with_model: bool, options: CheckOptions) -> int:
     named = [name for name in options.splits.split(",") if name]
+    if options.out:  # before all rows are read
+        _list_file(options.out).parent.mkdir(parents=True, exist_ok=True)
     components = Components.build(config) if with_model else None
     task = components.task if components else task
     for split in named if task.members else ():
@@ -298,10 +301,22 @@ def _check(config: RunConfig, task: Task, with_model: bool, options: CheckOption
         print("add model=<name> to encode every row for that model")
     if options.out:
         lines = [line for report in reports for line in report.lines()]
-        Path(options.out).write_text("\n".join(lines) + "\n")
+        write_text(_list_file(options.out), "\n".join(lines) + "\n")
     good = all(report.good for report in reports)
     print("all rows can be used" if good else "not usable as it stands", file=sys.stdout if good else sys.stderr)
     return 0 if good else 1
+
+
+def _list_file(out: str) -> Path:
+    """File of the list of findings.
+
+    Raises:
+        ConfigError: it is a folder.
+    """
+    path = Path(out).expanduser()
+    if path.is_dir():
+        raise ConfigError(f"out={out}: is a folder; name a file")
+    return path
 
 
 def _reports(

@@ -40,7 +40,7 @@ from ntil import preflight
 from ntil.commands.options import parse_options, split_options
 from ntil.commands.summary import print_metrics
 from ntil.config.build import locate, parameters
-from ntil.config.compose import task_dict
+from ntil.config.compose import parsed_overrides, task_dict
 from ntil.config.errors import ConfigError, nearest
 from ntil.config.identity import config_hash
 from ntil.config.permissions import without_permissions
@@ -173,10 +173,16 @@ def overridden(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 def _merged(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     base = OmegaConf.create(plain)
     OmegaConf.set_struct(base, True)
+    key = ""
     try:
-        return to_plain_dict(OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides))))
+        for override in parsed_overrides(overrides):
+            key = override.get_key_element()
+            if override.is_sweep_override():
+                raise ConfigError(f"{override.input_line}: an evaluation takes one value; call ntil eval once for each")
+            OmegaConf.update(base, key, override.value())
+        return to_plain_dict(base)
     except OmegaConfBaseException as error:
-        key: str = getattr(error, "full_key", None) or overrides[0].partition("=")[0]
+        key = getattr(error, "full_key", None) or key
         parent = OmegaConf.select(base, key.rpartition(".")[0]) if "." in key else base
         names = [f"{key.rpartition('.')[0]}.{name}".lstrip(".") for name in map(str, parent or [])]
         raise ConfigError(f"no key {key!r} in the run's configuration{nearest(key, names)}") from error

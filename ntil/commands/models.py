@@ -31,6 +31,7 @@ from ntil.estimates.modes import modes_table
 from ntil.models.inventory import describe
 
 WIDTH = 124  # that the table needs
+FLAGS = ("--json", "--modes")
 
 
 @dataclass
@@ -51,7 +52,12 @@ def main(arguments: list[str]) -> int:
     options = parse_options("models", ModelsOptions, [word for word in arguments if "=" in word])
     if min(options.gpus, options.rank) < 1:
         raise ConfigError("ntil models: gpus and rank are at least 1")
-    names = [word for word in arguments if "=" not in word and word not in ("--json", "--modes")]
+    words = [word for word in arguments if "=" not in word]
+    if wrong := next((word for word in words if word.startswith("-") and word not in FLAGS), None):
+        raise ConfigError(f"ntil models: no option {wrong!r}{nearest(wrong, FLAGS)}")
+    if set(FLAGS) <= set(words):
+        raise ConfigError(f"ntil models: {' and '.join(FLAGS)} can't be had together; leave one of them out")
+    names = [word for word in words if word not in FLAGS]
     available = choices("model")
     for name in names:
         if name not in available:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
@@ -54,6 +55,18 @@ class Scaffold:
     in_checkout: bool
 
     @property
+    def title(self) -> str:
+        """Name of its class."""
+        return "".join(part[:1].upper() + part[1:] for part in self.name.split("_"))
+
+    @property
+    def names_something_else(self) -> bool:
+        """Whether the name is a value in a command, or that of the class a word of Python or of what it imports."""
+        imported = re.findall(r"^(?:from .*)?import (.*)$", self._text("py").template, re.MULTILINE)
+        names = {name.strip() for line in imported for name in line.split(",")}
+        return self.name in ("true", "false", "null") or iskeyword(self.title) or self.title in names
+
+    @property
     def files(self) -> dict[Path, str]:
         """Paths relative to the folder, each with its text."""
         group, room = KINDS[self.kind]
@@ -65,7 +78,7 @@ class Scaffold:
             test = Path("tests", f"test_{python.name}")
         names = {
             "name": self.name,
-            "title": "".join(part[:1].upper() + part[1:] for part in self.name.split("_")),
+            "title": self.title,
             "module": ".".join(python.with_suffix("").parts),
             "rooms": "" if self.in_checkout else "ntil.",
             "depth": str(len(test.parts) - 1),
@@ -120,7 +133,7 @@ def main(arguments: list[str]) -> int:
         print(path)
     folder = shlex.quote(str(scaffold.folder / "conf"))
     plugin = "" if scaffold.in_checkout else f" --config-dir {folder}"
-    test = next(path for path in scaffold.files if path.name.startswith("test_"))
+    test = next(path for path in scaffold.files if "tests" in path.parts)
     print(f"\n  python -m pytest {shlex.quote(str(scaffold.folder / test))}")
     print(f"  {USE[scaffold.kind].format(plugin=plugin, name=scaffold.name)}")
     return 0
@@ -147,4 +160,7 @@ def _parse(arguments: list[str]) -> Scaffold:
     if name in choices(group):
         raise ConfigError(f"{group}={name} is there already; take another name")
     into = Path(folder).expanduser()
-    return Scaffold(kind, name, into, into.resolve() == CHECKOUT)
+    scaffold = Scaffold(kind, name, into, into.resolve() == CHECKOUT)
+    if scaffold.names_something_else:
+        raise ConfigError(f"ntil new: {name!r} means something else in a command or in Python; take another name")
+    return scaffold

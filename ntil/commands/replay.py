@@ -72,8 +72,7 @@ def main(arguments: list[str]) -> int:
             f"{folder.path}: nothing to replay; a run writes replay/batch.json when its loss or gradient is not finite"
         )
     batch = read_json(file)
-    if not batch.get("ids") or not {"step", "rank", "weights", "components"} <= batch.keys():
-        raise ConfigError(f"{file}: names no rows; the file is damaged")
+    _check(batch, file)
     config = without_permissions(folder.config())
     if config.tuning.mode == "lora":
         check_start(folder, config, options.accept_changes)
@@ -93,6 +92,20 @@ def main(arguments: list[str]) -> int:
     report = non_finite_report(components, model, rows)
     out.print(escape(report) if report else "all weights and outputs are finite with these weights")
     return 0
+
+
+def _check(batch: dict[str, Any], file: Path) -> None:
+    """Check what a run writes of a batch; a run's folder may be a stranger's.
+
+    Raises:
+        ConfigError: it isn't that.
+    """
+    ids, components = batch.get("ids"), batch.get("components")
+    names_rows = isinstance(ids, list) and ids and all(isinstance(name, str) for name in ids)
+    if not names_rows or not {"step", "rank", "weights"} <= batch.keys() or not isinstance(components, dict):
+        raise ConfigError(f"{file}: names no rows; the file is damaged")
+    if not all(isinstance(value, int | float) for value in components.values()):
+        raise ConfigError(f"{file}: components that are no numbers; the file is damaged")
 
 
 def _weights(folder: RunFolder, checkpoint: str) -> Path:

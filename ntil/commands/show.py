@@ -31,6 +31,7 @@ from ntil.packing.rows import SharedPictures
 from ntil.packing.table import packed_table
 from ntil.preflight import compose_checked
 
+MOST_ORTHOGONAL = 2048  # ids of a vocabulary: of a real one a square matrix has gigabytes
 NEAR, SHOWN = 500, 3  # rows looked through on either side for the same picture, and shown in a sequence
 
 
@@ -101,10 +102,17 @@ def uniform_costs(components: Components, batch: dict[str, Any]) -> str:
     """Components of the loss as text, when all tokens are equally likely."""
     size = len(components.family.tokenizer)
     logits = torch.zeros(len(batch["targets"]), size)
-    # Losses that compare embeddings get orthogonal ones.
-    info = StepInfo(output_embeddings=torch.eye(size))
+    embeddings = _unlike_embeddings(size) if components.loss.uses_embeddings else None
+    info = StepInfo(output_embeddings=embeddings)
     costs = components.loss(logits, batch["targets"], batch["spans"], info).components
     return "  ".join(f"{name} {value.item():.3g}" for name, value in costs.items())
+
+
+def _unlike_embeddings(size: int) -> torch.Tensor:
+    """Embeddings [size, D] of which no two are alike: orthogonal, or in a large vocabulary nearly so."""
+    if size <= MOST_ORTHOGONAL:
+        return torch.eye(size)
+    return torch.randn(size, MOST_ORTHOGONAL // 16, generator=torch.Generator().manual_seed(0))
 
 
 def token_table(components: Components, batch: dict[str, Any]) -> Table:

@@ -72,10 +72,12 @@ def locate(target: str, group: str, key: str | None = None) -> Any:
         plugin = providing(module_name)
         module = plugin.load(module_name) if plugin else importlib.import_module(importable(module_name))
     except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise ConfigError(f"{key}: {module_name} imports {error.name}, which isn't installed here") from error
         raise ConfigError(f"{key}: {error}; write it as 'package.module:Class'") from error
     member = vars(module).get(name)
-    members = [n for n, value in vars(module).items() if _is_member(value, group)]
     if not _is_member(member, group):
+        members = [n for n, value in vars(module).items() if _is_member(value, group)]
         base = group_class(group).__name__
         hint = nearest(name, members) if members else ""
         raise ConfigError(f"{key}: {module_name} has no {base} {name!r}{hint}")
@@ -88,7 +90,10 @@ def _is_member(value: Any, group: str) -> bool:
         return issubclass(value, base) and not inspect.isabstract(value)
     if not inspect.isfunction(value) or not is_trusted(value.__module__):
         return False
-    returned = typing.get_type_hints(value).get("return")
+    try:
+        returned = typing.get_type_hints(value).get("return")
+    except NameError:  # of a helper whose types are imported for type checkers alone
+        return False
     return inspect.isclass(returned) and issubclass(returned, base)
 
 
@@ -130,7 +135,13 @@ def parameters(target: Any) -> tuple[dict[str, Parameter], bool]:
     `**options: Unpack[Some]`, with a TypedDict of options that all may be left out, are parameters like any other.
     """
     signature = inspect.signature(target)
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError as error:
+        raise ConfigError(
+            f"{target.__module__}:{target.__name__}: the type {error.name!r} of an option isn't there at run time; "
+            "import it outside of `if TYPE_CHECKING`"
+        ) from error
     by_name: dict[str, Parameter] = {}
     takes_others = False
     for name, parameter in signature.parameters.items():

@@ -16,6 +16,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -81,6 +82,18 @@ def for_hydra(overrides: Iterable[str]) -> list[str]:
                     _register_mixture(name, name.split("+"))
         replaced.append(_DOUBLE_QUOTED.sub(lambda text: re.sub(r"(?<!\\)\\n", "\n", text[0]), override))
     return replaced
+
+
+def parsed_overrides(overrides: Iterable[str]) -> list[Override]:
+    """Overrides as Hydra's grammar reads them, outside of its own composition.
+
+    Raises:
+        ConfigError: one that it can't read, with the quotes that it needs.
+    """
+    try:
+        return OverridesParser.create().parse_overrides(for_hydra(overrides))
+    except OverrideParseException as error:
+        raise ConfigError(_unread(error.override)) from error
 
 
 def _joined(listed: re.Match[str]) -> str:
@@ -182,8 +195,9 @@ def report_errors(act: Callable[[], Any], overrides: Iterable[str] = ()) -> int:
         if nameless := [override for override in overrides if override.startswith("=")]:
             print(f"ntil: {_unread(nameless[0])}", file=sys.stderr)
             return 2
-        null = [override.partition("=")[0] for override in overrides if override.endswith("=null")]
-        print(f"ntil: a group of configs can't be null: leave {' or '.join(null)} out", file=sys.stderr)
+        unnamed = [override for override in overrides if override.lower().endswith(("=null", "=true", "=false"))]
+        keys = " or ".join(override.partition("=")[0] for override in unnamed)
+        print(f"ntil: {' '.join(unnamed)}: a config is chosen by its name; leave {keys} out", file=sys.stderr)
     return 2
 
 

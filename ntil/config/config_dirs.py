@@ -26,6 +26,16 @@ def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return others, folders
 
 
+def problem(folders: Sequence[str]) -> str | None:
+    """One sentence where a folder can't be one of configs; None where nothing speaks against them."""
+    if "" in folders:
+        return f"{OPTION} needs a folder of configs after it"
+    joined = next((folder for folder in folders if os.pathsep in str(Path(folder).expanduser().absolute())), None)
+    if joined is None:
+        return None
+    return f"{OPTION} {joined}: a folder of configs can't have {os.pathsep!r} in its path; rename it, or link to it"
+
+
 @contextmanager
 def declared(folders: Sequence[str]) -> Iterator[None]:
     """Put folders before those that the environment declares, within the block."""

@@ -21,6 +21,7 @@ from ntil.components import build_task
 from ntil.config.errors import ConfigError
 from ntil.config.permissions import without_permissions
 from ntil.config.schema import RunConfig
+from ntil.integrations.directions import greater_is_better
 from tasks.base import Task
 
 Harness = Literal["lm-eval", "lmms-eval"]
@@ -155,13 +156,11 @@ def _function(metric: str) -> str:
 
 
 def _description(name: str, task: Task, harness: Harness, metrics: dict[str, bool], rows: Path) -> str:
-    directions = {task.metric: task.greater_is_better, **task.secondary_metrics}
-    errors = ("error", "deviation", "mae", "failure", "duplicates")
     listed = [
         {
             "metric": metric,
             "aggregation": "mean" if mean else f"{TAG}scorer.{_function(metric)}",
-            "higher_is_better": directions.get(metric, not any(word in metric for word in errors)),
+            "higher_is_better": greater_is_better(task, metric),
         }
         for metric, mean in metrics.items()
     ]
@@ -183,4 +182,7 @@ def _description(name: str, task: Task, harness: Harness, metrics: dict[str, boo
         described["generation_kwargs"] = {"max_new_tokens": task.max_new_tokens, "do_sample": False}
     # `!function scorer.name` is a tag of the harnesses' own YAML.
     text = re.sub(rf"'{TAG}(scorer\.\w+)'", rf"{TAG}\1", yaml.safe_dump(described, sort_keys=False))
-    return f"# Written by `ntil data export`: {name} as ntil asks, reads and scores it.\n{text}"
+    return (
+        f"# Written by `ntil data export`: {name} as ntil asks, reads and scores it.\n"
+        f"# A harness reads the rows by their whole path: where the folder is moved, correct data_files.\n{text}"
+    )

@@ -28,6 +28,7 @@ from data.common.rows import Row
 from ntil.components import build_task
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
+from ntil.integrations.directions import greater_is_better
 from tasks.base import Task
 
 # Name of a reward -> the task's score, and the worst value where less is better.
@@ -42,23 +43,26 @@ class TaskReward:
         name: of the reward, see the module's docstring; by it trainers log the reward.
         worst: the score that means reward 0, where less is better.
         lenient: score what the lenient reading finds, too, instead of rewarding the exact form of an answer.
+
+    Raises:
+        ConfigError: a score of which less is better, without `worst`.
     """
 
     def __init__(self, task: Task, name: str, worst: float | None = None, lenient: bool = False) -> None:
         self.task, self.__name__, self.lenient = task, name, lenient
-        self.score: str = name
-        self.worst: float | None = worst
-        if worst is None and name in NAMED:
-            self.score, self.worst = NAMED[name]
+        self.score, usual = NAMED.get(name, (name, None))
+        self.worst: float | None = usual if worst is None else worst
+        if self.worst is None and not greater_is_better(task, self.score):
+            raise ConfigError(f"reward {name}: less of it is better; give worst=<the score that means reward 0>")
 
     @classmethod
-    def of(cls, name: str, *overrides: str, lenient: bool = False) -> TaskReward:
+    def of(cls, name: str, *overrides: str, worst: float | None = None, lenient: bool = False) -> TaskReward:
         """The reward of a task that is named as for `ntil train`: "task=clock", with the model whose format it takes.
 
         Raises:
-            ConfigError: a task that can't be built.
+            ConfigError: a task that can't be built; a score of which less is better, without `worst`.
         """
-        return cls(build_task(compose(overrides)), name, lenient=lenient)
+        return cls(build_task(compose(overrides)), name, worst, lenient)
 
     def __call__(self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **columns: Any) -> list[float]:
         """The reward of each completion: a text, or messages of which the last counts.
@@ -109,7 +113,7 @@ def _without_pictures(rows: Dataset) -> Dataset:
 def _text(completion: Any) -> str:
     if isinstance(completion, str):
         return completion
-    content = completion[-1]["content"]
+    content = completion[-1].get("content") or ""  # null where the model called tools alone
     if isinstance(content, str):
         return content
     return "".join(part.get("text", "") for part in content)

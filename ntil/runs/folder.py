@@ -184,9 +184,14 @@ class MemberFolder(RunFolder):
         self.digits = self.path / f"digits-{member}.json"
 
     def _metrics(self) -> dict[str, Any]:
-        of_run = super()._metrics()
-        of_task = {k.removeprefix(self._prefix): v for k, v in of_run.items() if k.startswith(self._prefix)}
-        return {**of_task, **{k: v for k, v in of_run.items() if k == "train_seconds"}}
+        metrics: dict[str, Any] = {}
+        for key, value in super()._metrics().items():
+            decoding, name = _decoding_and_metric(key)
+            if name.startswith(self._prefix):
+                metrics[decoding + name.removeprefix(self._prefix)] = value
+            elif key == "train_seconds":
+                metrics[key] = value
+        return metrics
 
     def read_predictions(self) -> Iterator[dict[str, Any]]:
         return (record for record in super().read_predictions() if record.get("task") == self.member)
@@ -202,6 +207,12 @@ class MemberFolder(RunFolder):
                 if key.startswith(start + self._prefix):
                     values[start + key.removeprefix(start + self._prefix)] = value
         return values
+
+
+def _decoding_and_metric(key: str) -> tuple[str, str]:
+    """`decoding/median/` and the metric of a further decoding; an empty text and the metric of any other."""
+    match = re.match(r"decoding/[^/]+/", key)
+    return (match[0], key[match.end() :]) if match else ("", key)
 
 
 def find_runs(root: Path | str) -> list[RunFolder]:

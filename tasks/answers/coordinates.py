@@ -363,8 +363,9 @@ def _ordered(points: list[Point]) -> Box | None:
 
 
 def _loose_label(label: str) -> str:
-    """A label without a list's number before it and a colon behind it: `1. cat:`."""
-    return re.sub(r"^\s*(?:[0-9]{1,3}[.)]|[-*])\s+", "", label).rstrip(" :=")
+    """A label without what joins it to the shape before (`and dog`), a list's number (`1. cat:`), and bold type."""
+    joined = re.sub(r"^(?:[\s,;|&]|and\b)+", "", label)
+    return re.sub(r"^\s*(?:[0-9]{1,3}[.)]|[-*])\s+", "", joined).strip(" :=*")
 
 
 def _thousandths(text: str) -> int:

@@ -8,11 +8,12 @@ does. The rules, the first that fires:
 * multiple choice: the response is a choice; the last `\boxed{}` that holds a letter or a choice; the letter after the
   last `answer is` or the like; a letter alone on the last line; a letter with its choice as the first line (`(B)
   40`); nothing, where the end says that the question can't be answered or that no choice fits; the letter after the
-  last word like `option`; a letter chosen or called correct; the last letter in brackets; a letter that opens the
-  response (`B. 40 is the sum`); the last choice named in the last sentence that names any; the one choice whose words
-  the first sentence has, inflected (`frogs`); where the choices are yes and no, or true and false, whether the first
-  sentence says what the question asks; where all choices hold numbers, the choice that equals the response's number,
-  or that number, which the official normalisation takes for the nearest choice.
+  last word like `option`, but for `not A`; a letter chosen, called correct or ending a line (`So it is B.`); the last
+  letter in brackets; a letter that opens the response (`B. 40 is the sum`); the last choice named in the last sentence
+  that names any; the one choice whose words the first sentence has, inflected (`frogs`); where the choices are yes and
+  no, or true and false, whether the first sentence says what the question asks; where all choices hold numbers, the
+  choice that equals the response's number, or that number, which the official normalisation takes for the nearest
+  choice.
 * integer and float: the response is a number; the last `\boxed{}`; the number that follows the last `answer is`; the
   last number in bold; nothing, where the end says that the question can't be answered; in the last sentence that holds
   a number the one after its last `=`, `is`, `are` and the like, else its last, the question's own conditions aside
@@ -69,9 +70,13 @@ _OPENING = re.compile(r"\(?([A-Z])\)?(?:[.:)]|\s*$)")
 _ALONE = re.compile(r"[(\[]?([A-Za-z])[)\]]?(?:[.:)]|\s*$)")
 _CHOSEN = re.compile(
     r"(?:\b[Ii] (?:choose|pick|select)|\bI'd go with)\s+\(?([A-Z])\b"
-    r"|(?:^|\bso,? |\btherefore,? |\bthus,? )\(?([A-Z])\)? is (?:the )?(?:correct|right)",
+    r"|(?:^|\bso,? |\btherefore,? |\bthus,? )\(?([A-Z])\)? is (?:the )?(?:correct|right)"
+    # A letter that ends the line; not A, which is an article, too.
+    r"|\b(?:[Ii]t is|[Ii]t's|[Tt]hat is|[Tt]hat's|[Tt]herefore|[Tt]hus|[Hh]ence|[Ss]o|[Cc]hoose),?"
+    r" \(?([B-Z])\)?[.!]?\s*$",
     re.MULTILINE,
 )
+_DENIED = re.compile(r"\b(?:not|isn't|never)(?: (?:the )?(?:option|choice|answer))? ?\(?$", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*([^*\n]{1,40})\*\*")
 _PROGRAM = re.compile(r"(?:^|\n) *print\([^\n]*\)\s*$")
 _LIST = re.compile(r"\[[-+0-9., eE]*\]")
@@ -194,7 +199,7 @@ def _written_out(line: str, choices: Sequence[str], letters: Sequence[str]) -> s
 
 
 def _chosen(text: str, letters: Sequence[str]) -> str | None:
-    read = [first or second for first, second in _CHOSEN.findall(text)]
+    read = [next(filter(None, groups)) for groups in _CHOSEN.findall(text)]
     return next((letter for letter in reversed(read) if letter in letters), None)
 
 
@@ -224,7 +229,7 @@ def _after(text: str, cues: re.Pattern[str], letters: Sequence[str]) -> str | No
         if _HYPOTHESIS.search(text, max(0, cue.start() - 200), cue.start()):
             continue
         near = _SENTENCE.split(text[cue.end() : cue.end() + 60].lstrip(" :\n*"))[0]
-        matches = [m for m in _LETTER.finditer(near) if not _is_article(near, m)]
+        matches = [m for m in _LETTER.finditer(near) if not (_is_article(near, m) or _DENIED.search(near[: m.start()]))]
         read = [letter for m in matches if (letter := (m[1] or m[2]).upper()) in letters]
         small = _SMALL_LETTER.match(near)
         if not read and small and small[1].upper() in letters:

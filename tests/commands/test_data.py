@@ -142,3 +142,14 @@ def test_mistakes_are_one_line(words, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_list_of_findings_makes_its_folder_and_is_no_folder(tmp_path, capsys):
+    words = ["data", "check", *JSONL, table(tmp_path, {"answer": [1, 2, 30, 40]})]
+    assert main([*words, "out=new/folder/report.txt"]) == 0
+    assert "test: 1 row" in (tmp_path / "new" / "folder" / "report.txt").read_text()
+    capsys.readouterr()
+    assert main([*words, "out=new/folder"]) == 2
+    shown = capsys.readouterr()
+    assert "out=new/folder: is a folder; name a file" in shown.err
+    assert "checking" not in shown.err, "before any row is read"

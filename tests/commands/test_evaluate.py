@@ -89,3 +89,25 @@ def test_another_source_takes_the_place_of_the_runs_own():
     assert (changed.model, changed.loss, changed.seed) == (trained.model, trained.loss, 3)
     with pytest.raises(ConfigError, match="did you mean 'clock_photos'"):
         overridden(trained, ["task=clock_photo"])
+
+
+def test_overrides_are_read_as_those_of_a_training():
+    config = compose(["task=arithmetic", "model=qwen25_nano", "engine=local"])
+    changed = overridden(config, ["task.source.rows={train:8,validation:4,test:4}", "evaluation.decoding=[median]"])
+    assert changed.task.options["source"]["rows"] == {"train": 8, "validation": 4, "test": 4}
+    assert changed.evaluation.decoding == ["median"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("task.source.rows={test:4", "task.source.rows={test:4: signs other than letters.* need quotes"),
+        ("evaluation.decoding=[median", "need quotes"),
+        ("evaluation.server.url=http://a/v1 #b", "need quotes"),
+        ("evaluation.split=test,validation", "an evaluation takes one value; call ntil eval once for each"),
+        ("evaluation.splt=test", "no key 'evaluation.splt' .*did you mean 'evaluation.split'"),
+    ],
+)
+def test_an_override_that_is_none_is_one_sentence(words, message):
+    with pytest.raises(ConfigError, match=message):
+        overridden(compose(["engine=local"]), [words])

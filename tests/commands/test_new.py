@@ -8,6 +8,7 @@ import pytest
 
 from ntil.cli import main
 from ntil.commands.new import KINDS, Scaffold
+from ntil.commands.new import main as main_of_new
 from ntil.config.build import check_component
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
@@ -105,3 +106,15 @@ def test_they_fail_where_the_code_is_wrong(tmp_path):
     assert done.returncode == 1
     for kind in wrong:
         assert f"FAILED tests/test_new_{kind}_{kind}.py" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["none", "true", "null", "term"])
+def test_names_that_mean_something_else_are_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match=f"{name!r} means something else"):
+        main_of_new(["loss", name, "--into", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_test_that_is_printed_is_the_test(tmp_path, capsys):
+    assert main(["new", "loss", "test", "--into", str(tmp_path)]) == 0
+    assert f"python -m pytest {tmp_path / 'tests' / 'test_test_loss.py'}" in capsys.readouterr().out

@@ -5,7 +5,9 @@ import math
 import pytest
 
 from ntil.cli import main
-from ntil.config.compose import choices
+from ntil.commands.show import uniform_costs
+from ntil.components import Components
+from ntil.config.compose import choices, compose
 
 
 def test_every_token_with_its_number_place_and_weight(capsys, tmp_path, monkeypatch):
@@ -18,6 +20,30 @@ def test_every_token_with_its_number_place_and_weight(capsys, tmp_path, monkeypa
     assert f"numbers  {hour}, {minute} " in shown
     assert shown.count("1.2 ") == 2  # the tens of hour and minute weigh (1 + sigma)^1
     assert "57%" in shown
+
+
+@pytest.mark.parametrize("loss", ["ntil", "emo"])
+def test_a_vocabulary_of_real_size_needs_no_square_matrix(loss, monkeypatch):
+    components = Components.build(compose(["task=arithmetic", "model=qwen25_nano", f"loss={loss}"]))
+    batch = components.collator([components.task.rows("train")[0]])
+    size, seen = 60_000, []
+
+    class Large:
+        def __len__(self):
+            return size
+
+    plain = components.loss.forward
+
+    def noted(logits, labels, spans, info):
+        seen.append(info.output_embeddings)
+        return plain(logits, labels, spans, info)
+
+    monkeypatch.setattr(components.family, "tokenizer", Large())
+    monkeypatch.setattr(components.loss, "forward", noted)
+    assert f"ce {math.log(size):.3g}" in uniform_costs(components, batch)
+    (embeddings,) = seen
+    assert (embeddings is None) == (loss == "ntil")
+    assert embeddings is None or embeddings.numel() < 200 * size
 
 
 @pytest.mark.slow

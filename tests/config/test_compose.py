@@ -190,4 +190,4 @@ def test_help_needs_nothing_heavy():
 @pytest.mark.parametrize("words", [["init=null"], ["-m", "experiment=clock", "init=null", "--dry-run"]])
 def test_a_group_that_is_null_is_said_in_one_line(words, capsys):
     assert main(["train", *words]) == 2
-    assert capsys.readouterr().err == "ntil: a group of configs can't be null: leave init out\n"
+    assert capsys.readouterr().err == "ntil: init=null: a config is chosen by its name; leave init out\n"

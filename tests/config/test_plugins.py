@@ -253,3 +253,57 @@ def test_new_refuses(words, sentence, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=sentence.replace("?", r"\?")):
         new.main(words)
     assert not list(tmp_path.iterdir())
+
+
+TYPED = """\
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ntil.losses import CE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def helper(values: Sequence[int]) -> int:
+    return len(values)
+
+
+class Typed(CE):
+    pass
+
+
+class Asks(CE):
+    def __init__(self, vocab: object, widths: Sequence[int] = ()) -> None:
+        super().__init__(vocab)
+"""
+
+
+@pytest.fixture
+def typed(folder, monkeypatch):
+    """The active folder of configs, with the module `late`, whose types are imported for type checkers alone."""
+    (folder.parent / "late.py").write_text(TYPED)
+    (folder / "task" / "late_clock.yaml").unlink()
+    for name in ("Typed", "Asks"):
+        (folder / "loss" / f"{name.lower()}.yaml").write_text(f"name: {name.lower()}\ntarget: late:{name}\n")
+    monkeypatch.setenv("NTIL_CONFIG_PATH", str(folder))
+
+
+def test_types_for_type_checkers_alone_do_not_stand_in_the_way(typed):
+    assert locate("late:Typed", "loss").__name__ == "Typed"
+    with pytest.raises(ConfigError, match="the type 'Sequence' of an option isn't there at run time"):
+        build("loss", compose(["loss=asks"]).loss, vocab=NumberVocab(range(10)))
+
+
+def test_a_package_that_a_plug_in_lacks_is_named(folder, monkeypatch):
+    (folder.parent / "mine_loss.py").write_text("import scikit_fancy\n")
+    monkeypatch.setenv("NTIL_CONFIG_PATH", str(folder))
+    with pytest.raises(ConfigError, match="mine_loss imports scikit_fancy, which isn't installed here"):
+        locate("mine_loss:Mine", "loss")
+
+
+def test_a_folder_whose_path_has_the_sign_between_paths_is_refused(tmp_path, capsys):
+    (tmp_path / "p:d").mkdir()
+    assert main(["plugins", "--config-dir", str(tmp_path / "p:d")]) == 2
+    assert "p:d: a folder of configs can't have ':' in its path" in capsys.readouterr().err

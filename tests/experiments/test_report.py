@@ -16,12 +16,13 @@ from experiments.cells import Cell, cells, differences, require_comparable
 from experiments.render import html
 from experiments.render.examples import Example, build_gallery
 from experiments.render.number_errors import numbers, signed_errors
-from experiments.render.plots import curves
+from experiments.render.plots import curves, error_histograms
 from experiments.render.tables import cell_tables, mean_and_deviation, paper_table
 from experiments.report import _expected, evaluations, main
 from ntil.cli import main as ntil
 from ntil.commands.summary import labels
-from ntil.components import Components
+from ntil.components import Components, build_task
+from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.schema import Component
 from ntil.console import Table
@@ -311,13 +312,46 @@ def test_answers_read_by_another_protocol_are_no_comparison(runs, tmp_path):
     assert report.refused == "the runs differ outside loss and seed: task.protocol: 2, 3"
 
 
+def test_a_metric_that_is_no_number_in_one_seed_does_not_stop_a_report(runs, tmp_path, write_run):
+    shutil.copytree(runs, tmp_path / "clock")
+    folder = read_runs(tmp_path / "clock")[0].folder
+    metrics = json.loads(folder.metrics.read_text())
+    folder.metrics.write_text(json.dumps(metrics | {"exact": float("inf")}))
+    (report,) = analyse(read_runs(tmp_path / "clock"), {}, draws=50)
+    ce = next(line for line in report.lines if line.loss == "ce")
+    assert [str(ce.deviation("exact")), str(ce.mean("exact"))] == ["nan", "inf"]
+
+
+def test_predictions_that_are_gone_cost_their_cell_alone(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "clock")
+    (tmp_path / "clock").rename(tmp_path / "gone")
+    for run in read_runs(tmp_path / "gone")[:1]:
+        run.folder.predictions.unlink()
+    (cell,) = cells(read_runs(tmp_path / "gone"))
+    assert "predictions.jsonl: there is no such file" in build_gallery(cell, "exact", 4).missing
+    assert error_histograms(cell) is not None
+
+
+def test_rows_that_a_model_can_not_use_leave_the_examples_of_others(runs, tmp_path):
+    """Their predictions are fewer than the rows of the split."""
+    shutil.copytree(runs, tmp_path / "clock")
+    for run in read_runs(tmp_path / "clock"):
+        _changed(run.folder, lambda records: records[3:])
+    gallery = build_gallery(cells(read_runs(tmp_path / "clock"))[0], "exact", 6)
+    assert not gallery.missing
+    rows = {str(row["id"]): row for row in read_runs(tmp_path / "clock")[0].built_task.rows("test")}
+    assert len(gallery.examples) == 6
+    for example in gallery.examples:
+        assert example.answer == f"{rows[example.id]['hour']:02d}:{rows[example.id]['minute']:02d}"
+
+
 def test_rows_that_are_gone_are_said(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "clock")
     for run in read_runs(tmp_path / "clock"):
         _changed(run.folder, lambda records: [{**r, "id": f"gone-{r['id']}"} for r in records])
     found = build_gallery(cells(read_runs(tmp_path / "clock"))[0], "exact", 4)
     assert not found.examples
-    assert "is no longer gone-" in found.missing
+    assert "there is no row gone-" in found.missing
 
 
 def test_a_start_that_is_not_here_does_not_stop_a_report(runs, tmp_path, monkeypatch):
@@ -375,6 +409,8 @@ def test_an_evaluation_again_says_on_what(runs, tmp_path):
     again = RunFolder(run.folder.path / "evaluations" / "abc")
     again.freeze(replace(run.config, evaluation=replace(run.config.evaluation, split="validation")))
     again.metrics.write_text(run.folder.metrics.read_text())
+    (again.path.parent / "killed-before-it-began").mkdir()
+    (again.path.parent / ".DS_Store").write_bytes(b"")
     (row,) = evaluations([run])
     assert row["run"] == "ce seed 0 evaluation.split=validation"
 
@@ -424,6 +460,16 @@ def test_numbers_in_texts(text, found):
 def test_errors_are_paired_or_left_out():
     assert signed_errors({"answer": "[1, 20]", "text": "[3, 15]"}) == [2, -5]
     assert signed_errors({"answer": "[1, 20]", "text": "[3]"}) == []
+    assert signed_errors({"answer": "[-5]", "text": "[\u22125]"}) == [0]  # a minus sign that is no hyphen
+
+
+def test_of_one_number_the_error_is_that_of_what_was_scored(tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
+    task = build_task(compose(["task=arithmetic", "task.source.rows={train:4,validation:2,test:2}"]))
+    row = {**task.rows("test")[0], "answer": "1234"}
+    assert signed_errors(task.record("1,234", row)) == [0]
+    assert signed_errors(task.record("\u22124", row)) == [-1238]
+    assert signed_errors(task.record("no idea", row)) == []
 
 
 def test_metrics_of_a_run_are_read_once(runs):

@@ -62,6 +62,34 @@ def test_the_verdict_of_runs(runs, capsys):
     assert interval in of_files
 
 
+@pytest.mark.parametrize("form", ["exported", "run"])
+def test_a_mixture_is_compared_task_by_task(runs, tmp_path, capsys, form):
+    """Ids as they are exported, or as a run of a mixture writes them."""
+    words = ["task=[clock,arithmetic]", "model=qwen25_nano"]
+    words = [
+        *words,
+        *(f"task.tasks.{name}.source.rows={{train:8,validation:4,test:20}}" for name in ("clock", "arithmetic")),
+    ]
+    task = build_task(compose(words))
+    sides = []
+    for right in (0.2, 0.9):
+        lines = []
+        for i, row in enumerate(task.rows("test")):
+            text = task.answer(row) if i % 10 < right * 10 else "12:59"
+            member, _, inner = row["id"].partition(":")
+            plain = {"id": row["id"], "prediction": text}
+            lines.append(plain if form == "exported" else {**task.record(text, row), "id": inner, "task": member})
+        sides.append(tmp_path / f"{right}.jsonl")
+        sides[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["--samples", *map(str, sides), *words]) == 0
+    printed = capsys.readouterr().out
+    assert "clock, test: 20 rows" in printed
+    assert "arithmetic, test: 20 rows" in printed
+    of_both = [line for line in printed.splitlines() if line.strip().startswith(("exact", "│ exact"))]
+    assert len(of_both) == 2
+    assert all("0.2" in line and "0.9" in line for line in of_both)
+
+
 def test_refusals(answers, rows, tmp_path):
     whole = answers("whole.jsonl", "plain", 0.5)
     part, twice = answers("part.jsonl", "plain", 0.5, rows[:70]), answers("twice.jsonl", "plain", 0.5, [*rows, rows[0]])

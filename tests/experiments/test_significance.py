@@ -151,6 +151,18 @@ def test_worse_is_seen_from_the_metrics_direction():
     assert high.verdict == "worse"
 
 
+@pytest.mark.parametrize("greater", [True, False])
+def test_of_a_score_that_is_no_number_nothing_is_told(greater):
+    rng = np.random.default_rng(0)
+    ours, base = (score_means(rng.random((2, 40)) + offset) for offset in (5.0, 0.0))
+    ours.sums[0, 3] = np.nan
+    comparison = compare(ours, base, greater, draws=200)
+    assert comparison.p == 1
+    assert comparison.verdict == "not distinguishable"
+    low_p = Comparison(np.nan, np.nan, np.nan, 0.001, 0.001, 2, 40, 2, greater)
+    assert low_p.verdict == "not distinguishable"
+
+
 def test_unpaired_sides_are_refused():
     with pytest.raises(ValueError, match="not paired"):
         compare(score_means(np.ones((1, 10))), score_means(np.ones((1, 11))))

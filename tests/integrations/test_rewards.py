@@ -30,7 +30,19 @@ def test_rewards_are_the_scores_of_tasks():
     assert relative(["90", "-100", "x"], answer=["100"] * 3) == pytest.approx([0.9, 0, 0])
 
 
+def test_an_error_is_a_reward_by_its_worst():
+    row = {"hour": [3, 3, 3], "minute": [0, 0, 0]}
+    texts = ["03:00", "03:36", "no idea"]
+    assert TaskReward.of("deviation", *CLOCKS, worst=360.0)(texts, **row) == [1, 0.9, 0]
+    assert TaskReward.of("minutes_off", *CLOCKS, worst=72.0)(texts, **row) == [1, 0.5, 0]
+    called_tools = [[{"role": "assistant", "content": None}]]
+    assert TaskReward.of("exact", *CLOCKS)(called_tools, hour=[3], minute=[0]) == [0]
+
+
 def test_refusals():
+    for name, words in (("deviation", CLOCKS), ("mae", SUMS), ("log_error", SUMS)):
+        with pytest.raises(ConfigError, match=f"reward {name}: less of it is better; give worst="):
+            TaskReward.of(name, *words)
     with pytest.raises(ConfigError, match="Clock has no score 'iou', only deviation, "):
         TaskReward.of("iou", *CLOCKS)(["03:00"], hour=[3], minute=[0])
     with pytest.raises(ConfigError, match="the rows have no column 'minute'; make them with prompt_rows"):

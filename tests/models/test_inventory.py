@@ -216,3 +216,15 @@ def test_every_way_to_train_has_its_memory(capsys):
     assert float(stages["qlora"][0]) < 0.6 * float(stages["lora"][0])
     with pytest.raises(ConfigError, match="--modes takes names of models"):
         main(["--modes"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--jsn"], "no option '--jsn'; did you mean '--json'"),
+        (["llava_nano", "--json", "--modes"], "can't be had together"),
+    ],
+)
+def test_options_that_are_none(words, message):
+    with pytest.raises(ConfigError, match=message):
+        main(words)

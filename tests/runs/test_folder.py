@@ -1,5 +1,7 @@
 """Run folders: files appear whole, runs are found."""
 
+import json
+
 import pytest
 
 from data.common.files import write_text
@@ -97,3 +99,27 @@ def test_damaged_predictions_are_named(tmp_path):
     file.write_text('{"id": 1}\n{"id": ')
     with pytest.raises(ConfigError, match=r"predictions\.jsonl, line 2: no JSON"):
         list(read_jsonl(file))
+
+
+def test_a_mixtures_decodings_are_those_of_its_tasks(tmp_path):
+    (tmp_path / METRICS).write_text(
+        json.dumps(
+            {
+                "clock/exact": 0.25,
+                "arithmetic/exact": 0.5,
+                "decoding/median/clock/exact": 1.0,
+                "decoding/median/clock/short/exact": 0.75,
+                "decoding/median/arithmetic/exact": 0.0,
+                "decoding/clock/clock/exact": 0.125,
+                "train_seconds": 3.0,
+            }
+        )
+    )
+    of_clock = {
+        "exact": 0.25,
+        "decoding/median/exact": 1.0,
+        "decoding/median/short/exact": 0.75,
+        "decoding/clock/exact": 0.125,
+        "train_seconds": 3.0,
+    }
+    assert RunFolder(tmp_path).of_member("clock").read_metrics() == of_clock

@@ -137,6 +137,13 @@ def test_strict_reading(row, good, bad):
         (INTEGER, "I can't tell.", None),
         (FLOAT, "d = 0.11 m.\n\nTherefore, it is 1.24 meters.", "1.24"),
         (LIST, "first [2], then [1, 2].", "[1, 2]"),
+        (CHOICE, "I think it's B.", "B"),
+        (CHOICE, "Therefore, it is (B)!", "B"),
+        (CHOICE, "So B.", "B"),
+        (CHOICE, "I would choose B", "B"),
+        (CHOICE, "The answer is not A, but B.", "B"),
+        (CHOICE, "The answer isn't A; it's B.", "B"),
+        (CHOICE, "It is a line from A", None),
         (INTEGER, "a = 3\nprint(a)", None),
     ],
 )

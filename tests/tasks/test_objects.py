@@ -291,3 +291,18 @@ def test_names_of_objects_in_single_quotes_are_read():
     text = "[{'bbox_2d': [100, 200, 300, 400], 'label': 'dog'}, {'bbox_2d': [1, 2, 30, 40], 'label': 'Tom\\'s cat'}]"
     items = FORMATS["json1000"].find_items(text, (1000, 1000), "box")
     assert [item.label for item in items] == ["dog", "Tom's cat"]
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("[[1, 2, 300, 400], [500, 600, 700, 800]]", ["", ""]),
+        ("dog [1, 2, 300, 400], cat [500, 600, 700, 800]", ["dog", "cat"]),
+        ("dog [1, 2, 300, 400] and cat [500, 600, 700, 800]", ["dog", "cat"]),
+        ("dog [1, 2, 300, 400], and cat [500, 600, 700, 800]", ["dog", "cat"]),
+        ("dog [1, 2, 300, 400] & android [500, 600, 700, 800]", ["dog", "android"]),
+        ("1. **dog**: [1, 2, 300, 400]\n2. **hot dog**: [500, 600, 700, 800]", ["dog", "hot dog"]),
+    ],
+)
+def test_what_joins_two_boxes_is_part_of_no_name(text, labels):
+    assert [item.label for item in FORMATS["int1000"].find_items(text, (1000, 1000), "box")] == labels

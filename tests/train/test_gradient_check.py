@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ntil.commands import replay
+from ntil.config.errors import ConfigError
 from ntil.losses import CE
 from ntil.train.guards import SKIPPED_LIMIT, FiniteCheck
 from ntil.train.trainer import NumberTrainer
@@ -105,3 +106,16 @@ def test_weights_that_an_optimizer_spoils_are_not_saved(tmp_path, monkeypatch, s
         perform(run)
     assert checkpoints(run) == kept
     assert not run.model.exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"ids": [3]}, {"ids": "row"}, {"ids": []}, {"components": ["ce"]}, {"components": {"ce": "much"}}]
+)
+def test_a_record_of_a_batch_that_is_none_is_one_sentence(tmp_path, change):
+    """The folder may be a stranger's."""
+    run = frozen(tmp_path, *WORDS)
+    run.replay.mkdir(parents=True)
+    batch = {"ids": ["a"], "step": 1, "rank": 0, "weights": "model", "components": {"ce": 1.0}}
+    (run.replay / "batch.json").write_text(json.dumps(batch | change))
+    with pytest.raises(ConfigError, match="the file is damaged"):
+        replay.main([f"run={run.path}"])
