@@ -53,7 +53,7 @@ def write_random(model: Component, folder: Path, tokenizer: str | None = None) -
     if not known.sized:
         raise ConfigError(
             f"weights=random: {model.options['checkpoint']} isn't on this machine, and ntil/models/published.yaml "
-            f"doesn't state the sizes of {model.name}"
+            "doesn't state its sizes"
         )
     if family is None:
         family = build("model", nano_twin(model, known.facts or {}))
