@@ -163,6 +163,7 @@ def test_peers_are_run_in_turns(context):
     assert [row[2] for row in result.tables[0].rows] == ["1.00", "1.50", "1.50", "1.50"]
 
 
+@pytest.mark.slow
 def test_a_check_that_raises_is_a_failed_one_and_the_others_go_on(context, capsys):
     def broken(_):
         raise ArithmeticError("no such kernel")

@@ -296,6 +296,7 @@ LINES = st.lists(st.from_regex(r"(-?[0-9]{1,5}[, ]?){0,34}([^\n]{0,8})", fullmat
 OWN = st.from_regex(r"(x: \[\[[0-9 ]{0,9}\]\], y: \[\[[0-9 ]{0,9}\]\], ornt: \[u'.'\], transcriptions: .{0,6}\n?){1,3}")
 
 
+@pytest.mark.slow
 @given(BYTES | LINES.map(str.encode) | OWN.map(str.encode))
 @settings(max_examples=400, deadline=None)
 def test_any_bytes_are_read_or_refused_clearly(content):

@@ -48,6 +48,7 @@ def run(place: Path, how: str, lock: int | None = None) -> subprocess.CompletedP
     return subprocess.run(words, env=environment, pass_fds=kept, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="the system doesn't list open files")
 def test_it_keeps_its_id_and_its_lock_and_loses_the_rest(tmp_path):
     lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)

@@ -53,6 +53,7 @@ def test_a_model_that_a_kill_left_half_saved_does_not_count(tmp_path):
     assert not (run.model / "leftover").exists()
 
 
+@pytest.mark.slow
 def test_nothing_of_the_training_is_alive_when_one_rank_is_tested_in_its_own_process(tmp_path, monkeypatch):
     run = freeze([*WORDS, f"runs={tmp_path}/alone"])
     load = run_module.load_tested

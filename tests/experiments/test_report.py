@@ -153,6 +153,7 @@ def test_an_untrained_run_stands_beside_every_seed(write_run, runs, tmp_path):
     assert {loss for example in gallery.examples for loss in example.texts} == {"untrained", "ce", "ntil"}
 
 
+@pytest.mark.slow
 def test_of_many_losses_a_clear_one_is_called(runs, write_run, tmp_path):
     for seed in range(2):
         write_run(tmp_path, "ce", seed, 0.0, examples=20)

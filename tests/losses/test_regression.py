@@ -97,6 +97,7 @@ def test_training_reads_what_answers_are_read_from(tmp_path, monkeypatch, words)
     assert model(**inputs).logits.shape[1] > 1  # no hook is left
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path, monkeypatch):
     """Sixteen clocks by heart: the deviation falls well below that of the untrained model."""
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path))

@@ -48,6 +48,7 @@ def test_known_minimisers():
     assert theory.minimiser("raft") is None
 
 
+@pytest.mark.slow
 def test_softened_labels_have_the_softened_truth():
     """Cross-entropy against (1 - eta) q + eta psi(q) is least at that mixture."""
     eta, values = 0.08, torch.arange(4.0, dtype=torch.float64)

@@ -90,6 +90,7 @@ def test_boxes_follow_the_processor(model, options):
     assert build_task(config).answer(ROW) == task.answer(ROW)
 
 
+@pytest.mark.slow
 def test_bounds_change_the_answer():
     answers = {(model, build(model, options)[1].task.answer(ROW)) for model, options in CASES}
     assert len(answers) == len(CASES)

@@ -40,7 +40,10 @@ ENDS = {
 
 
 # Of tokenizers that others here have too, and large ones.
-SLOW = ("paligemma2_3b", "smollm2_135m", "llama3_2_1b", "gemma3_270m", "gemma3_4b")
+SLOW = (
+    *("paligemma2_3b", "smollm2_135m", "llama3_2_1b", "gemma3_270m", "gemma3_4b"),
+    *("qwen2_5_vl_3b", "qwen3_vl_2b", "internvl3_1b", "internvl3_5_1b", "llava_ov_0_5b", "qwen25_7b"),
+)
 CASES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ENDS]
 
 

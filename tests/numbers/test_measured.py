@@ -22,7 +22,11 @@ BOXES = [(156, 250, 469, 750), (7, 0, 23, 999)]
 LABELS = ["player 23", "", "7-Eleven, 12:30", "no. 5 \u732b \U0001f600 caf\u00e9", "bbox_2d"]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+# Large ones, and such as others here have too.
+SLOW = ("gemma3", "paligemma", "qwen2_5", "qwen3")
+
+
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])
 def loaded(request, shared):
     return _load(shared / "assets" / "tokenizers", request.param)
 

@@ -64,6 +64,7 @@ def test_adapters_are_loaded_onto_no_other_base_unasked(tmp_path, start, capsys)
     assert replay.main([f"run={run.path}", "accept_changes=true"]) == 0
 
 
+@pytest.mark.slow
 def test_accepted_changes_are_what_the_run_began_from(tmp_path, start):
     words = [*WORDS, f"model.checkpoint={start}"]
     run = frozen(tmp_path / "runs", *words)

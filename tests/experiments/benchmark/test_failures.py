@@ -54,6 +54,7 @@ def test_a_trial_that_diverged_is_the_worst_and_one_that_failed_otherwise_is_run
     assert Stages(stages.protocol, stages.folder, retry=True).search("sums", "emd")[0].config.retry
 
 
+@pytest.mark.slow
 def test_a_claim_on_a_loss_that_failed_in_a_seed_is_undecided(stages):
     for loss in stages.protocol.losses:
         for number, job in enumerate(stages.search("sums", loss)):
