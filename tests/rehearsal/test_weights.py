@@ -152,7 +152,7 @@ def test_a_real_tokenizer_is_taken_where_it_is_given(published, tmp_path, shared
 def test_unknown_sizes_are_refused(published, tmp_path):
     config = published("qwen2_vl_2b")
     unknown = Component("mine", config.model.target, {**config.model.options, "checkpoint": "me/mine"})
-    with pytest.raises(ConfigError, match="me/mine isn't on this machine, .* doesn't state its sizes"):
+    with pytest.raises(ConfigError, match=r"me/mine isn't on this machine, .* doesn't state its sizes"):
         write_random(unknown, tmp_path / "checkpoint")
 
 
