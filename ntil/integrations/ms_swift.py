@@ -8,8 +8,8 @@
 and `swift sft ... --external_plugins plugin.py --loss_type ntil`. Counts are those of the whole step, as in
 `ntil.integrations.hf_trainer`. ms-swift reads the logits itself (its accuracy), so which ones are kept is its own
 `--use_logits_to_keep true`: with one row a micro-batch the supervised ones, else all after the first supervised one.
-Sequence parallelism and Megatron are refused, `loss_scale` too. How many samples a `padding_free` or packed row counts as
-depends on its `position_ids` (docs/integrations.md), which isn't tried with ms-swift.
+Sequence parallelism and Megatron are refused, `loss_scale` too. How many samples a `padding_free` or packed row counts
+as depends on its `position_ids` (docs/integrations.md), which isn't tried with ms-swift.
 """
 
 from __future__ import annotations
