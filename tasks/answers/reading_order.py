@@ -20,12 +20,14 @@ Points = Sequence[Sequence[float]]
 def reading_order(polygons: Sequence[Points]) -> list[int]:
     """Indices of the polygons in reading order."""
     boxes = [around(points) for points in polygons]
-    waiting = sorted(range(len(boxes)), key=lambda i: (boxes[i][1], boxes[i][0], i))
+    # Where two begin at the same place all their points decide, so that the annotator's order doesn't.
+    ties = [(box, sorted(map(tuple, points))) for box, points in zip(boxes, polygons, strict=True)]
+    waiting = sorted(range(len(boxes)), key=lambda i: (boxes[i][1], boxes[i][0], ties[i]))
     order: list[int] = []
     while waiting:
         _, top, _, bottom = boxes[waiting[0]]
         line = [i for i in waiting if i == waiting[0] or top <= (boxes[i][1] + boxes[i][3]) / 2 <= bottom]
-        order += sorted(line, key=lambda i: (boxes[i][0], boxes[i][1], i))
+        order += sorted(line, key=lambda i: (boxes[i][0], boxes[i][1], ties[i]))
         waiting = [i for i in waiting if i not in line]
     return order
 
