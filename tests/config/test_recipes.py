@@ -10,6 +10,7 @@ from ntil.cli import main
 from ntil.config.compose import CONF, choices, compose, task_dict
 from ntil.config.identity import config_hash
 from ntil.launch.plan import plan
+from tests.support.chosen import slow_but
 
 CONFIGS = {name: yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()) for name in choices("model")}
 FULL_SIZE = [name for name, config in CONFIGS.items() if "/" in (config["checkpoint"] or "")]
@@ -67,7 +68,7 @@ def test_a_full_size_model_brings_its_recipe(model):
     assert in_force(f"model={model}", f"task={task}", "tuning=freeze_vision")["lr"] == RECIPE["lr"]
 
 
-@pytest.mark.parametrize("task", DRAWN)
+@pytest.mark.parametrize("task", slow_but(["clock", "grounding_nano"], DRAWN))
 def test_every_drawn_picture_is_large_enough_for_a_full_size_tower(task):
     assert in_force("model=llava15_7b", f"task={task}")["size"] == 448
     assert in_force("model=llava_nano", f"task={task}")["size"] == (48 if task == "clock" else 64)
@@ -118,6 +119,7 @@ def test_a_scale_is_a_grid_and_nothing_else():
     assert in_force("experiment=clock", "engine=zero3_offload")["engine"] == (3, 1, False, 0)
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_every_model_its_own_recipe():
     words = ["experiment=clock", "loss=ce", "seed=0"]
     for scale, models in (("nano", {"llava_nano", "yi_vl_nano", "qwen2_vl_nano"}), ("full", set())):

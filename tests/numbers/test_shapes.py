@@ -14,6 +14,7 @@ from ntil.losses import ExpectedIoU
 from ntil.numbers.measured import unmeasured
 from ntil.numbers.shapes import token_boxes, with_shapes
 from tasks.answers.coordinates import FORMATS, Item
+from tests.support.chosen import slow_but
 
 SIZE = (1000, 500)
 BOXES = [(156, 125, 469, 375), (7, 0, 23, 499)]
@@ -24,7 +25,7 @@ def load(folder, name):
     return digit_by_digit(PreTrainedTokenizerFast(tokenizer_file=str(folder / name / "tokenizer.json")))
 
 
-@pytest.mark.parametrize("name", ["llama2", "qwen2_5", "paligemma"])
+@pytest.mark.parametrize("name", slow_but(["llama2", "qwen2_5"], ["llama2", "qwen2_5", "paligemma"]))
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("label", ["", "player 23"])
 def test_each_box_has_its_four_numbers_in_order_and_the_extent_of_its_picture(shared, name, form, label):

@@ -10,6 +10,7 @@ from ntil.models.tuning import tune
 from ntil.models.vision_cache import VisionCache
 from ntil.preflight import compose_checked
 from ntil.train.trainer import build_trainer
+from tests.support.chosen import slow_but
 from tests.support.runs import TINY_RUN
 
 RUN = [*TINY_RUN, *SCENES, "model=llava_nano", "loss=ntil", "engine=local", "engine.workers=0", "optim.batch_size=12"]
@@ -48,7 +49,7 @@ def train(place, *words, **how):
 
 
 @pytest.mark.parametrize("mode", ["pictures", "tokens"])
-@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("accumulation", slow_but([3], [1, 3]))
 def test_losses_are_those_of_the_same_rows_alone(tmp_path, mode, accumulation):
     words = [f"packing={mode}", f"engine.accumulation={accumulation}"]
     packed = train(tmp_path / "packed", *words)
@@ -70,7 +71,7 @@ def test_a_worker_changes_nothing(tmp_path):
     assert [record["loss"] for record in history(first)] == [record["loss"] for record in history(beside)]
 
 
-@pytest.mark.parametrize("mode", ["pictures", "tokens"])
+@pytest.mark.parametrize("mode", slow_but(["tokens"], ["pictures", "tokens"]))
 def test_a_resumed_training_is_bit_for_bit_the_one_without_a_stop(tmp_path, mode):
     words = [f"packing={mode}", "engine.accumulation=2", "save_every=2", "keep_checkpoints=4"]
     through = train(tmp_path, *words)

@@ -19,6 +19,7 @@ from ntil.config.build import build
 from ntil.config.compose import choices, compose
 from ntil.preflight import compose_checked
 from ntil.train.trainer import NumberTrainer, build_trainer
+from tests.support.chosen import slow_but
 from tests.support.runs import TINY_RUN
 
 ROOT = str(Path(ntil.__file__).parent)
@@ -95,7 +96,11 @@ def train(tmp_path, waits, kit, monkeypatch, name):
     assert trainer.state.global_step == 1
 
 
-@pytest.mark.parametrize("loss", [name for name in choices("loss") if name != "untrained"])
+# One of each kind: tokens, digits, values, boxes, mass, noise.
+QUICK = ("ce", "ntil", "value_emd_mass", "box_iou", "emo", "raft", "regression_head")
+
+
+@pytest.mark.parametrize("loss", slow_but(QUICK, (name for name in choices("loss") if name != "untrained")))
 def test_a_step_reads_no_value(tmp_path, waits, kit, monkeypatch, loss):
     """Two micro-batches a step, so that what a step must know beforehand is computed too."""
     train(tmp_path, waits, kit, monkeypatch, loss)
