@@ -72,8 +72,7 @@ def write_records(root: Path, runs: Sequence[RunFolder], file: Path) -> None:
 
 def results(run: RunFolder) -> Iterator[Path]:
     """The files of a run and of its finished evaluations that results are in."""
-    evaluations = (RunFolder(path) for path in sorted(run.evaluations.glob("*")))
-    for folder in (run, *(evaluation for evaluation in evaluations if evaluation.done)):
+    for folder in (run, *run.finished_evaluations()):
         for path in sorted(folder.path.iterdir()):
             regular = path.is_file() and not path.is_symlink()
             if regular and path.suffix in SUFFIXES and path.name not in NOT_RESULTS:

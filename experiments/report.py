@@ -45,7 +45,6 @@ from ntil.config.compose import choices
 from ntil.config.errors import ConfigError, nearest
 from ntil.console import Table, first_left
 from ntil.launch.plan import plan
-from ntil.runs.folder import RunFolder
 from ntil.runs.run import Key, Run, read_runs
 
 
@@ -245,12 +244,9 @@ def evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
     rows = []
     runs = [one for run in runs for one in run.by_task]
     for run, name in zip(runs, labels(runs), strict=True):
-        folders = (RunFolder(path) for path in sorted(run.folder.evaluations.glob("*")))
-        for folder in folders:
-            if not folder.done:  # killed before it had a config, or a file of the system's
-                continue
+        for folder in run.folder.finished_evaluations():
             again = next((one for one in Run.read(folder).by_task if _same_task(run, one)), None)
-            if again is not None and again.done:
+            if again is not None:
                 changed = differences([run, again])
                 on = [f"{k}={values[1]}" for k, values in changed.items() if k != "task.source.labels"]
                 rows += metrics_rows(" ".join([name, ", ".join(on)]).strip(), again.metrics)

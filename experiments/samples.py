@@ -55,10 +55,10 @@ def compare_samples(arguments: list[str]) -> int:
     rows = {str(row["id"]): row for row in table}
     texts = [[read_answers(file, task, rows) for file in side] for side in sides]
     chosen = set(_common_rows(sides, texts, list(rows), split, options.partial))
-    for name, part in (task.by_member(table) if task.members else {"": table}).items():
+    for name, member_rows in (task.by_member(table) if task.members else {"": table}).items():
         # Of a mixture the ids in the files begin with the name of the task.
         stem, member = (f"{name}:", task.members[name]) if name else ("", task)
-        of_task = [row for row in part if stem + str(row["id"]) in chosen]
+        of_task = [row for row in member_rows if stem + str(row["id"]) in chosen]
         if not of_task:
             continue
         base, other = (_score_sums(member, of_task, stem, side) for side in texts)

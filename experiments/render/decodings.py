@@ -5,7 +5,7 @@ from __future__ import annotations
 from experiments.analysis import CellReport
 from experiments.render.tables import mean_and_deviation
 from ntil.console import Table, first_left
-from ntil.evaluation.decoding_metrics import PREFIX
+from ntil.runs.metric_names import PREFIX
 
 
 def decoding_tables(report: CellReport) -> list[Table]:

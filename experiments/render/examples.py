@@ -93,14 +93,14 @@ def _drawn(run: Run, tables: dict[str, list[Row]], indices: Sequence[int], metri
     """
     task = run.built_task
     rows = task.rows(run.config.evaluation.split)
-    # Not by their places: rows that a model can't use have no prediction.
-    places = {str(name): place for place, name in enumerate(rows["id"])}
+    # Not by their position: rows that a model can't use have no prediction.
+    positions = {str(name): position for position, name in enumerate(rows["id"])}
     examples = []
     for index in indices:
         records = {loss: table[index] for loss, table in tables.items()}
         first = next(iter(records.values()))
-        place = places.get(str(first["id"]))
-        row = None if place is None else rows[place]
+        position = positions.get(str(first["id"]))
+        row = None if position is None else rows[position]
         if row is None or task.answer(row) != first["answer"]:
             raise ConfigError(f"there is no row {first['id']} with the answer {first['answer']!r} any more")
         pictures = {loss: task.draw(row, task.parse(r["text"], row)) for loss, r in records.items()}

@@ -282,8 +282,7 @@ def seen_by(family: Family | None, row: Row) -> Row:
 
 def _check(config: RunConfig, task: Task, with_model: bool, options: CheckOptions) -> int:
     named = [name for name in options.splits.split(",") if name]
-    if options.out:  # before all rows are read
-        _list_file(options.out).parent.mkdir(parents=True, exist_ok=True)
+    listed = _list_file(options.out) if options.out else None  # before all rows are read
     components = Components.build(config) if with_model else None
     task = components.task if components else task
     for split in named if task.members else ():
@@ -299,16 +298,16 @@ def _check(config: RunConfig, task: Task, with_model: bool, options: CheckOption
     print("\n".join(line for report in reports for line in report.lines(LISTED)))
     if not with_model:
         print("add model=<name> to encode every row for that model")
-    if options.out:
+    if listed:
         lines = [line for report in reports for line in report.lines()]
-        write_text(_list_file(options.out), "\n".join(lines) + "\n")
+        write_text(listed, "\n".join(lines) + "\n")
     good = all(report.good for report in reports)
     print("all rows can be used" if good else "not usable as it stands", file=sys.stdout if good else sys.stderr)
     return 0 if good else 1
 
 
 def _list_file(out: str) -> Path:
-    """File of the list of findings.
+    """File of the list of findings, in a folder that is there.
 
     Raises:
         ConfigError: it is a folder.
@@ -316,6 +315,7 @@ def _list_file(out: str) -> Path:
     path = Path(out).expanduser()
     if path.is_dir():
         raise ConfigError(f"out={out}: is a folder; name a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 

@@ -47,12 +47,13 @@ from ntil.config.permissions import without_permissions
 from ntil.config.schema import Component, RunConfig, to_plain_dict
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
-from ntil.evaluation.decoding_metrics import PREFIX, by_decoding
+from ntil.evaluation.decoding_metrics import by_decoding
 from ntil.launch.processes import spawn
 from ntil.launch.sweep import Sweep
 from ntil.preflight import compose_checked
 from ntil.runs.folder import RunFolder, find_runs
 from ntil.runs.lock import Busy, locked
+from ntil.runs.metric_names import PREFIX
 from ntil.train.evaluation import evaluate
 
 LEAST_TOKENS = 128  # of an untrained model's answer, which may stand in a fence and repeat what was asked

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from data.common.rows import Row
 from ntil.runs.folder import read_jsonl
+from ntil.runs.metric_names import PREFIX, decoding_and_metric
 
-PREFIX = "decoding/"
 Summarize = Callable[[Iterator[Row]], dict[str, float]]
 
 
@@ -34,8 +34,8 @@ def by_decoding(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
     """The metrics of every decoding by its name, as the generated answers' are named; empty without any."""
     decodings: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
-        name, slash, metric = key.removeprefix(PREFIX).partition("/")
-        if key.startswith(PREFIX) and slash:
+        name, metric = decoding_and_metric(key)
+        if name:
             decodings.setdefault(name, {})[metric] = value
     return decodings
 

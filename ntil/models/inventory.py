@@ -194,7 +194,10 @@ class KnownModel:
                 return self.family.load()
             if self.class_path:
                 model = _class_of(self.class_path)
-                return model(self.family.config if self.family else model.config_class(**(self.facts or {})["config"]))
+                if self.family:
+                    return model(self.family.config)
+                assert self.facts  # `sized`
+                return model(model.config_class(**self.facts["config"]))
             config = self.family.config
             model_class = getattr(self.family, "model_class", None) or getattr(transformers, config.architectures[0])
             return model_class(config)

@@ -17,6 +17,7 @@ from data.common.files import check_size_on_disk, write_text
 from ntil.config.errors import ConfigError
 from ntil.config.identity import identity, run_path
 from ntil.config.schema import RunConfig
+from ntil.runs.metric_names import PREFIX, decoding_and_metric
 
 JSON_BYTES = 64 << 20  # of a run folder's .json files; the largest seen is digits.json with some kilobytes
 JSONL_BYTES = 2 << 30  # of history.jsonl and predictions.jsonl
@@ -63,6 +64,10 @@ class RunFolder:
     @property
     def done(self) -> bool:
         return self.metrics.exists()
+
+    def finished_evaluations(self) -> list[RunFolder]:
+        """Folders of `ntil eval` that have results: one that was killed, or a file of the system's, has none."""
+        return [one for path in sorted(self.evaluations.glob("*")) if (one := RunFolder(path)).done]
 
     @property
     def evaluated(self) -> RunFolder | None:
@@ -186,9 +191,10 @@ class MemberFolder(RunFolder):
     def _metrics(self) -> dict[str, Any]:
         metrics: dict[str, Any] = {}
         for key, value in super()._metrics().items():
-            decoding, name = _decoding_and_metric(key)
-            if name.startswith(self._prefix):
-                metrics[decoding + name.removeprefix(self._prefix)] = value
+            decoding, metric = decoding_and_metric(key)
+            if metric.startswith(self._prefix):
+                start = f"{PREFIX}{decoding}/" if decoding else ""
+                metrics[start + metric.removeprefix(self._prefix)] = value
             elif key == "train_seconds":
                 metrics[key] = value
         return metrics
@@ -207,12 +213,6 @@ class MemberFolder(RunFolder):
                 if key.startswith(start + self._prefix):
                     values[start + key.removeprefix(start + self._prefix)] = value
         return values
-
-
-def _decoding_and_metric(key: str) -> tuple[str, str]:
-    """`decoding/median/` and the metric of a further decoding; an empty text and the metric of any other."""
-    match = re.match(r"decoding/[^/]+/", key)
-    return (match[0], key[match.end() :]) if match else ("", key)
 
 
 def find_runs(root: Path | str) -> list[RunFolder]:

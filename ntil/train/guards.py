@@ -94,10 +94,13 @@ class FiniteCheck:
         Raises:
             FloatingPointError: `SKIPPED_LIMIT` steps in a row were skipped, so that no smaller scale will help.
         """
-        self._skipped = self._skipped + 1 if norm is not None and not math.isfinite(norm) else 0
+        if norm is None or math.isfinite(norm):
+            self._skipped = 0
+            return
+        self._skipped += 1
         if self._skipped >= SKIPPED_LIMIT:
             self.flush()
-            self._stop_at_gradient(model, step, math.nan if norm is None else float(norm))
+            self._stop_at_gradient(model, step, float(norm))
 
     def weights(self, model: nn.Module, step: int) -> None:
         """Check the trained weights before they replace good ones; all ranks must call.

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.golden.trajectories import RUNS, SMALL, differences, read
+from tests.support.chosen import slow_but
 from tests.support.forked import finish, freeze
 
 KEPT = json.loads(Path(__file__).with_name("trajectories.json").read_text())
@@ -19,7 +20,7 @@ def test_every_run_is_kept():
     assert KEPT.keys() == RUNS.keys()
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in RUNS])
+@pytest.mark.parametrize("name", slow_but(QUICK, RUNS))
 def test_a_trajectory_is_the_one_that_is_kept(name, tmp_path):
     run = freeze([*SMALL, *RUNS[name], f"runs={tmp_path}"])
     codes = finish(run)

@@ -9,6 +9,7 @@ from ntil.components import Components
 from ntil.evaluation.generate import generate
 from ntil.models.head import SupervisedHead
 from ntil.preflight import compose_checked
+from tests.support.chosen import slow_but
 from tests.support.families import VISION_NANO
 from tests.support.tiny_checkpoints import Ask, ask
 
@@ -148,7 +149,7 @@ def test_generation_is_the_best_token_of_full_forwards(parts):
     assert output[1, inputs["input_ids"].shape[1] :].tolist() == ids
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in VISION_NANO])
+@pytest.mark.parametrize("name", slow_but(QUICK, VISION_NANO))
 def test_a_taught_model_writes_its_answers_and_stops(name):
     fresh = Parts(name)
     fresh.model = fresh.family.load().train()

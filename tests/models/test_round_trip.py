@@ -7,6 +7,7 @@ import pytest
 from benchmarks import text_checkpoints, vision_checkpoints
 from ntil.config.build import build
 from ntil.config.compose import compose
+from tests.support.chosen import slow_but
 
 KEPT = [
     *("12:34", "-0.05", "1 000 000", "[0.1, 0.2]", "a  b", "a\tb", "one\ntwo\n\n#### 42", "caf\u00e9", "\ufb01ne"),
@@ -44,7 +45,7 @@ SLOW = (
     *("paligemma2_3b", "smollm2_135m", "llama3_2_1b", "gemma3_270m", "gemma3_4b"),
     *("qwen2_5_vl_3b", "qwen3_vl_2b", "internvl3_1b", "internvl3_5_1b", "llava_ov_0_5b", "qwen25_7b"),
 )
-CASES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ENDS]
+CASES = slow_but(set(ENDS).difference(SLOW), ENDS)
 
 
 @pytest.fixture(scope="module", params=CASES)

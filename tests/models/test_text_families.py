@@ -23,6 +23,7 @@ from ntil.models.tuning import tune
 from ntil.numbers.spans import NumberSpans
 from ntil.preflight import compose_checked
 from ntil.train.trainer import build_trainer
+from tests.support.chosen import slow_but
 
 PROMPT = "What is 1234 + 56.5? {braces} <b>café</b>"
 ANSWERS = ["7", "-3", "1024", "1290.5", "-0.05", "12 and 345", "x=-3, y=4", "1000000"]
@@ -68,7 +69,7 @@ def configured(name, folder, *words):
 
 # One of each tokenizer and class in the quick run: Qwen2.5-1.5B differs from the 7B in tied embeddings only.
 SLOW = ("qwen25_1_5b", "smollm2_135m", "llama3_2_1b", "gemma3_270m")
-CASES = [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in text_checkpoints.NAMES]
+CASES = slow_but(set(text_checkpoints.NAMES).difference(SLOW), text_checkpoints.NAMES)
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -56,6 +56,13 @@ def tuned(words: list[str]) -> tuple[Components, PreTrainedModel]:
     return components, tune(components.family.load(), components.family, config.tuning)
 
 
+def inputs_of(components: Components) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Model inputs of three rows, the positions of their answers, and the targets there."""
+    batch = components.collator([components.task.rows("train")[i] for i in range(3)])
+    inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
+    return inputs, inputs.pop("positions"), inputs.pop("targets")
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
@@ -171,11 +178,9 @@ def test_supervised_logits_under_adapters_are_the_full_ones(tied, where):
         if ".lora_B" in name:
             nn.init.normal_(parameter, std=0.1)
     rows = [components.task.rows("train")[i] for i in range(3)]
-    batch = components.collator(rows)
     assert supervised_logits_error(components, model.eval(), rows) < 1e-5
     # The adapter itself takes part: without it the logits are others.
-    inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
-    positions, _ = inputs.pop("positions"), inputs.pop("targets")
+    inputs, positions, _ = inputs_of(components)
     head = SupervisedHead(model)
     with torch.no_grad():
         with_adapter = head.logits(model, inputs, positions)
@@ -192,9 +197,7 @@ def gradient_of(parameter: nn.Parameter) -> torch.Tensor:
 
 def test_gradients_under_checkpointing_are_the_same():
     components, model = tuned(["tuning=lora", "tuning.train=[]"])
-    batch = components.collator([components.task.rows("train")[i] for i in range(3)])
-    inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
-    positions, targets = inputs.pop("positions"), inputs.pop("targets")
+    inputs, positions, targets = inputs_of(components)
     head, gradients = SupervisedHead(model), []
     for checkpointing in (False, True):
         if checkpointing:
@@ -220,8 +223,7 @@ def test_a_saved_adapter_on_its_base_is_the_model(tmp_path):
             nn.init.normal_(parameter, std=0.05)
     save(model, components.family, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors", "base"}
-    batch = components.collator([components.task.rows("train")[i] for i in range(3)])
-    inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k not in ("positions", "targets")}
+    inputs, _, _ = inputs_of(components)
     with torch.no_grad():
         wanted = model.eval()(**inputs).logits
         torch.manual_seed(1)  # another random base would be found out
@@ -260,10 +262,3 @@ def test_parts_that_are_trained_whole_are_these_alone_and_load_again(tmp_path, m
         trained = model.eval()(**inputs).logits
         loaded = load_saved(components.family, tmp_path).eval()(**inputs).logits
     torch.testing.assert_close(loaded, trained, atol=1e-5, rtol=1e-5)
-
-
-def inputs_of(components: Components) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Model inputs of three rows, the positions of their answers, and the targets there."""
-    batch = components.collator([components.task.rows("train")[i] for i in range(3)])
-    inputs = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor)}
-    return inputs, inputs.pop("positions"), inputs.pop("targets")

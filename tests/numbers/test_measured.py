@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from ntil import NumberSpans, NumberVocab, digit_by_digit
 from ntil.numbers.measured import unmeasured
 from tasks.answers.coordinates import FORMATS, Item
+from tests.support.chosen import slow_but
 
 NAMES = [
     *("baichuan2", "gemma3", "llama2", "llama3", "llava15", "minicpm3", "paligemma", "qwen2_5", "qwen2_vl", "qwen3"),
@@ -26,7 +27,7 @@ LABELS = ["player 23", "", "7-Eleven, 12:30", "no. 5 \u732b \U0001f600 caf\u00e9
 SLOW = ("gemma3", "paligemma", "qwen2_5", "qwen3")
 
 
-@pytest.fixture(scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])
+@pytest.fixture(scope="module", params=slow_but(set(NAMES).difference(SLOW), NAMES))
 def loaded(request, shared):
     return _load(shared / "assets" / "tokenizers", request.param)
 

@@ -6,6 +6,7 @@ import torch
 from ntil.components import Components
 from ntil.config.compose import compose
 from ntil.train.trainer import build_trainer
+from tests.support.chosen import slow_but
 from tests.support.runs import TINY_RUN
 
 LOSSES = ["ce", "emd", "ntil", "ntil_paper", "ntl_was", "soft_label", "emo", "value_emd"]
@@ -35,9 +36,7 @@ def train(place, loss, batch, accumulation, *more):
     return trainer.model.state_dict(), trainer.state.log_history
 
 
-@pytest.mark.parametrize(
-    "loss", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in LOSSES]
-)
+@pytest.mark.parametrize("loss", slow_but(QUICK, LOSSES))
 def test_accumulation_changes_nothing(tmp_path, monkeypatch, loss):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
     whole, logged = train(tmp_path, loss, 8, 1)
