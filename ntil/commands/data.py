@@ -59,6 +59,7 @@ from ntil.evaluation.row_check import (
 from ntil.evaluation.usable_rows import cached_check, ceiling_warnings, length_option, workers_for
 from ntil.models.base import Family
 from ntil.preflight import compose_checked
+from ntil.runs.metric_names import is_lenient
 from ntil.train.augmentation import AugmentedRows
 from tasks.base import Task
 from tasks.mixture import has_split
@@ -198,8 +199,11 @@ def _fill(report: SplitReport, task: Task, rows: Dataset, result: SplitCheck, mo
     report.problems += [places.line(finding) for finding in result.unscored]
     report.longest_answer = result.characters
     report.longest_tokens = max(result.answer_tokens, default=0), max(result.tokens, default=0)
-    report.ceiling = {n: v for n, v in result.ceiling.items() if n not in NO_SCORES and not n.startswith("lenient_")}
-    report.ceiling = {name: value for name, value in report.ceiling.items() if "/" not in name}
+    report.ceiling = {
+        name: value
+        for name, value in result.ceiling.items()
+        if "/" not in name and name not in NO_SCORES and not is_lenient(name)
+    }
     report.warnings += ceiling_warnings(task, result, places)
     report.below = [places.line(finding) for finding in result.below]
     report.below_count = result.below_count

@@ -53,7 +53,7 @@ from ntil.launch.sweep import Sweep
 from ntil.preflight import compose_checked
 from ntil.runs.folder import RunFolder, find_runs
 from ntil.runs.lock import Busy, locked
-from ntil.runs.metric_names import PREFIX
+from ntil.runs.metric_names import PREFIX, is_lenient
 from ntil.train.evaluation import evaluate
 
 LEAST_TOKENS = 128  # of an untrained model's answer, which may stand in a fence and repeat what was asked
@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _line(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not k.startswith("lenient_"))
+    return ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not is_lenient(k))
 
 
 def evaluate_untrained(overrides: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from ntil.models.packaged import PREFIX, licences
 from ntil.models.pretrained import is_path
 from ntil.runs.data_fingerprint import described
 from ntil.runs.folder import RunFolder, read_json
+from ntil.runs.metric_names import is_lenient
 from ntil.runs.run import Run
 
 CARD = Template(
@@ -76,7 +77,7 @@ def card(folder: RunFolder, components: Components, adapter: bool) -> str:
     """Model card in Markdown: training, metrics, the report's rows, licence, data and all of the config."""
     config, metrics = folder.config(), folder.read_metrics()
     prompt, answer = _example(folder, components)
-    scores = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not _is_lenient(k)}
+    scores = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not is_lenient(k)}
     base = config.model.options.get("checkpoint")
     licence = licence_of(base) if base else None
     return CARD.render(
@@ -127,10 +128,6 @@ def _example(folder: RunFolder, components: Components) -> tuple[str | None, str
         return task.prompt(row), task.answer(row)
     except (UserError, OSError):
         return None, next((record["answer"] for record in folder.read_predictions()), "")
-
-
-def _is_lenient(metric: str) -> bool:
-    return metric.rpartition("/")[2].startswith("lenient_")
 
 
 def _is_local(checkpoint: str) -> bool:

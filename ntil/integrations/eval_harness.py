@@ -22,6 +22,7 @@ from ntil.config.errors import ConfigError
 from ntil.config.permissions import without_permissions
 from ntil.config.schema import RunConfig
 from ntil.integrations.directions import greater_is_better
+from ntil.runs.metric_names import is_lenient
 from tasks.base import Task
 
 Harness = Literal["lm-eval", "lmms-eval"]
@@ -141,7 +142,7 @@ def metrics_of(task: Task, row: Row) -> dict[str, bool]:
     right, failed = task.record(task.answer(row), row), task.record("", row)
     summary = task.summarize([right, failed])
     rates = [{**r["scores"], "parse_failure_rate": float(r["failure"] is not None)} for r in (right, failed)]
-    names = [n for n in summary if "/" not in n and not n.startswith("lenient_") and n != "examples"]
+    names = [n for n in summary if "/" not in n and not is_lenient(n) and n != "examples"]
     order = sorted(names, key=lambda name: name != task.metric)
     return {n: n in rates[0] and abs(summary[n] - (rates[0][n] + rates[1][n]) / 2) < 1e-9 for n in order}
 
