@@ -67,11 +67,11 @@ def for_hydra(overrides: Iterable[str]) -> list[str]:
     r"""Overrides of ntil in the form that Hydra takes.
 
     `task=[a,b]` becomes `task=a+b`, and a config of that name is registered; a mixture that has a name in conf/task is
-    one of its configs like any other. In double quotes `\n` becomes a line break, as in YAML; Hydra would keep two
-    characters.
+    one of its configs like any other. `loss=a+b`, as tables name a sum, is a config of these parts. In double quotes
+    `\n` becomes a line break, as in YAML; Hydra would keep two characters.
 
     Raises:
-        ConfigError: a task that is named twice, or a list of one.
+        ConfigError: a task that is named twice.
     """
     replaced = []
     for override in overrides:
@@ -80,6 +80,10 @@ def for_hydra(overrides: Iterable[str]) -> list[str]:
             for name in override.removeprefix("task=").split(","):
                 if "+" in name:
                     _register_mixture(name, name.split("+"))
+        if override.startswith("loss="):
+            for name in override.removeprefix("loss=").split(","):
+                if "+" in name:
+                    _register_sum(name, name.split("+"))
         replaced.append(_DOUBLE_QUOTED.sub(lambda text: re.sub(r"(?<!\\)\\n", "\n", text[0]), override))
     return replaced
 
@@ -116,6 +120,12 @@ def _register_mixture(name: str, tasks: Sequence[str]) -> None:
         "headline": None,
     }
     ConfigStore.instance().store(group="task", name=name, node=node)
+
+
+def _register_sum(name: str, parts: Sequence[str]) -> None:
+    """Register a config of the loss group that adds others; `with_parts` checks their names."""
+    node = {"defaults": ["sum", "_self_"], "name": name, "parts": list(parts)}
+    ConfigStore.instance().store(group="loss", name=name, node=node)
 
 
 def compose(overrides: Iterable[str]) -> RunConfig:

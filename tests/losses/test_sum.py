@@ -15,6 +15,7 @@ from ntil.config.errors import ConfigError
 from ntil.config.identity import config_hash
 from ntil.config.loss_parts import with_parts
 from ntil.config.schema import Component, RunConfig, to_plain_dict
+from ntil.launch.plan import plan
 from ntil.losses.baselines import EMO, SoftLabel
 from ntil.preflight import compose_checked
 from tests.losses.test_contract import ALL, SPECS, TABLE, VOCAB, batch, value_and_gradient
@@ -277,3 +278,23 @@ def test_places_and_aux_are_those_of_each_part():
     assert list(aux) == ["emd/aux", "ntil/aux"]
     torch.testing.assert_close(aux["emd/aux"], EMD(VOCAB)(logits, labels).components["aux"])
     torch.testing.assert_close(aux["ntil/aux"], NTIL(VOCAB, noise=0)(logits, labels).components["aux"])
+
+
+def test_the_name_that_tables_print_is_a_choice():
+    named, stated = compose(["loss=emd+box_iou_mass"]), compose(["loss=sum", "loss.parts=[emd,box_iou_mass]"])
+    assert named.loss == stated.loss
+    assert config_hash(named) == config_hash(stated)
+
+
+def test_sums_stand_in_a_sweep_with_their_options(tmp_path):
+    words = ["-m", "loss=ntil,emd+value_emd", "loss.lam=0.2", "tracker=none", f"runs={tmp_path}"]
+    jobs = plan(words, on_this_machine=False)
+    assert [job.run.loss for job in jobs] == ["ntil", "emd+value_emd"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("emd+value_em", "'value_emd'"), ("emd+emd", "twice"), ("emd+sum", "a sum itself")]
+)
+def test_a_sum_of_names_that_do_not_fit_is_refused(name, message):
+    with pytest.raises(ConfigError, match=message):
+        compose([f"loss={name}"])
