@@ -198,18 +198,29 @@ def score_sums(runs: Sequence[Run], task: Task, metric: str) -> ScoreSums:
     Raises:
         ConfigError: the runs were scored on other examples, or the same ones with other answers.
     """
-    tables = [[(row_key(r), task.sum_scores([r])) for r in run.folder.read_predictions()] for run in runs]
+    pictures: dict[tuple[str, str], str] = {}
+    tables = []
+    for run in runs:
+        records = list(run.folder.read_predictions())
+        pictures |= {row_key(r): r["picture"] for r in records if isinstance(r.get("picture"), str)}
+        tables.append([(row_key(r), task.sum_scores([r])) for r in records])
     keys = [key for key, _ in tables[0]]
     for run, table in zip(runs, tables, strict=True):
         if [key for key, _ in table] != keys:
             raise ConfigError(
                 f"{run.folder.path}: its predictions are of other examples or answers than {runs[0].folder.path}"
             )
-    return joined_sums([[sums for _, sums in table] for table in tables], task, metric)
+    return joined_sums([[sums for _, sums in table] for table in tables], task, metric, [pictures.get(k) for k in keys])
 
 
-def joined_sums(tables: Sequence[Sequence[dict[str, float]]], task: Task, metric: str) -> ScoreSums:
-    """The sums of every example (`Task.sum_scores`) of every seed, without those of groups, for the statistics."""
+def joined_sums(
+    tables: Sequence[Sequence[dict[str, float]]], task: Task, metric: str, pictures: Sequence[str | None]
+) -> ScoreSums:
+    """The sums of every example (`Task.sum_scores`) of every seed, without those of groups, for the statistics.
+
+    Args:
+        pictures: of the examples, see `ScoreSums.by_picture`.
+    """
     names = [k for k in dict.fromkeys(key for table in tables for sums in table for key in sums) if "/" not in k]
     sums = np.array([[[one.get(name, 0.0) for name in names] for one in table] for table in tables])
-    return ScoreSums(sums, names, task.metrics_from_sums, metric)
+    return ScoreSums(sums, names, task.metrics_from_sums, metric).by_picture(pictures)

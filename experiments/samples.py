@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def _files(sides: Sequence[Sequence[Path]], texts: list[list[dict[str, str]]]) -
 
 def _score_sums(task: Task, rows: Sequence[Row], stem: str, side: Sequence[dict[str, str]]) -> ScoreSums:
     tables = [[task.sum_scores([task.record(answers[stem + str(row["id"])], row)]) for row in rows] for answers in side]
-    return joined_sums(tables, task, task.metric)
+    return joined_sums(tables, task, task.metric, [task.picture_key(row) for row in rows])
 
 
 def _table(task: Task, base: ScoreSums, other: ScoreSums, names: tuple[str, str], title: str) -> Table:
@@ -155,7 +155,7 @@ def _table(task: Task, base: ScoreSums, other: ScoreSums, names: tuple[str, str]
     columns = ["metric", *names, "difference [95 %]", "p", "verdict", "seeds needed"]
     lines = []
     for metric, greater in directions.items():
-        one, two = (ScoreSums(side.sums, side.names, side.metrics_from_sums, metric) for side in (base, other))
+        one, two = (replace(side, metric=metric) for side in (base, other))
         comparison = compare(two, one, greater)
         means = [number(float(side.metric_of().mean())) for side in (one, two)]
         lines.append([metric.replace("_", " "), *means, *comparison_cells(comparison)])

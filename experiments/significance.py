@@ -4,7 +4,8 @@ Such a difference has two sources of variance: the examples of the test split, a
 trained with. Examples are resampled (paired bootstrap). Seeds are few: resampling three of them gives intervals that
 exclude zero too often (`python -m benchmarks.significance` prints how often), so their part comes from Student's t of
 the seeds' own differences. The permutation test swaps the two losses example by example, and so tests whether these
-trained models differ. A verdict needs both.
+trained models differ. A verdict needs both. Examples of one picture share what is hard about it, so they are resampled
+and swapped together.
 
 Metrics are functions of sums over examples (`Task.sum_scores`, `Task.metrics_from_sums`), so that hmean or a
 correlation is resampled as correctly as a mean is.
@@ -26,12 +27,31 @@ Verdict = Literal["better", "worse", "not distinguishable"]
 
 @dataclass(frozen=True)
 class ScoreSums:
-    """Sums [S, N, K] of seeds and examples with names [K], and the function that makes the metric of them."""
+    """Sums [S, N, K] of seeds and examples with names [K], and the function that makes the metric of them.
+
+    Examples of one picture are one of the N, see `by_picture`.
+
+    rows: how many examples there are; None: N.
+    """
 
     sums: np.ndarray
     names: Sequence[str]
     metrics_from_sums: MetricsFromSums
     metric: str
+    rows: int | None = None
+
+    def by_picture(self, pictures: Sequence[str | None]) -> ScoreSums:
+        """The same with the sums of a picture's examples added up.
+
+        Args:
+            pictures: [N] what tells an example's picture from others; None: it has none in common with others.
+        """
+        numbers: dict[str | int, int] = {}
+        keys = (i if picture is None else picture for i, picture in enumerate(pictures))
+        index = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+        sums = np.zeros((self.sums.shape[0], len(numbers), self.sums.shape[2]))
+        np.add.at(sums.swapaxes(0, 1), index, self.sums.swapaxes(0, 1))
+        return replace(self, sums=sums, rows=self.sums.shape[1])
 
     def metric_of(self, weights: np.ndarray | None = None) -> np.ndarray:
         """The metric per seed [S], or [B, S] under example weights [B, N]."""
@@ -71,6 +91,7 @@ class Comparison:
     p: of the permutation test over examples; p_holm: corrected over the table (p until `holm` is applied).
     seeds_needed: how many paired seeds would show a difference of the seen size with 80 % power at 5 %; None with one
         seed only, or no difference at all; infinite where these test examples are too few for any number of seeds.
+    pictures: how many there are, where some have several examples.
     """
 
     difference: float
@@ -82,6 +103,7 @@ class Comparison:
     examples: int
     seeds_needed: float | None
     greater_is_better: bool = True
+    pictures: int | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -113,8 +135,11 @@ def compare(
     difference = float(per_seed.mean())
     low, high, shared = interval(ours, base, per_seed, rng, draws, level)
     p = permutation_p(ours, base, rng, draws)
-    seeds, examples = ours.sums.shape[:2]
-    return Comparison(difference, low, high, p, p, seeds, examples, seeds_needed(per_seed, shared), greater_is_better)
+    seeds, units = ours.sums.shape[:2]
+    examples = units if ours.rows is None else ours.rows
+    needed = seeds_needed(per_seed, shared)
+    pictures = units if units < examples else None
+    return Comparison(difference, low, high, p, p, seeds, examples, needed, greater_is_better, pictures)
 
 
 def interval(

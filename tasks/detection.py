@@ -58,7 +58,7 @@ class Detection(Task):
     # 3: leniently a name is read without what joins it to the box before (`, dog`, `and dog`), and without bold type
     protocol = 3
     subject = "detection"
-    secondary_metrics = MappingProxyType({"f1": True, "duplicates": False, "count_error": False})
+    secondary_metrics = MappingProxyType({"f1": True, "count_error": False})
     coordinates = True
     survives = frozenset({"crop", "flip", "scale", "color_jitter"})
     columns: tuple[str, ...] = ("boxes", "labels", "crowd", "question", "asked", "width", "height")

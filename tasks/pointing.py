@@ -47,7 +47,7 @@ class Pointing(Task):
     """
 
     protocol = 2  # 2: strictly no words before a shape; bracketed points are apart, names in single quotes are read
-    secondary_metrics = MappingProxyType({"in_box": True, "duplicates": False, "count_error": False})
+    secondary_metrics = MappingProxyType({"in_box": True, "count_error": False})
     coordinates = True
     survives = frozenset({"crop", "flip", "scale", "color_jitter"})
     columns: tuple[str, ...] = ("boxes", "points", "question", "width", "height")

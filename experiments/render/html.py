@@ -28,9 +28,10 @@ DPI = 100  # of plots
 METHOD = (
     "A value is the mean over seeds, ± the standard deviation. A difference is to the base loss on the same test "
     "examples and the same seeds; its 95 % interval joins a bootstrap over examples with Student's t over seeds. p "
-    "is of a permutation test that swaps two losses example by example, corrected by Holm over all comparisons of "
+    "is of a permutation test that swaps two losses example by example (both take the examples of one picture "
+    "together, where predictions say which these are), corrected by Holm over all comparisons of "
     "the metric on this page. `better` and `worse` need both: an interval without zero and p below 0.05. With one "
-    "seed nothing is known about other seeds. Answers that can't be read count as the worst score. digit NLL, digit "
+    "seed nothing is known about other seeds. Answers that can't be read count as wrong. digit NLL, digit "
     "mass and the expected absolute error (E abs error) are teacher-forced on the test split and mean the same for "
     "every loss."
 )
@@ -145,6 +146,7 @@ def sentences(report: CellReport) -> list[str]:
                 else f"{line.loss} and {report.base} are not distinguishable in {metric.replace('_', ' ')}"
             )
             extent = f"{counted(c.seeds, 'seed')}, {counted(c.examples, 'example')}"
+            extent += f" of {counted(c.pictures, 'picture')}" if c.pictures else ""
             sentence += f" ({c.difference:+.3g}, 95 % [{c.low:+.3g}, {c.high:+.3g}], {extent})"
             if c.verdict == "not distinguishable" and c.seeds_needed is not None:
                 few = (

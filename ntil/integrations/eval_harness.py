@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -16,7 +17,7 @@ import yaml
 from PIL import Image
 
 from data.common.files import replacing
-from data.common.rows import Row, image_columns
+from data.common.rows import Row, image_columns, undecoded
 from ntil.components import build_task
 from ntil.config.errors import ConfigError
 from ntil.config.permissions import without_permissions
@@ -27,6 +28,7 @@ from tasks.base import Task
 
 Harness = Literal["lm-eval", "lmms-eval"]
 TAG = "!function "
+TAUGHT = 16  # rows whose true answers are scored too, to see which metrics there are
 
 SCORER = '''\
 """Reads and scores answers as ntil does: {task}, protocol {protocol}. Written by `ntil data export`."""
@@ -74,8 +76,8 @@ class ExportedTask:
         return {name: plain[name] if name in self._means else record for name in self._metrics}
 
     def summary(self, records: Iterable[Row], metric: str) -> float:
-        """A metric over all records."""
-        return self.task.summarize(records)[metric]
+        """A metric over all records; NaN where these have none, such as accuracy on rows of a kind that isn't there."""
+        return self.task.summarize(records).get(metric, math.nan)
 
     def pictures(self, doc: Row) -> list[Image.Image]:
         """The pictures of a row, in RGB."""
@@ -114,7 +116,7 @@ def export_task(task: Task, config: RunConfig, split: str, harness: Harness, fol
         with (partial / "rows.jsonl").open("w") as lines:
             for number, row in enumerate(rows):
                 lines.write(json.dumps(_document(task, row, number, partial), ensure_ascii=False) + "\n")
-        metrics = metrics_of(task, rows[0])
+        metrics = metrics_of(task, undecoded(rows))
         (partial / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         (partial / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
         (partial / "scorer.py").write_text(_scorer(config.task.name, task.protocol, metrics))
@@ -137,14 +139,36 @@ def _document(task: Task, row: Row, number: int, folder: Path) -> Row:
     return {"id": str(row["id"]), "prompt": task.prompt(row), "answer": task.answer(row), "image": name, "row": truth}
 
 
-def metrics_of(task: Task, row: Row) -> dict[str, bool]:
-    """Names of a task's metrics, the headline first -> whether each is the plain mean of the scores of that name."""
-    right, failed = task.record(task.answer(row), row), task.record("", row)
-    summary = task.summarize([right, failed])
-    rates = [{**r["scores"], "parse_failure_rate": float(r["failure"] is not None)} for r in (right, failed)]
-    names = [n for n in summary if "/" not in n and not is_lenient(n) and n != "examples"]
-    order = sorted(names, key=lambda name: name != task.metric)
-    return {n: n in rates[0] and abs(summary[n] - (rates[0][n] + rates[1][n]) / 2) < 1e-9 for n in order}
+def metrics_of(task: Task, rows: Iterable[Row]) -> dict[str, bool]:
+    """Names of a task's metrics, the headline first -> whether each is the plain mean of the scores of that name.
+
+    Args:
+        rows: all of them, since some metrics are of rows of some kind.
+    """
+    records = []
+    for number, row in enumerate(rows):
+        records.append(task.record("", row))
+        if number < TAUGHT:
+            records.append(task.record(task.answer(row), row))
+    names = [n for n in task.summarize(records) if "/" not in n and not is_lenient(n) and n != "examples"]
+    means = _means(task, records)
+    return {name: name in means for name in sorted(names, key=lambda name: name != task.metric)}
+
+
+def _means(task: Task, records: Sequence[Row]) -> set[str]:
+    """Metrics that are the sum of the scores of that name by the count of examples, and of no other sum."""
+    rates = [{**r["scores"], "parse_failure_rate": float(r["failure"] is not None)} for r in records]
+    sums = task.sum_scores(records)
+    means = {name: math.fsum(one[name] for one in rates) / len(rates) for name in rates[0]}
+    for name in list(means):
+        others = {key: 1.7 * value + 0.3 for key, value in sums.items() if key not in (name, "examples")}
+        try:
+            metric = task.metrics_from_sums({**sums, **others}).get(name)
+        except (ValueError, ArithmeticError):  # not of such sums
+            metric = None
+        if metric is None or abs(metric - means[name]) > 1e-9 * max(1.0, abs(means[name])):
+            del means[name]
+    return set(means)
 
 
 def _scorer(name: str, protocol: int, metrics: dict[str, bool]) -> str:

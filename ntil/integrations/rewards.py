@@ -29,7 +29,7 @@ from ntil.components import build_task
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.integrations.directions import greater_is_better
-from tasks.base import Task
+from tasks.base import ParseFailure, Task
 
 # Name of a reward -> the task's score, and the worst value where less is better.
 NAMED = {"minutes_off": ("deviation", 360.0), "relative_error": ("relative_error", 1.0)}
@@ -93,6 +93,8 @@ class TaskReward:
                 f"reward {self.__name__}: {type(self.task).__name__} has no score {self.score!r}, only "
                 f"{', '.join(sorted(scores))}"
             )
+        if isinstance(read, ParseFailure):  # whose error is bounded in some tasks, below that of a bad answer
+            return 0.0
         value = scores[self.score]
         return value if self.worst is None else max(0.0, 1 - value / self.worst)
 

@@ -16,6 +16,7 @@ from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
 from ntil.evaluation.by_server import compare, predict_by_server
 from ntil.evaluation.generate import evaluate_sharded
+from ntil.evaluation.pictures import with_pictures
 from ntil.evaluation.server import Server
 from ntil.evaluation.sets import batch_sizes, evaluation_sets, predict_sets
 from ntil.evaluation.usable_rows import usable_rows
@@ -68,7 +69,7 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
         records = predict_by_server(server, config.evaluation, rows, title, check)
     else:
         records = predict_sets(model, sets, sizes, ranks, title, check, config.evaluation)
-    metrics = evaluate_sharded(results.predictions, records, components.task.summarize, ranks)
+    metrics = evaluate_sharded(results.predictions, with_pictures(records, sets), components.task.summarize, ranks)
     if metrics is not None:
         results.write_metrics({**metrics, **compared}, components.task.protocol, **components.task.protocols)
     ranks.barrier()

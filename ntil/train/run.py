@@ -26,6 +26,7 @@ from ntil.console import epochs
 from ntil.distributed.interrupt import Interrupt
 from ntil.distributed.ranks import Ranks
 from ntil.evaluation.generate import evaluate_sharded
+from ntil.evaluation.pictures import with_pictures
 from ntil.evaluation.sets import batch_sizes, evaluation_sets, first_rows, predict_sets, teacher_forced_sets
 from ntil.evaluation.usable_rows import usable_rows
 from ntil.models.head import SupervisedHead
@@ -413,7 +414,7 @@ def test(
     if config.evaluation.batch_size is None and ranks.first:
         print(f"evaluation: {counted(min(sizes), 'row')} at once on a rank, from the free memory")
     records = predict_sets(model, sets, sizes, ranks, title, partial(interrupt.check, ranks), config.evaluation)
-    scores = evaluate_sharded(folder.predictions, records, components.task.summarize, ranks)
+    scores = evaluate_sharded(folder.predictions, with_pictures(records, sets), components.task.summarize, ranks)
     forced, digits = teacher_forced_sets(SupervisedHead(model), model, sets, sizes, ranks)
     if scores is None:
         return None

@@ -154,6 +154,22 @@ def test_an_untrained_run_stands_beside_every_seed(write_run, runs, tmp_path):
 
 
 @pytest.mark.slow
+def test_rows_of_one_picture_are_one_example_of_the_statistics(runs, tmp_path):
+    """Twenty rows a picture, which answers alike: what 80 rows say, 4 pictures don't."""
+    folder = shutil.copytree(runs, tmp_path / "clock")
+    for file in folder.rglob("predictions.jsonl"):
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        lines = [json.dumps({**record, "picture": f"p{i // 20}"}) for i, record in enumerate(records)]
+        file.write_text("\n".join(lines) + "\n")
+    (alone,), (joined,) = (analyse([Run.read(f) for f in find_runs(place)], {}) for place in (runs, folder))
+    (by_row,), (by_picture,) = ([line.against["exact"] for line in r.lines if line.against] for r in (alone, joined))
+    assert (by_row.examples, by_row.pictures) == (80, None)
+    assert (by_picture.examples, by_picture.pictures) == (80, 4)
+    assert by_picture.difference == pytest.approx(by_row.difference)
+    assert by_picture.p > 0.05 > by_row.p
+    assert "3 seeds, 80 examples of 4 pictures)" in html.sentences(joined)[0]
+
+
 def test_of_many_losses_a_clear_one_is_called(runs, write_run, tmp_path):
     for seed in range(2):
         write_run(tmp_path, "ce", seed, 0.0, examples=20)

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from benchmarks.significance import rates
+from benchmarks.significance import picture_rates, rates
 from experiments.significance import Comparison, ScoreSums, compare, holm, score_means, seeds_needed
 from tasks.metrics.detection import figures
 
@@ -180,6 +180,30 @@ def test_no_difference_is_called_one_in_about_five_percent():
     assert 0.02 <= alone["permutation"] <= 0.08
     found = rates(trials=60, seeds=5, examples=200, spread=0.1, effect=2.0, draws=300)
     assert found["verdict"] >= 0.9
+
+
+def test_examples_of_a_picture_are_resampled_together():
+    """As scipy does with the pictures' means where all have equally many examples; the metric itself is the same."""
+    ours, base = pair(examples=240)
+    pictures = [str(i % 60) for i in range(240)]
+    joined = [side.by_picture(pictures) for side in (ours, base)]
+    comparison = compare(*joined, draws=4000)
+    gap = (ours.sums - base.sums)[0, :, 0].reshape(4, 60).mean(0)
+    theirs = stats.bootstrap((gap,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
+    assert comparison.difference == pytest.approx(compare(ours, base).difference)
+    assert (comparison.examples, comparison.pictures) == (240, 60)
+    assert comparison.low == pytest.approx(theirs.low, abs=0.006)
+    assert comparison.high == pytest.approx(theirs.high, abs=0.006)
+    alone = ours.by_picture([None, *map(str, range(239))])
+    np.testing.assert_array_equal(alone.sums, ours.sums)
+    assert compare(alone, base.by_picture([None] * 240)).pictures is None
+
+
+@pytest.mark.slow
+def test_examples_of_a_picture_make_no_difference_of_none():
+    alone = picture_rates(trials=100, seeds=8, examples=400, per_picture=8, draws=200)
+    assert alone["by example"] > 0.15
+    assert alone["by picture"] <= 0.1
 
 
 def test_the_official_figures_of_text_detection_take_arrays():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import re
 import sys
 from typing import Any
@@ -13,6 +14,7 @@ from data.common.errors import UserError
 from ntil.commands.data import main
 from ntil.components import build_task
 from ntil.config.compose import compose
+from ntil.runs.metric_names import is_lenient
 from tasks.drawing import picture_of
 
 ROWS = "task.source.rows={train:8,validation:4,test:6}"
@@ -43,7 +45,15 @@ def aggregated(described, documents, texts):
 
 
 @pytest.mark.parametrize(
-    ("harness", "name"), [("lm-eval", "arithmetic"), ("lmms-eval", "grounding_nano"), ("lmms-eval", "detection_nano")]
+    ("harness", "name"),
+    [
+        ("lm-eval", "arithmetic"),
+        ("lmms-eval", "grounding_nano"),
+        ("lmms-eval", "detection_nano"),
+        ("lmms-eval", "text_detection_nano"),
+        ("lmms-eval", "grec_nano"),
+        ("lmms-eval", "mathvista_nano"),
+    ],
 )
 def test_metrics_are_ours(tmp_path, monkeypatch, harness, name, capsys):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
@@ -60,6 +70,8 @@ def test_metrics_are_ours(tmp_path, monkeypatch, harness, name, capsys):
     assert {"parse_failure_rate", *task.secondary_metrics} <= metrics.keys()
     for metric, value in metrics.items():
         assert value == pytest.approx(ours[metric], abs=1e-9), metric
+    counts = {"true", "found", "matched", "examples"}
+    assert metrics.keys() >= {name for name in ours if "/" not in name and not is_lenient(name)} - counts
     assert described["metadata"] == {"version": task.protocol}
     assert [described["doc_to_text"](doc) for doc in documents] == [task.prompt(row) for row in rows]
     if harness == "lmms-eval":
@@ -95,3 +107,17 @@ def test_lm_evaluation_harness_itself(tmp_path, monkeypatch):
     assert loaded.doc_to_text(documents[0]) == documents[0]["prompt"]
     assert loaded.process_results(documents[0], [documents[0]["answer"]])["exact"] == 1
     assert "lm_eval" in sys.modules
+
+
+def test_rows_of_which_a_metric_says_nothing_have_none_of_it(tmp_path, monkeypatch):
+    """What a harness is told to leave out may be all rows with objects."""
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "exported"
+    words = ["task=grec_nano", "task.source.rows={train:2,validation:2,test:24}"]
+    assert main(["export", "to=lmms-eval", f"out={folder}", *words]) == 0
+    described, documents = read(folder, "grec_nano")
+    without = [doc for doc in documents if doc["answer"] == "none"]
+    assert 0 < len(without) < len(documents)
+    metrics = aggregated(described, without, ["none"] * len(without))
+    assert metrics["n_acc"] == 1
+    assert math.isnan(metrics["precision_0.5"])

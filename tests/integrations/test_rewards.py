@@ -39,6 +39,30 @@ def test_an_error_is_a_reward_by_its_worst():
     assert TaskReward.of("exact", *CLOCKS)(called_tools, hour=[3], minute=[0]) == [0]
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "worst"),
+    [
+        ("mae", "gsm8k", 100.0),
+        ("log_error", "arithmetic", 10.0),
+        ("count_error", "detection_nano", 10.0),
+        ("duplicates", "detection_nano", 5.0),
+        ("count_error", "pointing_nano", 10.0),
+    ],
+)
+def test_what_can_not_be_read_gets_nothing_whatever_the_score(name, task, worst, monkeypatch):
+    """The error of such an answer is bounded, so that one of them doesn't decide a mean."""
+    source = "task.source.rows={train:4,validation:2,test:2}"
+    words = [f"task={task}", *([source] if task != "gsm8k" else [])]
+    reward = TaskReward.of(name, *words, worst=worst)
+    row = {"id": "1", "answer": "2"} if task in ("gsm8k", "arithmetic") else _undecoded_row(reward.task)
+    assert reward.reward("nothing of it can be read", row) == 0
+    assert reward.reward(reward.task.answer(row), row) == 1
+
+
+def _undecoded_row(task):
+    return task.rows("train").remove_columns("image")[0]
+
+
 def test_refusals():
     for name, words in (("deviation", CLOCKS), ("mae", SUMS), ("log_error", SUMS)):
         with pytest.raises(ConfigError, match=f"reward {name}: less of it is better; give worst="):
