@@ -77,7 +77,7 @@ def analyse(
         metrics: further metrics to compare besides each task's headline -> whether greater is better.
         expected: (task, model, loss, seed) of runs that were planned; those without a folder are reported as missing.
         draws: of bootstrap and permutations.
-        base: the loss that others are compared with; where a cell has no run of it, its first loss is.
+        base: the loss that others are compared with; where a cell has no run of it, its first loss that trains is.
         tuned: keys in which losses may differ besides their options, since a search has chosen them for each.
     """
     compared = cells(runs)
@@ -109,7 +109,7 @@ def _cell(
     differing = differences([run for run in cell.runs if run.done], tuned)
     refused = f"the runs differ outside loss and seed: {describe_differences(differing)}" if differing else None
     losses = list(dict.fromkeys([*cell.losses, *(e[2] for e in expected if e[2] not in cell.split)]))
-    base = next((name for name in (preferred, *cell.losses) if cell.of(name)), None)
+    base = _base(cell, preferred)
     lines = []
     for loss in losses:
         runs = cell.of(loss)
@@ -124,6 +124,13 @@ def _cell(
             refused = str(error)
     missing = tuple(_missing(cell, losses, expected))
     return CellReport(cell, base, tuple(lines), missing, refused, task.metric, tuple(directions))
+
+
+def _base(cell: Cell, preferred: str) -> str | None:
+    """The preferred loss that has a finished run, or its first setting, or the first loss that trains, or any."""
+    settings = [name for name in cell.losses if name.startswith(f"{preferred} ") and preferred in cell.split]
+    trained = [name for name in cell.losses if name not in cell.untrained]
+    return next((name for name in (preferred, *settings, *trained, *cell.losses) if cell.of(name)), None)
 
 
 def _compared(line: Line, cell: Cell, base: str, task: Any, directions: dict[str, bool], draws: int) -> Line:

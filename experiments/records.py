@@ -9,11 +9,13 @@
 The file holds what a run's folder holds but weights, checkpoints, logs and what a failure left: configuration, history,
 predictions, metrics, digits, packages, the contents of data and weights as hashes; and evaluations of `ntil eval`. A
 run takes some kilobytes. Predictions hold the rows' true answers: of data that may not be passed on, neither may they.
-Runs that aren't finished are left out and counted.
+Of a benchmark it has the frozen protocol, and that a trial diverged. Other runs that aren't finished are left out and
+counted.
 """
 
 from __future__ import annotations
 
+import io
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from omegaconf import MISSING
 
 from data.common.counts import counted
 from data.common.files import replacing
+from experiments.benchmark.protocol import FROZEN
 from ntil.commands.options import parse_options
 from ntil.config.errors import ConfigError
 from ntil.runs.folder import RunFolder, find_runs
@@ -54,20 +57,34 @@ def main(arguments: list[str]) -> int:
     finished = [run for run in runs if run.done]
     if not finished:
         raise ConfigError(f"{root}: no finished run there")
-    write_records(root, finished, file)
-    left = len(runs) - len(finished)
+    diverged = [run for run in runs if not run.done and run.diverged]
+    write_records(root, finished, diverged, file)
+    left = len(runs) - len(finished) - len(diverged)
+    of_diverged = f"; and that {counted(len(diverged), 'run')} diverged" if diverged else ""
     remark = f"; {counted(left, 'run')} not finished, left out" if left else ""
-    print(f"{file}: {counted(len(finished), 'run')}, {file.stat().st_size / 1000:,.0f} kB{remark}")
+    print(f"{file}: {counted(len(finished), 'run')}, {file.stat().st_size / 1000:,.0f} kB{of_diverged}{remark}")
     return 0
 
 
-def write_records(root: Path, runs: Sequence[RunFolder], file: Path) -> None:
-    """Write the results of runs below `root` to a tar file compressed by xz, under the name of `root`."""
+def write_records(root: Path, runs: Sequence[RunFolder], diverged: Sequence[RunFolder], file: Path) -> None:
+    """Write the results of runs below `root` to a tar file compressed by xz, under the name of `root`.
+
+    Of runs that diverged it has the configuration and the line that says so; a traceback names paths of a machine.
+    """
     name = root.resolve().name
+    protocols = [path for path in (root / FROZEN,) if path.is_file() and not path.is_symlink()]
     with replacing(file) as partial, tarfile.open(partial, "w:xz") as archive:
-        for run in runs:
-            for path in results(run):
-                archive.add(path, Path(name, path.relative_to(root)), recursive=False, filter=_anonymous)
+        for path in [
+            *protocols,
+            *(path for run in runs for path in results(run)),
+            *(run.config_file for run in diverged),
+        ]:
+            archive.add(path, Path(name, path.relative_to(root)), recursive=False, filter=_anonymous)
+        for run in diverged:
+            text = f"{run.divergence}\n".encode()
+            member = tarfile.TarInfo(str(Path(name, run.error.relative_to(root))))
+            member.size, member.mtime = len(text), int(run.error.stat().st_mtime)
+            archive.addfile(_anonymous(member), io.BytesIO(text))
 
 
 def results(run: RunFolder) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from experiments.benchmark.statistics import Ranks
-from experiments.render.plots import colours
+from experiments.render.plots import line_styles
 
 
 def budgets(curves: Mapping[str, Mapping[str, Sequence[float]]], metrics: Mapping[str, str]) -> Figure:
@@ -19,8 +19,8 @@ def budgets(curves: Mapping[str, Mapping[str, Sequence[float]]], metrics: Mappin
     """
     figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves), 4.2), layout="constrained", squeeze=False)
     for axis, (cell, of_losses) in zip(axes[0], curves.items(), strict=True):
-        for loss, colour in colours(list(of_losses)).items():
-            axis.plot(range(1, len(of_losses[loss]) + 1), of_losses[loss], color=colour, label=loss)
+        for loss, style in line_styles(list(of_losses)).items():
+            axis.plot(range(1, len(of_losses[loss]) + 1), of_losses[loss], label=loss, **style)
         axis.set_title(cell, fontsize=10)
         axis.set_xlabel("trials")
         axis.set_ylabel(f"expected best validation {metrics[cell].replace('_', ' ')}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Results:
     Attributes:
         tuned, untuned: cell -> its report, with the protocol's base.
         best: cell -> loss -> its best trial. directions: cell -> whether its metric is better when greater.
+        unranked: what the ranks leave out, and why.
     """
 
     tuned: dict[str, CellReport]
@@ -41,6 +42,7 @@ class Results:
     directions: dict[str, bool]
     judgements: list[Judgement]
     ranks: Ranks | None
+    unranked: list[str]
 
 
 def results(stages: Stages) -> Results:
@@ -65,15 +67,15 @@ def results(stages: Stages) -> Results:
         cell: build_task(stages.search(cell, protocol.losses[0])[0].config).greater_is_better for cell in best
     }
     reports = against[protocol.base]
-    begun = {cell: report for cell, report in reports.items() if report.base}
-    means = [_means(report) for report in begun.values()]
+    means, unranked = rankable(reports, unfinished)
     return Results(
         reports,
         _by_cell(analyse(untuned, {}, _planned(untuned_jobs), base=protocol.base), names),
         best,
         directions,
         [judge(hypothesis, against, list(protocol.cells), unfinished) for hypothesis in protocol.hypotheses],
-        ranks(means, [directions[cell] for cell in begun]),
+        ranks(list(means.values()), [directions[cell] for cell in means]),
+        unranked,
     )
 
 
@@ -116,9 +118,32 @@ def _by_cell(reports: Sequence[CellReport], names: dict[tuple[str, str], str]) -
     return {cell: named[cell] for cell in names.values() if cell in named}
 
 
-def _means(report: CellReport) -> dict[str, float]:
-    means = {line.loss: line.mean(report.headline) for line in report.lines}
-    return {loss: mean for loss, mean in means.items() if mean is not None}
+def rankable(
+    reports: dict[str, CellReport], unfinished: Collection[tuple[str, str]]
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Cell -> loss -> mean of the headline metric, of all that may be ranked, and what may not, with the reason.
+
+    A mean over the seeds that are left, or of what was trained otherwise, is no mean to rank by.
+
+    Args:
+        unfinished: (cell, loss) of which a planned seed has no finished run.
+    """
+    means: dict[str, dict[str, float]] = {}
+    left_out = []
+    for cell, report in reports.items():
+        if report.refused or not report.base or (cell, report.base) in unfinished:
+            reason = report.refused or (f"runs of {report.base} are missing" if report.base else "no run is finished")
+            left_out.append(f"{cell}: {reason}")
+            continue
+        of_cell = {line.loss: line.mean(report.headline) for line in report.lines}
+        complete = {loss: m for loss, m in of_cell.items() if m is not None and (cell, loss) not in unfinished}
+        means[cell] = {loss: mean for loss, mean in complete.items() if math.isfinite(mean)}
+        left_out += [
+            f"{loss}: {f'{report.headline} is no number' if loss in complete else 'runs are missing'} in {cell}"
+            for loss in of_cell
+            if loss not in means[cell]
+        ]
+    return means, left_out
 
 
 def write(stages: Stages, folder: Path) -> Path:
@@ -135,7 +160,7 @@ def write(stages: Stages, folder: Path) -> Path:
     metrics = {cell: report.headline for cell, report in outcome.tuned.items() if report.base}
     curves = {cell: curves[cell] for cell in metrics}
     parts += [_picture(budgets(curves, metrics), folder, "budgets", "expected best validation against the budget")]
-    parts += _ranked(outcome.ranks, folder)
+    parts += _ranked(outcome.ranks, outcome.unranked, folder)
     parts += _tables("Untuned: each loss at its defaults", outcome.untuned)
     file = folder / "benchmark.md"
     write_text(file, "\n\n".join(parts) + "\n")
@@ -188,12 +213,13 @@ def _tables(title: str, reports: dict[str, CellReport]) -> list[str]:
     return parts
 
 
-def _ranked(ranked: Ranks | None, folder: Path) -> list[str]:
+def _ranked(ranked: Ranks | None, unranked: Sequence[str], folder: Path) -> list[str]:
+    left_out = ["\n".join(f"* Left out: {reason}" for reason in unranked)] if unranked else []
     if ranked is None:
-        return ["## Ranks", "Fewer than two cells or three losses are finished."]
+        return ["## Ranks", "Fewer than two cells or three losses are finished.", *left_out]
     picture = _picture(rank_diagram(ranked), folder, "ranks", "critical-difference diagram")
     sentence = f"Friedman's test that all losses rank alike over the {ranked.cells} cells: p = {ranked.p:.3g}."
-    return ["## Ranks", sentence, picture]
+    return ["## Ranks", sentence, *left_out, picture]
 
 
 def _picture(figure: Figure, folder: Path, name: str, text: str) -> str:

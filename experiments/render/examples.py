@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +17,7 @@ from data.common.rows import Row
 from experiments.cells import Cell, row_key
 from ntil.config.errors import ConfigError
 from ntil.runs.run import Run
+from tasks.base import Task
 
 SHEET = 1250  # pixels: the most that a sheet is wide
 
@@ -55,16 +58,18 @@ def build_gallery(cell: Cell, metric: str, count: int) -> Gallery:
     if len(keys) > 1:
         return Gallery(missing="the losses were tested on other examples or answers")
     try:
-        examples = _drawn(next(iter(runs.values())), tables, _chosen(tables, metric, count), metric)
+        first = next(iter(runs.values()))
+        score = partial(headline_score, first.built_task, metric=metric)
+        examples = _drawn(first, tables, _chosen(tables, score, count), score)
     except (UserError, OSError) as error:
         return Gallery(missing=f"the test rows can't be read again: {error}")
     return Gallery(tuple(examples))
 
 
-def _chosen(tables: dict[str, list[Row]], metric: str, count: int) -> list[int]:
+def _chosen(tables: dict[str, list[Row]], score: Callable[[Row], float], count: int) -> list[int]:
     gaps: list[tuple[float, int]] = []
     for index, records in enumerate(zip(*tables.values(), strict=True)):
-        scores = [_score(record, metric) for record in records]
+        scores = [score(record) for record in records]
         gaps.append((max(scores) - min(scores), index))
     differing = [index for gap, index in sorted(gaps, key=lambda g: (-g[0], g[1])) if gap > 0][: count // 2]
     agreeing = [index for _, index in gaps if index not in differing]
@@ -79,13 +84,21 @@ def _one_run_each(cell: Cell) -> dict[str, Run]:
     return {loss: runs.get(min(shared), runs[min(runs)]) for loss, runs in done.items()} if shared else {}
 
 
-def _score(record: Row, metric: str) -> float:
-    """The headline score, or the first one where the headline is no mean over examples (hmean, a correlation)."""
+def headline_score(task: Task, record: Row, metric: str) -> float:
+    """The metric of this example alone, or its first score where one example has none (a correlation)."""
     scores = record["scores"]
-    return float(scores[metric] if metric in scores else next(iter(scores.values())))
+    if metric in scores:
+        return float(scores[metric])
+    try:
+        alone = task.metrics_from_sums(task.sum_scores([record])).get(metric, math.nan)
+    except (ValueError, ArithmeticError):
+        alone = math.nan
+    return float(alone if math.isfinite(alone) else next(iter(scores.values())))
 
 
-def _drawn(run: Run, tables: dict[str, list[Row]], indices: Sequence[int], metric: str) -> list[Example]:
+def _drawn(
+    run: Run, tables: dict[str, list[Row]], indices: Sequence[int], score: Callable[[Row], float]
+) -> list[Example]:
     """Draw the rows at `indices` under every loss.
 
     Raises:
@@ -105,7 +118,7 @@ def _drawn(run: Run, tables: dict[str, list[Row]], indices: Sequence[int], metri
             raise ConfigError(f"there is no row {first['id']} with the answer {first['answer']!r} any more")
         pictures = {loss: task.draw(row, task.parse(r["text"], row)) for loss, r in records.items()}
         texts = {loss: r["text"] for loss, r in records.items()}
-        scores = {loss: _score(r, metric) for loss, r in records.items()}
+        scores = {loss: score(r) for loss, r in records.items()}
         examples.append(Example(str(row["id"]), first["answer"], texts, scores, pictures))
     return examples
 

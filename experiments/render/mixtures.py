@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.cells import Cell
-from experiments.render.plots import COLOURS, band, tidy
-
-STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")  # of the losses
+from experiments.render.plots import COLOURS, LINES, band, finished_and_others, tidy
 
 
 def task_curves(cells: Sequence[Cell]) -> Figure | None:
@@ -27,15 +24,13 @@ def task_curves(cells: Sequence[Cell]) -> Figure | None:
     losses = list(dict.fromkeys(loss for cell in cells for loss in cell.losses))
     for cell, colour in zip(cells, COLOURS * len(cells), strict=False):
         name, task = cell.runs[0].member, cell.runs[0].built_task
-        for loss, style in zip(losses, STYLES * len(losses), strict=False):
-            histories = [run.folder.read_history() for run in cell.runs if run.loss == loss]
+        for loss, line in zip(losses, LINES * len(losses), strict=False):
+            style = {"color": colour, "linestyle": line}
+            histories = finished_and_others({r: r.folder.read_history() for r in cell.runs if r.loss == loss})
             headline = f"{name}: {task.metric.replace('_', ' ')}"
             keys = ("loss/ce", name), ("eval_ce", name), (f"eval_{task.metric}", headline), ("rows", name)
             for axis, (key, label) in zip(axes, keys, strict=True):
-                before = len(axis.lines)
-                band(axis, histories, key, label if loss == losses[0] else "", colour)
-                for line in axis.lines[before:]:
-                    line.set_linestyle(style)
+                band(axis, *histories, key, label if loss == losses[0] else "", style)
     titles = (
         "training cross-entropy (nats per token)",
         "validation cross-entropy (nats per token)",
@@ -47,6 +42,6 @@ def task_curves(cells: Sequence[Cell]) -> Figure | None:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False)
     if len(losses) > 1:
-        lines = [Line2D([], [], color="grey", linestyle=s) for s in (STYLES * len(losses))[: len(losses)]]
+        lines = [Line2D([], [], color="grey", linestyle=s) for s in (LINES * len(losses))[: len(losses)]]
         axes[1].legend(lines, losses, frameon=False)
     return figure

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 
@@ -27,9 +27,18 @@ from ntil.runs.run import Run
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 
 
+LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+
+
 def colours(losses: Sequence[str]) -> dict[str, str]:
     """The same colour for a loss in every figure of a cell."""
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(losses)}
+
+
+def line_styles(losses: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and kind of line of each loss; no two alike among the first 32."""
+    kinds = [LINES[i // len(COLOURS) % len(LINES)] for i in range(len(losses))]
+    return {n: {"color": c, "linestyle": k} for (n, c), k in zip(colours(losses).items(), kinds, strict=True)}
 
 
 def curves(cell: Cell, metric: str) -> Figure | None:
@@ -49,24 +58,45 @@ def curves(cell: Cell, metric: str) -> Figure | None:
         return None
     figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4.2), layout="constrained", squeeze=False)
     for axis, (key, title) in zip(axes[0], panels, strict=True):
-        for loss, colour in colours(cell.losses).items():
-            band(axis, [h for run, h in histories.items() if run.loss == loss], key, loss, colour)
+        for loss, style in line_styles(cell.losses).items():
+            of_loss = {run: history for run, history in histories.items() if run.loss == loss}
+            band(axis, *finished_and_others(of_loss), key, loss, style)
         tidy(axis, title, "step")
     axes[0][0].legend(frameon=False)
     return figure
 
 
-def band(axis: Any, histories: Iterable[list[dict[str, Any]]], key: str, name: str, colour: str) -> None:
-    """Mean over seeds at the steps that all of them logged, and the range between them."""
-    tables = [{record["step"]: record[key] for record in history if key in record} for history in histories]
-    tables = [table for table in tables if table]
-    if not tables:
-        return
-    steps = sorted(set.intersection(*(set(table) for table in tables)))
-    values = np.array([[table[step] for step in steps] for table in tables])
-    axis.plot(steps, values.mean(0), color=colour, label=name, linewidth=1.5)
-    if len(tables) > 1:
-        axis.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+Histories = list[list[dict[str, Any]]]
+
+
+def finished_and_others(histories: dict[Run, list[dict[str, Any]]]) -> tuple[Histories, Histories]:
+    """Histories of finished runs, and of others."""
+    finished = [history for run, history in histories.items() if run.done]
+    others = [history for run, history in histories.items() if not run.done]
+    return finished, others
+
+
+def band(axis: Any, finished: Histories, others: Histories, key: str, name: str, style: dict[str, Any]) -> None:
+    """Mean over seeds, and the range between them, at every step that any has logged, of the seeds that have.
+
+    Each of the other runs, which failed or go on, is a thin line of its own.
+    """
+    tables = [table for history in finished if (table := _logged(history, key))]
+    if tables:
+        steps = sorted(set().union(*tables))
+        values = np.array([[table.get(step, np.nan) for step in steps] for table in tables], dtype=float)
+        axis.plot(steps, np.nanmean(values, 0), label=name, linewidth=1.5, **style)
+        if len(tables) > 1:
+            low, high = np.nanmin(values, 0), np.nanmax(values, 0)
+            axis.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    for table in (_logged(history, key) for history in others):
+        if table:
+            label = {} if name in axis.get_legend_handles_labels()[1] else {"label": name}
+            axis.plot(list(table), list(table.values()), linewidth=0.7, alpha=0.7, **label, **style)
+
+
+def _logged(history: list[dict[str, Any]], key: str) -> dict[int, float]:
+    return {record["step"]: record[key] for record in history if key in record}
 
 
 def error_histograms(cell: Cell) -> Figure | None:
@@ -82,10 +112,10 @@ def error_histograms(cell: Cell) -> Figure | None:
     largest = max(float(np.abs(all_errors).max()), 1.0)
     smallest = min(float(np.abs(all_errors[all_errors != 0]).min(initial=1.0)), 1.0)
     sizes = np.geomspace(smallest, largest * 1.01, 30)
-    for loss, colour in colours(cell.losses).items():
+    for loss, line in line_styles(cell.losses).items():
         if loss in errors:
             values = errors[loss]
-            style = {"histtype": "step", "color": colour, "linewidth": 1.5}
+            style = {"histtype": "step", "linewidth": 1.5, **line}
             weights = np.full(len(values), 1 / len(values))
             left.hist(np.clip(values, -span, span), bins, weights=weights, label=loss, **style)
             wrong = np.abs(values[values != 0])
@@ -123,23 +153,25 @@ def digits(cell: Cell) -> Figure | None:
     if not tables:
         return None
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
-    palette = colours(cell.losses)
+    styles = line_styles(cell.losses)
     places = max(int(np.nonzero(t["place"][:, 0])[0].max()) + 1 for t in tables.values())
     width = 0.8 / len(tables)
     for i, (loss, table) in enumerate(tables.items()):
         offset = np.arange(places) + (i - (len(tables) - 1) / 2) * width
         for axis, key in zip(axes[:2], ("place", "length"), strict=True):
             count, right = table[key][:places, 0], table[key][:places, 1]
-            axis.bar(offset, np.divide(right, count, out=np.zeros(places), where=count > 0), width, color=palette[loss])
+            axis.bar(
+                offset, np.divide(right, count, out=np.zeros(places), where=count > 0), width, **_bar(styles[loss])
+            )
         count, right, confidence = table["calibration"].T
         filled = count > 0
         axes[2].plot(
             confidence[filled] / count[filled],
             right[filled] / count[filled],
-            "o-",
+            marker="o",
             ms=4,
-            color=palette[loss],
             label=loss,
+            **styles[loss],
         )
     for axis, title, label in (
         (axes[0], "digit accuracy by place", "place from the left"),
@@ -152,6 +184,11 @@ def digits(cell: Cell) -> Figure | None:
     tidy(axes[2], "calibration of digits", "confidence in the most likely digit", "share that is right")
     axes[2].legend(frameon=False)
     return figure
+
+
+def _bar(style: dict[str, Any]) -> dict[str, Any]:
+    """A bar as a loss's line: hatched where that is no solid one."""
+    return {"color": style["color"], "hatch": {"-": "", "--": "//", ":": "..", "-.": "xx"}[style["linestyle"]]}
 
 
 def confusions(cell: Cell) -> Figure | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from data.common.counts import counted
 from experiments.analysis import CellReport, Line
 from experiments.paper import Metric, PaperTable
 from experiments.significance import Comparison
@@ -48,16 +49,24 @@ def overview(reports: Sequence[CellReport]) -> Table | None:
     if not with_values:
         return None
     losses = list(dict.fromkeys(line.loss for r in with_values for line in r.lines))
+    bases = list(dict.fromkeys(r.base for r in with_values if r.base))
     rows = []
     for r in with_values:
         lines = {line.loss: line for line in r.lines}
         for metric in (m for m in r.metrics if any(m in line.values for line in r.lines)):
             cells = [_marked(lines[loss], metric) if loss in lines else "-" for loss in losses]
-            label = f"{metric.replace('_', ' ')}{' (no comparison)' if r.refused else ''}"
+            label = f"{metric.replace('_', ' ')}{_remark(r, len(bases) > 1)}"
             rows.append([r.cell.task, r.cell.model, label, *cells])
-    bases = " or ".join(dict.fromkeys(r.base for r in with_values if r.base))
-    columns, align = ["task", "model", "metric", *losses], ["l", "l", "l", *["r"] * len(losses)]
-    return Table(f"All in one: ✓ better, ✗ worse than {bases}, else not distinguishable", columns, align, rows)  # type: ignore[arg-type]
+    columns = ["task", "model", "metric", *losses]
+    align: list[Align] = ["l", "l", "l", *["r"] * len(losses)]  # type: ignore[list-item]
+    title = f"All in one: ✓ better, ✗ worse than {' or '.join(bases)}, else not distinguishable"
+    return Table(title, columns, align, rows)
+
+
+def _remark(report: CellReport, several_bases: bool) -> str:
+    if report.refused:
+        return " (no comparison)"
+    return f" (against {report.base})" if several_bases and report.base else ""
 
 
 def _marked(line: Line, metric: str) -> str:
@@ -74,8 +83,14 @@ def _metric_table(report: CellReport, metric: str, title: str) -> Table:
     rows = []
     for line in report.lines:
         row = [line.loss, str(len(line.seeds)), mean_and_deviation(line, metric)]
-        rows.append(row + comparison_cells(line.against.get(metric)) if compared else row)
+        rows.append(row + comparison_cells(line.against.get(metric), _seeds(report, line)) if compared else row)
     return Table(title, columns, first_left(columns), rows)
+
+
+def _seeds(report: CellReport, line: Line) -> set[int]:
+    """How many seeds the means have that a line compares; an untrained model stands beside every seed."""
+    sides = [one for one in report.lines if one.loss in (line.loss, report.base)]
+    return {len(one.seeds) for one in sides if one.loss not in report.cell.untrained}
 
 
 def mean_and_deviation(line: Line, metric: str) -> str:
@@ -90,14 +105,22 @@ def mean_and_deviation(line: Line, metric: str) -> str:
     return f"{mean:.{min(max(decimals, 0), 6)}f} ± {deviation:.{min(max(decimals, 0), 6)}f}"
 
 
-def comparison_cells(comparison: Comparison | None) -> list[str]:
-    """Difference with its interval, p, verdict and seeds needed, as text."""
+def comparison_cells(comparison: Comparison | None, seeds_of_means: Collection[int] = ()) -> list[str]:
+    """Difference with its interval, p, verdict and seeds needed, as text.
+
+    Args:
+        seeds_of_means: how many seeds the means beside it are over. Where it is over fewer, that is said, since it is
+            not the difference of those means then.
+    """
     if comparison is None:
         return ["-"] * 4
     interval = f"{comparison.difference:+.3g} [{comparison.low:+.3g}, {comparison.high:+.3g}]"
+    if set(seeds_of_means) - {comparison.seeds}:
+        interval += f" over {counted(comparison.seeds, 'common seed')}"
     seeds = comparison.seeds_needed
     needed = "-" if seeds is None else "more examples" if math.isinf(seeds) else str(seeds)
-    return [interval, f"{comparison.p_holm:.3f}", comparison.verdict, needed]
+    p = comparison.p_holm
+    return [interval, "< 0.001" if p < 0.001 else f"{p:.3f}", comparison.verdict, needed]
 
 
 def number(value: float) -> str:

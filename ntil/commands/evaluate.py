@@ -89,14 +89,14 @@ def main(arguments: list[str]) -> int:
         return evaluate_untrained([*overrides, *([f"engine.processes={processes}"] if processes else [])])
     if not root:
         raise ConfigError("ntil eval needs run=<folder>, or model=<name> and task=<name> for a model as it is")
-    processes = processes or max(1, torch.cuda.device_count())
     folders = [folder for folder in find_runs(root) if folder.done]
     if not folders:
         raise ConfigError(f"{root}: no finished run there (a run is finished when it has metrics.json)")
     transformers_logging.disable_progress_bar()
     for folder in folders:
         config = overridden(without_permissions(folder.config()), overrides)
-        out, metrics = evaluate_run(folder, replace(config, accept_changes=options.accept_changes), processes)
+        ranks = processes or (1 if config.engine.device == "cpu" else max(1, torch.cuda.device_count()))
+        out, metrics = evaluate_run(folder, replace(config, accept_changes=options.accept_changes), ranks)
         print(f"{out}")
         print("  " + _line({k: v for k, v in metrics.items() if not k.startswith(PREFIX) or k.count("/") == 1}))
         for name, values in by_decoding(metrics).items():

@@ -165,9 +165,10 @@ def licence_note(base: str | None, licence: str | None) -> str:
 
 
 def report_rows(folder: RunFolder, task: str, model: str, loss: str) -> str:
-    """Tables of this task and model from the experiment's newest report, with the lines of this loss and of the first.
+    """Tables of this task and model from the experiment's newest report: the lines of this loss and of two others.
 
-    The first line is the loss that others are compared with. Empty without a report.
+    These are the untrained model, if there is one, and the loss that others are compared with, which the column of
+    differences names; where there is no such column it is the first line's. Empty without a report.
     """
     files = [parent / "report" / "table.md" for parent in folder.path.resolve().parents[:5]]
     file = next((file for file in files if file.is_file()), None)
@@ -180,10 +181,18 @@ def report_rows(folder: RunFolder, task: str, model: str, loss: str) -> str:
         lines = [line for line in text.splitlines() if line.startswith("|")]
         if not title.startswith(f"{task}, {model}:") or len(lines) < 3:
             continue
-        rows = [line for i, line in enumerate(lines[2:]) if i == 0 or _first_cell(line) == loss]
-        if any(_first_cell(line) == loss for line in rows):
+        names = [_first_cell(line) for line in lines[2:]]
+        base = re.search(r"\| difference to (.+?) \[95 %\]", lines[0])
+        others = {"untrained", base[1] if base else names[0]}
+        rows = [line for line, name in zip(lines[2:], names, strict=True) if name in others or _is_of(name, loss)]
+        if any(_is_of(name, loss) for name in names):
             tables.append("\n".join([f"**{title.strip()}**", "", *lines[:2], *rows, ""]))
     return "\n".join(tables)
+
+
+def _is_of(name: str, loss: str) -> bool:
+    """Whether a line is of the loss, or of one of the settings that a report names apart (`ntil lam=0.3`)."""
+    return name == loss or re.fullmatch(rf"{re.escape(loss)}( \S+=\S+)+", name) is not None
 
 
 def _first_cell(line: str) -> str:

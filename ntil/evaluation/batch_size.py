@@ -25,7 +25,8 @@ def evaluation_batch_size(config: RunConfig, model: Any, collator: Collator, row
 
     Where that is null, a row takes the key-value cache of its prompt and of the longest answer that may be generated,
     or, when its true answer is scored by the same batches, the logits of that answer if these are more; free is what is
-    left beside the model, and during training beside gradients and optimizer.
+    left beside the model, and during training beside gradients and optimizer. Every beam has a cache and logits of its
+    own.
     """
     if config.evaluation.batch_size is not None or not len(rows):
         return config.evaluation.batch_size or 1
@@ -33,8 +34,11 @@ def evaluation_batch_size(config: RunConfig, model: Any, collator: Collator, row
     encoded = [collator.encode(row, collator.task.answer(row)) for row in sampled]
     tokens = int(LONGER * max(len(e.prompt_ids) for e in encoded)) + collator.task.max_new_tokens
     taught = int(LONGER * max(len(e.answer_ids) for e in encoded))
-    of_logits = LOGIT_BYTES * taught * model.config.get_text_config().vocab_size
-    row_bytes = max(key_value_bytes_per_token(model) * tokens, of_logits)
+    vocabulary = model.config.get_text_config().vocab_size
+    of_logits = LOGIT_BYTES * taught * vocabulary
+    beams = config.evaluation.generation.beams or 1
+    of_beams = beams * (key_value_bytes_per_token(model) * tokens + (LOGIT_BYTES * vocabulary if beams > 1 else 0))
+    row_bytes = max(of_beams, of_logits)
     return min(ranks.gather(rows_with_room(row_bytes, free_memory(model.device))))
 
 

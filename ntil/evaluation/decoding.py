@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
 from data.common.rows import Row
 from ntil.collator import Collator
 from ntil.config.answering import OF_DISTRIBUTIONS, GenerationConfig
@@ -25,6 +27,7 @@ from ntil.evaluation.continuations import Continuations
 from ntil.evaluation.decisions import best_box, mean_way, median_way, nearest_to_all, way_of_value
 from ntil.evaluation.number_trees import (
     LEAST_COVERED,
+    Leaf,
     Next,
     NumberDistribution,
     NumberTree,
@@ -296,16 +299,31 @@ def _bayes(
             for i, value in zip(box, best_box(corners, generated), strict=True):
                 ways[i] = way_of_value(distributions[i], value, _decimals(one, one.numbers[i], vocab), vocab)
         return replaced(one, ways, collator)
-    tree = one.together or (one.trees[0] if len(one.trees) == 1 else None)
-    if tree is None or tree.covered < LEAST_COVERED:
-        return replaced(one, ways, collator)
-    leaves = sorted(tree.leaves, key=lambda leaf: -leaf.probability)[:MOST]
+    if vocab.one_place:
+        leaves = _joint(distributions) if len(distributions) <= TOGETHER else []
+    else:
+        tree = one.together or (one.trees[0] if len(one.trees) == 1 else None)
+        leaves = tree.leaves if tree is not None and tree.covered >= LEAST_COVERED else []
+    leaves = sorted(leaves, key=lambda leaf: -leaf.probability)[:MOST]
     texts = [replaced(one, leaf.numbers, collator) for leaf in leaves]
     read = [(t, p, leaf) for t, leaf in zip(texts, leaves, strict=True) if _readable(p := collator.task.parse(t, row))]
     if not read:
         return replaced(one, ways, collator)
     predictions, chances = [p for _, p, _ in read], [leaf.probability for *_, leaf in read]
     return read[nearest_to_all(predictions, chances, lambda a, b: collator.task.distance(a, b, row))][0]
+
+
+def _joint(distributions: Sequence[NumberDistribution]) -> list[Leaf]:
+    """The most probable joint ways of numbers of one token, as if each were drawn by itself.
+
+    Each is given the generated numbers before it, as its distribution is.
+    """
+    leaves = [Leaf((), 1.0)]
+    for one in distributions:
+        best = np.argsort(-one.chances)[:MOST].tolist()
+        longer = [Leaf((*f.numbers, one.ways[i]), f.probability * float(one.chances[i])) for f in leaves for i in best]
+        leaves = sorted(longer, key=lambda leaf: -leaf.probability)[:MOST]
+    return leaves
 
 
 def _value(one: Answered, number: Written, vocab: NumberVocab) -> float:

@@ -46,7 +46,7 @@ Tokens = tuple[int, ...]
 class Next:
     """Probabilities of the next token under the softmax over the vocabulary.
 
-    end: of all that ends a number. comma: of thousands commas, a part of `end`.
+    end: of all that ends a number. comma: of thousands commas, a part of `end`. merged: of tokens of several digits.
     """
 
     digits: np.ndarray
@@ -54,6 +54,7 @@ class Next:
     minus: float
     end: float
     comma: float = 0.0
+    merged: float = 0.0
 
     @classmethod
     def of(cls, logits: Tensor, vocab: NumberVocab) -> list[Next]:
@@ -66,7 +67,7 @@ class Next:
         digits = p[:, list(vocab.digit_ids)]
         point, minus, merged = total(vocab.point_ids), total(vocab.minus_ids), total(vocab.merged_ids)  # type: ignore[arg-type]
         end, comma = (1 - digits.sum(-1) - point - merged).clamp(min=0), total(vocab.comma_ids)  # type: ignore[arg-type]
-        others = (chances.tolist() for chances in (point, minus, end, comma))
+        others = (chances.tolist() for chances in (point, minus, end, comma, merged))
         table = zip(digits.cpu().numpy(), *others, strict=True)
         return [cls(*one) for one in table]
 
@@ -160,7 +161,8 @@ class NumberTree:
     Attributes:
         thousands: numbers may have thousands commas.
         frontier: beginnings that aren't followed yet.
-        dropped: probability of numbers that are never followed: of too many digits, or with thousands commas.
+        dropped: probability of numbers that are never followed: of too many digits, of tokens of several digits, or with
+            thousands commas.
     """
 
     ids: Tokens
@@ -224,6 +226,7 @@ class NumberTree:
 
     def _grow(self, b: _Beginning, following: Next) -> None:
         vocab = self.vocab
+        self.dropped += b.probability * following.merged
         if b.current and b.current[-1] in vocab.comma_ids:  # type: ignore[operator]
             self.dropped += b.probability * float(following.digits.sum())
             self._end(_shorter(b), following.end + following.point)

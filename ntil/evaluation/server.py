@@ -9,6 +9,7 @@ after a comparison with this process's own, see `ntil.evaluation.parity`.
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import os
@@ -103,8 +104,8 @@ class Server:
         except urllib.error.HTTPError as error:
             detail = error.read(SHOWN).decode(errors="replace")
             raise ConfigError(f"{url} answers {error.code} {error.reason}: {detail}") from error
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            reason = getattr(error, "reason", error)
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             raise ConfigError(f"{url}: {reason}; start the server, or set evaluation.server.url") from error
         except ValueError as error:
             raise ConfigError(f"{url}: answers no JSON; is it an OpenAI-compatible server?") from error

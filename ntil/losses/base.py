@@ -323,7 +323,9 @@ class NumberLoss(nn.Module):
 
     @torch.no_grad()
     def step_info(self, micro_batches: Iterable[Tensor], *, shift: bool = False, draw: int = 0) -> StepInfo:
-        """The counts over all label tensors [B, T] of one optimizer step: `loss(logits, labels, info=info)`.
+        """The counts over all label tensors, [B, T] or [N] of one sample, of an optimizer step.
+
+        They go to `loss(logits, labels, info=info)`.
 
         With them the losses (and gradients) of the micro-batches add up to those of the whole batch, each divided once
         by the whole. Sum the counts over ranks too, where gradients are summed over ranks. They are not enough for a
@@ -332,16 +334,16 @@ class NumberLoss(nn.Module):
         """
         total: Tensor | None = None
         for labels in micro_batches:
-            labels = labels[:, 1:] if shift else labels
+            labels = labels[..., 1:] if shift else labels
             spans = self._find(labels) if self.has_terms else None
-            none = labels.new_zeros(())
+            none, samples = labels.new_zeros(()), 1 if labels.dim() == 1 else len(labels)
             digits_and_numbers = (none, none) if spans is None else (spans.is_digit.sum(), spans.is_number.sum())
-            counts = torch.stack(((labels != IGNORE).sum(), none + len(labels), *digits_and_numbers))
+            counts = torch.stack(((labels != IGNORE).sum(), none + samples, *digits_and_numbers))
             total = counts if total is None else total + counts
         if total is None:
             raise ValueError("no micro-batch to count")
-        tokens, samples, digits, numbers = total
-        return StepInfo(tokens, samples, digits, numbers, draw)
+        tokens, count, digits, numbers = total
+        return StepInfo(tokens, count, digits, numbers, draw)
 
     def _find(self, labels: Tensor) -> NumberSpans:
         if self.vocab is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -157,7 +158,7 @@ def _check_engine(config: RunConfig, name: str, known: Optimizer) -> None:
 
 def optimizer_arguments(optim: OptimConfig) -> dict[str, Any]:
     """Arguments of `TrainingArguments` for optimizer and schedule, without what depends on the number of steps."""
-    options = ",".join(f"{key}={value}" for key, value in (optim.options or {}).items())
+    options = ",".join(f"{key}={_written(value)}" for key, value in (optim.options or {}).items())
     return {
         "learning_rate": optim.lr,
         "lr_scheduler_type": schedule_name(optim),
@@ -169,6 +170,27 @@ def optimizer_arguments(optim: OptimConfig) -> dict[str, Any]:
         "optim": optim.name or DEFAULT,
         "optim_args": options or None,
     }
+
+
+def _written(value: Any) -> Any:
+    """A value as text that both int() and float() read, where it is a count written as 1e4."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def typed_options(written: str | None) -> dict[str, Any]:
+    """The options in `TrainingArguments.optim_args`, of which transformers (5.23) hands some on as text.
+
+    bool("False") is true, and a block size must be a number: these replace what it has made of them.
+    """
+    pairs = (pair.split("=", 1) for pair in written.split(",")) if written else ()
+    return {key: _value(text) for key, text in pairs}
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def schedule_name(optim: OptimConfig) -> str:

@@ -60,7 +60,7 @@ class FeatureStore:
         file = self._file(key)
         try:
             return load_file(file)["features"]
-        except FileNotFoundError:
+        except OSError:  # not there, or a shared folder that has lost it: computed again
             return None
         except (SafetensorError, KeyError):
             file.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ class FeatureStore:
         warnings.warn(f"{reason}; features of further pictures are computed, not kept", stacklevel=3)
 
     def _remove_others(self, size: int) -> None:
-        idle = [p for p in self.root.iterdir() if p != self.path and time.time() - _used(p) > IN_USE]
+        idle = [p for p in self.root.iterdir() if p != self.path and p.is_dir() and time.time() - _used(p) > IN_USE]
         for path in sorted(idle, key=_used):
             shutil.rmtree(path, ignore_errors=True)
             self._measure()
@@ -324,5 +324,5 @@ def _sizes(root: Path) -> Iterator[int]:
 def _used(path: Path) -> float:
     try:
         return (path / "USED").stat().st_mtime
-    except FileNotFoundError:
+    except OSError:
         return 0.0

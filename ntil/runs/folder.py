@@ -103,8 +103,13 @@ class RunFolder:
     @property
     def diverged(self) -> bool:
         """Whether it failed since its loss or gradient was not finite, which no other machine or retry would change."""
+        return bool(self.divergence)
+
+    @property
+    def divergence(self) -> str:
+        """The line of the error that says that loss or gradient was not finite; empty where none does."""
         text = self.error.read_text() if self.error.exists() else ""
-        return any(line.startswith("FloatingPointError:") for line in text.splitlines())
+        return next((line for line in text.splitlines() if line.startswith("FloatingPointError:")), "")
 
     def last_error(self) -> str:
         """The last line of the traceback, or how the process ended; of an error of ours the sentence alone."""

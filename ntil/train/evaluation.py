@@ -84,7 +84,9 @@ def load_tested(folder: RunFolder, components: Components, device: torch.device)
 
 
 def _device(config: RunConfig, results: RunFolder, ranks: Ranks) -> torch.device:
-    """This rank's device; several ranks are joined."""
+    """This rank's device, the CPU where the run asks for it; several ranks are joined."""
+    if ranks.count == 1 and config.engine.device == "cpu":
+        return torch.device("cpu")
     if ranks.count == 1:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     alone = replace(config.engine, zero_stage=None, offload=False, accumulation=1, dtype="float32")

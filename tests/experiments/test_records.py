@@ -57,6 +57,25 @@ def test_a_sweep_goes_on_from_the_records(archive, tmp_path):
     assert [job.run.done for job in jobs] == [True, True, False]
 
 
+def test_a_benchmark_can_be_reported_again_from_its_records(archive, tmp_path, capsys, write_run):
+    """The frozen protocol, and a trial that diverged, which counts as the worst: nothing else of what failed."""
+    folder, file = archive
+    (folder / "protocol.json").write_text("{}")
+    diverged = write_run(tmp_path, "ntil", 1, 0.5)
+    diverged.metrics.unlink()
+    diverged.error.write_text("Traceback: File /home/me/x.py\nFloatingPointError: the loss is nan at step 3\n")
+    assert main([f"runs={folder}", f"to={file}"]) == 0
+    assert "; and that 1 run diverged; 1 run not finished, left out" in capsys.readouterr().out
+    with tarfile.open(file) as opened:
+        opened.extractall(tmp_path / "elsewhere", filter="data")
+    again = tmp_path / "elsewhere/clock"
+    assert (again / "protocol.json").read_text() == "{}"
+    (run,) = [run for run in find_runs(again) if not run.done]
+    assert run.diverged
+    assert run.error.read_text() == "FloatingPointError: the loss is nan at step 3\n"
+    assert {path.name for path in run.path.iterdir()} == {"config.yaml", "error.txt"}
+
+
 def test_linked_runs_are_kept_once(archive, tmp_path, capsys):
     folder, file = archive
     (folder / "all").symlink_to(".")

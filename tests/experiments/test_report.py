@@ -9,15 +9,16 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+from matplotlib import pyplot
 
 from experiments import paper
 from experiments.analysis import CellReport, Line, analyse
 from experiments.cells import Cell, cells, differences, require_comparable
 from experiments.render import html
-from experiments.render.examples import Example, build_gallery
+from experiments.render.examples import Example, build_gallery, headline_score
 from experiments.render.number_errors import numbers, signed_errors
-from experiments.render.plots import curves, error_histograms
-from experiments.render.tables import cell_tables, mean_and_deviation, paper_table
+from experiments.render.plots import band, curves, error_histograms, line_styles
+from experiments.render.tables import cell_tables, mean_and_deviation, overview, paper_table
 from experiments.report import _expected, evaluations, main
 from ntil.cli import main as ntil
 from ntil.commands.summary import labels
@@ -168,6 +169,60 @@ def test_rows_of_one_picture_are_one_example_of_the_statistics(runs, tmp_path):
     assert by_picture.difference == pytest.approx(by_row.difference)
     assert by_picture.p > 0.05 > by_row.p
     assert "3 seeds, 80 examples of 4 pictures)" in html.sentences(joined)[0]
+
+
+def test_what_trains_nothing_is_no_base_and_another_base_is_named(runs, tmp_path, write_run):
+    """Where plain cross-entropy is missing: its first setting, or the first loss that trains."""
+    write_run(tmp_path, "untrained", 0, 0.1)
+    for loss, words in (("ntil", []), ("emd", [])):
+        write_run(tmp_path, loss, 0, 0.6, words)
+    (without,) = analyse(read_runs(str(tmp_path / "clock")), {}, draws=100)
+    assert without.base == "emd"
+    for smoothing in ("0.1", "0.2"):
+        write_run(tmp_path, "ce", 0, 0.4, [f"loss.smoothing={smoothing}"])
+    (split,) = analyse(read_runs(str(tmp_path / "clock")), {}, draws=100)
+    assert split.base in ("ce smoothing=0.1", "ce smoothing=0.2")
+    other = replace(without, cell=replace(without.cell, model="other"))
+    table = overview([split, other])
+    assert table is not None
+    assert next(row[2] for row in table.rows if row[1] == "other") == "exact (against emd)"
+    assert table.rows[0][2] == f"exact (against {split.base})"
+
+
+def test_a_difference_over_fewer_seeds_than_the_means_says_so(runs, tmp_path, write_run):
+    write_run(tmp_path, "ntil", 0, 0.9)
+    write_run(tmp_path, "emd", 5, 0.9)
+    shutil.copytree(runs / "clock/llava_nano/ce", tmp_path / "clock/clock/llava_nano/ce")
+    (report,) = analyse(read_runs(str(tmp_path / "clock")), {}, draws=100)
+    table = next(t for t in cell_tables(report, ["exact"]) if t.title.endswith("exact"))
+    of = {row[0]: row[3] for row in table.rows}
+    assert of["ntil"].endswith("] over 1 common seed")
+    assert of["emd"] == "-"
+    (even,) = analyse(read_runs(str(runs)), {}, draws=100)
+    assert "common" not in cell_tables(even, ["exact"])[0].markdown()
+
+
+def test_no_two_of_many_losses_look_alike():
+    styles = line_styles([f"loss{i}" for i in range(32)])
+    assert len({tuple(style.values()) for style in styles.values()}) == 32
+
+
+def test_a_run_that_stopped_early_cuts_no_curve():
+    """It is a line of its own; of seeds that logged other steps every step is drawn."""
+    figure, axis = pyplot.subplots()
+    long = [{"step": step, "loss/ce": 1.0} for step in range(10, 160, 10)]
+    band(axis, [long, long[:9]], [long[:2]], "loss/ce", "ce", line_styles(["ce"])["ce"])
+    assert [len(line.get_xdata()) for line in axis.lines] == [15, 2]
+    assert axis.get_legend_handles_labels()[1] == ["ce"]
+    pyplot.close(figure)
+
+
+def test_the_gallery_scores_by_the_headline():
+    task = build_task(compose(["task=mathvista_nano", "task.source.rows={train:2,validation:2,test:4}"]))
+    row = next(row for row in task.rows("test") if row["answer_type"] == "integer")
+    record = task.record(f"The answer is {row['answer']}.", row)
+    assert record["scores"]["accuracy"] == 0
+    assert headline_score(task, record, task.metric) == 1
 
 
 def test_of_many_losses_a_clear_one_is_called(runs, write_run, tmp_path):

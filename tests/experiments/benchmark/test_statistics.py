@@ -6,9 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from experiments.analysis import CellReport, Line
 from experiments.benchmark.draws import draws
 from experiments.benchmark.protocol import Hypothesis, Range
+from experiments.benchmark.report import rankable
 from experiments.benchmark.statistics import expected_best, judge, ranks, seeds_for
+from experiments.cells import Cell
 
 SEARCH = {"optim.lr": Range(1e-4, 1e-2, True), "loss.lam": Range(0.1, 1.0), "loss.sigma": Range(0.0, 1.0)}
 
@@ -98,3 +101,32 @@ def test_a_cell_without_the_base_decides_nothing():
     hypothesis = Hypothesis("mine is better", "mine", ["ce"])
     judgement = judge(hypothesis, {"ce": {"cell": report("better", base="emd")}}, ["cell"], ())
     assert judgement.undecided == ["cell: mine against ce"]
+
+
+def of_cell(values: dict[str, list[float]], base: str | None = "ce", refused: str | None = None) -> CellReport:
+    lines = tuple(Line(loss, tuple(range(len(v))), {"exact": v}) for loss, v in values.items())
+    return CellReport(Cell("t", "m", ()), base, lines, (), refused, "exact", ("exact",))
+
+
+def test_a_mean_over_the_seeds_that_are_left_has_no_rank():
+    values = {"ce": [0.8] * 8, "ntil": [0.85] * 8, "emd": [0.99]}
+    reports = {"one": of_cell(values), "two": of_cell({**values, "emd": [0.7] * 8}), "none": of_cell({}, None)}
+    reports |= {"other": of_cell(values, refused="the runs differ"), "begun": of_cell(values)}
+    means, left_out = rankable(reports, [("one", "emd"), ("begun", "ce"), ("begun", "emd")])
+    assert means == {"one": {"ce": 0.8, "ntil": 0.85}, "two": pytest.approx({"ce": 0.8, "ntil": 0.85, "emd": 0.7})}
+    assert left_out == [
+        "emd: runs are missing in one",
+        "none: no run is finished",
+        "other: the runs differ",
+        "begun: runs of ce are missing",
+    ]
+    assert ranks(list(means.values()), [True, True]) is None
+
+
+def test_what_is_no_number_in_one_cell_leaves_the_others_their_ranks():
+    values = {"ce": [0.8], "ntil": [0.85], "emd": [0.7], "mine": [math.nan]}
+    means, left_out = rankable({"a": of_cell(values), "b": of_cell({**values, "mine": [0.9]})}, [])
+    assert left_out == ["mine: exact is no number in a"]
+    outcome = ranks(list(means.values()), [True, True])
+    assert outcome is not None
+    assert outcome.means == {"ce": 2, "ntil": 1, "emd": 3}
