@@ -75,8 +75,8 @@ class HubDataset(TableSource):
         path: owner/name on the hub, or a folder here.
         metric: what the answers are, see `data.jsonl`.
         subset: which configuration of the data set; null: its default.
-        splits: split -> its name in the data set; without `validation` every twentieth row of `train`, or
-            picture where rows share pictures, is held out.
+        splits: split -> its name in the data set, or in `files`; without `validation` every twentieth row of `train`,
+            or picture where rows share pictures, is held out.
         revision: commit, tag or branch on the hub; null: the newest.
         columns: role -> column, where they differ, see `data.jsonl`.
         builder: of a folder: parquet, json, csv, text, arrow, imagefolder or webdataset; null: by its files.
@@ -109,8 +109,7 @@ class HubDataset(TableSource):
             raise InvalidOption("give a data set: task.source.path=<owner/name on the hub, or a folder here>")
         form = Form(metric, without_nulls(columns), box_format, question)
         self.files = without_nulls(files)
-        names = without_nulls(splits) or {split: split for split in self.files or ("train", "test")}
-        self.names = {split: name for split, name in names.items() if not self.files or name in self.files}
+        self.names = _official_names(without_nulls(splits), self.files)
         super().__init__(form, self.names, repeat, RowErrors(on_error))
         self.path, self.subset, self.revision, self.builder = path, subset, revision, builder
         self.streaming, self.limit, self.images = bool(streaming), limit, optional_path(images)
@@ -280,6 +279,21 @@ class HubDataset(TableSource):
     def _no_split(self, official: str, names: Iterable[object]) -> InvalidData:
         problem = f"has no split {official!r}, only {', '.join(map(str, names))}"
         return InvalidData(self.path, None, problem, "set task.source.splits")
+
+
+def _official_names(splits: dict[str, str], files: dict[str, str]) -> dict[str, str]:
+    """Split -> its name in the data set; files are of the split that they are named for, unless `splits` takes them.
+
+    Raises:
+        InvalidOption: files that no split is of.
+    """
+    if not files:
+        return splits or {"train": "train", "test": "test"}
+    names = {name: name for name in files} | splits
+    if unused := [name for name in files if name not in names.values()]:
+        remedy = f"leave it out, or set task.source.splits.<split>={unused[0]}"
+        raise InvalidOption(f"task.source.files.{unused[0]} is read by no split: {remedy}")
+    return {split: name for split, name in names.items() if name in files}
 
 
 def _undecoded(feature: Any) -> Any:

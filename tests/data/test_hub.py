@@ -65,6 +65,28 @@ def test_tars_of_pictures_and_json(tmp_path):
     assert len(source.rows("validation")) == 3
 
 
+NAMED: Names = {"train": "train", "validation": None, "test": "test"}  # as conf/task/hub.yaml names them
+
+
+@pytest.mark.parametrize("splits", [NAMED, None, {**NAMED, "validation": "validation"}])
+def test_files_named_for_a_split_are_its_rows(tmp_path, splits):
+    (tmp_path / "set").mkdir()
+    for split, count in (("train", 40), ("validation", 7), ("test", 5)):
+        lines = [json.dumps({"prompt": f"{split} {i}", "answer": i}) + "\n" for i in range(count)]
+        (tmp_path / f"set/{split}.jsonl").write_text("".join(lines))
+    files: Names = {split: f"{split}.jsonl" for split in ("train", "validation", "test")}
+    source = HubDataset(str(tmp_path / "set"), "numeric", splits=splits, files=files, builder="json")
+    assert {split: len(source.rows(split)) for split in source.splits} == {"train": 40, "validation": 7, "test": 5}
+    assert source.rows("validation")["prompt"][0] == "validation 0"
+
+
+def test_files_that_no_split_reads_are_refused(tmp_path):
+    folder = write_parquet(tmp_path / "set", box_rows(3))
+    files: Names = {"train": "*.parquet", "validation": "other-*.parquet"}
+    with pytest.raises(InvalidOption, match=r"task\.source\.files\.validation is read by no split: leave it out, or"):
+        HubDataset(str(folder), "box", splits=TWICE, files=files, builder="parquet")
+
+
 def test_pictures_in_folders_and_archives(tmp_path):
     folder = write_picture_folder(tmp_path / "set", 4)
     rows = HubDataset(str(folder), "numeric", splits=TWICE).rows("train")
