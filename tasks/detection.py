@@ -202,7 +202,7 @@ class Detection(Task):
         return {**metrics, **mean_average_precision(pictures)}
 
     def metrics_from_sums(self, sums: dict[str, float]) -> dict[str, float]:
-        totals = {key: value for key, value in sums.items() if "sum_" in key}
+        totals = {key: value for key, value in sums.items() if _is_sum(key)}
         metrics = super().metrics_from_sums({key: value for key, value in sums.items() if key not in totals})
         for prefix in [key.removesuffix("sum_true") for key in totals if key.endswith("sum_true")]:
             metrics |= {prefix + name: value for name, value in _of_all(totals, prefix).items()}
@@ -222,6 +222,11 @@ class Detection(Task):
         caption = f"{len(row['boxes'])} objects, F1 {value:.2f}"
         caption = prediction.reason if isinstance(prediction, ParseFailure) else caption
         return captioned(picture, self.asked_for(row), caption, value == 1.0)
+
+
+def _is_sum(key: str) -> bool:
+    """Whether it is one of `_sums`; before the last slash stands a group, whose name may be like theirs."""
+    return key.rpartition("/")[2].removeprefix("lenient_").startswith("sum_")
 
 
 def _sums(predicted: int, right: list[int], true: int, failed: int, any_box: bool | None) -> Scores:

@@ -257,6 +257,20 @@ def test_tables_of_points(tmp_path, monkeypatch):
         PointTable({"test": str(tmp_path / "pixmo.jsonl")}).rows("test")
 
 
+@pytest.mark.parametrize("group", ["checksum_a", "sum_a", "lenient_a", "sum_true"])
+def test_groups_have_all_metrics_whatever_their_names(group):
+    from tasks.text_detection import TextDetection
+
+    square = [[0, 0], [100, 0], [100, 100], [0, 100]]
+    texts = {**ROW, "polygons": [square], "ignore": [False], "group": group}
+    for task, row in ((BoxLists(SOURCE), {**ROW, "group": group}), (TextDetection(SOURCE), texts)):
+        record = {**task.record(task.answer(row), row), "groups": [group, "plain"]}
+        metrics = task.summarize([record])
+        names = {key.removeprefix("plain/") for key in metrics if key.startswith("plain/")}
+        assert "examples" in names
+        assert {key.removeprefix(f"{group}/") for key in metrics if key.startswith(f"{group}/")} == names
+
+
 PROSE = "Sure! I looked closely, and the dog is at {}"
 
 
