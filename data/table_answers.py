@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import datetime, time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 from datasets import List, Value
@@ -114,7 +114,10 @@ def _decimal(answer: Any) -> Decimal | None:
     """A finite number of at most 30 digits, exactly; None for anything else."""
     if not fields.is_number(answer):
         return None
-    value = Decimal(str(answer).strip())
+    try:
+        value = Decimal(str(answer).strip())
+    except InvalidOperation:  # an exponent of 19 digits
+        return None
     fits = abs(value.adjusted()) <= 30 and sum(map(str.isdigit, plain(value))) <= 30
     return value if fits else None
 

@@ -37,10 +37,11 @@ def repeated(rows: Dataset, repeat: int | None) -> Dataset:
     if WEIGHT not in rows.column_names:
         return rows if repeat in (None, 1) else rows.select(np.tile(np.arange(len(rows)), repeat))
     weights = [weight * (repeat or 1) for weight in rows[WEIGHT]]
+    if sum(weights) > MOST_ROWS:
+        problem = f"the weights add up to {sum(weights):.4g} rows, more than {MOST_ROWS:,}"
+        raise InvalidOption(f"task.source.columns.weight: {problem}; divide them")
     ends = [int(total + 1e-9) for total in accumulate(weights)]
     if not ends[-1]:
         raise InvalidOption(f"task.source.columns.weight: the weights of {len(rows)} rows add up to less than one row")
-    if ends[-1] > MOST_ROWS:
-        raise InvalidOption(f"task.source.columns.weight: the weights add up to {ends[-1]:,} rows; divide them")
     counts = np.diff(ends, prepend=0)
     return rows.remove_columns(WEIGHT).select(np.repeat(np.arange(len(rows)), counts))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from data.common.fields import filled
 Located = tuple[int, str, dict[str, Any]]  # the row's number from 0, "file, line 3", and the row
 Reader = Callable[[Path, RowErrors], Iterator[Located]]
 LOOKED_AT = 5  # lines of a JSON file that tell its layout
+LOSES_DIGITS = 1e-300  # floats below have fewer digits than others
 LARGEST_FIELD = 1 << 28  # characters of a CSV field: tables hold pictures as base64
 
 
@@ -299,9 +301,18 @@ def read_json(text: str, where: str, exact: bool = False) -> Any:
         raise InvalidData(where, None, f"not JSON ({error})", "repair the line or fetch the file again") from error
 
 
-def _unrounded(text: str) -> float | Decimal:
+def _unrounded(text: str) -> float | Decimal | str:
+    """The number; one too small for a float stays text, and one too large is infinite, which no cell may be."""
     value = float(text)
-    return value if len(text) <= 15 or Decimal(repr(value)) == Decimal(text) else Decimal(text)
+    if math.isinf(value) or (len(text) <= 15 and abs(value) > LOSES_DIGITS):
+        return value
+    try:
+        exact = Decimal(text)
+    except InvalidOperation:  # an exponent of 19 digits
+        return text
+    if exact and not value:
+        return text
+    return value if Decimal(repr(value)) == exact else exact
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -44,6 +44,9 @@ def test_what_cannot_be_counted_is_refused(tmp_path):
         source(tmp_path, [1, -1], columns={"weight": "weight"}).rows("train")
     with pytest.raises(InvalidData, match="is no number"):
         source(tmp_path, [1, None], columns={"weight": "weight"}).rows("train")
+    for weights in ([1e308, 1e308, 1], [1e308], [2.0**31, 2.0**31]):
+        with pytest.raises(InvalidOption, match=r"the weights add up to .* rows, more than 2,147,483,648; divide them"):
+            source(tmp_path, weights, columns={"weight": "weight"}).rows("train")
     with pytest.raises(InvalidOption, match="less than one row"):
         source(tmp_path, [0.2, 0.3], columns={"weight": "weight"}).rows("train")
     with pytest.raises(InvalidOption, match=r"task\.source\.repeat must lie in"):

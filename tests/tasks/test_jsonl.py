@@ -172,6 +172,32 @@ def test_numbers_of_json_are_not_rounded(tmp_path):
     assert (row["box"][0], json.loads(row["answer"])[0]) == (10.123456789012345678, 10.123456789012345678)
 
 
+HUGE = "1e99999999999999999999"
+TINY = "1e-99999999999999999999"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
+@pytest.mark.parametrize("metric", ["numeric", "count"])
+def test_exponents_beyond_all_numbers_cost_their_row(tmp_path, name, metric):
+    answers = ["1", HUGE, TINY, "1e-400", "1.00000000000000e-4000000", "2", "0e99999999999999999999"]
+    if name.endswith(".csv"):
+        text = "prompt,answer\n" + "".join(f"q,{answer}\n" for answer in answers)
+    else:
+        lines = [f'{{"prompt": "q", "answer": {answer}}}' for answer in answers]
+        text = "[" + ",".join(lines) + "]" if name.endswith(".json") else "\n".join(lines)
+    (tmp_path / name).write_text(text)
+    rows = task_of(metric, test=str(tmp_path / name), on_error="skip").rows("test")
+    assert rows["answer"] == ["1", "2"]
+
+
+def test_an_exact_answer_below_all_floats_stays_as_written(tmp_path):
+    lines = [f'{{"prompt": "q", "answer": {answer}}}\n' for answer in (TINY, "1.00000000000000e-4000000", HUGE)]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    source = Jsonl("exact", test=str(tmp_path / "a.jsonl"), on_error="skip")
+    assert source.rows("test")["answer"] == [TINY, "1.00000000000000e-4000000"]
+    assert "line 3, field answer" in source.row_errors.skipped[0]
+
+
 def test_map_counts_labelled_boxes_where_nothing_is(tmp_path):
     """By hand: of ten boxes of dogs one is true, and the nine others, of pictures without any, come with it."""
     dog = [{"box": [0, 0, 50, 25], "label": "dog"}]
