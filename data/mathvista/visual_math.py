@@ -6,7 +6,7 @@ r"""Visual mathematics to train on, in the JSON of MathV360K, Geo170K, ChartQA a
     Geo170K     the same, with choices as lines "A:40" and a solution that ends in "So the answer is B.\nAnswer:B"
     ChartQA     {"imgname": "a.png", "query": "..", "label": ".."}, the label perhaps a list of one
     others      {"image": "a.png", "question": "..", "answer": "..", "choices": [..]}, the columns perhaps called images
-                (a list of one), problem, solution, options
+                (a list of one), problem, solution, options; choices may be listed in the question, as above
 
 MathVista itself is refused by name: its licence prohibits using it as a training set. Of an answer only what follows
 its last `The answer is` or `Answer:` is kept, without the phrase around it (or what `<answer>` encloses). Where the
@@ -143,8 +143,11 @@ def _turns(item: dict[str, Any], where: str, choosing: ColumnForm) -> Iterator[d
         if isinstance(question, str):
             question = question.replace("<image>", "").strip()
         choices = next((item[name] for name in CHOICES if fields.filled(item.get(name)) is not None), None)
-        row = _row(question, answer, fields.unpacked(choices, where, "choices"), None, where)
-        if row["choices"]:
+        choices = fields.unpacked(choices, where, "choices")
+        listed = listed_choices(question) if isinstance(question, str) and not choices else []
+        # A question that lists them is asked as it stands.
+        row = _row(question, answer, listed or choices, question if listed else None, where)
+        if row["choices"] and not listed:
             text = _final(_written(answer, where))
             choosing.add(where, text, row["choices"])
             if _INDEX.fullmatch(text) and text not in row["choices"]:

@@ -233,13 +233,17 @@ COLON = GEO + "A:40°\nB:60°\nC:90°\nD:140°"
         ("<image>\nWhich point?", "The answer is D.", "D", []),
     ],
 )
-def test_choices_that_a_question_lists(tmp_path, question, answer, target, choices):
+@pytest.mark.parametrize("names", [None, ("question", "answer"), ("query", "label"), ("problem", "solution")])
+def test_choices_that_a_question_lists(tmp_path, question, answer, target, choices, names):
     picture(tmp_path / "a.png")
-    (tmp_path / "train.json").write_text(json.dumps([talk(question, answer)]))
+    row = {"image": "a.png", **dict(zip(names or (), (question, answer), strict=False)), "choices": []}
+    (tmp_path / "train.json").write_text(json.dumps([row if names else talk(question, answer)]))
     (row,) = load(tmp_path / "train.json", "train", 0, None, RowErrors())
     assert (row["target"], row["choices"]) == (target, choices)
     assert row["question_type"] == ("multi_choice" if choices else "free_form")
     assert not choices or row["answer"] == choices[ord(target) - ord("A")]
+    assert not choices or MathVista(None).prompt(row) == question.removeprefix("<image>").strip()
+    assert MathVista(None).answer(row) == target
 
 
 @pytest.mark.parametrize(
@@ -260,6 +264,14 @@ def test_answers_as_other_data_sets_write_them(tmp_path, answer, target, kind):
     (tmp_path / "train.json").write_text(json.dumps([{"image": "a.png", "question": "Q", "answer": answer}]))
     (row,) = load(tmp_path / "train.json", "train", 0, None, RowErrors())
     assert (row["target"], row["answer_type"]) == (target, kind)
+
+
+def test_a_letter_of_no_listed_choice_is_refused_in_every_layout(tmp_path):
+    picture(tmp_path / "a.png")
+    row = {"image": "a.png", "question": "Which?\nChoices:\n(A) red\n(B) blue", "answer": "Z"}
+    (tmp_path / "train.json").write_text(json.dumps([row]))
+    with pytest.raises(InvalidData, match="row 0, field answer: 'Z' is the letter of none of 2 choices"):
+        load(tmp_path / "train.json", "train", 0, None, RowErrors())
 
 
 def test_one_picture_under_two_paths_is_in_one_split(tmp_path):
