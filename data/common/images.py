@@ -34,6 +34,7 @@ SHORTEST_BASE64 = 40  # characters; no picture is smaller
 REEXPORT = "export the row again"
 LONGEST_NAME = 400  # characters of a path in a message
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # in both byte orders, of 32 and of 64 bits
 _SEEN: ContextVar[set[Path] | None] = ContextVar("_SEEN", default=None)
 
 
@@ -105,7 +106,7 @@ def size_of(picture: PILImage.Image) -> PictureSize:
     # By the base class, because PNG's own way is to decode the picture first.
     orientation: Any = PILImage.Image.getexif(picture).get(ExifTags.Base.Orientation)
     size = PictureSize(picture.size, orientation if orientation in range(1, 9) else 1)
-    # Pillow (12) turns a TIFF itself while it decodes it, and gives the size of then.
+    # Pillow (12, 13) turns a TIFF itself while it decodes it, and gives the size of then.
     return size._replace(stored=size.shown) if picture.format == "TIFF" else size
 
 
@@ -218,8 +219,25 @@ def _named(path: Path) -> str:
 
 
 def stored(path: Path) -> dict[str, Any]:
-    """Value of a `datasets.Image` column that refers to a file without copying it."""
+    """Value of a `datasets.Image` column that refers to a file without copying it, unless its path would be misread."""
+    if _is_sideways_tiff(path):
+        return {"path": None, "bytes": path.read_bytes()}
     return {"path": str(path.resolve()), "bytes": None}
+
+
+def _is_sideways_tiff(path: Path) -> bool:
+    """Whether Pillow (13) gives scrambled pixels when it opens the file by its path, and the right ones from its bytes.
+
+    It exchanges the sides of such a TIFF when it opens it, and maps uncompressed pixels into memory with these.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(4) not in _TIFF:
+                return False
+        with PILImage.open(path) as picture:
+            return size_of(picture).orientation in _SIDEWAYS
+    except Exception:  # no file or no picture, which `check_picture` says
+        return False
 
 
 def png(picture: PILImage.Image) -> dict[str, Any]:

@@ -150,6 +150,7 @@ class RowChecks(torch.utils.data.Dataset[RowResult]):
     def _tokens(self, row: Row, prompt: str, answer: str, text: Encoded | None) -> int:
         """Length of the row in tokens, 0 without a family; the picture is read as far as `pictures` says."""
         if self.pictures:
+            _require_size(row)
             picture = self.task.picture(row)
             return _length(self.family.encode(prompt, answer, picture)) if self.family else 0
         if self.family is None or text is None or row.get("image") is None:
@@ -177,6 +178,22 @@ class _Reading:
     """The column of a row that is being read."""
 
     column: str = "image"
+
+
+def _require_size(row: Row) -> None:
+    """Check that the row's picture is decoded to its width and height, of a mixture's row too: boxes rely on them.
+
+    Raises:
+        UserError: it has another size.
+    """
+    for name in [name for name in row if name.rpartition("/")[2] == "width"]:
+        declared = row[name], row.get(name.removesuffix("width") + "height")
+        if row.get("image") is not None and None not in declared and row["image"].size != declared:
+            size = "{} x {}".format(*row["image"].size)
+            raise UserError(
+                f"the picture is decoded to {size} pixels, and the row says {declared[0]} x {declared[1]}; "
+                "store the picture upright, as PNG or JPEG"
+            )
 
 
 def _length(encoded: Encoded) -> int:

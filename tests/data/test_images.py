@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 from datasets import Dataset, Features
 from datasets import Image as Column
-from PIL import ExifTags, Image, ImageDraw, PngImagePlugin
+from PIL import ExifTags, Image, ImageDraw, ImageOps, PngImagePlugin
 
 from data.clock import photos
+from data.common.errors import InvalidData
 from data.common.images import check_bytes, check_picture, stored
+from data.common.rgb import rgb
 from data.jsonl import Jsonl
 from tasks.jsonl import table_task
 
@@ -44,6 +47,56 @@ def test_a_picture_has_the_size_that_is_shown(tmp_path, suffix, orientation):
     assert check_picture(file, "here") == check_bytes(file.read_bytes(), "here")
     assert check_picture(file, "here").shown == size
     assert check_picture(file, "here").stored == SHOWN[::-1]
+
+
+MAPPED = ("L", "P", "I;16", "RGBA", "CMYK")  # modes whose uncompressed TIFF Pillow maps into memory
+
+
+def scan(file, mode, orientation=6):
+    """A TIFF without compression of 60 x 40 stored pixels, black but for a white rectangle of 20 x 10 at (8, 5)."""
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[5:15, 8:28] = 255
+    grey = Image.fromarray(pixels)
+    picture = Image.fromarray(pixels.astype(np.uint16) * 257) if mode == "I;16" else grey.convert("RGB").convert(mode)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    picture.save(file, exif=exif)
+    return file
+
+
+def white(picture):
+    """Where a picture is white: x and y of the first column and row, and of those behind the last."""
+    rows, columns = np.nonzero(np.asarray(rgb(picture).convert("L")) > 128)
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+@pytest.mark.parametrize("orientation", range(5, 9))
+@pytest.mark.parametrize("mode", MAPPED)
+def test_a_sideways_tiff_has_its_pixels_where_they_are_shown(tmp_path, mode, orientation):
+    file = scan(tmp_path / "a.tif", mode, orientation)
+    picture = decoded(file)
+    assert picture.size == check_picture(file, "here").shown == (40, 60)
+    plain = ImageOps.exif_transpose(Image.open(scan(tmp_path / "a.png", "L", orientation)))
+    assert white(picture) == white(plain)
+
+
+def test_every_reader_takes_a_sideways_tiff_from_its_bytes(tmp_path):
+    scan(tmp_path / "a.tif", "L")
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image": "a.tif", "prompt": "?", "answer": [25, 8, 35, 28]}) + "\n")
+    row = table_task(Jsonl("box", test=str(tmp_path / "t.jsonl")), "box").rows("test")[0]
+    assert white(row["image"]) == row["box"] == [25, 8, 35, 28]
+    (tmp_path / "labels.csv").write_text("image,hour,minute\na.tif,3,15\n")
+    assert white(photos.load(tmp_path / "labels.csv")[0]["image"]) == [25, 8, 35, 28]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"II*\0", b"MM\0*" + bytes(40)])
+def test_a_broken_or_missing_tiff_is_named(tmp_path, content):
+    file = tmp_path / "a.tif"
+    if content is not None:
+        file.write_bytes(content)
+    assert stored(file) == {"path": str(file.resolve()), "bytes": None}
+    with pytest.raises(InvalidData, match=r"here, field image: .*a\.tif"):
+        check_picture(file, "here")
 
 
 def test_an_orientation_behind_the_pixels_of_a_png_counts(tmp_path):

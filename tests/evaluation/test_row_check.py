@@ -86,6 +86,18 @@ def test_without_pixels_lengths_and_scores_are_the_same(tmp_path):
         )
 
 
+@pytest.mark.parametrize("prefix", ["", "table/"])
+def test_a_picture_of_another_size_than_its_row_says_is_refused(prefix):
+    _, components, rows = run("model=qwen2_vl_nano", *table(["1", "2"], {}), "task.metric=exact")
+    rows = rows.remove_columns(["width", "height"])
+    for name, sides in (("width", [60, 40]), ("height", [40, 60])):
+        rows = rows.add_column(prefix + name, sides)
+    check = SplitChecker(components.task, components.family, True)(rows)
+    (refused,) = check.refused
+    assert (refused.row_id, refused.column) == ("r1", "image")
+    assert refused.problem.startswith("the picture is decoded to 60 x 40 pixels, and the row says 40 x 60; store")
+
+
 def _count(values):
     values = list(values)
     return {value: values.count(value) for value in values}
