@@ -18,6 +18,7 @@ from PIL import Image as PILImage
 from data.common.counts import counted
 from data.common.errors import InvalidData, RowErrors
 from data.common.images import PictureSize, png, size_of
+from data.common.rgb import rgb
 
 Frame = Literal["stored", "shown"]
 Sides = tuple[int | None, int | None]  # width and height, None where a file doesn't give them
@@ -33,6 +34,7 @@ _BACK = {
     7: _TURN.TRANSVERSE,
     8: _TURN.ROTATE_270,
 }
+_MODES_OF_PNG = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 _NAMES = {"stored": "on the stored pixels, so they are taken unturned", "shown": "on the pictures as shown"}
 
 
@@ -65,7 +67,7 @@ class Frames:
             source, remedy: beginning and end of the error's message.
 
         Raises:
-            InvalidData: the declared size is that of neither frame.
+            InvalidData: the declared size is that of neither frame, or a picture that can't be turned back.
         """
         frames: dict[Frame, tuple[int, int]] = {"stored": size.stored, "shown": size.shown}
         fitting = [name for name, sides in frames.items() if _fits(declared, sides)]
@@ -79,7 +81,12 @@ class Frames:
         else:
             frame = self.convention
             self._by_convention += 1
-        return (unturned(picture) if frame == "stored" else picture), frames[frame]
+        if frame == "shown":
+            return picture, frames[frame]
+        try:
+            return unturned(picture), frames[frame]
+        except (OSError, ValueError) as error:  # of pixels that Pillow can't convert
+            raise InvalidData(where, field, f"its orientation can't be undone ({error})", "store it upright") from error
 
     def note(self, where: str, row_errors: RowErrors) -> None:
         """Note how many pictures have an orientation, and which frame was taken for them."""
@@ -94,7 +101,11 @@ class Frames:
 
 
 def unturned(picture: Picture) -> Picture:
-    """The picture without its orientation: as bytes, JPEG's own or, for other formats, PNG's of the same pixels."""
+    """The picture without its orientation: as bytes, JPEG's own or, for other formats, PNG's of the same pixels.
+
+    Raises:
+        OSError, ValueError: pixels that can't be read, or be converted to a mode of PNG.
+    """
     content = picture.get("bytes") or Path(picture["path"]).read_bytes()
     stripped = _without_metadata(content)
     if stripped is not None and _orientation(stripped) == 1:
@@ -108,7 +119,8 @@ def unturned(picture: Picture) -> Picture:
         if "transparency" in opened.info:
             plain.info["transparency"] = opened.info["transparency"]
         turned_by_pillow = opened.format == "TIFF" and orientation in _BACK
-        return png(plain.transpose(_BACK[orientation]) if turned_by_pillow else plain)
+        plain = plain.transpose(_BACK[orientation]) if turned_by_pillow else plain
+        return png(plain if plain.mode in _MODES_OF_PNG else rgb(plain))
 
 
 def _fits(declared: Sides, sides: tuple[int, int]) -> bool:

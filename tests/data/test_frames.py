@@ -8,8 +8,9 @@ import pytest
 from PIL import ExifTags, Image, ImageDraw
 
 from data.common.errors import InvalidData, RowErrors
-from data.common.frames import unturned
-from data.common.images import check_bytes, stored
+from data.common.frames import Frames, unturned
+from data.common.images import check_bytes, check_picture, stored
+from data.common.rgb import rgb
 from data.grounding import categories, refcoco, table
 from data.jsonl import Jsonl
 from data.text_detection import release
@@ -216,3 +217,35 @@ def test_modes_survive(tmp_path, mode):
     with Image.open(io.BytesIO(content)) as after:
         assert after.mode == picture.mode
         assert (np.asarray(after.convert("RGBA")) == np.asarray(picture.convert("RGBA"))).all()
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "RGB", "L", "P", "I;16", "RGBA"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_tiff_of_any_mode_is_turned_back(tmp_path, mode, orientation):
+    left = Image.new("L", STORED, 0)
+    left.paste(255, (0, 0, STORED[0] // 4, STORED[1]))
+    picture = (
+        left.point(lambda v: v * 257, "I").convert("I;16") if mode == "I;16" else left.convert("RGB").convert(mode)
+    )
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    picture.save(tmp_path / "a.tif", exif=exif)
+    choice = Frames("stored").choose(
+        stored(tmp_path / "a.tif"), check_picture(tmp_path / "a.tif", "here"), STORED, "here", "the file", "turn it"
+    )
+    assert choice[1] == STORED
+    with Image.open(io.BytesIO(choice[0]["bytes"])) as after:
+        assert (np.asarray(rgb(after).convert("L")) > 128).tolist() == (np.asarray(left) > 128).tolist()
+
+
+def test_what_cannot_be_turned_back_costs_its_row(tmp_path, monkeypatch):
+    def unreadable(picture):
+        raise OSError("cannot write mode LAB as PNG")
+
+    monkeypatch.setattr("data.common.frames.unturned", unreadable)
+    photo(tmp_path / "a.jpg", 6)
+    with pytest.raises(
+        InvalidData,
+        match=r"image 1, field image: its orientation can't be undone \(cannot write mode LAB",
+    ):
+        read_coco(tmp_path, STORED, RED, RowErrors())
