@@ -44,6 +44,7 @@ from data.common.counts import counted
 from data.common.errors import InvalidData
 from data.common.fields import filled
 from data.common.fields import size as declared_size
+from data.common.files import check_size_on_disk
 from data.common.table_files import read_json
 
 Format = Literal["icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr"]
@@ -58,6 +59,10 @@ BEZIER = "||||"  # between ABCNet's control points of two curves and the transcr
 VARIABLE = ("totaltext", "ctw1500")  # outlines of any number of points
 LARGEST = 1e9  # no coordinate is larger
 LARGEST_MAT = 1 << 26  # bytes unpacked
+LARGEST_FILE = 1 << 26  # bytes of one picture's annotations, unpacked
+LARGEST_ARCHIVE = 1 << 30  # bytes of all that is read of a zip, unpacked
+LARGEST_JSON = 1 << 30  # bytes
+CHUNK = 4096  # bytes at once: of bzip2 and LZMA zipfile unpacks all that a chunk of them holds
 COMPRESSED = 15  # MATLAB's miCOMPRESSED
 # What `zipfile` raises for damaged or unsupported files, besides OSError.
 DAMAGED_ZIP = (
@@ -191,10 +196,10 @@ def _files(path: Path) -> dict[str, tuple[str, bytes]]:
 def _contents(path: Path) -> Iterator[tuple[str, str, bytes]]:
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.name[0] not in "._"):
-            yield file.name, str(file), file.read_bytes()
+            yield file.name, str(file), _content(file)
         return
     if path.is_file() and path.suffix.lower() in SUFFIXES:
-        yield path.name, str(path), path.read_bytes()
+        yield path.name, str(path), _content(path)
         return
     archive = next((p for p in (path, *path.parents) if p.is_file()), None)
     if archive is None:
@@ -205,15 +210,41 @@ def _contents(path: Path) -> Iterator[tuple[str, str, bytes]]:
         raise InvalidData(
             str(archive), None, f"is not {formats}", "unpack it; MMOCR's .json has task.source.format=mmocr"
         )
+    left = LARGEST_ARCHIVE
     try:
         with zipfile.ZipFile(archive) as pack:
-            for name in pack.namelist():
-                file = Path(name)
+            for entry in pack.infolist():
+                name, file = entry.filename, Path(entry.filename)
                 hidden = any(part[0] in "._" for part in file.parts)
                 if f"/{name}".find(f"/{inside}") >= 0 and file.suffix.lower() in SUFFIXES and not hidden:
-                    yield file.name, f"{archive}/{name}", pack.read(name)
+                    content = _unpacked(pack, entry, f"{archive}/{name}", min(left, LARGEST_FILE))
+                    left -= len(content)
+                    yield file.name, f"{archive}/{name}", content
+    except InvalidData:
+        raise
     except (*DAMAGED_ZIP, OSError) as error:
         raise InvalidData(str(archive), None, f"can't be read as a zip ({error})", "fetch the file again") from error
+
+
+def _content(file: Path) -> bytes:
+    check_size_on_disk(file, LARGEST_FILE)
+    return file.read_bytes()
+
+
+def _unpacked(pack: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str, most: int) -> bytes:
+    """A file of a zip.
+
+    Raises:
+        InvalidData: it has more than `most` bytes, whatever the zip says of it.
+    """
+    content = bytearray()
+    with pack.open(entry) as file:
+        while entry.file_size <= most and len(content) <= most and (chunk := file.read(CHUNK)):
+            content += chunk
+    if max(entry.file_size, len(content)) > most:
+        problem = f"has more than {LARGEST_FILE:,} bytes, or with the files before it more than {LARGEST_ARCHIVE:,}"
+        raise InvalidData(where, None, problem, "it is damaged or made to exhaust the memory")
+    return bytes(content)
 
 
 def _lines(content: bytes, where: str) -> Iterator[tuple[str, str]]:
@@ -416,14 +447,14 @@ def _table(content: bytes) -> Any:
     """
     if len(content) < 136 or content[124:128] != b"\x00\x01IM":
         raise ValueError("it is no MATLAB 5 file")
-    offset = 128
+    offset, left = 128, LARGEST_MAT
     while offset < len(content):
         kind, size = struct.unpack_from("<II", content, offset)
         inflater = zlib.decompressobj()
         if kind != COMPRESSED:
             raise ValueError("it isn't compressed; save it again with MATLAB's defaults")
-        inflater.decompress(content[offset + 8 : offset + 8 + size], LARGEST_MAT)
-        if not inflater.eof or inflater.unused_data:
+        left -= len(inflater.decompress(content[offset + 8 : offset + 8 + size], left))
+        if left < 1 or not inflater.eof or inflater.unused_data:
             raise ValueError("it is cut off, or larger than any ground truth")
         offset += 8 + size
     return next(v for k, v in scipy.io.loadmat(io.BytesIO(content)).items() if not k.startswith("__"))
@@ -458,6 +489,7 @@ def _xml(content: bytes, where: str) -> list[Instance]:
 def _mmocr(path: Path) -> dict[str, Callable[[], Annotated]]:
     if not path.is_file():
         raise InvalidData(str(path), None, "there is no such file", "correct the path")
+    check_size_on_disk(path, LARGEST_JSON)
     try:
         entries = read_json(path.read_text(encoding="utf-8-sig"), str(path))["data_list"]
         if not isinstance(entries, list):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.common.errors import InvalidData
+from data.text_detection import ground_truth
 from data.text_detection.ground_truth import Format, _mat, _text, _xml, key_of, read_found, read_truth, truth_readers
 
 SQUARE = [(0, 0), (10, 0), (10, 10), (0, 10)]
@@ -221,6 +222,44 @@ def test_zips_folders_within_and_what_macs_add(tmp_path):
         read_truth(tmp_path / "bad.zip", "icdar2015")
     with pytest.raises(InvalidData, match="no such file"):
         read_truth(tmp_path / "none.zip", "icdar2015")
+
+
+def packed(file, contents, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(file, "w", compression) as pack:
+        for name, content in contents.items():
+            pack.writestr(name, content)
+    return file
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("lies", [False, True])
+def test_zips_are_unpacked_up_to_a_limit(tmp_path, monkeypatch, compression, lies):
+    monkeypatch.setattr(ground_truth, "LARGEST_FILE", 1 << 16)
+    line = "1,1,20,1,20,15,1,15,WORD\n"
+    file = packed(tmp_path / "a.zip", {"gt_img_1.txt": line, "gt_img_2.txt": line + "\n" * (1 << 20)}, compression)
+    if lies:  # the sizes unpacked, in the second file's headers
+        size = (len(line) + (1 << 20)).to_bytes(4, "little")
+        file.write_bytes(file.read_bytes().replace(size, (100).to_bytes(4, "little")))
+    with pytest.raises(InvalidData, match=r"can't be read as a zip" if lies else r"a\.zip/gt_img_2\.txt: has more than"):
+        read_truth(file, "icdar2015")
+
+
+def test_all_files_of_a_zip_together_have_a_limit(tmp_path, monkeypatch):
+    line = "1,1,20,1,20,15,1,15,WORD\n"
+    file = packed(tmp_path / "a.zip", {f"gt_img_{i}.txt": line for i in range(4)} | {"other.jpg": "0" * 1000})
+    assert len(read_truth(file, "icdar2015")) == 4
+    monkeypatch.setattr(ground_truth, "LARGEST_ARCHIVE", 3 * len(line))
+    with pytest.raises(InvalidData, match=r"a\.zip/gt_img_3\.txt: has more than .* with the files before it more than 75"):
+        read_truth(file, "icdar2015")
+
+
+def test_files_of_annotations_have_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(ground_truth, "LARGEST_FILE", 100)
+    monkeypatch.setattr(ground_truth, "LARGEST_JSON", 100)
+    for name, form in (("gt_img_1.txt", "icdar2015"), ("1.xml", "ctw1500"), ("1.json", "mmocr")):
+        (tmp_path / name).write_text(" " * 101)
+        with pytest.raises(InvalidData, match="has 101 bytes, and such a file has 100 at most"):
+            read_truth(tmp_path / name, form)
 
 
 def test_keys_join_truth_results_and_pictures():
