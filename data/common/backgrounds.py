@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw
 
-from data.common.errors import InvalidOption
+from data.common.errors import InvalidData, InvalidOption
+from data.common.images import check_picture
+from data.common.rgb import rgb
 from data.common.source import STREAMS
 
 Colour = tuple[int, int, int]
@@ -21,6 +24,7 @@ Colour = tuple[int, int, int]
 HELD_OUT = 0.15  # of the photographs, behind the pictures of validation, and as many behind those of test
 USUAL_SHARE = 0.5
 SPLITS = tuple(STREAMS)
+SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,13 @@ NOTHING = Backgrounds()
 def photos_in(folder: Path, split: str) -> list[Path]:
     """The photographs below a folder that are a split's alone, in a fixed order.
 
-    Which these are follows from a hash of their paths below the folder, so that neighbours come apart.
+    Which these are follows from a hash of their paths below the folder, so that neighbours come apart. Hidden files and
+    folders, those that macOS puts beside pictures among them, are left out.
 
     Raises:
-        InvalidOption: there are fewer than one a split.
+        InvalidOption: there are fewer than one a split, or one that can't be read.
     """
-    photos = [p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    photos = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not _is_hidden(p.relative_to(folder))]
     if len(photos) < len(SPLITS):
         raise InvalidOption(
             f"task.source.backgrounds={folder}: {len(photos) or 'no'} .jpg or .png there, and no split shares one with "
@@ -78,7 +83,28 @@ def photos_in(folder: Path, split: str) -> list[Path]:
     drawn = sorted(photos, key=lambda photo: hashlib.sha256(names[photo].encode()).digest())
     held_out = max(1, round(HELD_OUT * len(drawn)))
     bounds = {"validation": (0, held_out), "test": (held_out, 2 * held_out), "train": (2 * held_out, len(drawn))}
+    for photo in drawn:
+        _check(photo, photo.stat().st_mtime_ns)
     return sorted(drawn[slice(*bounds[split])])
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(name[0] in "._" for name in path.parts)
+
+
+@cache
+def _check(photo: Path, _changed: int) -> None:
+    """Check that a photograph is whole, once in a process.
+
+    Raises:
+        InvalidOption: it isn't.
+    """
+    try:
+        check_picture(photo, str(photo))
+    except InvalidData as error:
+        reason = error.__cause__ or "no picture of 8 or 16 bits per channel"
+        problem = f"{photo} can't be used ({reason}): replace it, or take it out of the folder"
+        raise InvalidOption(f"task.source.backgrounds: {problem}") from error
 
 
 def drawing_scale(size: int) -> int:
@@ -96,8 +122,8 @@ def shade(rng: np.random.Generator, low: int, high: int, spread: int = 25) -> Co
 def photo_piece(rng: np.random.Generator, side: int, photos: Sequence[Path]) -> PILImage.Image:
     """A square piece of one of the photographs, at least half of its shorter side."""
     with PILImage.open(photos[int(rng.integers(len(photos)))]) as photo:
-        image = photo.convert("RGB")
-    edge = round(min(image.size) * rng.uniform(0.5, 1.0))
+        image = rgb(photo)
+    edge = max(1, round(min(image.size) * rng.uniform(0.5, 1.0)))
     x, y = (int(rng.integers(0, length - edge + 1)) for length in image.size)
     return image.resize((side, side), PILImage.Resampling.BILINEAR, box=(x, y, x + edge, y + edge))
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.clock.rendered import RenderedClocks
-from data.common.backgrounds import SPLITS, Backgrounds, photos_in
+from data.common.backgrounds import SPLITS, Backgrounds, photo_piece, photos_in
 from data.common.errors import InvalidOption
 from data.grounding.rendered import RenderedScenes
 from data.text_detection.rendered import RenderedWords
@@ -13,7 +14,7 @@ from data.text_detection.rendered import RenderedWords
 def folder_of(place, count):
     place.mkdir(exist_ok=True)
     for number in range(count):
-        (place / f"{number}.jpg").touch()
+        Image.new("RGB", (8, 8), (1, 254, 3)).save(place / f"{number}.jpg")
     return place
 
 
@@ -35,6 +36,32 @@ def test_too_few_photographs_are_refused_before_a_run(tmp_path):
             source(rows={"train": 1}, backgrounds=str(folder)).check_files()
         with pytest.raises(InvalidOption, match=r"background_share must be from 0 to 1, got 1\.5"):
             source(rows={"train": 1}, background_share=1.5).check_files()
+
+
+@pytest.mark.parametrize("name", ["._0.jpg", "_0.jpg", ".hidden/0.jpg", "__MACOSX/0.jpg"])
+def test_hidden_files_are_no_photographs(walls, name):
+    before = [photos_in(walls, split) for split in SPLITS]
+    (walls / name).parent.mkdir(exist_ok=True)
+    (walls / name).write_bytes(b"\x00\x05\x16\x07" + bytes(90))
+    assert [photos_in(walls, split) for split in SPLITS] == before
+
+
+def test_a_broken_photograph_is_named_before_a_run(walls):
+    content = (walls / "wall0.png").read_bytes()
+    (walls / "cut.png").write_bytes(content[: len(content) // 2])
+    for source in (RenderedClocks, RenderedScenes, RenderedWords):
+        with pytest.raises(InvalidOption, match=r"backgrounds: .*cut\.png can't be used \(.*\): replace it, or take"):
+            source(rows={"train": 1}, backgrounds=str(walls)).check_files()
+
+
+def test_photographs_of_any_mode_lie_behind_pictures(tmp_path):
+    """Transparency is laid on white, and grey of 16 bits isn't cut off."""
+    for number in range(3):
+        Image.new("RGBA", (1, 9), (0, 0, 0, 0)).save(tmp_path / f"{number}.png")
+    rng = np.random.default_rng(0)
+    assert photo_piece(rng, 4, photos_in(tmp_path, "test")).getpixel((0, 0)) == (255, 255, 255)
+    Image.fromarray(np.full((9, 9), 128 * 257, np.uint16)).save(tmp_path / "grey.png")
+    assert photo_piece(rng, 4, [tmp_path / "grey.png"]).getpixel((0, 0)) == (128, 128, 128)
 
 
 @pytest.mark.parametrize(("share", "seen"), [(0.0, 0), (1.0, 40)])

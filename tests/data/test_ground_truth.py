@@ -240,7 +240,9 @@ def test_zips_are_unpacked_up_to_a_limit(tmp_path, monkeypatch, compression, lie
     if lies:  # the sizes unpacked, in the second file's headers
         size = (len(line) + (1 << 20)).to_bytes(4, "little")
         file.write_bytes(file.read_bytes().replace(size, (100).to_bytes(4, "little")))
-    with pytest.raises(InvalidData, match=r"can't be read as a zip" if lies else r"a\.zip/gt_img_2\.txt: has more than"):
+    with pytest.raises(
+        InvalidData, match=r"can't be read as a zip" if lies else r"a\.zip/gt_img_2\.txt: has more than"
+    ):
         read_truth(file, "icdar2015")
 
 
@@ -249,7 +251,9 @@ def test_all_files_of_a_zip_together_have_a_limit(tmp_path, monkeypatch):
     file = packed(tmp_path / "a.zip", {f"gt_img_{i}.txt": line for i in range(4)} | {"other.jpg": "0" * 1000})
     assert len(read_truth(file, "icdar2015")) == 4
     monkeypatch.setattr(ground_truth, "LARGEST_ARCHIVE", 3 * len(line))
-    with pytest.raises(InvalidData, match=r"a\.zip/gt_img_3\.txt: has more than .* with the files before it more than 75"):
+    with pytest.raises(
+        InvalidData, match=r"a\.zip/gt_img_3\.txt: has more than .* with the files before it more than 75"
+    ):
         read_truth(file, "icdar2015")
 
 
