@@ -32,15 +32,13 @@ from data.common.row_cache import cached_rows
 from data.common.source import optional_path, without_nulls
 from data.common.table_files import (
     Located,
-    Reader,
     at_least_half,
     holds_short_floats,
     read_table,
     shortest,
 )
-from data.common.table_files import columns as table_columns
 from data.common.web_pictures import web_pictures
-from data.hub_tables import fetched_files, options_of_csv, reader_of
+from data.hub_tables import Tables, options_of_csv, tables_of
 from data.table_answers import Metric
 from data.table_rows import ROLES, Form, Table, TableSource, read_tables
 
@@ -166,9 +164,9 @@ class HubDataset(TableSource):
 
     def _load(self, split: str, official: str, row_errors: RowErrors) -> Dataset:
         where = f"{self.path}, split {official}"
-        reader = self._reader()
         with _one_sentence(where):
-            table = self._streamed(official, where) if reader is None else self._fetched(official, where, reader)
+            fetched = self._tables(official)
+            table = self._streamed(official, where) if fetched is None else self._fetched(where, fetched)
         form, image = self.form.of(split), self.form.columns.get("image", "image")
         used = _used(form, table.columns)
 
@@ -184,11 +182,14 @@ class HubDataset(TableSource):
         illustrated = at_least_half(bool(_entry(record, image)) for record in table.first)
         return read_tables(tables, form, where, illustrated, row_errors)
 
-    def _reader(self) -> Reader | None:
-        """What reads the files of CSV and JSON; None where the library does."""
+    def _tables(self, official: str) -> Tables | None:
+        """The files of a split that are read by our own readers; None where the library's read them."""
         if self._saved or (self.folder is None and self.streaming):
             return None
-        return reader_of(self._built)
+        splits = list(self._built.config.data_files or {})
+        if splits and official not in splits:
+            raise self._no_split(official, splits)
+        return tables_of(self._built, official) if splits else None
 
     def _streamed(self, official: str, where: str) -> _Records:
         """The records of a split as the library streams them."""
@@ -199,16 +200,12 @@ class HubDataset(TableSource):
         plain = _PlainRecord(features, self.folder)
         return _Records(columns, first, lambda policy: _located(stream, plain, where, self.limit, policy))
 
-    def _fetched(self, official: str, where: str, reader: Reader) -> _Records:
-        """The records of a split's files, read by `reader`."""
-        splits = list(self._built.config.data_files or {})
-        if official not in splits:
-            raise self._no_split(official, splits)
-        files = list(fetched_files(self._built, official))
+    def _fetched(self, where: str, tables: Tables) -> _Records:
+        """The records of a split's files, read by our own readers."""
 
         def located(policy: RowErrors) -> Iterator[tuple[str, dict[str, Any]]]:
-            for file_number, file in enumerate(files):
-                for number, row_name, record in read_table(file, policy, reader):
+            for file_number, file in enumerate(tables.files):
+                for number, row_name, record in read_table(file, policy, tables.reader):
                     # A file that was fetched has a digest for a name.
                     yield row_name if self.folder else f"{where}, file {file_number}, row {number}", record
 
@@ -216,7 +213,7 @@ class HubDataset(TableSource):
             for number, (row_name, record) in enumerate(islice(located(policy), self.limit)):
                 yield number, row_name, record
 
-        columns = dict.fromkeys(name for file in files for name in table_columns(file, RowErrors("skip"), reader))
+        columns = dict.fromkeys(name for file in tables.files for name in tables.columns(file))
         first = [record for _, record in islice(located(RowErrors("skip")), LOOKED_AT)]
         return _Records(list(columns), first, records)
 

@@ -1,5 +1,7 @@
 """Data sets of the `datasets` library, from folders made here: no hub is asked."""
 
+import gzip
+import io
 import json
 import os
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 import datasets
 import pytest
 
+from data.common import tar_files
 from data.common.errors import InvalidData, InvalidOption
 from data.common.rows import locations
 from data.hub import HubDataset
@@ -392,3 +395,175 @@ def test_pictures_in_lists_are_read(tmp_path):
     datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "set/train.parquet")
     source = HubDataset(str(tmp_path / "set"), columns={"image": "images"}, splits=TWICE)
     assert [row["image"].size for row in source.rows("train")] == [(40, 30)] * 3
+
+
+def tar_of(folder, documents, **files):
+    """A folder with a tar of pictures and JSON; `files`: more files of each sample, by suffix."""
+    samples = []
+    for number, document in enumerate(documents):
+        content = document if isinstance(document, bytes) else json.dumps(document).encode()
+        samples.append({"jpg": png(), "json": content} | {name: values[number] for name, values in files.items()})
+    write_tar(folder / "test.tar", samples)
+    return folder
+
+
+def tar_source(folder, metric="exact", on_error="raise", **columns):
+    options = {"builder": "webdataset", "files": {"test": "test.tar*"}, "on_error": on_error}
+    return HubDataset(str(folder), metric, columns={**TAR, **columns}, **options)
+
+
+def asked(*answers):
+    return [{"prompt": f"{i}?", "answer": answer} for i, answer in enumerate(answers)]
+
+
+def test_values_of_tars_are_taught_as_they_are_written(tmp_path):
+    """The library takes the types of the first five rows for those of all."""
+    answers = [1, 2, 3, 4, 5, 2.5, "007", 12345678901234567890.5, "x"]
+    documents = [json.dumps(one).encode() for one in asked(*answers)]
+    documents[7] = b'{"prompt": "7?", "answer": 12345678901234567890.5}'
+    rows = tar_source(tar_of(tmp_path / "set", documents)).rows("test")
+    assert rows["answer"] == ["1", "2", "3", "4", "5", "2.5", "007", "12345678901234567890.5", "x"]
+    boxes = [[1, 1, 20, 20]] * 5 + [[1.9, 1.9, 20.9, 20.9]]
+    rows = tar_source(tar_of(tmp_path / "boxes", asked(*boxes)), "box").rows("test")
+    assert rows["box"][5] == [1.9, 1.9, 20.9, 20.9]
+    lists = [[{"box": [1, 1, 20, 20]}]] * 5 + [[{"box": [1, 1, 20, 20], "label": "dog"}], []]
+    rows = tar_source(tar_of(tmp_path / "lists", asked(*lists)), "boxes").rows("test")
+    assert rows["labels"][5:] == [["dog"], []]
+    documents = [*asked(*[1] * 5), {"prompt": "a", "answer": 1, "group": "hard"}]
+    rows = tar_source(tar_of(tmp_path / "groups", documents), group="json.group").rows("test")
+    assert rows["group"] == [None] * 5 + ["hard"]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (b'{"prompt": "a", "answer": 1, "answer": 2}', r"0001\.json: not JSON \(the key 'answer' is there twice\)"),
+        (b"{", r"0001\.json: not JSON"),
+        (b'{"prompt": "\xff"}', r"0001\.json: is not UTF-8"),
+        (b'{"prompt": "a"}', r"0001, field json\.answer: is missing or empty"),
+    ],
+)
+def test_a_broken_member_of_a_tar_costs_its_row(tmp_path, document, message):
+    folder = tar_of(tmp_path / "set", [asked(1)[0], document, asked(3)[0]])
+    with pytest.raises(InvalidData, match=r"set/test\.tar, " + message):
+        tar_source(folder).rows("test")
+    source = tar_source(folder, on_error="skip")
+    assert source.rows("test")["answer"] == ["1", "3"]
+    assert len(source.row_errors.skipped) == 1
+
+
+def test_columns_of_tars_by_their_suffixes(tmp_path):
+    import numpy as np
+
+    array = io.BytesIO()
+    np.save(array, np.array([[1, 2, 20, 21]]))
+    files = {"cls": [b"3\n", b"x"], "txt": [b"seven", b"eight"], "pth": [b"\x80"] * 2, "npy": [array.getvalue()] * 2}
+    folder = tar_of(tmp_path / "set", asked(1, 2), **files)
+    assert tar_source(folder, answer="txt", on_error="skip").rows("test")["answer"] == ["seven"]
+    source = tar_source(folder, answer="cls", id="__key__", on_error="skip")
+    assert (source.rows("test")["answer"], source.rows("test")["id"]) == (["3"], ["0000"])
+    assert r"0001.cls: b'x' is no whole number" in source.row_errors.skipped[0]
+    assert tar_source(folder, "boxes", answer="npy", on_error="skip").rows("test")["boxes"] == [[[1, 2, 20, 21]]]
+    with pytest.raises(InvalidData, match=r"field pth: no such column; found jpg, json, cls, txt, npy, __key__"):
+        tar_source(folder, answer="pth").rows("test")
+
+
+def test_compressed_members_and_tars_are_read_up_to_a_limit(tmp_path, monkeypatch):
+    samples = [{"jpg": png(), "json.gz": gzip.compress(json.dumps(one).encode())} for one in asked(1, 2)]
+    write_tar(tmp_path / "set/test.tar", samples)
+    packed = gzip.compress((tmp_path / "set/test.tar").read_bytes())
+    (tmp_path / "set/test.tar").unlink()
+    (tmp_path / "set/test.tar.gz").write_bytes(packed)
+    assert tar_source(tmp_path / "set").rows("test")["answer"] == ["1", "2"]
+    monkeypatch.setattr(tar_files, "LARGEST_FILE", 1 << 16)
+    bomb = gzip.compress(b" " * (1 << 20))
+    write_tar(tmp_path / "bomb/test.tar", [{"jpg": png(), "json.gz": bomb}, {"jpg": bytes(1 << 17), "json": b"{}"}])
+    source = tar_source(tmp_path / "bomb", on_error="skip")
+    with pytest.raises(InvalidData):
+        source.rows("test")
+    for name, line in zip(("0000.json.gz", "0001.jpg"), source.row_errors.skipped[:2], strict=True):
+        assert f"bomb/test.tar, {name}: has more than 0 MB; drop the row" in line
+    (tmp_path / "set/test.tar.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(InvalidData, match=r"test\.tar\.gz: can't be read as a tar"):
+        tar_source(tmp_path / "set", on_error="skip").rows("test")
+
+
+def test_hidden_files_links_and_names_of_a_tar(tmp_path):
+    import tarfile
+
+    folder = tar_of(tmp_path / "set", asked(1))
+    with tarfile.open(folder / "test.tar", "a") as archive:
+        link = tarfile.TarInfo("0005.json")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        archive.addfile(link)
+        for name in ("._0000.jpg", "noext", "__meta__/x.json", "sub/v1.0/7.jpg", "sub/v1.0/7.json", "README.md"):
+            entry = tarfile.TarInfo(name)
+            content = png() if name.endswith("7.jpg") else json.dumps(asked(7)[0]).encode()
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    source = tar_source(folder, id="__key__", on_error="skip")
+    assert source.rows("test")["id"] == ["0000", "sub/v1.0/7"]
+    (skipped,) = source.row_errors.skipped
+    assert "test.tar, README, field json.prompt" in skipped
+
+
+def test_a_column_twice_in_a_sample_is_refused(tmp_path):
+    import tarfile
+
+    folder = tar_of(tmp_path / "set", asked(1))
+    with tarfile.open(folder / "test.tar", "a") as archive:
+        entry = tarfile.TarInfo("0000.json")
+        archive.addfile(entry, io.BytesIO())
+    with pytest.raises(InvalidData, match=r"test\.tar, 0000, field json: is there twice"):
+        tar_source(folder).rows("test")
+
+
+@pytest.mark.parametrize("builder", ["imagefolder", None])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_metadata_of_pictures_is_taught_as_it_is_written(tmp_path, builder, kind):
+    answers = ["007", "NA", "1.50", "3", "10:30", "2021-05-03"]
+    write_picture_folder(tmp_path / "set", len(answers), "test")
+    pictures = tmp_path / "set/test"
+    (pictures / "metadata.jsonl").unlink()
+    if kind == "csv":
+        lines = ["file_name,prompt,answer", *(f"{i}.png,{i}?,{answer}" for i, answer in enumerate(answers))]
+    else:
+        answers = [3, 2.5, "007", 12345678901234567890123, "10:30", "2021-05-03"]
+        lines = [
+            json.dumps({"file_name": f"./{i}.png", "prompt": f"{i}?", "answer": answer})
+            for i, answer in enumerate(answers)
+        ]
+    (pictures / f"metadata.{kind}").write_text("\n".join(lines) + "\n")
+    rows = HubDataset(str(tmp_path / "set"), splits={"test": "test"}, builder=builder).rows("test")
+    assert rows["answer"] == [str(answer) for answer in answers]
+    assert [row["image"].size for row in rows] == [(40, 30)] * len(answers)
+
+
+@pytest.mark.parametrize("name", ["9.png", "../../a.png", "/etc/hostname", "file:///etc/hostname", "metadata.png"])
+def test_metadata_names_pictures_of_the_data_set_alone(tmp_path, name):
+    write_picture_folder(tmp_path / "set", 2, "test")
+    (tmp_path / "a.png").write_bytes(png())
+    with (tmp_path / "set/test/metadata.jsonl").open("a") as file:
+        file.write(json.dumps({"file_name": name, "prompt": "How many?", "answer": 1}) + "\n")
+    with pytest.raises(
+        InvalidData, match=r"metadata\.jsonl, line 3, field file_name: .* is no picture of the data set"
+    ):
+        HubDataset(str(tmp_path / "set"), splits={"test": "test"}).rows("test")
+    source = HubDataset(str(tmp_path / "set"), splits={"test": "test"}, on_error="skip")
+    assert source.rows("test")["answer"] == ["0", "1"]
+
+
+def test_metadata_of_several_pictures_and_of_several_splits(tmp_path):
+    for split in ("train", "test"):
+        write_picture_folder(tmp_path / "set", 2, split)
+        (tmp_path / f"set/{split}/metadata.jsonl").unlink()
+    rows = [
+        {"file_names": [f"{split}/{i}.png"], "prompt": f"{split} {i}?", "answer": i}
+        for split in ("train", "test")
+        for i in range(2)
+    ]
+    (tmp_path / "set/metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files: Names = {split: f"**/*{split}*/*.png" for split in ("train", "test")}
+    source = HubDataset(str(tmp_path / "set"), builder="imagefolder", files=files, columns={"image": "images"})
+    source._built.config.data_files["test"].append(str(tmp_path / "set/metadata.jsonl"))
+    assert source.rows("test")["prompt"] == ["test 0?", "test 1?"]
