@@ -51,7 +51,9 @@ class Clock(Task):
     """
 
     metric = "exact"
-    protocol = 2  # 2: the lenient reading takes more forms, and goes on after an impossible time
+    # 2: the lenient reading takes more forms, and goes on after an impossible time
+    # 3: it takes Arabic digits
+    protocol = 3
     secondary_metrics = MappingProxyType({"deviation": False})
     max_new_tokens = 8
     number_count = 2

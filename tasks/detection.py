@@ -56,7 +56,8 @@ class Detection(Task):
     metric = "f1_0.5"
     # 2: strictly no words before a shape; bracketed points are apart, names in single quotes are read
     # 3: leniently a name is read without what joins it to the box before (`, dog`, `and dog`), and without bold type
-    protocol = 3
+    # 4: leniently Arabic digits are read
+    protocol = 4
     subject = "detection"
     secondary_metrics = MappingProxyType({"f1": True, "count_error": False})
     coordinates = True

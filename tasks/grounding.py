@@ -48,7 +48,8 @@ class Grounding(Task):
     subject = "grounding"
     # 2: the lenient reading takes four numbers that stand together
     # 3: the strict one takes what the format's models write by themselves (a label, two decimals)
-    protocol = 3
+    # 4: the lenient one takes Arabic digits
+    protocol = 4
     coordinates = True
     number_count = 4
     columns = ("box", "width", "height")

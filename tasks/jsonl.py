@@ -137,7 +137,7 @@ class Counts(NumericAnswers):
 class BoxLists(Detection):
     """Any number of boxes a row, each with its name where the row's have labels."""
 
-    protocol = 4  # 2: mAP counts the labelled boxes of pictures without objects; 3, 4: as detection's 2, 3
+    protocol = 5  # 2: mAP counts the labelled boxes of pictures without objects; 3, 4, 5: as detection's 2, 3, 4
     columns = ("prompt", "boxes", "labels", "width", "height")
 
     def __init__(self, source: Source, coords: Coords = FORMATS["int1000"]) -> None:
@@ -187,7 +187,8 @@ class PolygonAnswers(Task):
     metric = "acc_0.5"
     # 2: the lenient reading takes numbers that stand together, in any nesting
     # 3: the strict one takes what the format's models write by themselves (a label, two decimals)
-    protocol = 3
+    # 4: the lenient one takes Arabic digits
+    protocol = 4
     coordinates = True
     columns = ("polygon", "width", "height")
     survives = frozenset({"crop", "flip", "scale", "color_jitter"})

@@ -59,7 +59,8 @@ class MathVista(Task):
     metric = "official_accuracy"
     # 2: extraction reads quantities whole, and statements as yes or no
     # 3: it reads a letter that ends a sentence (`So it is B.`), and none that is denied (`not A, but B`)
-    protocol = 3
+    # 4: it reads Arabic digits
+    protocol = 4
     survives = frozenset({"scale"})  # questions on charts name dark and light colours
     columns = ("question", "prompt", "choices", "answer", "target", "question_type", "answer_type")
 

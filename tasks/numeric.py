@@ -59,7 +59,9 @@ class NumberTask(Task):
     """A task whose answer is one number; metrics as in the module's docstring."""
 
     metric = "exact"
-    protocol = 2  # 2: the lenient reading takes quantities with all that belongs to them
+    # 2: the lenient reading takes quantities with all that belongs to them
+    # 3: it takes Arabic digits
+    protocol = 3
 
     @abstractmethod
     def truth(self, row: Row) -> Decimal:

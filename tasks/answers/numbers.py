@@ -5,7 +5,7 @@ half of a fraction or the exponent of a unit is no number.
 
 | form | examples |
 |---|---|
-| digits | `12`, `.5`, `1,234.50`, `1 234`, `1'234`, `1,00,000`, `1.234.567,5`, full-width digits |
+| digits | `12`, `.5`, `1,234.50`, `1 234`, `1'234`, `1,00,000`, `1.234.567,5`, full-width and Arabic digits (`٣٫٥`) |
 | sign | `-5`, `−5`, `–5`, `= - 5`, `minus 5`, `negative five` (after a number a minus is a subtraction) |
 | currency, percent | `$1,234.50`, `-$5`, `Rs.500`, `€5`, `$5k`, `5%` (which is 5) |
 | fraction | `1/2`, `1 1/2`, `½`, `1½`, `\frac{1}{2}`, `1\dfrac12`, `3 and a half`, `two thirds` |

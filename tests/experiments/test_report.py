@@ -381,7 +381,7 @@ def test_answers_read_by_another_protocol_are_no_comparison(runs, tmp_path):
         if run.loss == "ntil":
             run.folder.write_metrics(run.metrics, Clock.protocol + 1)
     (report,) = analyse(read_runs(tmp_path / "clock"), {}, draws=50)
-    assert report.refused == "the runs differ outside loss and seed: task.protocol: 2, 3"
+    assert report.refused == "the runs differ outside loss and seed: task.protocol: 3, 4"
 
 
 def test_a_metric_that_is_no_number_in_one_seed_does_not_stop_a_report(runs, tmp_path, write_run):

@@ -93,6 +93,7 @@ def test_strict_and_lenient_readings() -> None:
         ("10\u70b9\u534a", (10, 30)),
         ("10\u70b9\u4e09\u523b", (10, 45)),
         ("10 Uhr 08", (10, 8)),
+        ("١٠:٠٨", (10, 8)),
         ("pi is 3.14, version 2.10, it is 10:08", (10, 8)),
         ("The clock shows 3.14", (3, 14)),
         ("3.14 pm", (3, 14)),

@@ -33,13 +33,22 @@ def test_whatever_a_model_writes_is_read_or_refused(name, text):
         )
 
 
-@pytest.mark.parametrize("name", ["int1000", "unit"])
-def test_sides_in_full_width_digits_are_a_box(name):
-    numbers = {"int1000": "１０ ２０ ３０ ４０", "unit": "０.１ ０.２ ０.３ ０.４"}[name].split()
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("int1000", "１０ ２０ ３０ ４０"),
+        ("unit", "０.１ ０.２ ０.３ ０.４"),
+        ("int1000", "١٠ ٢٠ ٣٠ ٤٠"),
+        ("unit", "٠٫١ ٠٫٢ ٠٫٣ ۰٫۴"),
+    ],
+)
+def test_sides_in_digits_of_other_scripts_are_a_box(name, written):
+    numbers = written.split()
     sides = zip(("left", "top", "right", "bottom"), numbers, strict=True)
     text = "".join(f"The {side} side is at {n}. " for side, n in sides)
     assert FORMATS[name].find_box(text, (100, 100)) == FORMATS[name].find_box(ascii_variants(text), (100, 100))
     assert FORMATS[name].find_box(text, (100, 100)) is not None
+    assert not re.search(r"[^\x00-\x7f]", ascii_variants(written))
 
 
 @st.composite

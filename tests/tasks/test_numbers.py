@@ -216,3 +216,20 @@ def test_words_say_the_number_that_they_are_made_of(thousands, hundreds, rest):
 )
 def test_long_texts_are_read_in_time(text):
     read_lenient(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("٣٫٥", ["3.5"]),
+        ("۱۲۳", ["123"]),
+        ("١٬٢٣٤٫٥", ["1234.5"]),
+        ("= -٤٢.", ["-42"]),
+        ("١/٢", ["0.5"]),
+        (r"\boxed{٤٢}", ["42"]),
+    ],
+)
+def test_arabic_and_persian_digits_are_read(text, values):
+    assert numbers(text) == values
+    assert read_lenient(text) == Decimal(values[-1])
+    assert isinstance(read_strict(text), ParseFailure)
