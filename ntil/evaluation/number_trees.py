@@ -161,8 +161,8 @@ class NumberTree:
     Attributes:
         thousands: numbers may have thousands commas.
         frontier: beginnings that aren't followed yet.
-        dropped: probability of numbers that are never followed: of too many digits, of tokens of several digits, or with
-            thousands commas.
+        dropped: probability of numbers that are never followed: of too many digits, with tokens of several digits, or
+            with thousands commas.
     """
 
     ids: Tokens

@@ -32,3 +32,17 @@ def test_it_is_what_the_dearest_of_cache_and_logits_leave(words, tmp_path, monke
         monkeypatch.setattr(batch_size, "free_memory", lambda device, free=free: free)
         chosen = batch_size.evaluation_batch_size(config, model, collator, rows, Ranks())
         assert chosen == max(1, int(free / 2 / dearest))
+
+
+def test_every_beam_has_a_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIL_CACHE", str(tmp_path))
+    components = Components.build(compose([*WORDS, "task=clock"]))
+    model, rows = components.family.load(), components.task.rows("test")
+    monkeypatch.setattr(batch_size, "free_memory", lambda device: 40_000_000)
+    one, four = (
+        batch_size.evaluation_batch_size(
+            compose([*WORDS, "task=clock", *words]), model, components.collator, rows, Ranks()
+        )
+        for words in ([], ["evaluation.generation.beams=4"])
+    )
+    assert 1 < four <= one / 4

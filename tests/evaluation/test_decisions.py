@@ -16,6 +16,7 @@ from ntil.evaluation.decisions import (
     nearest_to_all,
     weighted_median,
 )
+from ntil.evaluation.decoding import MOST, _joint
 from ntil.evaluation.number_trees import (
     LEAST_COVERED,
     LEFT,
@@ -409,3 +410,42 @@ def test_one_token_has_the_softmax_over_its_alphabet_exactly():
     np.testing.assert_allclose(distribution.chances, torch.softmax(logits[0, 2:7].double(), -1), atol=1e-6)
     assert mean_way(distribution, 0, vocab) == (2 + round(float(distribution.chances @ np.arange(5))),)
     assert written_numbers([1, 3, 4, 0], vocab) == [Written(1, 2, 1), Written(2, 3, 2)]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_tokens_of_several_digits_have_is_not_covered(place):
+    """As an untrained model writes LLaMA-3's `103`: such numbers aren't followed, so the generated one stays."""
+
+    def after(prefix: tuple[int, ...]) -> Next:
+        at = len(prefix) - 1
+        digits = np.zeros(10)
+        digits[[1, 2]] = (0.04, 0.02) if at == place else (1.0, 0.0)
+        merged = 0.94 if at == place else 0.0
+        return Next(digits, 0.0, 0.0, 0.0, merged=merged) if at <= place else Next(np.zeros(10), 0.0, 0.0, 1.0)
+
+    ids = (COMMA, *([1] * (place + 1)), COMMA)
+    tree = followed(NumberTree(ids, written_numbers(ids, VOCAB), VOCAB), after)
+    assert tree.covered == pytest.approx(0.06)
+    distribution = NumberDistribution.of_tree(tree)
+    assert distribution is not None
+    assert distribution.ways == [ids[1:-1]]
+
+
+def test_merged_digits_are_no_end_of_a_number():
+    vocab = NumberVocab(digit_ids=range(10), merged_ids=[10, 11])
+    logits = torch.randn(2, 14, generator=torch.Generator().manual_seed(0))
+    for following, p in zip(Next.of(logits, vocab), torch.softmax(logits.double(), -1), strict=True):
+        assert following.merged == pytest.approx(float(p[10:12].sum()), abs=1e-6)
+        assert following.digits.sum() + following.merged + following.end == pytest.approx(1)
+
+
+def test_the_joint_ways_of_numbers_of_one_token_are_the_most_probable_ones():
+    rng = np.random.default_rng(0)
+    ones = [NumberDistribution([(i,) for i in range(8)], np.arange(8.0), rng.dirichlet(np.ones(8)), 1.0) for _ in "abc"]
+    exact = sorted(
+        (float(np.prod([d.chances[i] for d, i in zip(ones, way, strict=True)])), way)
+        for way in itertools.product(range(8), repeat=3)
+    )[::-1][:MOST]
+    leaves = _joint(ones)
+    assert [leaf.probability for leaf in leaves] == pytest.approx([chance for chance, _ in exact])
+    assert leaves[0].numbers == tuple((i,) for i in exact[0][1])

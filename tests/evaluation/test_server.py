@@ -3,6 +3,7 @@
 It shows the protocol and the parity check. No vLLM or SGLang runs here; what they answer is not tested.
 """
 
+import http.client
 from dataclasses import replace
 
 import pytest
@@ -138,6 +139,13 @@ def test_what_goes_wrong_is_one_sentence(text, serve, monkeypatch):
     stand_in.status = 200
     monkeypatch.setattr(stand_in, "answer", lambda path, body: {"output": "7"})
     with pytest.raises(ConfigError, match="row 0: the answer has no text"):
+        server_of(url, collator).answers([rows[0]])
+
+    def dies(*_, **__):
+        raise http.client.IncompleteRead(b"", 10)
+
+    monkeypatch.setattr("urllib.request.urlopen", dies)
+    with pytest.raises(ConfigError, match=r"IncompleteRead.*start the server"):
         server_of(url, collator).answers([rows[0]])
 
 

@@ -436,3 +436,12 @@ def test_label_smoothing_is_that_of_torch_on_supervised_tokens():
     keep = labels.flatten() != -100
     expected = F.cross_entropy(logits.flatten(0, 1)[keep], labels.flatten()[keep], label_smoothing=0.3)
     torch.testing.assert_close(make("ce_smooth")(logits, labels).total, expected)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_selected_positions_are_one_sample_of_a_step(name):
+    """Logits [N, V] with labels [N], as a trainer selects them: the count of a step has them as one sample too."""
+    loss = make(name)
+    logits, labels = (tensor[0] for tensor in batch("a[12, 3]"))
+    info = loss.step_info([labels])
+    torch.testing.assert_close(loss(logits, labels, info=info).total, loss(logits, labels).total)

@@ -99,3 +99,12 @@ def test_a_folder_counts_by_its_weights(tmp_path):
     (tmp_path / "vit" / "model.safetensors").write_bytes(b"x")
     with pytest.raises(ConfigError, match=f"overwrite what {tmp_path} has learnt"):
         compose_checked(words)
+
+
+def test_rates_held_as_float32_tensors_are_logged_too():
+    """As torchao's optimizers hold them, with lr and initial_lr as tensors."""
+    config = compose(["optim.lr=1e-3", "optim.lr_of.projector=2e-5"])
+    rates = LearningRates(Components.build(config).family, config.optim)
+    tensors = [{"lr": torch.tensor(0.5 * lr), "initial_lr": torch.tensor(lr)} for lr in (1e-3, 2e-5)]
+    assert rates.now(tensors) == {"projector": pytest.approx(1e-5)}
+    assert rates.now([{"lr": 5e-4, "initial_lr": 1e-3}, {"lr": 1e-5, "initial_lr": 2e-5}]) == {"projector": 1e-5}

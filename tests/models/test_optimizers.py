@@ -1,9 +1,11 @@
 """Optimizers and schedules by name: what is built, what their state takes, what is refused and how."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import Trainer
 from transformers.optimization import get_scheduler
 
 from ntil.config.compose import compose
@@ -13,8 +15,17 @@ from ntil.estimates.disk import disk_need
 from ntil.estimates.memory import memory_need
 from ntil.estimates.shape import shape_of
 from ntil.models import optimizers
-from ntil.models.optimizers import KNOWN, SCHEDULES, schedule_arguments, schedule_name, state_bytes
+from ntil.models.optimizers import (
+    KNOWN,
+    SCHEDULES,
+    optimizer_arguments,
+    schedule_arguments,
+    schedule_name,
+    state_bytes,
+    typed_options,
+)
 from ntil.preflight import compose_checked, remarks
+from ntil.train.trainer import NumberTrainer
 from tests.support.in_process import trainer_of
 
 HERE = {name: known for name, known in KNOWN.items() if known.package is None}
@@ -137,3 +148,34 @@ def test_memory_and_disk_follow_the_optimizer_and_the_average():
         if (need_of_one := memory_need(compose([*words, "engine=local", *more]), 1))
     )
     assert 7.9 * trained < plain - alone < 8 * trained
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("sgd", "{momentum: 0.9, nesterov: true}", {"momentum": 0.9, "nesterov": True}),
+        ("sgd", "{momentum: 0.9, nesterov: false}", {"momentum": 0.9, "nesterov": False}),
+        ("rmsprop", "{alpha: 0.5, centered: false}", {"alpha": 0.5, "centered": False}),
+    ],
+)
+def test_options_reach_the_optimizer_as_they_were_given(tmp_path, name, options, expected):
+    trainer = trainer_of(tmp_path, f"optim.name={name}", f"optim.options={options}", "optim.steps=1", "save_every=0")
+    _, handed = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    assert {key: handed[key] for key in expected} == expected
+
+
+def test_options_that_are_handed_on_as_text_get_their_kinds_back(monkeypatch):
+    """As transformers does with torchao's block size and, since bool("False") is true, with what is switched off."""
+    optim = OptimConfig(options={"block_size": 128, "kahan_sum": False, "max_lr": 0.5, "t_alpha": 1e4, "kind": "a"})
+    written = optimizer_arguments(optim)["optim_args"]
+    assert "t_alpha=10000," in written
+    assert typed_options(written) == {**optim.options, "t_alpha": 10000}
+    assert typed_options(None) == {}
+    as_text = {"block_size": "128", "kahan_sum": True, "lr": 1.0}
+    monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", staticmethod(lambda args, model=None: (None, as_text)))
+    arguments = SimpleNamespace(optim_args=written)
+    assert NumberTrainer.get_optimizer_cls_and_kwargs(arguments)[1] == {
+        "block_size": 128,
+        "kahan_sum": False,
+        "lr": 1.0,
+    }

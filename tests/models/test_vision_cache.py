@@ -236,13 +236,14 @@ def test_sets_that_nobody_uses_make_room_the_oldest_first(tmp_path):
         other.put("a" * 40, torch.zeros(200))
         used = time.time() - age * IN_USE
         os.utime(other.path / "USED", (used, used))
+    (tmp_path / ".DS_Store").write_text("of a file manager, which is no set")
     store = FeatureStore(tmp_path, "own", 4000)
     store.put("b" * 40, torch.zeros(200))
-    assert {p.name for p in tmp_path.iterdir()} == {"oldest", "old", "in use", "own"}
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"oldest", "old", "in use", "own"}
     store.put("c" * 40, torch.zeros(200))
-    assert {p.name for p in tmp_path.iterdir()} == {"old", "in use", "own"}
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"old", "in use", "own"}
     store.put("d" * 40, torch.zeros(200))
-    assert {p.name for p in tmp_path.iterdir()} == {"in use", "own"}
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"in use", "own"}
     with pytest.warns(UserWarning, match="computed, not kept"):
         store.put("e" * 40, torch.zeros(400))
     assert FeatureStore(tmp_path, "in use", 4000).get("a" * 40) is not None
