@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
@@ -96,12 +97,13 @@ def load_merged(family: Family, folder: Path) -> Any:
     """Load the adapters that a run saved, merged into their base: the logits are those of base and adapters.
 
     A base in 4 bits is unpacked first, since the adapters were trained on it and not on the one that it was made of.
+    A head that shares its weight with the input embedding and has adapters gets a weight of its own (`merged`).
 
     Raises:
         ConfigError: see `check_saved`; or a base in 4 bits without bitsandbytes to read it.
     """
     if family.quantization is None:
-        return load_saved(family, folder).merge_and_unload()
+        return merged(load_saved(family, folder))
     if not find_spec("bitsandbytes"):
         raise ConfigError(
             f"{folder}: its base is in 4 bits, which the package bitsandbytes reads, and it isn't installed here; "
@@ -112,8 +114,32 @@ def load_merged(family: Family, folder: Path) -> Any:
 
     base: Any = family.load()
     unpacked = base.dequantize(family.dtype)
-    merged: Any = PeftModel.from_pretrained(unpacked, str(folder), autocast_adapter_dtype=False).merge_and_unload()
-    return ready(merged)
+    return ready(merged(PeftModel.from_pretrained(unpacked, str(folder), autocast_adapter_dtype=False)))
+
+
+def merged(adapted: Any) -> Any:
+    """Merge the adapters of a peft model into its base, in place; the base alone.
+
+    An adapter moves one use of a weight. Where its layer shares the weight, as a tied head does with the input
+    embedding, the layer gets a copy first, and the config says that the two are tied no more.
+    """
+    model = adapted.get_base_model()
+    if _untied(model):
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
+    return adapted.merge_and_unload()
+
+
+def _untied(model: nn.Module) -> bool:
+    """Copy the weights of adapted layers that other modules use too; whether there were any."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    layers = [module.get_base_layer() for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    shared = [layer for layer in layers if uses[id(layer.weight)] > 1]
+    for layer in shared:
+        layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
+    return bool(shared)
 
 
 @contextmanager

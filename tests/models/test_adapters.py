@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers.quantizers.quantizers_utils import should_convert_module
 
@@ -13,9 +14,9 @@ from ntil.config.compose import choices, compose
 from ntil.config.errors import ConfigError
 from ntil.config.identity import config_hash
 from ntil.distributed.zero3 import full_size
-from ntil.models import base, quantization
+from ntil.models import base, quantization, saving
 from ntil.models.quantization import quantization_of, quantized_size
-from ntil.models.saving import load_saved, save, save_base
+from ntil.models.saving import load_merged, load_saved, merged, save, save_base
 from ntil.models.tuning import Parts, tune
 from ntil.preflight import compose_checked
 
@@ -39,6 +40,7 @@ def trained_a_step(model):
     return model.eval()
 
 
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`", "ignore:Model with `tie_word_embeddings")
 @pytest.mark.parametrize(
     "words",
     [
@@ -46,6 +48,7 @@ def trained_a_step(model):
         ["tuning=dora"],
         ["tuning=rslora"],
         ["tuning=dora", "tuning.rslora=true", "tuning.layers=[1]", "tuning.targets=[q_proj,down_proj]"],
+        ["tuning=lora", "tuning.targets=[lm_head,q_proj]"],
     ],
 )
 def test_merged_adapters_give_the_logits_of_the_adapters(tmp_path, words):
@@ -58,12 +61,75 @@ def test_merged_adapters_give_the_logits_of_the_adapters(tmp_path, words):
         save(model, family, tmp_path)
         loaded = load_saved(family, tmp_path)
         assert torch.equal(loaded(input_ids=ids).logits, logits)
-        merged = loaded.merge_and_unload()
-        family.save(merged, tmp_path / "merged")
+        family.save(merged(loaded), tmp_path / "merged")
         again = family.load(tmp_path / "merged")
         assert not any("lora" in name for name, _ in again.named_parameters())
         torch.testing.assert_close(again(input_ids=ids).logits, logits, rtol=1e-4, atol=1e-4)
         assert (family.load(tmp_path / "base")(input_ids=ids).logits - logits).abs().max() > 0.01
+
+
+TIED = "model.language.tie_word_embeddings=true"
+
+
+def adapted_head(tmp_path, *words):
+    """Saved adapters on a head that is the input embedding's weight, their family, and the logits of some tokens."""
+    family, _config, plain, tune_it = tuned("tuning=lora", "tuning.targets=[lm_head,q_proj]", TIED, *words)
+    assert plain.get_input_embeddings().weight is plain.get_output_embeddings().weight
+    save_base(plain, family, tmp_path)
+    model = trained_a_step(tune_it())
+    save(model, family, tmp_path)
+    with torch.no_grad():
+        return family, model(input_ids=IDS).logits
+
+
+IDS = torch.arange(3, 23).reshape(2, 10) % 50
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`", "ignore:Model with `tie_word_embeddings")
+@pytest.mark.parametrize("words", [(), ("tuning.dora=true",)])
+def test_merged_adapters_of_a_tied_head_leave_the_input_embedding(tmp_path, words):
+    family, logits = adapted_head(tmp_path, *words)
+    one = load_merged(family, tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(one(input_ids=IDS).logits, logits, rtol=1e-4, atol=1e-4)
+        family.save(one, tmp_path / "merged")
+        again = family.load(tmp_path / "merged")
+        torch.testing.assert_close(again(input_ids=IDS).logits, logits, rtol=1e-4, atol=1e-4)
+    before = family.load(tmp_path / "base").get_input_embeddings().weight
+    assert torch.equal(again.get_input_embeddings().weight, before)
+    assert not again.config.tie_word_embeddings
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`", "ignore:Model with `tie_word_embeddings")
+def test_adapters_of_a_tied_head_are_merged_into_an_unpacked_base_too(tmp_path, monkeypatch):
+    """A stand-in for a base in 4 bits: what is unpacked is the base as it was saved."""
+    family, logits = adapted_head(tmp_path)
+    base_model = family.load(tmp_path / "base")
+    base_model.dequantize = lambda dtype: base_model
+    monkeypatch.setattr(saving, "find_spec", lambda name: object())
+    monkeypatch.setattr(family, "quantization", object())
+    monkeypatch.setattr(family, "load", lambda *_: base_model)
+    with torch.no_grad():
+        torch.testing.assert_close(load_merged(family, tmp_path)(input_ids=IDS).logits, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`", "ignore:Model with `tie_word_embeddings")
+def test_merged_adapters_of_a_tied_embedding_leave_the_head():
+    """`tuning.targets` takes linear layers alone; an adapter that peft put on the embedding merges as well."""
+    _family, _config, plain, _ = tuned("tuning=lora", TIED)
+    model = trained_a_step(get_peft_model(plain, LoraConfig(target_modules=["embed_tokens"])))
+    with torch.no_grad():
+        logits = model(input_ids=IDS).logits
+        torch.testing.assert_close(merged(model)(input_ids=IDS).logits, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_without_adapters_stays_tied(tmp_path):
+    family, _config, plain, tune_it = tuned("tuning=lora", TIED)
+    save_base(plain, family, tmp_path)
+    save(trained_a_step(tune_it()), family, tmp_path)
+    one = load_merged(family, tmp_path)
+    assert one.config.tie_word_embeddings
+    assert one.get_input_embeddings().weight is one.get_output_embeddings().weight
 
 
 def test_what_dora_and_rslora_change():
