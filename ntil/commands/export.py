@@ -7,8 +7,8 @@
     ntil export run=runs/demo/... to=exported push=owner/name push_dry_run=true  what would be sent to the hub
 
 run: the run, or a folder of runs. to: a new folder; {task}, {model}, {loss} and {seed} in it are filled in, and must
-keep several runs apart. Folders that are there already are left as they are, so that the same command goes on after
-more runs. merge: fold a LoRA adapter into its base (true), or export the adapter alone. accept_changes=true: also where
+keep several runs apart. Exports that are there already are left as they are, so that the same command goes on after
+more runs; each says in ntil_export.json which run it is of, and one of another run is refused. merge: fold a LoRA adapter into its base (true), or export the adapter alone. accept_changes=true: also where
 the base has other contents than when the adapter was trained.
 push: owner/name on the Hugging Face Hub, also with {task} and so on: the folder is sent there. It is private unless
 private=false. push_dry_run=true: list what would be sent, and send nothing.
@@ -26,6 +26,7 @@ from omegaconf import MISSING
 from data.common.files import replacing
 from ntil.commands.model_card import card
 from ntil.commands.options import parse_options
+from ntil.commands.origin import check_origin, write_origin
 from ntil.commands.push import check_repository, push
 from ntil.components import Components
 from ntil.config.build import locate
@@ -57,7 +58,8 @@ def main(arguments: list[str]) -> int:
     """Run `ntil export`; the exit code. Nothing is written unless every run is finished.
 
     Raises:
-        UserError: run= or to= missing, an unfinished run, a target that exists or that two runs would share.
+        UserError: run= or to= missing, an unfinished run, a target that exists or that two runs would share, an export
+            of another run.
     """
     options = parse_options("export", ExportOptions, arguments)
     if options.push_dry_run and not options.push:
@@ -68,9 +70,13 @@ def main(arguments: list[str]) -> int:
     for folder in target_of:
         if not folder.done:
             raise ConfigError(_not_finished(folder))
+    # Of several targets, existing ones are from an earlier call; so is what is to be pushed.
+    takes_existing = len(target_of) > 1 or bool(options.push)
+    existing = {folder for folder, target in target_of.items() if takes_existing and target.exists()}
+    for folder in existing:
+        check_origin(folder, target_of[folder], options.merge, bool(options.push))
     for folder, target in target_of.items():
-        # Of several targets, existing ones are from an earlier call; so is what is to be pushed.
-        if (len(target_of) > 1 or options.push) and target.exists():
+        if folder in existing:
             print(f"{target}: exists, left as it is")
         else:
             export(folder, target, options.merge, options.accept_changes)
@@ -130,7 +136,7 @@ def _names(folder: RunFolder) -> dict[str, str]:
 
 
 def export(folder: RunFolder, target: Path, merge: bool = True, accept_changes: bool = False) -> Path:
-    """Write the model, its tokenizer and processor, and README.md, atomically.
+    """Write the model, its tokenizer and processor, its origin and README.md, atomically.
 
     Args:
         merge: fold a LoRA adapter into its base model; else the adapter alone is exported.
@@ -155,6 +161,7 @@ def export(folder: RunFolder, target: Path, merge: bool = True, accept_changes: 
         else:
             _check_files(folder.model)
             shutil.copytree(folder.model, partial)
+        write_origin(folder, partial, merge)
         (partial / "README.md").write_text(card(folder, components, adapter and not merge))
     return target
 

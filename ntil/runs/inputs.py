@@ -60,6 +60,12 @@ def weights_of(files: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in files if name.endswith(WEIGHTS))
 
 
+def contents(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its name there."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): _digest(str(file.absolute()), _identity(file)) for file in files}
+
+
 def check_start(folder: RunFolder, config: RunConfig, accept: bool) -> None:
     """Check that the checkpoint that a run began from is still the one that it was.
 

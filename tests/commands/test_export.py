@@ -1,6 +1,7 @@
 """Where exported runs go: known for all of them before anything is written."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 
 from ntil.commands.export import main, targets
 from ntil.commands.model_card import licence_note, licence_of, report_rows, saved_weights
+from ntil.commands.origin import FILE, write_origin
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.config.identity import run_path
@@ -134,6 +136,7 @@ def exported(runs, tmp_path, monkeypatch):
         to.mkdir(parents=True)
         (to / "model.safetensors").write_bytes(b"0" * 1234)
         (to / "README.md").write_text("card")
+        write_origin(run, to, merge=True)
 
     hub = Hub()
     monkeypatch.setattr("ntil.commands.export.export", export)
@@ -148,12 +151,12 @@ def test_a_dry_run_lists_what_would_be_sent_and_sends_nothing(runs, exported, tm
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "1,234  model.safetensors" in out
-    assert "me/clocks (private): would get 2 files, 1,238 bytes; nothing was sent" in out
+    assert re.search(r"me/clocks \(private\): would get 3 files, [\d,]+ bytes; nothing was sent", out)
     assert exported.calls == []
     assert main([*words[:-1]]) == 0  # what is there already is what is sent
     assert exported.calls == [
         ("create", "me/clocks", True, True),
-        ("upload", "me/clocks", ["README.md", "model.safetensors"], "ntil export"),
+        ("upload", "me/clocks", ["README.md", "model.safetensors", "ntil_export.json"], "ntil export"),
     ]
     assert "sent to https://hub.invalid/commit/1" in capsys.readouterr().out
 
@@ -177,11 +180,43 @@ def test_a_repository_that_can_not_be_is_refused_before_anything_is_written(runs
 
 
 def test_code_beside_weights_is_not_sent(runs, exported, tmp_path):
-    (tmp_path / "to").mkdir()
+    assert main([f"run={runs[0].path}", f"to={tmp_path}/to"]) == 0
     (tmp_path / "to/model.py").write_text("")
     with pytest.raises(ConfigError, match=r"model\.py: a run saves no such file"):
         main([f"run={runs[0].path}", f"to={tmp_path}/to", "push=me/clocks"])
     assert exported.calls == []
+
+
+def test_another_runs_folder_is_not_sent_as_this_ones(runs, exported, tmp_path):
+    assert main([f"run={runs[0].path}", f"to={tmp_path}/to"]) == 0
+    words = [f"run={runs[1].path}", f"to={tmp_path}/to", "push=me/clocks"]
+    with pytest.raises(ConfigError, match=r"to: exists and is of the run default/clock/llava_nano/ce/seed7-.*; name a new"):
+        main(words)
+    (tmp_path / "to" / FILE).unlink()
+    with pytest.raises(ConfigError, match=r"to: exists and has no ntil_export\.json to say what it is"):
+        main(words)
+    assert exported.calls == []
+
+
+def test_a_folder_of_earlier_weights_or_merged_otherwise_is_not_sent(runs, exported, tmp_path):
+    runs[0].model.mkdir()
+    (runs[0].model / "adapter_config.json").write_text("{}")
+    words = [f"run={runs[0].path}", f"to={tmp_path}/to", "push=me/clocks"]
+    assert main(words) == 0
+    sent = len(exported.calls)
+    with pytest.raises(ConfigError, match=r"to: exists and was exported with merge=true"):
+        main([*words, "merge=false"])
+    (runs[0].model / "adapter_config.json").write_text("{ }")
+    with pytest.raises(ConfigError, match=r"to: exists and has weights of an earlier training"):
+        main(words)
+    assert len(exported.calls) == sent
+
+
+def test_of_several_runs_a_folder_of_another_is_refused_before_anything_is_written(runs, exported, tmp_path):
+    assert main([f"run={runs[1].path}", f"to={tmp_path}/to/llava_nano"]) == 0
+    with pytest.raises(ConfigError, match=r"llava_nano: exists and is of the run default/clock/yi_vl_nano"):
+        main([f"run={tmp_path}/runs", f"to={tmp_path}/to/{{model}}"])
+    assert not (tmp_path / "to/yi_vl_nano").exists()
 
 
 def test_what_the_hub_refuses_is_one_sentence(runs, exported, tmp_path):
