@@ -30,23 +30,36 @@ def check_repository(name: str) -> None:
 def push(folder: Path, repository: str, private: bool = True, dry_run: bool = False) -> None:
     """Print what the folder holds, and send it to the hub unless that is a dry run.
 
+    Args:
+        private: a new repository is private, and one that is there and public gets nothing.
+
     Raises:
-        ConfigError: the hub can't be reached, or refuses it.
+        ConfigError: the hub can't be reached, or refuses it; or the repository is public where it was to be private.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     total = sum(path.stat().st_size for path in files)
-    kind = "private" if private else "public"
     for path in files:
         print(f"{path.stat().st_size:>16,}  {path.relative_to(folder)}")
     if dry_run:
-        print(f"{repository} ({kind}): would get {counted(len(files), 'file')}, {total:,} bytes; nothing was sent")
+        print(f"{repository} ({_kind(private)} if it is new): would get {counted(len(files), 'file')}, {total:,} bytes; nothing was sent")
         return
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
+        # One that was there before is what it was: `private` is of a new one alone.
+        is_private = bool(api.repo_info(repository).private)
+        if private and not is_private:
+            raise ConfigError(
+                f"push={repository}: is there and public, and nothing was sent; make it private on the hub, name another, "
+                "or say private=false"
+            )
         commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="ntil export")
     except LocalTokenNotFoundError as error:
         raise ConfigError(f"push={repository}: no token of the hub here; log in with `hf auth login`") from error
     except (HfHubHTTPError, OSError) as error:
         raise ConfigError(f"push={repository}: {' '.join(str(error).split())}") from error
-    print(f"{repository} ({kind}): {counted(len(files), 'file')}, {total:,} bytes, sent to {commit.commit_url}")
+    print(f"{repository} ({_kind(is_private)}): {counted(len(files), 'file')}, {total:,} bytes, sent to {commit.commit_url}")
+
+
+def _kind(private: bool) -> str:
+    return "private" if private else "public"

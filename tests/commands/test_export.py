@@ -112,16 +112,25 @@ def test_the_card_says_which_weights_these_are(tmp_path, record, words, sentence
 
 
 class Hub:
-    """Stands in for `HfApi`: remembers what it is asked for, and what the folder held then."""
+    """Stands in for `HfApi`: remembers what it is asked for, and what the folder held then.
+
+    Attributes:
+        private: repository -> whether it is; one that is there stays what it was.
+    """
 
     def __init__(self, error: Exception | None = None) -> None:
         self.calls: list[tuple] = []
         self.error = error
+        self.private: dict[str, bool] = {}
 
     def create_repo(self, repository, *, private, exist_ok):
         if self.error:
             raise self.error
         self.calls.append(("create", repository, private, exist_ok))
+        self.private.setdefault(repository, private)
+
+    def repo_info(self, repository):
+        return SimpleNamespace(private=self.private[repository])
 
     def upload_folder(self, *, repo_id, folder_path, commit_message):
         self.calls.append(("upload", repo_id, sorted(p.name for p in folder_path.iterdir()), commit_message))
@@ -151,7 +160,7 @@ def test_a_dry_run_lists_what_would_be_sent_and_sends_nothing(runs, exported, tm
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "1,234  model.safetensors" in out
-    assert re.search(r"me/clocks \(private\): would get 3 files, [\d,]+ bytes; nothing was sent", out)
+    assert re.search(r"me/clocks \(private if it is new\): would get 3 files, [\d,]+ bytes; nothing was sent", out)
     assert exported.calls == []
     assert main([*words[:-1]]) == 0  # what is there already is what is sent
     assert exported.calls == [
@@ -177,6 +186,22 @@ def test_a_repository_that_can_not_be_is_refused_before_anything_is_written(runs
     with pytest.raises(ConfigError, match=message):
         main([f"run={runs[0].path}", f"to={tmp_path}/to", word])
     assert not (tmp_path / "to").exists()
+
+
+def test_a_public_repository_gets_nothing_that_was_to_be_private(runs, exported, tmp_path, capsys):
+    exported.private["me/clocks"] = False
+    words = [f"run={runs[0].path}", f"to={tmp_path}/to", "push=me/clocks"]
+    with pytest.raises(ConfigError, match=r"push=me/clocks: is there and public, and nothing was sent; make it private"):
+        main(words)
+    assert [call[0] for call in exported.calls] == ["create"]
+    assert main([*words, "private=false"]) == 0
+    assert "me/clocks (public): 3 files" in capsys.readouterr().out
+
+
+def test_what_is_private_already_is_called_so(runs, exported, tmp_path, capsys):
+    exported.private["me/clocks"] = True
+    assert main([f"run={runs[0].path}", f"to={tmp_path}/to", "push=me/clocks", "private=false"]) == 0
+    assert "me/clocks (private): 3 files" in capsys.readouterr().out
 
 
 def test_code_beside_weights_is_not_sent(runs, exported, tmp_path):
