@@ -15,7 +15,7 @@ from ntil.distributed.ranks import ranks_on_this_host
 from ntil.estimates.fit import check_memory, gpu_memory, idle_gpus, short_of_memory
 from ntil.losses import NumberLoss
 from ntil.models.learning_rates import check_learning_rates, refuse_to_overwrite
-from ntil.models.optimizers import check_optimizer, remarks_on_schedule, warmup_remark
+from ntil.models.optimizers import check_optimizer, remarks_on_optimizer, warmup_remark
 from ntil.models.pretrained import is_path, refuse_adapter
 from ntil.models.quantization import check_quantization
 from ntil.models.tuning import check_tuning, is_frozen
@@ -186,7 +186,7 @@ def _check_checkpoint(config: RunConfig) -> None:
 def remarks(config: RunConfig) -> list[str]:
     """What a run can do but is hardly meant to."""
     optim = config.optim
-    sentences = [idle_gpus(config, len(gpu_memory())), short_of_memory(config), *remarks_on_schedule(optim)]
+    sentences = [idle_gpus(config, len(gpu_memory())), short_of_memory(config), *remarks_on_optimizer(optim)]
     sentences.append(warmup_remark(optim, optim.steps))  # where rows bound the steps, again once these are known
     return [sentence for sentence in sentences if sentence]
 

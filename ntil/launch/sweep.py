@@ -18,8 +18,8 @@ from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.launch.prepared import Prepared
 from ntil.launch.processes import spawn
-from ntil.runs.checkpoints import check_resumable
-from ntil.runs.code import changed_code
+from ntil.runs.checkpoints import check_resumable, complete_checkpoints
+from ntil.runs.code import changed_code, check_classes
 from ntil.runs.folder import RunFolder, folder_of, read_json
 from ntil.runs.inputs import changed_inputs
 from ntil.runs.lock import Busy, locked
@@ -60,6 +60,8 @@ class Sweep:
             self.busy += 1
 
     def _run(self, config: RunConfig, folder: RunFolder, lock: int) -> None:
+        if _begun(folder):
+            check_classes(folder.config_file, config)
         if folder.done:
             print(f"{folder.path}: done before, skipped{_changes_since(folder, config)}", flush=True)
             self._note(folder.path)
@@ -109,6 +111,11 @@ class Sweep:
             self.done.append(folder)
         else:
             self.failed.append((folder, error))
+
+
+def _begun(folder: RunFolder) -> bool:
+    """Whether the folder holds results, or weights that a training goes on from."""
+    return folder.done or folder.trained.exists() or bool(complete_checkpoints(folder.checkpoints))
 
 
 def _changes_since(folder: RunFolder, config: RunConfig) -> str:

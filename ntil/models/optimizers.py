@@ -14,6 +14,7 @@ from ntil.config.optim import DECAY, OptimConfig
 from ntil.config.schema import RunConfig
 
 DEFAULT = "adamw_torch_fused"
+WITHOUT_BETAS = ("adafactor", "sgd", "adagrad", "rmsprop", "rmsprop_bnb", "rmsprop_bnb_8bit")  # transformers 5.23
 DEFAULT_SCHEDULE = "cosine_with_min_lr"
 MOMENTS = 8  # bytes of a trained parameter that AdamW's two moments take, which estimates begin with
 
@@ -219,15 +220,27 @@ def _steps(value: float, steps: int) -> int:
     return int(value) if value >= 1 else math.ceil(value * steps)
 
 
-def remarks_on_schedule(optim: OptimConfig) -> list[str]:
-    """What a schedule leaves out of what is set."""
+def remarks_on_optimizer(optim: OptimConfig) -> list[str]:
+    """What optimizer and schedule leave out of what is set."""
+    sentences, usual = [], OptimConfig()
     name = optim.schedule or DEFAULT_SCHEDULE
     if name in NO_WARMUP and optim.warmup:
-        return [
+        sentences.append(
             f"optim.schedule={name} has no warm-up, so optim.warmup={optim.warmup:g} does nothing; "
             "optim.schedule=constant_with_warmup has one"
-        ]
-    return []
+        )
+    # Recipes set 0, which means that there is no floor.
+    if name not in WITH_FLOOR and optim.min_lr_ratio not in (0, usual.min_lr_ratio):
+        instead = "; optim.schedule_options.lr_end is its floor" if name == "polynomial" else ""
+        sentences.append(
+            f"optim.schedule={name} has no floor, so optim.min_lr_ratio={optim.min_lr_ratio:g} does nothing{instead}; "
+            "cosine, linear and wsd have one"
+        )
+    if optim.name in WITHOUT_BETAS and optim.betas != usual.betas:
+        takes = ", ".join(KNOWN[optim.name].options)
+        instead = f"what it takes is set by optim.options ({takes})" if takes else "AdamW and Lion have some"
+        sentences.append(f"optim.name={optim.name} has no betas, so optim.betas={optim.betas} does nothing; {instead}")
+    return sentences
 
 
 def warmup_remark(optim: OptimConfig, steps: int | None) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,27 @@ def changed_code(recorded: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def check_classes(file: Path, config: RunConfig) -> None:
+    """Check that a run's frozen config.yaml names the classes that the same components are of now.
+
+    A target is no part of a run's identity, so that code may move; another class of the same name and options is
+    another run all the same. Modules aren't compared.
+
+    Raises:
+        ConfigError: a class has another name, and `accept_changes` is not set.
+    """
+    if config.accept_changes or not file.exists():
+        return
+    before = _classes(RunConfig.read(file))
+    for key, name in _classes(config).items():
+        if before.get(key, name) != name:
+            raise ConfigError(
+                f"{file.parent}: {key} was the class {before[key]} and is {name} now, which is another run; set another "
+                "name= or runs= to keep both, remove the folder to begin anew, or set accept_changes=true to go on with "
+                "what is there"
+            )
+
+
 def check_code(file: Path, config: RunConfig, resuming: bool, accept: bool) -> None:
     """Write the fingerprints to `file`, if there are any; when resuming, compare them with the recorded ones first.
 
@@ -80,3 +101,15 @@ def _file_of(module: str) -> Path | None:
 
 def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _classes(config: RunConfig) -> dict[str, str]:
+    """Dotted key of every target of a config, nested ones included -> the class that it names."""
+    return {key: name for group in GROUPS for key, name in _named(getattr(config, group).to_dict(), group)}
+
+
+def _named(part: Any, key: str) -> Iterator[tuple[str, str]]:
+    for name, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+        if name == "target" and isinstance(value, str):
+            yield f"{key}.{name}", value.rpartition(":")[2]
+        yield from _named(value, f"{key}.{name}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import shutil
 
-from ntil.config.schema import RunConfig
+from ntil.config.errors import ConfigError
+from ntil.config.schema import EngineConfig, RunConfig
 from ntil.distributed.ranks import ranks_on_this_host
 from ntil.estimates.fit import fits, gpu_memory, remedy
+from ntil.preflight import rank_count
 
 MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 # The last two are in torch.save's messages when a write fails.
@@ -86,7 +88,8 @@ def _smaller(config: RunConfig, evaluating: bool) -> str:
     if gpus and not config.engine.hostfile and not fits(config, ranks, min(gpus)):
         return remedy(config, ranks, len(gpus), min(gpus)) or "no setting is estimated to fit; take a smaller model"
     engine, size = config.engine, config.optim.batch_size
-    finer = next((n for n in range(2 * engine.accumulation, size + 1) if size % n == 0), None)
+    shares = _ranks(engine)  # every rank has as many rows of a step
+    finer = next((n for n in range(2 * engine.accumulation, size + 1) if size % (n * shares) == 0), None)
     if finer is not None:
         return f"set engine.accumulation={finer} (now {engine.accumulation}): the same step in smaller pieces"
     if not engine.gradient_checkpointing:
@@ -94,6 +97,14 @@ def _smaller(config: RunConfig, evaluating: bool) -> str:
     if engine.zero_stage != 3:
         return "a micro-batch is one row already; take engine=zero3_offload, or tuning=lora"
     return "a micro-batch is one row already; take tuning=lora, more GPUs (engine.processes=...), or a smaller model"
+
+
+def _ranks(engine: EngineConfig) -> int:
+    """Ranks over all hosts; of this host alone where the hostfile isn't here, as on another one."""
+    try:
+        return rank_count(engine)
+    except ConfigError:
+        return ranks_on_this_host(engine)
 
 
 def _fewer_rows(config: RunConfig) -> str:

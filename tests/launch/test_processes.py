@@ -6,11 +6,14 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ntil.config.compose import compose
+from ntil.config.errors import ConfigError
 from ntil.config.identity import run_path
 from ntil.distributed.interrupt import Interrupt
 from ntil.launch import processes
@@ -278,6 +281,39 @@ def test_a_run_that_is_done_names_the_data_that_was_written_since(tmp_path, caps
     said = f"{run.path}: done before, skipped; {test} changed since: remove the folder to run it again\n"
     assert capsys.readouterr().out == said
     assert sweep.done == [run.path, run.path]
+
+
+@pytest.mark.parametrize("mark", ["metrics", "trained"])
+@pytest.mark.parametrize("key", ["loss", "task.source"])
+def test_another_class_under_the_same_name_is_another_run(tmp_path, monkeypatch, mark, key):
+    config = compose([f"runs={tmp_path}/runs", "model=llama3_nano", "task=arithmetic"])
+    run = RunFolder(run_path(config))
+    run.freeze(config)
+    frozen = yaml.safe_load(run.config_file.read_text())
+    component = frozen["loss"] if key == "loss" else frozen["task"]["source"]
+    module, _, name = component["target"].partition(":")
+    component["target"] = f"{module}:Another"
+    run.config_file.write_text(yaml.safe_dump(frozen))
+    getattr(run, mark).write_text("{}")
+    started = []
+    monkeypatch.setattr("ntil.launch.sweep.spawn", lambda *arguments, **options: started.append(1) or 0)
+    with pytest.raises(ConfigError, match=f"{key}.target was the class Another and is {name} now, which is another run"):
+        Sweep().run(config)
+    assert "Another" in run.config_file.read_text()
+    Sweep().run(replace(config, accept_changes=True))
+    component["target"] = f"elsewhere.{module}:{name}"  # a class that has moved
+    run.config_file.write_text(yaml.safe_dump(frozen))
+    Sweep().run(config)
+    assert len(started) == 2 * (mark == "trained")
+
+
+def test_what_failed_before_anything_was_trained_may_take_another_class(tmp_path, monkeypatch):
+    config = compose([f"runs={tmp_path}/runs", "model=llama3_nano", "task=arithmetic"])
+    run = RunFolder(run_path(config))
+    run.freeze(replace(config, loss=replace(config.loss, target="ntil.losses.base:Another")))
+    monkeypatch.setattr("ntil.launch.sweep.spawn", lambda *arguments, **options: 0)
+    Sweep().run(config)
+    assert "Another" not in run.config_file.read_text()
 
 
 @pytest.mark.parametrize("value", ["", "/", "~nobody-of-that-name/x", "x" * 5000, "a\0b", None, 3, ["*", "**"]])

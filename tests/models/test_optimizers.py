@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.optimization import get_scheduler
 
 from ntil.config.compose import compose
@@ -122,6 +122,41 @@ def test_what_cannot_run_is_refused_in_one_sentence(monkeypatch, words, message)
 def test_a_constant_rate_without_warm_up_is_remarked():
     config = compose(["optim.schedule=constant", "optim.warmup=10"])
     assert any("has no warm-up, so optim.warmup=10 does nothing" in sentence for sentence in remarks(config))
+
+
+def remarked(*words):
+    return [sentence for sentence in remarks(compose(list(words))) if "does nothing" in sentence]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_floor_that_a_schedule_has_not_is_remarked(name):
+    """Where no remark is made, the floor changes the rates."""
+    words = [f"optim.schedule={name}", "optim.warmup=0"]
+    silent = not remarked(*words, "optim.min_lr_ratio=0.5")
+    assert silent == (rates(schedule=name, min_lr_ratio=0.5) != rates(schedule=name, min_lr_ratio=0.1))
+    assert not remarked(*words)
+    assert not remarked(*words, "optim.min_lr_ratio=0")
+
+
+def test_the_remark_on_a_floor_names_what_sets_one():
+    (sentence,) = remarked("optim.schedule=polynomial", "optim.min_lr_ratio=0.5")
+    assert "polynomial has no floor, so optim.min_lr_ratio=0.5 does nothing" in sentence
+    assert "optim.schedule_options.lr_end is its floor; cosine, linear and wsd have one" in sentence
+
+
+@pytest.mark.parametrize("name", ["adamw", *HERE])
+def test_betas_that_an_optimizer_has_not_are_remarked(tmp_path, name):
+    """Where no remark is made, transformers hands them on."""
+    optim = compose([f"optim.name={name}", "optim.betas=[0.5,0.5]"]).optim
+    arguments = TrainingArguments(output_dir=str(tmp_path), **optimizer_arguments(optim))
+    handed = Trainer.get_optimizer_cls_and_kwargs(arguments)[1].get("betas")
+    assert bool(remarked(f"optim.name={name}", "optim.betas=[0.5,0.5]")) == (handed is None)
+    assert not remarked(f"optim.name={name}")
+
+
+def test_the_remark_on_betas_names_what_the_optimizer_takes():
+    (sentence,) = remarked("optim.name=sgd", "optim.betas=[0.5,0.5]")
+    assert sentence.endswith("does nothing; what it takes is set by optim.options (momentum, dampening, nesterov)")
 
 
 def test_memory_and_disk_follow_the_optimizer_and_the_average():

@@ -34,6 +34,24 @@ def test_out_of_memory(given, said):
     assert said in str(failure_hint(OOM, given))
 
 
+@pytest.mark.parametrize(("processes", "accumulation", "said"), [(4, 1, 2), (2, 2, 4), (4, 2, None), (2, 1, 2)])
+def test_what_is_advised_divides_over_the_ranks_too(tmp_path, processes, accumulation, said):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("".join(f"host{n} slots=1\n" for n in range(processes)))
+    for ranks in (f"engine.processes={processes}", f"engine.hostfile={hosts}"):
+        words = ["engine=zero2", "optim.batch_size=8", ranks]
+        hint = str(failure_hint(OOM, compose([*words, f"engine.accumulation={accumulation}"])))
+        assert ("engine.accumulation" in hint) == (said is not None)
+        if said:
+            assert f"engine.accumulation={said} (now {accumulation})" in hint
+            assert 8 % (said * processes) == 0
+
+
+def test_a_hostfile_that_is_not_on_this_host_hides_no_hint(tmp_path):
+    given = compose(["engine=zero2", "optim.batch_size=8", f"engine.hostfile={tmp_path}/none"])
+    assert "engine.accumulation=2" in str(failure_hint(OOM, given))
+
+
 def test_a_real_refused_allocation_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
