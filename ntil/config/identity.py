@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ntil.config.optim import DECAY
 from ntil.config.schema import RunConfig
 
 # Keys for storage, logging and checks. They don't change what is computed, so they are no part of the identity.
@@ -39,12 +40,30 @@ BATCH_SIZE = 240  # what every identity has for evaluation.batch_size, which was
 COMPONENTS = ("model", "task", "loss")
 UNHASHED_OPTIONS = ("target", "allow_pickle")
 
+# Lists whose order means nothing, and whether theirs is reversed in a hash, as the configs of conf/tuning have it.
+UNORDERED = {"freeze": True, "adapt": False, "targets": False, "layers": False, "train": True}
+OPEN_OPTIONS = ("options", "schedule_options")  # of optim, untyped as those of components are
+
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The part of a config that changes a run's result, without the seed.
 
     It has no import paths, so that code may move without losing its runs, and no nulls, so that a new option whose
-    null means "as before" changes no hash.
+    null means "as before" changes no hash. Settings that mean the same have one identity: 1 and 1.0, a default that is
+    written out, another order of parts.
+    """
+    same = _hashed(config)
+    for key in COMPONENTS:
+        same[key] = _with_one_form(same[key])
+    optim = {k: _with_one_form(v) if k in OPEN_OPTIONS else v for k, v in same["optim"].items()}
+    return {**same, "optim": optim}
+
+
+def _hashed(config: RunConfig) -> dict[str, Any]:
+    """The identity with its numbers as they are written, 1 or 1.0, which hashes have always told apart.
+
+    Configs of both forms have finished runs, so neither can be the one form of a hash; `folder_of` looks for a folder
+    of the same identity where there is none of the hash.
     """
     hashed = {k: v for k, v in config.to_dict().items() if k not in UNHASHED_KEYS}
     hashed["engine"] = {k: v for k, v in hashed["engine"].items() if k not in UNHASHED_ENGINE_KEYS}
@@ -53,11 +72,13 @@ def identity(config: RunConfig) -> dict[str, Any]:
     if not config.augment.on:  # then it is what all runs were before there was augmentation
         hashed["augment"] = None
     hashed["optim"] = {k: v for k, v in hashed["optim"].items() if k not in UNHASHED_OPTIM_KEYS}
+    hashed["tuning"] = {k: _ordered(k, v) for k, v in hashed["tuning"].items()}
     hashed["evaluation"] = {k: v for k, v in hashed["evaluation"].items() if k not in UNHASHED_EVALUATION_KEYS}
     hashed["evaluation"]["batch_size"] = BATCH_SIZE
     # An empty part would change the hash of runs from before it.
     if config.evaluation.generation.usual:
         hashed["evaluation"]["generation"] = None
+    _leave_out_defaults(config, hashed)
     return {
         key: _without(part, UNHASHED_OPTIONS if key in COMPONENTS else ())
         for key, part in hashed.items()
@@ -66,14 +87,40 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 
 def config_hash(config: RunConfig) -> str:
-    """Hash of `identity`: eight hex digits."""
-    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+    """Hash of `identity`, but for the form of numbers: eight hex digits."""
+    return hashlib.sha256(json.dumps(_hashed(config), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_path(config: RunConfig) -> Path:
     """Path <runs>/<name>/<task>/<model>/<loss>/seed<k>-<hash>."""
     groups = (config.task.name, config.model.name, config.loss.name)
     return Path(config.runs).expanduser().joinpath(config.name, *groups, f"seed{config.seed}-{config_hash(config)}")
+
+
+def _leave_out_defaults(config: RunConfig, hashed: dict[str, Any]) -> None:
+    """Make what a null stands for null, where it is written out."""
+    tuning, optim = config.tuning, config.optim
+    if tuning.alpha == 2 * tuning.rank:
+        hashed["tuning"]["alpha"] = None
+    if optim.decay == DECAY:
+        hashed["optim"]["decay"] = None
+    if optim.min_delta == 0:
+        hashed["optim"]["min_delta"] = None
+    if config.evaluation.validation_splits == ["validation"]:
+        hashed["evaluation"]["validation_splits"] = None
+
+
+def _ordered(key: str, value: Any) -> Any:
+    return sorted(value, reverse=UNORDERED[key]) if key in UNORDERED and value is not None else value
+
+
+def _with_one_form(part: Any) -> Any:
+    """A part of a config with integral floats as integers, however nested."""
+    if isinstance(part, list):
+        return [_with_one_form(value) for value in part]
+    if isinstance(part, dict):
+        return {k: _with_one_form(v) for k, v in part.items()}
+    return int(part) if isinstance(part, float) and part.is_integer() else part
 
 
 def _without(part: Any, keys: Sequence[str]) -> Any:
