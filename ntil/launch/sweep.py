@@ -18,7 +18,7 @@ from ntil.config.schema import RunConfig
 from ntil.distributed.interrupt import Interrupt
 from ntil.launch.prepared import Prepared
 from ntil.launch.processes import spawn
-from ntil.runs.checkpoints import check_resumable, complete_checkpoints
+from ntil.runs.checkpoints import check_resumable, complete_checkpoints, remove_leftovers
 from ntil.runs.code import changed_code, check_classes
 from ntil.runs.folder import RunFolder, folder_of, read_json
 from ntil.runs.inputs import changed_inputs
@@ -64,6 +64,9 @@ class Sweep:
             check_classes(folder.config_file, config)
         if folder.done:
             print(f"{folder.path}: done before, skipped{_changes_since(folder, config)}", flush=True)
+            # A run that was to keep its checkpoints does so whatever this command says.
+            frozen = folder.config() if folder.config_file.exists() else config
+            remove_leftovers(folder, frozen if frozen.keep_checkpoints_when_done else config)
             self._note(folder.path)
             return
         if folder.error.exists() and not config.retry:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ntil.config.errors import ConfigError
+from ntil.config.json_files import read_json
 from ntil.distributed.ranks import Ranks
 from ntil.distributed.zero3 import gathered
 from ntil.models.base import Family, ready
@@ -46,14 +46,17 @@ def check_saved(folder: Path) -> None:
     """Check that a run of ntil could have saved the folder, before weights are read.
 
     Raises:
-        ConfigError: no model, no safetensors, or an adapter whose `megatron_core` names a module: peft would import it.
+        ConfigError: no model, no safetensors, a damaged adapter_config.json, or an adapter whose `megatron_core` names
+            a module: peft would import it.
     """
     if not is_saved(folder):
         raise ConfigError(f"{folder} holds no model; finish the run first")
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigError(f"{folder} holds no safetensors, and a run saves nothing else; its pickles are not read")
     file = folder / "adapter_config.json"
-    adapter = json.loads(file.read_text()) if file.exists() else {"peft_type": "LORA"}
+    # Where peft sees no file of this very name, it reads adapter_model.bin.
+    weights = "adapter_model.safetensors" if file.exists() else "*.safetensors"
+    if not any(folder.glob(weights)):
+        raise ConfigError(f"{folder} holds no {weights}, and a run saves nothing else; its pickles are not read")
+    adapter = read_json(file) if file.exists() else {"peft_type": "LORA"}
     if adapter.get("peft_type") != "LORA" or adapter.get("megatron_config") is not None:
         raise ConfigError(f"{file}: only LoRA adapters without megatron_config are read")
 
@@ -135,7 +138,7 @@ def _untied(model: nn.Module) -> bool:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
-    layers = [module.get_base_layer() for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    layers: list[Any] = [module.get_base_layer() for module in model.modules() if isinstance(module, BaseTunerLayer)]
     shared = [layer for layer in layers if uses[id(layer.weight)] > 1]
     for layer in shared:
         layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)

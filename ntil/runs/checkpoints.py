@@ -5,21 +5,27 @@ Imports neither torch nor transformers, since `ntil train` checks before it star
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from ntil.config.errors import ConfigError
-from ntil.config.schema import EngineConfig
+from ntil.config.json_files import read_json
+from ntil.config.schema import EngineConfig, RunConfig
+from ntil.runs.folder import RunFolder
 
 COMPLETE = "COMPLETE"
 
 
 def read_mark(checkpoint: Path) -> dict[str, Any]:
-    """Read the mark of a complete checkpoint: its step, score, and the engine that wrote it."""
-    return json.loads((checkpoint / COMPLETE).read_text() or "{}")
+    """Read the mark of a complete checkpoint: its step, score, and the engine that wrote it; an empty one says nothing.
+
+    Raises:
+        ConfigError: no JSON object.
+    """
+    mark = checkpoint / COMPLETE
+    return read_json(mark) if mark.stat().st_size else {}
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -37,6 +43,16 @@ def remove_checkpoint(folder: Path) -> None:
     """Remove a checkpoint, its mark first, so that a kill in between leaves no folder that looks complete."""
     (folder / COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(folder: RunFolder, config: RunConfig) -> None:
+    """Remove what a finished run needs no more: its best weights, which are saved, and checkpoints that aren't to stay.
+
+    Also of a process that was killed as it removed them, by the same command's next call.
+    """
+    shutil.rmtree(folder.best, ignore_errors=True)
+    if not config.keep_checkpoints_when_done:
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 
 def flush_to_disk(folder: Path) -> None:

@@ -16,10 +16,10 @@ import yaml
 from data.common.files import check_size_on_disk, write_text
 from ntil.config.errors import ConfigError
 from ntil.config.identity import identity, run_path
+from ntil.config.json_files import read_json, read_text
 from ntil.config.schema import RunConfig
 from ntil.runs.metric_names import PREFIX, decoding_and_metric
 
-JSON_BYTES = 64 << 20  # of a run folder's .json files; the largest seen is digits.json with some kilobytes
 JSONL_BYTES = 2 << 30  # of history.jsonl and predictions.jsonl
 PREDICTION = {"id": object, "answer": str, "text": str, "scores": dict, "lenient": dict}  # keys of a record
 _OUR_ERROR = re.compile(r"^(?:data|tasks|ntil)(?:\.\w+)+: ")  # the class before the sentence
@@ -171,7 +171,7 @@ class RunFolder:
         if not self.history.exists():
             return []
         check_size_on_disk(self.history, JSONL_BYTES)
-        lines = _text(self.history).splitlines()
+        lines = read_text(self.history).splitlines()
         if lines and not _is_json(lines[-1]):
             lines.pop()
         records = list(_records(self.history, lines))
@@ -256,25 +256,6 @@ def _same_run(folder: RunFolder, config: RunConfig) -> bool:
         return False
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Read the object in one of a run folder's .json files; empty if there is no file.
-
-    Raises:
-        InvalidData: too large.
-        ConfigError: no JSON object.
-    """
-    if not file.exists():
-        return {}
-    check_size_on_disk(file, JSON_BYTES)
-    try:
-        value = json.loads(_text(file))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: no JSON ({error}); the file is damaged") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{file}: holds {type(value).__name__} where an object belongs; the file is damaged")
-    return value
-
-
 def read_jsonl(file: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSONL file.
 
@@ -289,13 +270,6 @@ def read_jsonl(file: Path) -> Iterator[dict[str, Any]]:
             yield from _records(file, lines)
         except UnicodeDecodeError as error:
             raise ConfigError(f"{file}: no UTF-8 ({error.reason}); the file is damaged") from error
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: no UTF-8 ({error.reason}); the file is damaged") from error
 
 
 def _is_json(line: str) -> bool:

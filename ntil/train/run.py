@@ -34,7 +34,7 @@ from ntil.models.optimizers import warmup_remark
 from ntil.models.saving import save, save_base, whole_model
 from ntil.models.tuning import is_frozen, parameter_table, tune
 from ntil.models.vision_cache import VisionCache, attach
-from ntil.runs.checkpoints import complete_checkpoints, flush_to_disk, remove_incomplete
+from ntil.runs.checkpoints import complete_checkpoints, flush_to_disk, remove_incomplete, remove_leftovers
 from ntil.runs.code import check_code
 from ntil.runs.data_fingerprint import check_data
 from ntil.runs.environment import environment
@@ -99,9 +99,7 @@ def run(folder: RunFolder, interrupt: Interrupt, ranks: Ranks) -> bool:
         trackers.finish(metrics, interrupt.requested)
     ranks.barrier()
     if metrics is not None:
-        shutil.rmtree(folder.best, ignore_errors=True)  # of a process that was killed as it removed them
-        if not config.keep_checkpoints_when_done:
-            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        remove_leftovers(folder, config)
     return goes_on
 
 

@@ -297,7 +297,7 @@ def test_another_class_under_the_same_name_is_another_run(tmp_path, monkeypatch,
     getattr(run, mark).write_text("{}")
     started = []
     monkeypatch.setattr("ntil.launch.sweep.spawn", lambda *arguments, **options: started.append(1) or 0)
-    with pytest.raises(ConfigError, match=f"{key}.target was the class Another and is {name} now, which is another run"):
+    with pytest.raises(ConfigError, match=f"{key}.target was the class Another and is {name}"):
         Sweep().run(config)
     assert "Another" in run.config_file.read_text()
     Sweep().run(replace(config, accept_changes=True))
@@ -305,6 +305,20 @@ def test_another_class_under_the_same_name_is_another_run(tmp_path, monkeypatch,
     run.config_file.write_text(yaml.safe_dump(frozen))
     Sweep().run(config)
     assert len(started) == 2 * (mark == "trained")
+
+
+@pytest.mark.parametrize("keeping", ["", "run", "command"])
+def test_what_a_kill_in_the_clean_up_left_is_removed_by_the_next_call(tmp_path, keeping):
+    config = compose([f"runs={tmp_path}/runs", "model=llama3_nano", "task=arithmetic"])
+    keeps = replace(config, keep_checkpoints_when_done=True)
+    run = RunFolder(run_path(config))
+    run.freeze(keeps if keeping == "run" else config)
+    run.metrics.write_text("{}")
+    for left in (run.best, run.checkpoints / "checkpoint-4"):
+        left.mkdir(parents=True)
+    Sweep().run(keeps if keeping == "command" else config)
+    assert not run.best.exists()
+    assert run.checkpoints.exists() == bool(keeping)
 
 
 def test_what_failed_before_anything_was_trained_may_take_another_class(tmp_path, monkeypatch):

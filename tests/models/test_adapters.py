@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from torch import nn
 from transformers.quantizers.quantizers_utils import should_convert_module
 
@@ -16,7 +17,7 @@ from ntil.config.identity import config_hash
 from ntil.distributed.zero3 import full_size
 from ntil.models import base, quantization, saving
 from ntil.models.quantization import quantization_of, quantized_size
-from ntil.models.saving import load_merged, load_saved, merged, save, save_base
+from ntil.models.saving import check_saved, load_merged, load_saved, merged, save, save_base
 from ntil.models.tuning import Parts, tune
 from ntil.preflight import compose_checked
 
@@ -255,3 +256,24 @@ def test_the_base_of_adapters_may_lie_in_another_folder(tmp_path):
         assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
         drawn = load_saved(family, tmp_path / "replay").eval()
         assert not torch.equal(drawn(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def test_an_adapter_is_read_from_its_safetensors_alone(tmp_path, monkeypatch):
+    """peft takes adapter_model.bin, a pickle, where there is no adapter_model.safetensors."""
+    family, _config, plain, tune_it = tuned("tuning=lora")
+    save_base(plain, family, tmp_path)
+    save(tune_it(), family, tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    torch.save(load_file(weights), tmp_path / "adapter_model.bin")
+    weights.rename(tmp_path / "other.safetensors")
+    monkeypatch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("unpickled"))
+    with pytest.raises(ConfigError, match=r"holds no adapter_model\.safetensors.*its pickles are not read"):
+        load_saved(family, tmp_path)
+
+
+@pytest.mark.parametrize(("text", "message"), [("[]", "holds list where an object belongs"), ("{", "no JSON")])
+def test_a_damaged_adapter_config_is_one_sentence(tmp_path, text, message):
+    (tmp_path / "adapter_model.safetensors").touch()
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(ConfigError, match=rf"adapter_config\.json: {message}"):
+        check_saved(tmp_path)

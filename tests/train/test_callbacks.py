@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from ntil.config.errors import ConfigError
 from ntil.distributed.ranks import Ranks
 from ntil.runs.checkpoints import read_mark
 from ntil.train import callbacks
@@ -76,3 +77,12 @@ def test_a_checkpoint_is_due_by_the_clock_and_never_at_the_last_step(monkeypatch
             made.append(step)
             due.on_save(None, state, control)
     assert made == saved
+
+
+@pytest.mark.parametrize(("text", "message"), [("[]", "holds list where an object belongs"), ("{", "no JSON")])
+def test_a_damaged_mark_is_one_sentence(tmp_path, text, message):
+    (tmp_path / "COMPLETE").write_text(text)
+    with pytest.raises(ConfigError, match=rf"COMPLETE: {message}"):
+        read_mark(tmp_path)
+    (tmp_path / "COMPLETE").write_text("")
+    assert read_mark(tmp_path) == {}
