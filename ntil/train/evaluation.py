@@ -69,6 +69,8 @@ def evaluate(folder: RunFolder, results: RunFolder, interrupt: Interrupt | None,
         records = predict_by_server(server, config.evaluation, rows, title, check)
     else:
         records = predict_sets(model, sets, sizes, ranks, title, check, config.evaluation)
+    if ranks.first:
+        results.metrics.unlink(missing_ok=True)  # of an earlier call: they would stand beside this one's predictions
     metrics = evaluate_sharded(results.predictions, with_pictures(records, sets), components.task.summarize, ranks)
     if metrics is not None:
         results.write_metrics({**metrics, **compared}, components.task.protocol, **components.task.protocols)

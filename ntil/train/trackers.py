@@ -30,6 +30,7 @@ from data.common.rows import Row
 from ntil.config.identity import config_hash
 from ntil.config.schema import RunConfig
 from ntil.distributed.ranks import Ranks
+from ntil.runs.checkpoints import complete_checkpoints, step_of
 from ntil.runs.folder import RunFolder, read_json
 from tasks.base import Task
 
@@ -104,7 +105,7 @@ class TensorBoard(Backend):
     def __init__(self, config: RunConfig, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=_first_step(RunFolder(folder)))
         self.writer.add_text("config", "\n".join(f"    {k}: {v}" for k, v in config.to_dict().items()))
         history = RunFolder(folder).read_history()
         self.step = int(history[-1]["step"]) if history else 0  # of the final scores, also where nothing is trained
@@ -125,6 +126,14 @@ class TensorBoard(Backend):
         for name, value in summary.items():
             self.writer.add_scalar(name, value, self.step)
         self.writer.close()
+
+
+def _first_step(folder: RunFolder) -> int | None:
+    """The first step that this process trains, from which on TensorBoard hides what a killed one logged; None: none."""
+    if folder.trained.exists():
+        return None
+    resumed = complete_checkpoints(folder.checkpoints)[:1]
+    return step_of(resumed[0]) + 1 if resumed else 0
 
 
 KINDS: dict[str, Callable[[RunConfig, Path], Backend]] = {"wandb": Wandb, "tensorboard": TensorBoard}

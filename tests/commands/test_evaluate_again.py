@@ -46,6 +46,21 @@ def test_decodings_stand_beside_the_runs_own_answers(run, capsys):
     assert "\n  median: exact " in capsys.readouterr().out
 
 
+def test_an_evaluation_that_fails_leaves_no_earlier_metrics_beside_its_predictions(run, monkeypatch):
+    words = [f"run={run.path}", "processes=1"]
+    assert main(words) == 0
+    (results,) = evaluated(run)
+
+    def fails(*arguments, **options):
+        raise MemoryError("killed")
+
+    monkeypatch.setattr(RunFolder, "write_metrics", fails)
+    with pytest.raises(MemoryError):
+        main(words)
+    assert results.predictions.exists()
+    assert not results.done
+
+
 def test_a_server_answers_in_place_of_the_run(run, serve, capsys):
     components = build_from_saved(run, run.config(), Components.build)
     model = load_saved(components.family, run.model).eval()

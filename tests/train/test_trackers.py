@@ -102,3 +102,26 @@ def test_auto_is_online_only_with_a_key(monkeypatch, tmp_path):
     assert wandb_mode("auto") == "online"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_mode("auto") == "disabled"
+
+
+@pytest.mark.parametrize("resumed", [0, 4])
+def test_steps_that_are_done_again_are_drawn_once(tmp_path, resumed):
+    """A process was killed after step 6; the next one goes on from its checkpoint, or from the beginning."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = compose([])
+    if resumed:
+        checkpoint = tmp_path / "checkpoints" / f"checkpoint-{resumed}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "COMPLETE").touch()
+    for first, value in ((1, 1.0), (resumed + 1, 2.0)):
+        backend = module.TensorBoard(config, tmp_path)
+        for step in range(first, 7):
+            backend.log({"loss": value}, step)
+        backend.finish({}, failed=False)
+        time.sleep(1.1)  # files of a process are ordered by the second of their start
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in events] == [
+        (step, 1.0 if step <= resumed else 2.0) for step in range(1, 7)
+    ]
