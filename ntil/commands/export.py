@@ -8,10 +8,12 @@
 
 run: the run, or a folder of runs. to: a new folder; {task}, {model}, {loss} and {seed} in it are filled in, and must
 keep several runs apart. Exports that are there already are left as they are, so that the same command goes on after
-more runs; each says in ntil_export.json which run it is of, and one of another run is refused. merge: fold a LoRA adapter into its base (true), or export the adapter alone. accept_changes=true: also where
-the base has other contents than when the adapter was trained.
+more runs; each says in ntil_export.json which run it is of, and one of another run is refused.
+merge: fold a LoRA adapter into its base (true), or export the adapter alone. accept_changes=true: also where the base
+has other contents than when the adapter was trained.
 push: owner/name on the Hugging Face Hub, also with {task} and so on: the folder is sent there. It is private unless
-private=false; a repository that is public already gets nothing without it. push_dry_run=true: list what would be sent, and send nothing.
+private=false; a repository that is public already gets nothing without it. push_dry_run=true: list what would be sent,
+and send nothing.
 """
 
 from __future__ import annotations

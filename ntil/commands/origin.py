@@ -16,7 +16,7 @@ FILE = "ntil_export.json"
 
 
 def origin(folder: RunFolder, merge: bool) -> dict[str, Any]:
-    """What an export of the run records: the run below its folder of runs, and the SHA-256 of each file of its model."""
+    """What an export of the run records: the run below its folder of runs, and the SHA-256 of its files."""
     model = contents(folder.model)
     merges = merge and "adapter_config.json" in model
     return {"run": _name(folder), "merged": merges, "model": model}

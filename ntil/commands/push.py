@@ -40,8 +40,9 @@ def push(folder: Path, repository: str, private: bool = True, dry_run: bool = Fa
     total = sum(path.stat().st_size for path in files)
     for path in files:
         print(f"{path.stat().st_size:>16,}  {path.relative_to(folder)}")
+    content = f"{counted(len(files), 'file')}, {total:,} bytes"
     if dry_run:
-        print(f"{repository} ({_kind(private)} if it is new): would get {counted(len(files), 'file')}, {total:,} bytes; nothing was sent")
+        print(f"{repository} ({_kind(private)} if it is new): would get {content}; nothing was sent")
         return
     api = HfApi()
     try:
@@ -50,15 +51,15 @@ def push(folder: Path, repository: str, private: bool = True, dry_run: bool = Fa
         is_private = bool(api.repo_info(repository).private)
         if private and not is_private:
             raise ConfigError(
-                f"push={repository}: is there and public, and nothing was sent; make it private on the hub, name another, "
-                "or say private=false"
+                f"push={repository}: is there and public, and nothing was sent; make it private on the hub, name "
+                "another, or say private=false"
             )
         commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="ntil export")
     except LocalTokenNotFoundError as error:
         raise ConfigError(f"push={repository}: no token of the hub here; log in with `hf auth login`") from error
     except (HfHubHTTPError, OSError) as error:
         raise ConfigError(f"push={repository}: {' '.join(str(error).split())}") from error
-    print(f"{repository} ({_kind(is_private)}): {counted(len(files), 'file')}, {total:,} bytes, sent to {commit.commit_url}")
+    print(f"{repository} ({_kind(is_private)}): {content}, sent to {commit.commit_url}")
 
 
 def _kind(private: bool) -> str:

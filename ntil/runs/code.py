@@ -64,9 +64,9 @@ def check_classes(file: Path, config: RunConfig) -> None:
     for key, name in _classes(config).items():
         if before.get(key, name) != name:
             raise ConfigError(
-                f"{file.parent}: {key} was the class {before[key]} and is {name} now, which is another run; set another "
-                "name= or runs= to keep both, remove the folder to begin anew, or set accept_changes=true to go on with "
-                "what is there"
+                f"{file.parent}: {key} was the class {before[key]} and is {name} now, which is another run; set "
+                "another name= or runs= to keep both, remove the folder to begin anew, or set accept_changes=true to "
+                "go on with what is there"
             )
 
 
