@@ -99,10 +99,10 @@ class LearningRates:
 
     def now(self, groups: Iterable[dict[str, Any]]) -> dict[str, float]:
         """Part with its own rate -> that rate as the schedule has it now, from the optimizer's groups."""
-        # Some optimizers hold their rates as float32 tensors, in which most rates are no longer quite the given ones.
+        # Some optimizers hold their rates as float32 tensors, in which most are no longer quite those of the config.
         scheduled = [(float(group.get("initial_lr", group["lr"])), float(group["lr"])) for group in groups]
         rates = {
-            part: [rate for given, rate in scheduled if math.isclose(given, lr, rel_tol=1e-6)]
+            part: [rate for initial, rate in scheduled if math.isclose(initial, lr, rel_tol=1e-6)]
             for part, lr in self.of_parts.items()
         }
         return {part: of_part[0] for part, of_part in rates.items() if of_part}

@@ -171,8 +171,8 @@ class NumberTrainer(Trainer):
     def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: Any = None) -> tuple[Any, dict[str, Any]]:
         """As transformers has it, with the options of `optim.options` as they were given, not as texts."""
         kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
-        given = {key: value for key, value in typed_options(args.optim_args).items() if key in options}
-        return kind, {**options, **given}
+        typed = {key: value for key, value in typed_options(args.optim_args).items() if key in options}
+        return kind, {**options, **typed}
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self._learning_rates is None or self.optimizer is not None:
