@@ -296,13 +296,13 @@ def test_a_loss_with_two_settings_is_two_losses(runs, tmp_path, write_run, capsy
     expected = [("clock", "llava_nano", "ntil", seed) for seed in range(3)]
     (report,) = analyse(read_runs(tmp_path / "clock"), {}, expected, draws=100)
     means = {line.loss: mean for line in report.lines if (mean := line.mean("exact")) is not None}
-    assert sorted(means) == ["ce", "ntil lam=0.3", "ntil lam=3.0"]
+    assert sorted(means) == ["ce", "ntil lam=0.3", "ntil lam=3"]
     assert report.missing == ()
     assert means["ntil lam=0.3"] > 0.8
-    assert means["ntil lam=3.0"] < 0.4
+    assert means["ntil lam=3"] < 0.4
     cell = next((tmp_path / "clock").glob("*/llava_nano"))
     assert ntil(["compare", str(cell / "ce"), str(cell / "ntil")]) == 2
-    assert "several losses (ntil lam=0.3, ntil lam=3.0)" in capsys.readouterr().err
+    assert "several losses (ntil lam=0.3, ntil lam=3)" in capsys.readouterr().err
 
 
 def test_compare_two_folders(runs, capsys):

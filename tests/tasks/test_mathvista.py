@@ -173,7 +173,7 @@ def test_no_response_crashes_or_scores_above_what_it_says(text, row):
         # ... and right by the official protocol too.
         assert record["lenient"]["accuracy"]
     if record["lenient"]["accuracy"] and row["question_type"] == "free_form":
-        assert any(c.isdigit() for c in text) or "three" in text.lower()
+        assert any(c.isdigit() for c in text) or any(word in text.lower() for word in ("three", "pi", "π"))
     if not said:
         assert record["failure"] is not None
         assert record["lenient"]["accuracy"] == 0
