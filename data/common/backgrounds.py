@@ -14,6 +14,7 @@ from PIL import Image as PILImage
 from PIL import ImageDraw
 
 from data.common.errors import InvalidData, InvalidOption
+from data.common.files import is_hidden
 from data.common.images import check_picture
 from data.common.rgb import rgb
 from data.common.source import STREAMS
@@ -73,7 +74,7 @@ def photos_in(folder: Path, split: str) -> list[Path]:
     Raises:
         InvalidOption: there are fewer than one a split, or one that can't be read.
     """
-    photos = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not _is_hidden(p.relative_to(folder))]
+    photos = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not is_hidden(p.relative_to(folder))]
     if len(photos) < len(SPLITS):
         raise InvalidOption(
             f"task.source.backgrounds={folder}: {len(photos) or 'no'} .jpg or .png there, and no split shares one with "
@@ -86,10 +87,6 @@ def photos_in(folder: Path, split: str) -> list[Path]:
     for photo in drawn:
         _check(photo, photo.stat().st_mtime_ns)
     return sorted(drawn[slice(*bounds[split])])
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(name[0] in "._" for name in path.parts)
 
 
 @cache

@@ -58,3 +58,8 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a relative path names something hidden, or what macOS puts beside files, or lies in such a folder."""
+    return any(name[0] in "._" for name in path.parts)

@@ -44,7 +44,7 @@ from data.common.counts import counted
 from data.common.errors import InvalidData
 from data.common.fields import filled
 from data.common.fields import size as declared_size
-from data.common.files import check_size_on_disk
+from data.common.files import check_size_on_disk, is_hidden
 from data.common.table_files import read_json
 
 Format = Literal["icdar2013", "icdar2015", "totaltext", "ctw1500", "mmocr"]
@@ -215,8 +215,7 @@ def _contents(path: Path) -> Iterator[tuple[str, str, bytes]]:
         with zipfile.ZipFile(archive) as pack:
             for entry in pack.infolist():
                 name, file = entry.filename, Path(entry.filename)
-                hidden = any(part[0] in "._" for part in file.parts)
-                if f"/{name}".find(f"/{inside}") >= 0 and file.suffix.lower() in SUFFIXES and not hidden:
+                if f"/{name}".find(f"/{inside}") >= 0 and file.suffix.lower() in SUFFIXES and not is_hidden(file):
                     content = _unpacked(pack, entry, f"{archive}/{name}", min(left, LARGEST_FILE))
                     left -= len(content)
                     yield file.name, f"{archive}/{name}", content

@@ -77,13 +77,11 @@ def for_hydra(overrides: Iterable[str]) -> list[str]:
     for override in overrides:
         if override.startswith("task="):
             override = re.sub(r"\[([^][]*)\]", _joined, override)
-            for name in override.removeprefix("task=").split(","):
+        group, _, names = override.partition("=")
+        if group in _REGISTERED:
+            for name in names.split(","):
                 if "+" in name:
-                    _register_mixture(name, name.split("+"))
-        if override.startswith("loss="):
-            for name in override.removeprefix("loss=").split(","):
-                if "+" in name:
-                    _register_sum(name, name.split("+"))
+                    _REGISTERED[group](name, name.split("+"))
         replaced.append(_DOUBLE_QUOTED.sub(lambda text: re.sub(r"(?<!\\)\\n", "\n", text[0]), override))
     return replaced
 
@@ -126,6 +124,9 @@ def _register_sum(name: str, parts: Sequence[str]) -> None:
     """Register a config of the loss group that adds others; `with_parts` checks their names."""
     node = {"defaults": ["sum", "_self_"], "name": name, "parts": list(parts)}
     ConfigStore.instance().store(group="loss", name=name, node=node)
+
+
+_REGISTERED = {"task": _register_mixture, "loss": _register_sum}  # what a choice `a+b` of a group is
 
 
 def compose(overrides: Iterable[str]) -> RunConfig:

@@ -54,8 +54,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
     """
     same = _hashed(config)
     for key in COMPONENTS:
-        same[key] = _with_one_form(same[key])
-    optim = {k: _with_one_form(v) if k in OPEN_OPTIONS else v for k, v in same["optim"].items()}
+        same[key] = with_one_form(same[key])
+    optim = {k: with_one_form(v) if k in OPEN_OPTIONS else v for k, v in same["optim"].items()}
     return {**same, "optim": optim}
 
 
@@ -114,12 +114,12 @@ def _ordered(key: str, value: Any) -> Any:
     return sorted(value, reverse=UNORDERED[key]) if key in UNORDERED and value is not None else value
 
 
-def _with_one_form(part: Any) -> Any:
+def with_one_form(part: Any) -> Any:
     """A part of a config with integral floats as integers, however nested."""
     if isinstance(part, list):
-        return [_with_one_form(value) for value in part]
+        return [with_one_form(value) for value in part]
     if isinstance(part, dict):
-        return {k: _with_one_form(v) for k, v in part.items()}
+        return {k: with_one_form(v) for k, v in part.items()}
     return int(part) if isinstance(part, float) and part.is_integer() else part
 
 

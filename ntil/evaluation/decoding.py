@@ -303,8 +303,7 @@ def _bayes(
         leaves = _joint(distributions) if len(distributions) <= TOGETHER else []
     else:
         tree = one.together or (one.trees[0] if len(one.trees) == 1 else None)
-        leaves = tree.leaves if tree is not None and tree.covered >= LEAST_COVERED else []
-    leaves = sorted(leaves, key=lambda leaf: -leaf.probability)[:MOST]
+        leaves = _most_probable(tree.leaves) if tree is not None and tree.covered >= LEAST_COVERED else []
     texts = [replaced(one, leaf.numbers, collator) for leaf in leaves]
     read = [(t, p, leaf) for t, leaf in zip(texts, leaves, strict=True) if _readable(p := collator.task.parse(t, row))]
     if not read:
@@ -322,8 +321,12 @@ def _joint(distributions: Sequence[NumberDistribution]) -> list[Leaf]:
     for one in distributions:
         best = np.argsort(-one.chances)[:MOST].tolist()
         longer = [Leaf((*f.numbers, one.ways[i]), f.probability * float(one.chances[i])) for f in leaves for i in best]
-        leaves = sorted(longer, key=lambda leaf: -leaf.probability)[:MOST]
+        leaves = _most_probable(longer)
     return leaves
+
+
+def _most_probable(leaves: Sequence[Leaf]) -> list[Leaf]:
+    return sorted(leaves, key=lambda leaf: -leaf.probability)[:MOST]
 
 
 def _value(one: Answered, number: Written, vocab: NumberVocab) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from data.common.rows import Row, undecoded
 from ntil.evaluation.sets import EvaluationSet
@@ -16,9 +17,7 @@ def with_pictures(records: Iterable[tuple[int, Row]], sets: Sequence[EvaluationS
     Records of rows without a picture, or of one of which nothing is known, have none.
     """
     stored = [undecoded(one.rows) for one in sets]
-    starts = [0]
-    for one in stored:
-        starts.append(starts[-1] + len(one))
+    starts = [0, *accumulate(map(len, stored))]
     for index, record in records:
         number = bisect.bisect_right(starts, index) - 1
         key = sets[number].components.task.picture_key(stored[number][index - starts[number]])

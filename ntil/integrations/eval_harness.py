@@ -72,7 +72,7 @@ class ExportedTask:
         """Scores of one answer; for a metric that is no mean of scores, the record that it is made from."""
         text = results[0] if isinstance(results[0], str) else results[0][0]
         record = self.task.record(text, json.loads(doc["row"]))
-        plain = {**record["scores"], "parse_failure_rate": float(record["failure"] is not None)}
+        plain = _scores_of(record)
         return {name: plain[name] if name in self._means else record for name in self._metrics}
 
     def summary(self, records: Iterable[Row], metric: str) -> float:
@@ -139,6 +139,10 @@ def _document(task: Task, row: Row, number: int, folder: Path) -> Row:
     return {"id": str(row["id"]), "prompt": task.prompt(row), "answer": task.answer(row), "image": name, "row": truth}
 
 
+def _scores_of(record: Row) -> dict[str, float]:
+    return {**record["scores"], "parse_failure_rate": float(record["failure"] is not None)}
+
+
 def metrics_of(task: Task, rows: Iterable[Row]) -> dict[str, bool]:
     """Names of a task's metrics, the headline first -> whether each is the plain mean of the scores of that name.
 
@@ -157,7 +161,7 @@ def metrics_of(task: Task, rows: Iterable[Row]) -> dict[str, bool]:
 
 def _means(task: Task, records: Sequence[Row]) -> set[str]:
     """Metrics that are the sum of the scores of that name by the count of examples, and of no other sum."""
-    rates = [{**r["scores"], "parse_failure_rate": float(r["failure"] is not None)} for r in records]
+    rates = [_scores_of(record) for record in records]
     sums = task.sum_scores(records)
     means = {name: math.fsum(one[name] for one in rates) / len(rates) for name in rates[0]}
     for name in list(means):

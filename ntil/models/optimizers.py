@@ -10,6 +10,7 @@ from typing import Any
 
 from data.common.counts import counted
 from ntil.config.errors import ConfigError, nearest
+from ntil.config.identity import with_one_form
 from ntil.config.optim import DECAY, OptimConfig
 from ntil.config.schema import RunConfig
 
@@ -159,7 +160,8 @@ def _check_engine(config: RunConfig, name: str, known: Optimizer) -> None:
 
 def optimizer_arguments(optim: OptimConfig) -> dict[str, Any]:
     """Arguments of `TrainingArguments` for optimizer and schedule, without what depends on the number of steps."""
-    options = ",".join(f"{key}={_written(value)}" for key, value in (optim.options or {}).items())
+    # A count that is written as 1e4 goes as 10000, which int() reads too.
+    options = ",".join(f"{key}={with_one_form(value)}" for key, value in (optim.options or {}).items())
     return {
         "learning_rate": optim.lr,
         "lr_scheduler_type": schedule_name(optim),
@@ -171,11 +173,6 @@ def optimizer_arguments(optim: OptimConfig) -> dict[str, Any]:
         "optim": optim.name or DEFAULT,
         "optim_args": options or None,
     }
-
-
-def _written(value: Any) -> Any:
-    """A value as text that both int() and float() read, where it is a count written as 1e4."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def typed_options(written: str | None) -> dict[str, Any]:

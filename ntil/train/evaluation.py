@@ -87,10 +87,9 @@ def load_tested(folder: RunFolder, components: Components, device: torch.device)
 
 def _device(config: RunConfig, results: RunFolder, ranks: Ranks) -> torch.device:
     """This rank's device, the CPU where the run asks for it; several ranks are joined."""
-    if ranks.count == 1 and config.engine.device == "cpu":
-        return torch.device("cpu")
     if ranks.count == 1:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        on_gpu = config.engine.device != "cpu" and torch.cuda.is_available()
+        return torch.device("cuda" if on_gpu else "cpu")
     alone = replace(config.engine, zero_stage=None, offload=False, accumulation=1, dtype="float32")
     optim = replace(config.optim, batch_size=ranks.count)
     return training_arguments(replace(config, engine=alone, optim=optim), results.checkpoints).device
