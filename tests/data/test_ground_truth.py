@@ -260,7 +260,8 @@ def test_all_files_of_a_zip_together_have_a_limit(tmp_path, monkeypatch):
 def test_files_of_annotations_have_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(ground_truth, "LARGEST_FILE", 100)
     monkeypatch.setattr(ground_truth, "LARGEST_JSON", 100)
-    for name, form in (("gt_img_1.txt", "icdar2015"), ("1.xml", "ctw1500"), ("1.json", "mmocr")):
+    files: dict[str, Format] = {"gt_img_1.txt": "icdar2015", "1.xml": "ctw1500", "1.json": "mmocr"}
+    for name, form in files.items():
         (tmp_path / name).write_text(" " * 101)
         with pytest.raises(InvalidData, match="has 101 bytes, and such a file has 100 at most"):
             read_truth(tmp_path / name, form)

@@ -429,8 +429,8 @@ def test_values_of_tars_are_taught_as_they_are_written(tmp_path):
     lists = [[{"box": [1, 1, 20, 20]}]] * 5 + [[{"box": [1, 1, 20, 20], "label": "dog"}], []]
     rows = tar_source(tar_of(tmp_path / "lists", asked(*lists)), "boxes").rows("test")
     assert rows["labels"][5:] == [["dog"], []]
-    documents = [*asked(*[1] * 5), {"prompt": "a", "answer": 1, "group": "hard"}]
-    rows = tar_source(tar_of(tmp_path / "groups", documents), group="json.group").rows("test")
+    grouped = [*asked(*[1] * 5), {"prompt": "a", "answer": 1, "group": "hard"}]
+    rows = tar_source(tar_of(tmp_path / "groups", grouped), group="json.group").rows("test")
     assert rows["group"] == [None] * 5 + ["hard"]
 
 
@@ -521,7 +521,7 @@ def test_a_column_twice_in_a_sample_is_refused(tmp_path):
 @pytest.mark.parametrize("builder", ["imagefolder", None])
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_metadata_of_pictures_is_taught_as_it_is_written(tmp_path, builder, kind):
-    answers = ["007", "NA", "1.50", "3", "10:30", "2021-05-03"]
+    answers: list[object] = ["007", "NA", "1.50", "3", "10:30", "2021-05-03"]
     write_picture_folder(tmp_path / "set", len(answers), "test")
     pictures = tmp_path / "set/test"
     (pictures / "metadata.jsonl").unlink()

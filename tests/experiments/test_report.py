@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import huggingface_hub
+import numpy as np
 import pytest
 from matplotlib import pyplot
 
@@ -174,8 +175,8 @@ def test_rows_of_one_picture_are_one_example_of_the_statistics(runs, tmp_path):
 def test_what_trains_nothing_is_no_base_and_another_base_is_named(runs, tmp_path, write_run):
     """Where plain cross-entropy is missing: its first setting, or the first loss that trains."""
     write_run(tmp_path, "untrained", 0, 0.1)
-    for loss, words in (("ntil", []), ("emd", [])):
-        write_run(tmp_path, loss, 0, 0.6, words)
+    for loss in ("ntil", "emd"):
+        write_run(tmp_path, loss, 0, 0.6, [])
     (without,) = analyse(read_runs(str(tmp_path / "clock")), {}, draws=100)
     assert without.base == "emd"
     for smoothing in ("0.1", "0.2"):
@@ -212,7 +213,7 @@ def test_a_run_that_stopped_early_cuts_no_curve():
     figure, axis = pyplot.subplots()
     long = [{"step": step, "loss/ce": 1.0} for step in range(10, 160, 10)]
     band(axis, [long, long[:9]], [long[:2]], "loss/ce", "ce", line_styles(["ce"])["ce"])
-    assert [len(line.get_xdata()) for line in axis.lines] == [15, 2]
+    assert [np.size(line.get_xdata()) for line in axis.lines] == [15, 2]
     assert axis.get_legend_handles_labels()[1] == ["ce"]
     pyplot.close(figure)
 

@@ -186,8 +186,7 @@ def test_examples_of_a_picture_are_resampled_together():
     """As scipy does with the pictures' means where all have equally many examples; the metric itself is the same."""
     ours, base = pair(examples=240)
     pictures = [str(i % 60) for i in range(240)]
-    joined = [side.by_picture(pictures) for side in (ours, base)]
-    comparison = compare(*joined, draws=4000)
+    comparison = compare(ours.by_picture(pictures), base.by_picture(pictures), draws=4000)
     gap = (ours.sums - base.sums)[0, :, 0].reshape(4, 60).mean(0)
     theirs = stats.bootstrap((gap,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
     assert comparison.difference == pytest.approx(compare(ours, base).difference)

@@ -296,7 +296,12 @@ def test_another_class_under_the_same_name_is_another_run(tmp_path, monkeypatch,
     run.config_file.write_text(yaml.safe_dump(frozen))
     getattr(run, mark).write_text("{}")
     started = []
-    monkeypatch.setattr("ntil.launch.sweep.spawn", lambda *arguments, **options: started.append(1) or 0)
+
+    def spawn(*arguments, **options):
+        started.append(1)
+        return 0
+
+    monkeypatch.setattr("ntil.launch.sweep.spawn", spawn)
     with pytest.raises(ConfigError, match=f"{key}.target was the class Another and is {name}"):
         Sweep().run(config)
     assert "Another" in run.config_file.read_text()

@@ -1,6 +1,5 @@
 """Optimizers and schedules by name: what is built, what their state takes, what is refused and how."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -201,14 +200,14 @@ def test_options_reach_the_optimizer_as_they_were_given(tmp_path, name, options,
 
 def test_options_that_are_handed_on_as_text_get_their_kinds_back(monkeypatch):
     """As transformers does with torchao's block size and, since bool("False") is true, with what is switched off."""
-    optim = OptimConfig(options={"block_size": 128, "kahan_sum": False, "max_lr": 0.5, "t_alpha": 1e4, "kind": "a"})
-    written = optimizer_arguments(optim)["optim_args"]
+    options = {"block_size": 128, "kahan_sum": False, "max_lr": 0.5, "t_alpha": 1e4, "kind": "a"}
+    written = optimizer_arguments(OptimConfig(options=options))["optim_args"]
     assert "t_alpha=10000," in written
-    assert typed_options(written) == {**optim.options, "t_alpha": 10000}
+    assert typed_options(written) == {**options, "t_alpha": 10000}
     assert typed_options(None) == {}
     as_text = {"block_size": "128", "kahan_sum": True, "lr": 1.0}
     monkeypatch.setattr(Trainer, "get_optimizer_cls_and_kwargs", staticmethod(lambda args, model=None: (None, as_text)))
-    arguments = SimpleNamespace(optim_args=written)
+    arguments = TrainingArguments(optim_args=written)
     assert NumberTrainer.get_optimizer_cls_and_kwargs(arguments)[1] == {
         "block_size": 128,
         "kahan_sum": False,
