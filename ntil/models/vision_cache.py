@@ -22,6 +22,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,15 @@ class FeatureStore:
 
     def __init__(self, root: Path, name: str, limit: int) -> None:
         self.root, self.path, self.limit = root, root / name, limit
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.full = False
+        self.full = self._distrusted = False
         self._used = self.path / "USED"
         self._touched = 0.0
         self._touch()
         self._measure()
 
     def get(self, key: str) -> Tensor | None:
+        if self._distrusted:
+            return None
         self._touch()
         file = self._file(key)
         try:
@@ -63,7 +65,8 @@ class FeatureStore:
         except OSError:  # not there, or a shared folder that has lost it: computed again
             return None
         except (SafetensorError, KeyError):
-            file.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that can be read only
+                file.unlink(missing_ok=True)
             return None
 
     def put(self, key: str, features: Tensor) -> None:
@@ -80,7 +83,9 @@ class FeatureStore:
         self._added += size
 
     def clear(self) -> None:
+        """Remove all features; those that can't be removed are not read again."""
         shutil.rmtree(self.path, ignore_errors=True)
+        self._distrusted = any(self.path.rglob("*.safetensors"))
         self._touched = 0.0
         self._touch()
         self._measure()
@@ -115,9 +120,13 @@ class FeatureStore:
 
     def _touch(self) -> None:
         if time.monotonic() - self._touched > _TOUCH or not self._touched:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._used.touch()
             self._touched = time.monotonic()
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._used.touch()
+            except OSError as error:  # what lies in a folder that can be read only is of use all the same
+                if not self.full:
+                    self._stop(f"{self.root}: {error}")
 
 
 class VisionCache:

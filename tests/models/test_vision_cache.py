@@ -1,6 +1,8 @@
 """Kept vision features: equal results, right keys, bounded disk, many writers."""
 
+import errno
 import os
+import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -228,6 +230,32 @@ def test_a_full_disk_ends_the_cache_and_not_the_run(tmp_path, monkeypatch):
         store.put("ab", torch.zeros(3))
     assert store.full
     assert store.get("ab") is None
+
+
+def test_a_folder_that_cant_be_written_is_read_and_ends_no_run(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="Not a directory.*computed, not kept"):
+        store = FeatureStore(tmp_path / "file", "set", 1 << 20)
+    store.put("ab", torch.zeros(3))
+    assert store.get("ab") is None
+    FeatureStore(tmp_path, "set", 1 << 20).put("ab", torch.ones(3))
+
+    def refuse(self, **options):
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    for method in ("touch", "unlink"):
+        monkeypatch.setattr(Path, method, refuse)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
+    with pytest.warns(UserWarning, match="Read-only file system"):
+        store = FeatureStore(tmp_path, "set", 1 << 20)
+    features = store.get("ab")
+    assert features is not None
+    assert features.tolist() == [1, 1, 1]
+    store.clear()
+    assert store.get("ab") is None, "features that are wrong and can't be removed are read again"
+    (tmp_path / "set/ab/ab.safetensors").write_bytes(b"cut")
+    with pytest.warns(UserWarning, match="Read-only file system"):
+        assert FeatureStore(tmp_path, "set", 1 << 20).get("ab") is None
 
 
 def test_sets_that_nobody_uses_make_room_the_oldest_first(tmp_path):
