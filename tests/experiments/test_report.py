@@ -176,7 +176,7 @@ def test_what_trains_nothing_is_no_base_and_another_base_is_named(runs, tmp_path
     """Where plain cross-entropy is missing: its first setting, or the first loss that trains."""
     write_run(tmp_path, "untrained", 0, 0.1)
     for loss in ("ntil", "emd"):
-        write_run(tmp_path, loss, 0, 0.6, [])
+        write_run(tmp_path, loss, 0, 0.6)
     (without,) = analyse(read_runs(str(tmp_path / "clock")), {}, draws=100)
     assert without.base == "emd"
     for smoothing in ("0.1", "0.2"):

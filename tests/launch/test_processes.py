@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -295,12 +296,7 @@ def test_another_class_under_the_same_name_is_another_run(tmp_path, monkeypatch,
     component["target"] = f"{module}:Another"
     run.config_file.write_text(yaml.safe_dump(frozen))
     getattr(run, mark).write_text("{}")
-    started = []
-
-    def spawn(*arguments, **options):
-        started.append(1)
-        return 0
-
+    spawn = Mock(return_value=0)
     monkeypatch.setattr("ntil.launch.sweep.spawn", spawn)
     with pytest.raises(ConfigError, match=f"{key}.target was the class Another and is {name}"):
         Sweep().run(config)
@@ -309,7 +305,7 @@ def test_another_class_under_the_same_name_is_another_run(tmp_path, monkeypatch,
     component["target"] = f"elsewhere.{module}:{name}"  # a class that has moved
     run.config_file.write_text(yaml.safe_dump(frozen))
     Sweep().run(config)
-    assert len(started) == 2 * (mark == "trained")
+    assert spawn.call_count == 2 * (mark == "trained")
 
 
 @pytest.mark.parametrize("keeping", ["", "run", "command"])
