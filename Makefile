@@ -4,8 +4,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 export NTIL_SHARED ?= ../shared
-# Tests: two processes of one thread each beat one of two.
-JOBS ?= 2
+# Tests: a process of one thread for each core, as two of one thread beat one of two; each takes up to 4 GB.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 PHOTOS ?= $(NTIL_SHARED)/assets/data/clocks/labels.csv
 

@@ -30,11 +30,11 @@ from benchmarks import text_checkpoints, vision_checkpoints
 from ntil.commands.export import export
 from ntil.components import Components
 from ntil.config.build import locate
-from ntil.config.compose import choices, compose
 from ntil.models.saving import load_saved
 from ntil.runs.checkpoints import complete_checkpoints
 from ntil.runs.folder import RunFolder
 from tests.support.forked import finish, freeze
+from tests.support.losses import loss_configs
 from tests.support.zero_probe import probe
 
 # Every tuning of these; of the later families one or two each, since a combination takes half a minute.
@@ -244,15 +244,17 @@ EXACT = [
     ("minicpm3_4b", "lora", 3),
     ("gemma3_4b", "freeze_vision", 3),
 ]
-# One config of every class; those on boxes need another task than clocks.
-CLASSES = {compose([f"loss={name}"]).loss.target: name for name in reversed(choices("loss"))}
-SEVERAL = ("ce", "ntil", "emo", "value_emd", "raft", "sum")  # of every kind; NTIL_ALL_COMBINATIONS=1 takes all
-LOSSES = [
-    name
-    for target, name in CLASSES.items()
-    if locate(target, "loss").trains and not locate(target, "loss").needs_shapes
-]
-LOSSES = LOSSES if os.environ.get("NTIL_ALL_COMBINATIONS") else [name for name in SEVERAL if name in choices("loss")]
+
+
+def one_of_every_class() -> list[str]:
+    """A loss config of every class but those on boxes, which need another task than clocks."""
+    names = {config.target: name for name, config in reversed(loss_configs().items())}
+    classes = {name: locate(target, "loss") for target, name in names.items()}
+    return [name for name, loss in classes.items() if loss.trains and not loss.needs_shapes]
+
+
+SEVERAL = ["ce", "ntil", "emo", "value_emd", "raft", "sum"]  # of every kind; NTIL_ALL_COMBINATIONS=1 takes all
+LOSSES = one_of_every_class() if os.environ.get("NTIL_ALL_COMBINATIONS") else SEVERAL
 
 
 def assert_within(differences: dict[str, float], dtype: str) -> None:

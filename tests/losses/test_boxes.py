@@ -8,13 +8,14 @@ import torch
 
 from ntil import NumberSpans, NumberVocab
 from ntil.config.build import build
-from ntil.config.compose import choices, compose
+from ntil.config.compose import compose
 from ntil.losses import CoordExp, ExpectedIoU, NumberLoss
 from ntil.losses.boxes import complete_iou
 from ntil.losses.overlap import expected_overlap, overlap_table
 from ntil.losses.step import StepInfo
 from ntil.numbers.shapes import TokenBox, with_shapes
 from tests.support.chosen import slow_but
+from tests.support.losses import loss_configs
 
 BINS = NumberVocab(range(5, 29), one_place=True)  # 24 bins of a picture 23 wide
 QUATERNARY = NumberVocab([6, 2, 9, 4], point_ids=[11])
@@ -230,8 +231,8 @@ def test_coordexp_on_digits_has_the_mean_given_the_true_digits_before():
 
 LOSSES = {
     name: loss
-    for name in choices("loss")
-    if (loss := build("loss", compose([f"loss={name}"]).loss, vocab=BINS, embeddings=torch.eye(SIZE))).needs_shapes
+    for name, config in loss_configs().items()
+    if (loss := build("loss", config, vocab=BINS, embeddings=torch.eye(SIZE))).needs_shapes
 }
 
 

@@ -11,17 +11,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ntil import LossOutput, NumberLoss, NumberSpans, NumberVocab
 from ntil.config.build import build, locate
-from ntil.config.compose import choices, compose
 from ntil.config.schema import Component
 from ntil.losses.step import WHOLE_STEP
 from ntil.preflight import compose_checked
+from tests.support.losses import loss_configs
 
 IDS = [7, 3, 5, 11, 2, 13, 17, 19, 23, 29]
 SIZE = 31
 # 30 stands for a token with several digits, which no text here has.
 VOCAB = NumberVocab(IDS, point_ids=4, minus_ids=[6], comma_ids=[8], merged_ids=30)
 TABLE = torch.randn(SIZE, 6, generator=torch.Generator().manual_seed(1))
-ALL = {name: compose([f"loss={name}"]).loss for name in choices("loss")}
+ALL = loss_configs()
 # Losses on boxes need spans that name them: tests/losses/test_boxes.py.
 KINDS = {name: locate(spec.target, "loss") for name, spec in ALL.items()}
 # A regression head is no loss on tokens: tests/losses/test_regression.py.
