@@ -200,8 +200,11 @@ def report_errors(act: Callable[[], Any], overrides: Iterable[str] = ()) -> int:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         print(f"ntil: {system_error(error)}", file=sys.stderr)
-    except ValueError as error:
-        if not str(error).startswith("Config group override"):  # Hydra raises a plain ValueError here
+    except ValueError as error:  # a plain one is what Hydra raises for two cases
+        if str(error).startswith("Only one of --run, --multirun"):
+            print("ntil: --cfg and --info are about one run: leave -m out, and name one value of each key", file=sys.stderr)
+            return 2
+        if not str(error).startswith("Config group override"):
             raise
         if nameless := [override for override in overrides if override.startswith("=")]:
             print(f"ntil: {_unread(nameless[0])}", file=sys.stderr)

@@ -191,3 +191,8 @@ def test_help_needs_nothing_heavy():
 def test_a_group_that_is_null_is_said_in_one_line(words, capsys):
     assert main(["train", *words]) == 2
     assert capsys.readouterr().err == "ntil: init=null: a config is chosen by its name; leave init out\n"
+
+
+def test_a_sweep_has_no_config_to_print(capsys):
+    assert main(["train", "-m", "loss=ce,ntil", "--cfg", "job"]) == 2
+    assert capsys.readouterr().err.startswith("ntil: --cfg and --info are about one run: leave -m out")
