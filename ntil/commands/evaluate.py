@@ -42,7 +42,6 @@ from ntil.commands.summary import print_metrics
 from ntil.config.build import locate, parameters
 from ntil.config.compose import parsed_overrides, task_dict
 from ntil.config.errors import ConfigError, nearest
-from ntil.config.identity import config_hash
 from ntil.config.permissions import without_permissions
 from ntil.config.schema import Component, RunConfig, to_plain_dict
 from ntil.distributed.interrupt import Interrupt
@@ -51,7 +50,7 @@ from ntil.evaluation.decoding_metrics import by_decoding
 from ntil.launch.processes import spawn
 from ntil.launch.sweep import Sweep
 from ntil.preflight import compose_checked
-from ntil.runs.folder import RunFolder, find_runs
+from ntil.runs.folder import RunFolder, evaluation_of, find_runs
 from ntil.runs.lock import Busy, locked
 from ntil.runs.metric_names import PREFIX, is_lenient
 from ntil.train.evaluation import evaluate
@@ -199,7 +198,7 @@ def evaluate_run(folder: RunFolder, config: RunConfig, processes: int = 1) -> tu
         UserError: see `evaluate`; ranks that failed; or the same evaluation is being made by another process.
         KeyboardInterrupt: they were interrupted.
     """
-    results = RunFolder(folder.evaluations / config_hash(config))
+    results = evaluation_of(folder, config)
     if not results.path.resolve().is_relative_to(folder.path.resolve()):
         raise ConfigError(f"{results.path} is a link to another folder, which would be overwritten; remove the link")
     results.path.mkdir(parents=True, exist_ok=True)

@@ -202,7 +202,7 @@ def report_errors(act: Callable[[], Any], overrides: Iterable[str] = ()) -> int:
         print(f"ntil: {system_error(error)}", file=sys.stderr)
     except ValueError as error:  # a plain one is what Hydra raises for two cases
         if str(error).startswith("Only one of --run, --multirun"):
-            print("ntil: --cfg and --info are about one run: leave -m out, and name one value of each key", file=sys.stderr)
+            print("ntil: --cfg and --info are about one run: leave -m out, name one value of each key", file=sys.stderr)
             return 2
         if not str(error).startswith("Config group override"):
             raise

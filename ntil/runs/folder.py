@@ -15,7 +15,7 @@ import yaml
 
 from data.common.files import check_size_on_disk, write_text
 from ntil.config.errors import ConfigError
-from ntil.config.identity import identity, run_path
+from ntil.config.identity import config_hash, identity, run_path
 from ntil.config.json_files import read_json, read_text
 from ntil.config.schema import RunConfig
 from ntil.runs.metric_names import PREFIX, decoding_and_metric
@@ -240,12 +240,21 @@ def find_runs(root: Path | str) -> list[RunFolder]:
 
 
 def folder_of(config: RunConfig) -> RunFolder:
-    """Folder of a config's run; an existing one of the same identity under an earlier version's hash is found too."""
-    path = run_path(config)
+    """Folder of a config's run; an existing one of the same identity under another hash is found too."""
+    return _existing(run_path(config), f"seed{config.seed}-*", config)
+
+
+def evaluation_of(run: RunFolder, config: RunConfig) -> RunFolder:
+    """Folder of a run's evaluation under another config; an existing one of the same identity is found too."""
+    return _existing(run.evaluations / config_hash(config), "*", config)
+
+
+def _existing(path: Path, pattern: str, config: RunConfig) -> RunFolder:
+    """The folder, or where there is none, one beside it of the same run: an earlier version's, or with 1 for 1.0."""
     if not path.exists():
-        for earlier in sorted(path.parent.glob(f"seed{config.seed}-*")):
-            if (earlier / "config.yaml").exists() and _same_run(RunFolder(earlier), config):
-                return RunFolder(earlier)
+        for other in sorted(path.parent.glob(pattern)):
+            if (other / "config.yaml").exists() and _same_run(RunFolder(other), config):
+                return RunFolder(other)
     return RunFolder(path)
 
 

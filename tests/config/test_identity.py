@@ -4,7 +4,7 @@ import pytest
 
 from ntil.config.compose import compose
 from ntil.config.identity import config_hash, identity
-from ntil.runs.folder import folder_of
+from ntil.runs.folder import evaluation_of, folder_of
 
 # As they were before settings of one meaning had one identity: finished runs have these hashes.
 EARLIER = [
@@ -69,3 +69,6 @@ def test_a_number_in_either_form_leads_to_the_run_that_is_there(tmp_path, words)
     there = folder_of(decimal)
     there.freeze(decimal)
     assert folder_of(integer).path == there.path
+    evaluation = evaluation_of(there, decimal)
+    evaluation.freeze(decimal)
+    assert evaluation_of(there, integer).path == evaluation.path
