@@ -4,25 +4,28 @@
 
 Each word is a label and a folder of runs; within it every loss is compared with `base` as `ntil report` does it, with
 Holm's correction over the folder. effects.md has for each task and loss the difference at every scale with its 95 %
-interval and verdict, and which verdicts differ; effects.png has the intervals in one plot, better to the right.
+interval and verdict, and where effects differ between scales; effects.png has the intervals in one plot, better to the
+right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Literal
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from omegaconf import MISSING
 
 from data.common.counts import counted
 from data.common.files import write_text
 from experiments.analysis import analyse
 from experiments.render.plots import colours
-from experiments.render.tables import MARKS
+from experiments.render.tables import MARKS, signed
 from experiments.significance import Comparison
 from ntil.commands.options import parse_options, split_options
 from ntil.config.errors import ConfigError
@@ -117,37 +120,48 @@ def page(compared: Sequence[Effect], base: str, left: Sequence[str] = ()) -> str
     """The page in Markdown. left: what isn't compared."""
     scales = list(dict.fromkeys(effect.scale for effect in compared))
     by_place = {(effect.task, effect.loss, effect.scale): effect for effect in compared}
-    rows, changed = [], []
+    rows, several, differing = [], 0, []
     for task, metric, loss in dict.fromkeys((effect.task, effect.metric, effect.loss) for effect in compared):
         of_scales = {scale: by_place[task, loss, scale] for scale in scales if (task, loss, scale) in by_place}
         cells = [_cell(of_scales[scale].comparison) if scale in of_scales else "-" for scale in scales]
         rows.append([task, metric.replace("_", " "), loss, *cells])
-        verdicts = {scale: effect.comparison.verdict for scale, effect in of_scales.items()}
-        if len({*verdicts.values()}) > 1:
-            listed = ", ".join(f"{verdict} {scale}" for scale, verdict in verdicts.items())
-            changed.append(f"* {task}, `{loss}`: {listed}")
+        several += len(of_scales) > 1
+        if apart := _farthest_apart(list(of_scales.values())):
+            listed = " and ".join(f"{signed(e.comparison.difference)} {e.scale}" for e in apart)
+            differing.append(f"* {task}, `{loss}`: {listed}")
     columns = ["task", "metric", "loss", *scales]
     align: list[Literal["l", "r"]] = ["l" if column in columns[:3] else "r" for column in columns]
-    table = Table("", columns, align, rows)
-    several = [row for row in rows if sum(cell != "-" for cell in row[3:]) > 1]
-    head = f"The verdict differs between scales in {len(changed)} of {counted(len(several), 'case')} with more than one"
+    head = (
+        f"Of {counted(several, 'case')} at more than one scale, effects differ in {len(differing)}, that is two 95 % "
+        "intervals have nothing in common. A verdict at one scale and none at another is no difference yet"
+    )
     lines = [
         f"# Losses against {base}, by scale",
         f"Difference in the headline metric, with its 95 % interval; ✓ better, ✗ worse than {base}, else not "
         "distinguishable.",
-        table.markdown(),
-        f"{head}{':' if changed else '.'}",
-        *(["\n".join(changed)] if changed else []),
+        Table("", columns, align, rows).markdown(),
+        f"{head}{'. The two that are farthest apart:' if differing else '.'}",
+        *(["\n".join(differing)] if differing else []),
         *(["Not compared:", "\n".join(f"* {note}" for note in left)] if left else []),
         f"![differences to {base} by scale, better to the right](effects.png)",
     ]
     return "\n\n".join(lines) + "\n"
 
 
+def _farthest_apart(effects: Sequence[Effect]) -> tuple[Effect, Effect] | None:
+    """The two effects with the widest gap between their intervals; None where all have something in common."""
+    pairs = [
+        (other.comparison.low - one.comparison.high, other, one)
+        for one, other in permutations(effects, 2)
+        if other.comparison.low > one.comparison.high
+    ]
+    return max(pairs, key=lambda pair: pair[0])[1:] if pairs else None
+
+
 def _cell(comparison: Comparison) -> str:
-    interval = f"[{comparison.low:+.3g}, {comparison.high:+.3g}]"
-    seeds = counted(comparison.seeds, "seed")
-    return f"{comparison.difference:+.3g} {interval} {MARKS.get(comparison.verdict, '')} ({seeds})".replace("  ", " ")
+    interval = f"[{signed(comparison.low)}, {signed(comparison.high)}]"
+    mark, seeds = MARKS.get(comparison.verdict, ""), counted(comparison.seeds, "seed")
+    return f"{signed(comparison.difference)} {interval} {mark} ({seeds})".replace("  ", " ")
 
 
 def forest(compared: Sequence[Effect]) -> Figure:
@@ -174,11 +188,14 @@ def forest(compared: Sequence[Effect]) -> Figure:
         axis.set_yticks([-i - middle_of_line for i in range(len(losses))], losses, fontsize=8)
         axis.set_ylim(-len(losses) + 0.1, 0.3)
         axis.set_title(task, fontsize=10)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_xlabel(f"difference in {of_task[0].metric.replace('_', ' ')}, better to the right")
         axis.spines[["top", "right"]].set_visible(False)
     for scale, colour in scales.items():
         axes[0][0].plot([], [], "o-", color=colour, label=scale)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(scales), frameon=False)
+    axes[0][0].plot([], [], "o", color="#555555", markerfacecolor="white", label="not distinguishable from the base")
+    columns = min(len(scales) + 1, 2 * len(tasks))
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 

@@ -27,6 +27,7 @@ from experiments.benchmark.protocol import FROZEN, Protocol, check_frozen, file_
 from experiments.benchmark.report import cell_names, searched_keys, write
 from experiments.benchmark.stages import Job, Stages, run
 from experiments.benchmark.statistics import seeds_for
+from experiments.render.tables import signed
 from ntil import preflight
 from ntil.commands.options import parse_options
 from ntil.components import build_task
@@ -134,7 +135,7 @@ def power(protocol: Protocol, jobs: Sequence[Job]) -> Table:
             needed = seeds_for(gaps, protocol.smallest_effect)
             enough = "yes" if needed <= len(protocol.seeds) else "no"
             spread = f"{statistics.stdev(gaps):.3g}"
-            rows.append([cell, f"{other} - {first}", f"{statistics.fmean(gaps):+.3g}", spread, str(needed), enough])
+            rows.append([cell, f"{other} - {first}", signed(statistics.fmean(gaps)), spread, str(needed), enough])
     planned = counted(len(protocol.seeds), "seed")
     title = f"seeds that show a difference of {protocol.smallest_effect} with 80 % power; planned: {planned}"
     columns = ["cell", "difference", "mean", "deviation over seeds", "seeds needed", "enough planned"]

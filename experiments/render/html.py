@@ -20,7 +20,7 @@ from experiments.paper import PaperTable
 from experiments.render import plots
 from experiments.render.decodings import decoding_tables
 from experiments.render.examples import Example, build_gallery, data_uri
-from experiments.render.tables import MARKS, cell_tables
+from experiments.render.tables import MARKS, cell_tables, signed
 from ntil.console import Table
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -147,7 +147,7 @@ def sentences(report: CellReport) -> list[str]:
             )
             extent = f"{counted(c.seeds, 'seed')}, {counted(c.examples, 'example')}"
             extent += f" of {counted(c.pictures, 'picture')}" if c.pictures else ""
-            sentence += f" ({c.difference:+.3g}, 95 % [{c.low:+.3g}, {c.high:+.3g}], {extent})"
+            sentence += f" ({signed(c.difference)}, 95 % [{signed(c.low)}, {signed(c.high)}], {extent})"
             if c.verdict == "not distinguishable" and c.seeds_needed is not None:
                 few = (
                     "more test examples, whatever the seeds"

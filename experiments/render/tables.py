@@ -114,13 +114,18 @@ def comparison_cells(comparison: Comparison | None, seeds_of_means: Collection[i
     """
     if comparison is None:
         return ["-"] * 4
-    interval = f"{comparison.difference:+.3g} [{comparison.low:+.3g}, {comparison.high:+.3g}]"
+    interval = f"{signed(comparison.difference)} [{signed(comparison.low)}, {signed(comparison.high)}]"
     if set(seeds_of_means) - {comparison.seeds}:
         interval += f" over {counted(comparison.seeds, 'common seed')}"
     seeds = comparison.seeds_needed
     needed = "-" if seeds is None else "more examples" if math.isinf(seeds) else str(seeds)
     p = comparison.p_holm
     return [interval, "< 0.001" if p < 0.001 else f"{p:.3f}", comparison.verdict, needed]
+
+
+def signed(value: float) -> str:
+    """A difference with its sign; what sums of scores that are equal leave (-9e-18) is none."""
+    return f"{0.0 if abs(value) < 1e-12 else value:+.3g}"
 
 
 def number(value: float) -> str:

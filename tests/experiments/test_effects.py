@@ -1,9 +1,10 @@
-"""Effects at several scales: differences and verdicts as in the report, and which verdicts differ."""
+"""Effects at several scales: differences and verdicts as in the report, and where effects differ between scales."""
 
 import pytest
 
 from experiments.analysis import analyse
-from experiments.effects import effects, main, page
+from experiments.effects import Effect, effects, main, page
+from experiments.significance import Comparison
 from ntil.config.errors import ConfigError
 from ntil.runs.run import read_runs
 
@@ -42,7 +43,7 @@ def test_what_isnt_compared_is_named(write_run, runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_page_has_every_scale_and_says_which_verdicts_differ(runs, worse, tmp_path, capsys):
+def test_the_page_has_every_scale_and_says_where_effects_differ(runs, worse, tmp_path, capsys):
     assert main([f"nano={runs}", f"from CE={worse}", f"to={tmp_path}/page"]) == 0
     text = (tmp_path / "page/effects.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| clock")]
@@ -52,11 +53,25 @@ def test_the_page_has_every_scale_and_says_which_verdicts_differ(runs, worse, tm
     assert "✓" in cells[3]
     assert float(cells[4].split()[0]) < -0.5
     assert "✗" in cells[4]
-    assert "The verdict differs between scales in 1 of 1 case with more than one:" in text
-    assert "* clock, `ntil`: better nano, worse from CE" in text
+    assert "Of 1 case at more than one scale, effects differ in 1, that is two 95 % intervals" in text
+    assert f"* clock, `ntil`: {cells[3].split()[0]} nano and {cells[4].split()[0]} from CE" in text
     assert (tmp_path / "page/effects.png").stat().st_size > 5000
     assert main([f"nano={runs}", f"again={runs}", f"to={tmp_path}/same"]) == 0
-    assert "in 0 of 1 case with more than one." in (tmp_path / "same/effects.md").read_text()
+    assert "effects differ in 0, that is" in (tmp_path / "same/effects.md").read_text()
+
+
+def test_the_two_effects_that_are_farthest_apart_are_named():
+    def effect(scale, low, high):
+        comparison = Comparison((low + high) / 2, low, high, p=0.01, p_holm=0.01, seeds=3, examples=100, seeds_needed=3)
+        return Effect("clock", "exact", "ntil", scale, comparison)
+
+    apart = [effect("a", 0.1, 0.3), effect("b", -0.2, 0.05), effect("c", -0.4, -0.1), effect("d", -0.1, 0.4)]
+    assert "effects differ in 1" in page(apart, "ce")
+    assert "* clock, `ntil`: +0.2 a and -0.25 c\n" in page(apart, "ce")
+    # A verdict beside none is no difference of effects.
+    assert "effects differ in 0" in page([apart[0], apart[3]], "ce")
+    # What is left of equal sums.
+    assert "| +0 [-0.1, +0.1] (3 seeds) |" in page([effect("a", -0.1, 0.1 + 2e-17), effect("b", -0.1, 0.1)], "ce")
 
 
 @pytest.mark.parametrize(
