@@ -14,6 +14,7 @@ from ntil.config.build import build, locate
 from ntil.config.schema import Component
 from ntil.losses.step import WHOLE_STEP
 from ntil.preflight import compose_checked
+from tests.support.chosen import slow_but
 from tests.support.losses import loss_configs
 
 IDS = [7, 3, 5, 11, 2, 13, 17, 19, 23, 29]
@@ -367,7 +368,7 @@ def test_a_rescaled_value_emd_does_not_know_the_unit(name, same):
 
 
 # Straight-through terms have no derivative to check, and the factor is a constant to the gradient.
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", slow_but(("ce", "ntil", "emd", "ntl_was", "value_emd_rescaled", "raft"), SPECS))
 def test_gradcheck(name):
     smooth = {"rel": False, "mag": False} if name.startswith("ntil") else {}
     loss = without_factor(make(name, **smooth))

@@ -15,6 +15,7 @@ from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
 from ntil.losses import DEL, DIST2, EMD, NTIL, NTL, SMMD, NTLNumber, NumberLoss, ValueEMD
 from ntil.losses.mass import MassOptions
+from tests.support.chosen import slow_but
 
 IDS = [7, 3, 5, 11, 2, 13, 17, 19, 23, 29]
 SIZE = 31
@@ -117,7 +118,7 @@ def test_leaving_the_digits_costs_more_the_more_mass_leaves_and_at_last_the_larg
 
 
 @pytest.mark.parametrize("name", BOUNDED)
-@pytest.mark.parametrize("mass", ["largest", "gate"])
+@pytest.mark.parametrize("mass", slow_but(["gate"], ["largest", "gate"]))
 def test_gradcheck(name, mass):
     logits, labels = batch("12.5", "-7a")
     smooth = {"rel": False, "mag": False} if name == "ntil" else {}
@@ -152,7 +153,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., NumberLoss], dict[str,
 
 
 @pytest.mark.parametrize("reweigh", [False, True])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but(("was", "float"), CASES))
 def test_it_equals_the_published_package_in_value_and_gradient(their_tokenizer, case, reweigh):
     import ntloss
 

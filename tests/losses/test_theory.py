@@ -8,6 +8,7 @@ import torch
 from benchmarks import loss_theory as theory
 from ntil import CE, EMD
 from ntil.losses.ntl import NTL
+from tests.support.chosen import slow_but
 
 PAGE = Path(__file__).parents[2] / "docs" / "theory.md"
 Q = torch.tensor(theory.TRUTH, dtype=torch.float64)
@@ -59,7 +60,7 @@ def test_softened_labels_have_the_softened_truth():
     assert (least - softened).abs().max() <= 0.002
 
 
-@pytest.mark.parametrize("kind", [NTL, EMD])
+@pytest.mark.parametrize("kind", slow_but([EMD], [NTL, EMD]))
 def test_the_grid_finds_what_training_finds(kind):
     """The same truth as a batch of ten numbers, one prediction for all of them, by plain descent on the total."""
     loss = kind(theory.Case.of(CE()).vocab)

@@ -20,6 +20,7 @@ from ntil.models.llava import Llava
 from ntil.models.saving import load_saved, save, save_base
 from ntil.models.tuning import Parts, adapted_layers, check_tuning, is_frozen, parameter_table, tune
 from ntil.preflight import compose_checked
+from tests.support.chosen import slow_but
 
 TASK = ["task=clock", "task.source.rows={train:12,validation:2,test:2}", "loss=ntil"]
 # CLIP's pooled output is no input of LLaVA.
@@ -68,7 +69,10 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-@pytest.mark.parametrize("mode", MODES)
+QUICK = ["tuning=full", "tuning=projector", "tuning=lora", "tuning=lora_all tuning.rank=2"]
+
+
+@pytest.mark.parametrize("mode", slow_but(QUICK, MODES))
 def test_what_should_move_moves_and_nothing_else(mode):
     words = mode.split()
     _, model = tuned(words)

@@ -11,6 +11,7 @@ from ntil.config.errors import ConfigError
 from ntil.losses import CE
 from ntil.train.guards import SKIPPED_LIMIT, FiniteCheck
 from ntil.train.trainer import NumberTrainer
+from tests.support.chosen import slow_but
 from tests.support.in_process import frozen, perform
 
 WORDS = ["loss=ce", "optim.steps=4", "optim.warmup=0", "save_every=1", "evaluation.every_steps=0", "keep_checkpoints=1"]
@@ -37,7 +38,7 @@ def checkpoints(run):
     return [p.name for p in run.checkpoints.glob("checkpoint-*")]
 
 
-@pytest.mark.parametrize("words", [[], ["engine.accumulation=2"], ["optim.max_grad_norm=0"]])
+@pytest.mark.parametrize("words", slow_but([[]], [[], ["engine.accumulation=2"], ["optim.max_grad_norm=0"]]))
 def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(tmp_path, spoil, words, capsys):
     run = frozen(tmp_path, *WORDS, *words)
     spoil(3)

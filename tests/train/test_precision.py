@@ -21,7 +21,11 @@ WORDS += [f"optim.steps={STEPS}", "optim.lr=1e-5", "optim.warmup=0", "optim.min_
 
 @pytest.mark.parametrize(
     ("words", "part"),
-    [(["tuning=full"], ""), (["tuning=full", "engine.dtype=bfloat16"], ""), (["tuning=lora"], "projector")],
+    [
+        (["tuning=full"], ""),
+        pytest.param(["tuning=full", "engine.dtype=bfloat16"], "", marks=pytest.mark.slow),
+        pytest.param(["tuning=lora"], "projector", marks=pytest.mark.slow),
+    ],
 )
 def test_steps_that_bfloat16_cannot_hold_still_add_up(tmp_path, monkeypatch, words, part):
     monkeypatch.setenv("NTIL_CACHE", str(tmp_path / "cache"))

@@ -6,6 +6,7 @@ import torch
 from ntil.commands.evaluate import overridden
 from ntil.config.compose import compose
 from ntil.config.errors import ConfigError
+from tests.support.chosen import slow_but
 from tests.support.in_process import WORDS, trainer_of
 
 
@@ -13,7 +14,10 @@ from tests.support.in_process import WORDS, trainer_of
     "words",
     [
         ["optim.name=adafactor", "optim.schedule=wsd", "optim.decay=0.5", "optim.lr_of.language=1e-2"],
-        ["optim.name=sgd", "optim.options.momentum=0.9", "optim.schedule=linear", "optim.lr=1e-2"],
+        pytest.param(
+            ["optim.name=sgd", "optim.options.momentum=0.9", "optim.schedule=linear", "optim.lr=1e-2"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_resumed_training_of_one_epoch_is_the_one_without_a_stop(tmp_path, words):
@@ -30,7 +34,9 @@ def test_a_resumed_training_of_one_epoch_is_the_one_without_a_stop(tmp_path, wor
     assert all(torch.equal(value, weights[name]) for name, value in resumed.inner_model.state_dict().items())
 
 
-@pytest.mark.parametrize("more", [[], ["engine.accumulation=2"]], ids=["in one", "in micro-batches"])
+@pytest.mark.parametrize(
+    "more", slow_but([["engine.accumulation=2"]], [[], ["engine.accumulation=2"]]), ids=["in one", "in micro-batches"]
+)
 def test_a_resumed_training_with_a_balanced_sum_is_the_one_without_a_stop(tmp_path, more):
     words = [
         "loss=sum",
