@@ -172,19 +172,22 @@ def forest(compared: Sequence[Effect]) -> Figure:
     size = (4.6 * len(tasks), 1.6 + tallest * (0.2 + 0.16 * len(scales)))
     figure, axes = plt.subplots(1, len(tasks), figsize=size, layout="constrained", squeeze=False)
     for axis, (task, of_task) in zip(axes[0], tasks.items(), strict=True):
-        losses = list(dict.fromkeys(effect.loss for effect in of_task))
+        losses, here = (
+            list(dict.fromkeys(values)) for values in zip(*((e.loss, e.scale) for e in of_task), strict=True)
+        )
+        here.sort(key=list(scales).index)
         for effect in of_task:
             sign = 1 if effect.comparison.greater_is_better else -1
             middle, *ends = (
                 sign * v for v in (effect.comparison.difference, effect.comparison.low, effect.comparison.high)
             )
-            level = -losses.index(effect.loss) - 0.8 * list(scales).index(effect.scale) / len(scales)
+            level = -losses.index(effect.loss) - 0.8 * here.index(effect.scale) / len(here)
             distinct = effect.comparison.verdict in MARKS
             axis.plot(sorted(ends), [level, level], color=scales[effect.scale], linewidth=2)
             face = scales[effect.scale] if distinct else "white"
             axis.plot(middle, level, "o", color=scales[effect.scale], markerfacecolor=face, markersize=5)
         axis.axvline(0, color="#888888", linewidth=0.8)
-        middle_of_line = 0.4 * (len(scales) - 1) / len(scales)
+        middle_of_line = 0.4 * (len(here) - 1) / len(here)
         axis.set_yticks([-i - middle_of_line for i in range(len(losses))], losses, fontsize=8)
         axis.set_ylim(-len(losses) + 0.1, 0.3)
         axis.set_title(task, fontsize=10)

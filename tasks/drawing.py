@@ -29,11 +29,21 @@ def captioned(picture: Image.Image, first: str, second: str, right: bool, side: 
     return canvas
 
 
+def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """The text in lines of at most `width` pixels, all of one number of characters; longer words are broken."""
+    lines: list[str] = []
+    for characters in range(80, 0, -1):
+        lines = [line for part in text.splitlines() for line in textwrap.wrap(part, characters)]
+        if all(font.getlength(line) <= width for line in lines):
+            break
+    return lines
+
+
 def text_picture(text: str) -> Image.Image:
     """The text on white, for rows without a picture."""
-    lines = [line for part in text.splitlines() for line in textwrap.wrap(part, 26)][:10]
-    canvas = Image.new("RGB", (192, 192), "white")
-    ImageDraw.Draw(canvas).multiline_text((4, 4), "\n".join(lines), fill="black", font=ImageFont.load_default(size=14))
+    canvas, font = Image.new("RGB", (192, 192), "white"), ImageFont.load_default(size=14)
+    lines = wrapped(text, font, canvas.width - 8)[:10]
+    ImageDraw.Draw(canvas).multiline_text((4, 4), "\n".join(lines), fill="black", font=font)
     return canvas
 
 

@@ -24,7 +24,6 @@ Splits of the official source: `test` (and `testmini`) is MathVista; `train` and
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterable, Iterator
 
 from PIL import Image, ImageDraw, ImageFont
@@ -33,7 +32,7 @@ from data.common.source import Source
 from tasks.answers.mathvista_extraction import Extractor, RuleExtractor, last_sentence
 from tasks.answers.numbers import read_strict
 from tasks.base import ParseFailure, Row, Scores, Task
-from tasks.drawing import RIGHT, WRONG, captioned
+from tasks.drawing import RIGHT, WRONG, captioned, wrapped
 from tasks.metrics.mathvista import normalize, verdict
 
 KEYS = ("question_type", "answer_type", "language", "source", "category", "task", "context", "grade")
@@ -129,10 +128,10 @@ class MathVista(Task):
     def draw(self, row: Row, prediction: str | ParseFailure) -> Image.Image:
         """The picture over its question, the answer and what was read."""
         picture = captioned(row["image"], "", "", True, side=240).crop((0, 0, 240, 240))
-        lines = [piece for line in query(row, hint=False).splitlines() for piece in textwrap.wrap(line, 33)][:9]
         canvas = Image.new("RGB", (240, 240 + 15 * 11), "white")
         canvas.paste(picture)
         pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
+        lines = wrapped(query(row, hint=False), font, canvas.width - 8)[:9]
         pen.multiline_text((4, 240), "\n".join(lines), fill="black", font=font, spacing=1)
         right = self.score(prediction, row)["accuracy"] == 1
         read = prediction.reason if isinstance(prediction, ParseFailure) else prediction

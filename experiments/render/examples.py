@@ -130,9 +130,10 @@ def write_sheet(examples: Sequence[Example], file: Path, columns: int = 8) -> No
     losses = list(chosen[0].pictures)
     width = max(p.width for e in chosen for p in e.pictures.values())
     height = max(p.height for e in chosen for p in e.pictures.values())
-    margin = 130
+    font = ImageFont.load_default(size=18)
+    margin = max(130, 20 + round(max(font.getlength(loss) for loss in losses)))
     canvas = Image.new("RGB", (margin + width * len(chosen), height * len(losses)), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=18)
+    draw = ImageDraw.Draw(canvas)
     for line, loss in enumerate(losses):
         draw.text((10, line * height + height // 3), loss, fill="black", font=font)
         for column, example in enumerate(chosen):
