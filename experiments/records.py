@@ -10,7 +10,7 @@ The file holds what a run's folder holds but weights, checkpoints, logs and what
 predictions, metrics, digits, packages, the contents of data and weights as hashes; and evaluations of `ntil eval`. A
 run takes some kilobytes. Predictions hold the rows' true answers: of data that may not be passed on, neither may they.
 Of a benchmark it has the frozen protocol, and that a trial diverged. Other runs that aren't finished are left out and
-counted.
+counted. Folders of this machine that the configurations name are listed: who gets the records reads them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -58,12 +59,36 @@ def main(arguments: list[str]) -> int:
     if not finished:
         raise ConfigError(f"{root}: no finished run there")
     diverged = [run for run in runs if not run.done and run.diverged]
+    named = absolute_paths([*finished, *diverged])
     write_records(root, finished, diverged, file)
     left = len(runs) - len(finished) - len(diverged)
     of_diverged = f"; and that {counted(len(diverged), 'run')} diverged" if diverged else ""
     remark = f"; {counted(left, 'run')} not finished, left out" if left else ""
     print(f"{file}: {counted(len(finished), 'run')}, {file.stat().st_size / 1000:,.0f} kB{of_diverged}{remark}")
+    if named:
+        print("the records name paths of this machine: " + ", ".join(f"{key}={path}" for key, path in named.items()))
     return 0
+
+
+def absolute_paths(runs: Sequence[RunFolder]) -> dict[str, str]:
+    """Map a key of the runs' configurations to the absolute path that it holds, the first where there are several."""
+    named: dict[str, str] = {}
+    for run in runs:
+        for key, value in _leaves(run.config().to_dict(), ()):
+            if isinstance(value, str) and "\n" not in value and Path(value).is_absolute():
+                named.setdefault(key, value)
+    return named
+
+
+def _leaves(config: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if isinstance(config, dict):
+        for key, value in config.items():
+            yield from _leaves(value, (*keys, key))
+    elif isinstance(config, list):
+        for value in config:
+            yield from _leaves(value, keys)
+    else:
+        yield ".".join(keys), config
 
 
 def write_records(root: Path, runs: Sequence[RunFolder], diverged: Sequence[RunFolder], file: Path) -> None:

@@ -47,6 +47,12 @@ def test_the_same_report_comes_from_the_records(archive, tmp_path, capsys):
     assert [report.lines for report in again] == [report.lines for report in before]
 
 
+def test_paths_of_this_machine_are_named(tmp_path, write_run, capsys):
+    write_run(tmp_path / "some", "ce", 0, 0.4, [f"runs={tmp_path}/some", "tracker=none"])
+    assert main([f"runs={tmp_path / 'some'}", f"to={tmp_path}/some.tar.xz"]) == 0
+    assert f"the records name paths of this machine: runs={tmp_path}/some\n" in capsys.readouterr().out
+
+
 def test_a_sweep_goes_on_from_the_records(archive, tmp_path):
     folder, file = archive
     main([f"runs={folder}", f"to={file}"])
