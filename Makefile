@@ -4,9 +4,9 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 export NTIL_SHARED ?= ../shared
-# Tests: a process of one thread for each core, as two of one thread beat one of two; each takes up to 4 GB.
-JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
+# Tests: a process of one thread for each core, as two of one thread beat one of two, and four at most: each takes up to 4 GB.
+JOBS ?= logical
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --maxprocesses 4 --dist worksteal
 PHOTOS ?= $(NTIL_SHARED)/assets/data/clocks/labels.csv
 
 .DEFAULT_GOAL := help

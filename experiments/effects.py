@@ -150,12 +150,8 @@ def page(compared: Sequence[Effect], base: str, left: Sequence[str] = ()) -> str
 
 def _farthest_apart(effects: Sequence[Effect]) -> tuple[Effect, Effect] | None:
     """The two effects with the widest gap between their intervals; None where all have something in common."""
-    pairs = [
-        (other.comparison.low - one.comparison.high, other, one)
-        for one, other in permutations(effects, 2)
-        if other.comparison.low > one.comparison.high
-    ]
-    return max(pairs, key=lambda pair: pair[0])[1:] if pairs else None
+    apart = [(one, other) for one, other in permutations(effects, 2) if one.comparison.low > other.comparison.high]
+    return max(apart, key=lambda pair: pair[0].comparison.low - pair[1].comparison.high, default=None)
 
 
 def _cell(comparison: Comparison) -> str:
@@ -172,10 +168,8 @@ def forest(compared: Sequence[Effect]) -> Figure:
     size = (4.6 * len(tasks), 1.6 + tallest * (0.2 + 0.16 * len(scales)))
     figure, axes = plt.subplots(1, len(tasks), figsize=size, layout="constrained", squeeze=False)
     for axis, (task, of_task) in zip(axes[0], tasks.items(), strict=True):
-        losses, here = (
-            list(dict.fromkeys(values)) for values in zip(*((e.loss, e.scale) for e in of_task), strict=True)
-        )
-        here.sort(key=list(scales).index)
+        losses = list(dict.fromkeys(effect.loss for effect in of_task))
+        here = [scale for scale in scales if any(effect.scale == scale for effect in of_task)]
         for effect in of_task:
             sign = 1 if effect.comparison.greater_is_better else -1
             middle, *ends = (

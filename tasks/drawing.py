@@ -31,12 +31,13 @@ def captioned(picture: Image.Image, first: str, second: str, right: bool, side: 
 
 def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
     """The text in lines of at most `width` pixels, all of one number of characters; longer words are broken."""
-    lines: list[str] = []
-    for characters in range(80, 0, -1):
-        lines = [line for part in text.splitlines() for line in textwrap.wrap(part, characters)]
-        if all(font.getlength(line) <= width for line in lines):
-            break
-    return lines
+    characters = 80
+    while True:
+        lines = [line for paragraph in text.splitlines() for line in textwrap.wrap(paragraph, characters)]
+        widest = max(lines, key=font.getlength, default="")
+        if font.getlength(widest) <= width or characters == 1:
+            return lines
+        characters = max(1, int(len(widest) * width / font.getlength(widest)))
 
 
 def text_picture(text: str) -> Image.Image:

@@ -89,14 +89,14 @@ def cell_part(report: CellReport, examples: int) -> dict[str, Any]:
     """What the page shows of a cell: sentences, tables, plots, and at most `examples` test rows under each loss."""
     cell = report.cell
     name = f"{cell.task}, {cell.model}"
-    part: dict[str, Any] = {"title": name, "task": cell.task, "model": cell.model}
-    part |= {"missing": report.missing, "refused": report.refused, "words": sentences(report)}
+    variables: dict[str, Any] = {"title": name, "task": cell.task, "model": cell.model}
+    variables |= {"missing": report.missing, "refused": report.refused, "words": sentences(report)}
     if not any(cell.of(loss) for loss in cell.losses):
-        return part
+        return variables
     gallery = build_gallery(cell, report.headline, examples)
     finished = ", ".join(loss for loss in cell.losses if cell.of(loss))
     tables = [*cell_tables(report, report.metrics), *decoding_tables(report)]
-    return part | {
+    return variables | {
         "no_examples": gallery.missing,
         "tables": [replace(t, title=t.title.removeprefix(f"{name}: ")) for t in tables],
         "plots": [

@@ -200,19 +200,25 @@ def report_errors(act: Callable[[], Any], overrides: Iterable[str] = ()) -> int:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         print(f"ntil: {system_error(error)}", file=sys.stderr)
-    except ValueError as error:  # a plain one is what Hydra raises for two cases
-        if str(error).startswith("Only one of --run, --multirun"):
-            print("ntil: --cfg and --info are about one run: leave -m out, name one value of each key", file=sys.stderr)
-            return 2
-        if not str(error).startswith("Config group override"):
+    except ValueError as error:
+        sentence = _plain_error(str(error), overrides)
+        if sentence is None:
             raise
-        if nameless := [override for override in overrides if override.startswith("=")]:
-            print(f"ntil: {_unread(nameless[0])}", file=sys.stderr)
-            return 2
-        unnamed = [override for override in overrides if override.lower().endswith(("=null", "=true", "=false"))]
-        keys = " or ".join(override.partition("=")[0] for override in unnamed)
-        print(f"ntil: {' '.join(unnamed)}: a config is chosen by its name; leave {keys} out", file=sys.stderr)
+        print(f"ntil: {sentence}", file=sys.stderr)
     return 2
+
+
+def _plain_error(text: str, overrides: Iterable[str]) -> str | None:
+    """What a plain ValueError of Hydra is about, of which it raises two; None of any other's."""
+    if text.startswith("Only one of --run, --multirun"):
+        return "--cfg and --info are about one run: leave -m out, name one value of each key"
+    if not text.startswith("Config group override"):
+        return None
+    if nameless := [override for override in overrides if override.startswith("=")]:
+        return _unread(nameless[0])
+    unnamed = [override for override in overrides if override.lower().endswith(("=null", "=true", "=false"))]
+    keys = " or ".join(override.partition("=")[0] for override in unnamed)
+    return f"{' '.join(unnamed)}: a config is chosen by its name; leave {keys} out"
 
 
 def explain(error: BaseException, overrides: Iterable[str] = ()) -> str:
@@ -272,8 +278,8 @@ def _leaves(node: Any, key: str) -> list[str]:
 def _siblings(key: str, config: Any) -> list[str]:
     """Full names of the keys on the level of `key`."""
     node, (parent, dot, _) = config, key.rpartition(".")
-    for part in parent.split(".") if parent else ():
-        node = node.get(part) if isinstance(node, dict) else None
+    for group in parent.split(".") if parent else ():
+        node = node.get(group) if isinstance(node, dict) else None
     return [f"{parent}{dot}{name}" for name in node] if isinstance(node, dict) else list(asdict(RunSchema()))
 
 

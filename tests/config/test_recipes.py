@@ -11,8 +11,9 @@ from ntil.config.compose import CONF, choices, compose, task_dict
 from ntil.config.identity import config_hash
 from ntil.launch.plan import plan
 from tests.support.chosen import slow_but
+from tests.support.families import model_config
 
-CONFIGS = {name: yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()) for name in choices("model")}
+CONFIGS = {name: model_config(name) for name in choices("model")}
 FULL_SIZE = [name for name, config in CONFIGS.items() if "/" in (config["checkpoint"] or "")]
 TEXT = [name for name in FULL_SIZE if "language" in CONFIGS[name]]
 DRAWN = [name for name in choices("task") if "size" in task_dict(name, []).get("source", {})]

@@ -4,16 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
-from ntil.config.compose import CONF, choices, compose
+from ntil.config.compose import choices, compose
+from tests.support.families import model_config
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
 ROWS = re.findall(r"^\| `(\w+)` \| `(full_size\w*)` \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", PAGE, re.MULTILINE)
 
 
 def test_every_full_size_model_has_a_row():
-    configs = {name: yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()) for name in choices("model")}
+    configs = {name: model_config(name) for name in choices("model")}
     published = {name for name, c in configs.items() if c["checkpoint"] and not c["checkpoint"].startswith("package:")}
     assert {row[0] for row in ROWS} == published
     for name, recipe, *_ in ROWS:

@@ -6,11 +6,12 @@ import pytest
 import yaml
 
 from ntil.commands.models import main
-from ntil.config.compose import CONF, choices, compose
+from ntil.config.compose import choices, compose
 from ntil.config.errors import ConfigError
 from ntil.config.schema import Component
 from ntil.models.inventory import PUBLISHED, cached, describe, estimate, needed_memory
 from ntil.numbers.tokenizers import keeps_digits_apart
+from tests.support.families import model_config
 
 # Total parameters as the hub shows them for the releases' safetensors.
 SIZES = {
@@ -87,21 +88,15 @@ def model(name: str) -> Component:
     return compose([f"model={name}"]).model
 
 
-def checkpoints() -> dict[str, str | None]:
-    files = {name: (CONF / "model" / f"{name}.yaml").read_text() for name in choices("model")}
-    return {name: yaml.safe_load(text)["checkpoint"] for name, text in files.items()}
-
-
 def test_every_checkpoint_is_described():
-    full = {name for name, checkpoint in checkpoints().items() if checkpoint}
+    full = {name for name in choices("model") if model_config(name)["checkpoint"]}
     assert len(full) >= 11
     assert full - set(yaml.safe_load(PUBLISHED.read_text())) == set()
 
 
 def test_published_facts_are_of_the_checkpoint_that_the_config_names():
-    named = checkpoints()
     for name, facts in yaml.safe_load(PUBLISHED.read_text()).items():
-        assert facts["checkpoint"] == named[name], name
+        assert facts["checkpoint"] == model_config(name)["checkpoint"], name
 
 
 def test_a_checkpoint_of_another_size_is_not_taken_for_it():

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from benchmarks import text_checkpoints
 from ntil.components import Components
-from ntil.config.compose import CONF
 from ntil.evaluation.generate import generate
 from ntil.models.causal_lm import CausalLM
 from ntil.models.head import SupervisedHead
@@ -24,6 +22,7 @@ from ntil.numbers.spans import NumberSpans
 from ntil.preflight import compose_checked
 from ntil.train.trainer import build_trainer
 from tests.support.chosen import slow_but
+from tests.support.families import model_config
 
 PROMPT = "What is 1234 + 56.5? {braces} <b>café</b>"
 ANSWERS = ["7", "-3", "1024", "1290.5", "-0.05", "12 and 345", "x=-3, y=4", "1000000"]
@@ -301,7 +300,7 @@ FAMILIES = {
 
 @pytest.mark.parametrize(("first", "other"), [(first, n) for first, others in FAMILIES.items() for n in others])
 def test_sizes_of_a_family_differ_in_name_and_checkpoint_alone(first, other):
-    one, two = (yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()) for name in (first, other))
+    one, two = map(model_config, (first, other))
     assert {key for key in one.keys() | two.keys() if one.get(key) != two.get(key)} == {"name", "checkpoint"}
 
 

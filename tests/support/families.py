@@ -10,12 +10,13 @@ from ntil.config.compose import CONF, choices
 
 
 @cache
-def _config(name: str) -> dict[str, Any]:
+def model_config(name: str) -> dict[str, Any]:
+    """The file of a config of conf/model, not composed."""
     return dict(yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()))
 
 
 # Configs of models with a vision tower from scratch.
-VISION_NANO = [n for n in choices("model") if _config(n)["checkpoint"] is None and "vision" in _config(n)]
+VISION_NANO = [n for n in choices("model") if model_config(n)["checkpoint"] is None and "vision" in model_config(n)]
 
 
 def without_videos(processor_class: Any) -> Any:
